@@ -1,0 +1,99 @@
+"""Imports only go down, and the core needs neither Hydra, wandb, polars nor matplotlib."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# docs/design.md, "Layers": a module may import only from a lower number.
+LAYERS = {
+    "autorank": 0,
+    "autorank.typing": 0,
+    "autorank.space": 1,
+    "autorank.losses": 1,
+    "autorank.metrics": 1,
+    "autorank.ledger": 1,
+    "autorank.data": 1,
+    "autorank.models": 1,
+    "autorank.searchers": 1,
+    "autorank.data.schema": 1,
+    "autorank.data.batches": 1.5,
+    "autorank.searchers.base": 1.5,
+    "autorank.data.store": 2,
+    "autorank.models.embedding": 2,
+    "autorank.models.interactions": 2,
+    "autorank.models.heads": 2,
+    "autorank.searchers.random_search": 2,
+    "autorank.searchers.evolution": 2,
+    "autorank.searchers.reinforce": 2,
+    "autorank.predictor": 2,
+    "autorank.data.download": 2,
+    "autorank.data.synthetic": 3,
+    "autorank.data.table": 3,
+    "autorank.data.movielens": 3.5,
+    "autorank.data.kuairand": 3.5,
+    "autorank.models.dhen": 3,
+    "autorank.fidelity": 3,
+    "autorank.searchers.predictor_search": 3,
+    "autorank.training": 4,
+    "autorank.training.tables": 4,
+    "autorank.training.trainer": 4.5,
+    "autorank.cost": 5,
+    "autorank.objectives": 5.5,
+    "autorank.export": 5.5,
+    "autorank.search": 6,
+    "autorank.score": 6,
+    "autorank.config": 7,
+    "autorank.figures": 7,
+    "autorank.report": 7.5,
+    "autorank.tracking": 7.5,
+    "autorank.build": 8,
+}
+CORE = sorted(name for name, layer in LAYERS.items() if layer < 6)
+# What only prepares data may use the table library, inside the functions that need it.
+HEAVY = ("hydra", "omegaconf", "wandb", "polars", "pyarrow", "matplotlib")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "autorank").rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    known = set(LAYERS)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: write absolute imports"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in known else node.module)
+    return {name for name in found if name.split(".")[0] == "autorank"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=module_name)
+def test_imports_only_go_down(path):
+    name = module_name(path)
+    assert name in LAYERS, f"{name}: give it a layer here and in docs/design.md"
+    for other in imported(path):
+        assert LAYERS[other] < LAYERS[name] or other == name, f"{name} imports {other}"
+
+
+def test_core_imports_without_the_heavy_packages():
+    blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in HEAVY)
+    present = [name for name in CORE if (ROOT / (name.replace(".", "/") + ".py")).exists()]
+    program = f"import sys\n{blocked}" + "".join(f"import {name}\n" for name in present)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
