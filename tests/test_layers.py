@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {
     "autorank": 0,
     "autorank.typing": 0,
+    "autorank.grammar": 0.5,
     "autorank.space": 1,
     "autorank.losses": 1,
     "autorank.metrics": 1,
@@ -41,17 +42,23 @@ LAYERS = {
     "autorank.searchers.predictor_search": 3,
     "autorank.training": 4,
     "autorank.training.tables": 4,
+    "autorank.training.programs": 4,
     "autorank.training.trainer": 4.5,
     "autorank.cost": 5,
     "autorank.objectives": 5.5,
     "autorank.export": 5.5,
-    "autorank.search": 6,
+    "autorank.signatures": 5.5,
+    "autorank.stages": 6,
+    "autorank.finals": 6.2,
+    "autorank.search": 6.5,
     "autorank.score": 6,
     "autorank.config": 7,
     "autorank.figures": 7,
     "autorank.report": 7.5,
     "autorank.tracking": 7.5,
+    "autorank.progress": 7,
     "autorank.build": 8,
+    "autorank.job": 9,
 }
 CORE = sorted(name for name, layer in LAYERS.items() if layer < 6)
 # What only prepares data may use the table library, inside the functions that need it.

@@ -1,0 +1,1 @@
+"""Who proposes the next trials: random search, evolution, REINFORCE, predictor + REINFORCE."""

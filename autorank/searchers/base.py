@@ -1,0 +1,147 @@
+"""What searchers share: the contract, the history of told trials, no trial proposed twice.
+
+All metrics are lower-is-better; a NaN quality is a failed trial and never the best.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autorank.space import Space
+from autorank.typing import Array, Bool, Float, Int, Key
+
+
+class History(NamedTuple):
+    """Told trials, in order; rows from ``count`` on are unused."""
+
+    configs: Array  # int32 [capacity, k]
+    metrics: Array  # float32 [capacity, 2]: NE gain in percent, log(FLOPs / baseline FLOPs)
+    count: Array  # int32
+
+
+class Proposal(NamedTuple):
+    """What to train next, and why."""
+
+    configs: Array  # int32 [n, k]
+    predicted: Array  # float32 [n, 2] in the units of the metrics; NaN = no prediction
+    info: dict[str, Array]  # "repeat" bool [n]: was told before; more by searcher
+
+
+class Searcher(NamedTuple):
+    """Three pure functions over a state of arrays, with ``state.history``; jitted by the caller.
+
+    ``ask`` is a function of key and state alone, so that a search is resumed by telling its rows
+    again in order.
+    """
+
+    init: Callable[[Key], Any]  # key -> State
+    ask: Callable[[Key, Any], Proposal]  # key, state -> batch_size proposals
+    tell: Callable[[Any, Any, Any], Any]  # state, configs int [n, k], metrics float [n, 2] -> State
+
+
+def empty(space: Space, capacity: int) -> History:
+    """A history without trials."""
+    return History(
+        jnp.zeros((capacity, space.num_decisions), jnp.int32),
+        jnp.full((capacity, 2), jnp.nan, jnp.float32),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def append(
+    history: History,
+    configs: Int[Array | np.ndarray, "n k"],
+    metrics: Float[Array | np.ndarray, "n 2"],
+) -> History:
+    """Adds rows. Inside ``jit`` the count is not known: rows beyond the capacity are dropped there.
+
+    Raises:
+        ValueError: outside ``jit``, when the rows do not fit.
+    """
+    capacity, n = len(history.configs), len(configs)
+    if not isinstance(history.count, jax.core.Tracer) and int(history.count) + n > capacity:
+        raise ValueError(
+            f"the history holds {int(history.count)} of capacity={capacity} trials and {n} more "
+            f"do not fit; make the searcher with a larger capacity"
+        )
+    rows = history.count + jnp.arange(n)
+    return History(
+        history.configs.at[rows].set(jnp.asarray(configs, jnp.int32), mode="drop"),
+        history.metrics.at[rows].set(jnp.asarray(metrics, jnp.float32), mode="drop"),
+        jnp.minimum(history.count + n, capacity),
+    )
+
+
+def known(history: History) -> Bool[Array, " n"]:
+    """Which rows of the history are used."""
+    return jnp.arange(len(history.configs)) < history.count
+
+
+def best(history: History) -> tuple[Int[Array, " k"], Float[Array, " 2"]]:
+    """The trial of lowest quality, first among equals, and its metrics; NaN if all failed."""
+    quality = history.metrics[:, 0]
+    usable = known(history) & ~jnp.isnan(quality)
+    index = jnp.argmin(jnp.where(usable, quality, jnp.inf))
+    metrics = jnp.where(usable[index], history.metrics[index], jnp.nan)
+    return history.configs[index], metrics
+
+
+def fresh(
+    history: History, candidates: Int[Array, "m k"], n: int
+) -> tuple[Int[Array, " n"], Bool[Array, " n"], Int[Array, ""]]:
+    """The first ``n`` candidates that are neither in the history nor earlier among the candidates.
+
+    Rows are compared by two 32-bit hashes, sorted: equal rows are always found; two different rows
+    count as equal once in 2^64 pairs, which loses a candidate and never lets a repeat through.
+
+    Returns:
+        Positions among the candidates, whether each is fresh (false when they ran out: repeats,
+        first ones first), and the number of fresh candidates.
+    """
+    rows = jnp.concatenate([history.configs, candidates])
+    used = jnp.concatenate([known(history), jnp.ones(len(candidates), bool)])
+    position = jnp.arange(len(rows), dtype=jnp.int32)
+    first, second = _hashes(rows)
+    first, second, unused, position = jax.lax.sort(
+        (first, second, (~used).astype(jnp.int32), position), num_keys=3, is_stable=True
+    )
+    same = (first[1:] == first[:-1]) & (second[1:] == second[:-1]) & (unused[1:] == unused[:-1])
+    repeat = jnp.zeros(len(rows), bool).at[position[1:]].set(same)[len(history.configs) :]
+    chosen = jnp.argsort(repeat, stable=True)[:n]
+    return chosen, ~repeat[chosen], jnp.sum(~repeat)
+
+
+def proposer(space: Space, *, batch_size: int, capacity: int) -> Callable:
+    """Makes ``propose(key, history, candidates) -> (configs [n, k], repeat [n], position [n])``.
+
+    Takes fresh candidates ``[m, k]`` in order (``m`` may be 0); where they run out, fresh random
+    samples (position ``m``); at the very last a list of ``capacity + batch_size`` different
+    configurations, which cannot all be known. Repeats only when the space is exhausted.
+    """
+    if batch_size < 1 or capacity < batch_size:
+        raise ValueError(f"batch_size={batch_size} must lie between 1 and capacity={capacity}")
+    reserve = space.enumerate(capacity + batch_size)
+
+    def propose(key: Key, history: History, candidates: Int[Array, "m k"]):
+        sample_key, order_key = jax.random.split(key)
+        m = len(candidates)
+        sampled = space.sample(sample_key, 4 * batch_size)
+        last = jax.random.permutation(order_key, jnp.asarray(reserve))
+        pool = jnp.concatenate([candidates, sampled, last])
+        chosen, is_fresh, _ = fresh(history, pool, batch_size)
+        return pool[chosen], ~is_fresh, jnp.minimum(chosen, m)
+
+    return propose
+
+
+def _hashes(rows: Int[Array, "m k"]) -> tuple[Array, Array]:
+    """Two multilinear hashes, uint32 ``[m]``."""
+    factors = np.random.default_rng(20231107).integers(0, 1 << 32, (2, rows.shape[1]), np.uint32)
+    values = rows.astype(jnp.uint32) + 1
+    first, second = (
+        jnp.sum(values * jnp.asarray(f)[None, :], axis=1, dtype=jnp.uint32) for f in factors
+    )
+    return first, second
