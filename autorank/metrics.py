@@ -1,0 +1,275 @@
+"""Quality of ranking models and of predictors, in float64 on the host.
+
+NaN is the answer wherever the quantity is not defined (one class only, fewer than two items, no variation); the
+docstrings say where. Nothing warns.
+
+References:
+    NE: He et al., Practical lessons from predicting clicks on ads at Facebook, ADKDD 2014.
+    tau-b: Kendall, The treatment of ties in ranking problems, Biometrika 1945.
+    Block bootstrap: Künsch, The jackknife and the bootstrap for general stationary observations, 1989.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special, stats
+
+# Probabilities closer to 0 or 1 are moved here: a single certain mistake then costs 27.6 nats, not infinity.
+CLIP = 1e-12
+
+
+class Interval(NamedTuple):
+    """A statistic and its two-sided bootstrap percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """Mean difference, its two-sided t-interval, and the p-value of "no difference"."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+# --- ranking models --------------------------------------------------------------------------------------------
+
+
+def log_losses(probabilities: ArrayLike, targets: ArrayLike) -> np.ndarray:
+    """Log loss of each row in nats, float64, shape of the input; targets in [0, 1]."""
+    p, y = _pair(probabilities, targets)
+    p = np.clip(p, CLIP, 1 - CLIP)
+    return -(y * np.log(p) + (1 - y) * np.log1p(-p))
+
+
+def log_loss(probabilities: ArrayLike, targets: ArrayLike) -> float:
+    """Mean log loss in nats per row; NaN without rows."""
+    return _mean(log_losses(probabilities, targets))
+
+
+def log_loss_of_logits(logits: ArrayLike, targets: ArrayLike) -> float:
+    """The same from logits, exact at any size: ``log(1 + e^z) - y z``."""
+    z, y = _pair(logits, targets)
+    return _mean(np.logaddexp(0, z) - y * z)
+
+
+def entropy(rate: ArrayLike) -> np.ndarray:
+    """Entropy in nats of a base rate, elementwise; 0 at 0 and 1."""
+    q = np.asarray(rate, np.float64)
+    return special.entr(q) + special.entr(1 - q)
+
+
+def normalized_entropy(probabilities: ArrayLike, targets: ArrayLike) -> float:
+    """Mean log loss over the entropy of the base rate; 1.0 = always predicting it. NaN if only one class is there."""
+    losses = log_losses(probabilities, targets)
+    y = np.asarray(targets, np.float64)
+    return float(normalized_entropy_from_sums(losses.sum(), y.sum(), y.size))
+
+
+def normalized_entropy_of_logits(logits: ArrayLike, targets: ArrayLike) -> float:
+    """`normalized_entropy` from logits, without rounding at the ends."""
+    y = np.asarray(targets, np.float64)
+    return float(
+        normalized_entropy_from_sums(log_loss_of_logits(logits, y) * y.size, y.sum(), y.size)
+    )
+
+
+def normalized_entropy_from_sums(
+    loss_sum: ArrayLike, positives: ArrayLike, counts: ArrayLike
+) -> np.ndarray:
+    """NE, elementwise, from sums of losses (nats), positives and rows; NaN where a cell has one class or no rows."""
+    loss_sum, positives, counts = (np.asarray(x, np.float64) for x in (loss_sum, positives, counts))
+    both = (positives > 0) & (positives < counts)
+    rate = np.where(both, positives, 1) / np.where(both, counts, 2)
+    return np.where(both, loss_sum / np.where(both, counts, 1) / entropy(rate), np.nan)
+
+
+def ne_gain_percent(ne: ArrayLike, baseline_ne: ArrayLike) -> np.ndarray:
+    """``100 (NE - NE_baseline) / NE_baseline``; negative is better. Both must come from the same rows."""
+    ne, baseline_ne = np.asarray(ne, np.float64), np.asarray(baseline_ne, np.float64)
+    return 100 * (ne - baseline_ne) / baseline_ne
+
+
+def auc(scores: ArrayLike, targets: ArrayLike) -> float:
+    """Area under the ROC curve by the rank formula, tied scores counted half; NaN if only one class is there."""
+    scores, targets = _pair(scores, targets)
+    positive = targets > 0
+    num_positive = int(positive.sum())
+    num_negative = positive.size - num_positive
+    if not num_positive or not num_negative:
+        return math.nan
+    rank_sum = stats.rankdata(scores)[positive].sum()
+    return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+
+
+# --- predictors of models; lower is better on both sides -------------------------------------------------------
+
+
+def kendall_tau_b(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Kendall's tau-b in [-1, 1]; NaN when either side is constant, has fewer than two items, or holds a NaN."""
+    predicted, true = _pair(predicted, true)
+    if not _varies(predicted) or not _varies(true):
+        return math.nan
+    return float(stats.kendalltau(predicted, true, variant="b").statistic)
+
+
+def pearson(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Pearson's correlation; NaN when either side is constant, has fewer than two items, or holds a NaN."""
+    predicted, true = _pair(predicted, true)
+    if not _varies(predicted) or not _varies(true):
+        return math.nan
+    a, b = predicted - predicted.mean(), true - true.mean()
+    return float(np.clip(a @ b / math.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def regret_at_k(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
+    """Best true value among the ``k`` predicted best, minus the best there is; 0 is perfect, in the unit of ``true``.
+
+    Tied predictions are taken at their worst (the true values that a tie might hide count against the predictor).
+    """
+    predicted, true = _pair(predicted, true)
+    _require_k(k, true.size)
+    return float(true[_worst_case_order(predicted, true)[:k]].min() - true.min())
+
+
+def top_k_recall(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
+    """Share of the ``k`` truly best that are among the ``k`` predicted best; ties in either are taken at their worst."""
+    predicted, true = _pair(predicted, true)
+    _require_k(k, true.size)
+    best = true <= np.sort(true)[k - 1]
+    return min(1.0, float(best[_worst_case_order(predicted, true)[:k]].sum()) / k)
+
+
+def discordant_share(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Share of the pairs with different true values that are ordered wrongly, a tied prediction half; NaN without pairs."""
+    predicted, true = _pair(predicted, true)
+    order = np.sign(true[:, None] - true[None, :])
+    guess = np.sign(predicted[:, None] - predicted[None, :])
+    pairs = order > 0
+    return _mean((1 - guess[pairs]) / 2)
+
+
+# --- intervals and tests ---------------------------------------------------------------------------------------
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    *,
+    num_bootstrap: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of ``statistic(values[rows])`` over resampled rows (first axis); NaN replicates are left out.
+
+    All NaN without rows; low and high are NaN when every replicate is.
+    """
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(values), size=(num_bootstrap, len(values)))
+    replicates = np.array([statistic(values[r]) for r in rows], np.float64)
+    return Interval(float(statistic(values)), *_percentiles(replicates, level))
+
+
+def paired_test(
+    values: ArrayLike,
+    reference: ArrayLike | None = None,
+    *,
+    method: str = "t",
+    level: float = 0.95,
+) -> PairedTest:
+    """Paired test over seeds of ``values - reference`` (or of the differences themselves).
+
+    The interval is Student's; ``p`` is two-sided, of the t-test or with ``method="wilcoxon"`` of the signed-rank test.
+    One difference alone has no interval and no p (NaN). Equal differences have a p of 0, or 1 where all are 0.
+
+    Raises:
+        ValueError: an unknown method, or lists of different lengths.
+    """
+    if method not in ("t", "wilcoxon"):
+        raise ValueError(f"method={method!r} is not a paired test; write 't' or 'wilcoxon'")
+    d = np.asarray(values, np.float64).ravel()
+    if reference is not None:
+        d = np.subtract(*_pair(d, reference))
+    mean = _mean(d)
+    if d.size < 2 or not np.isfinite(d).all():
+        return PairedTest(mean, math.nan, math.nan, math.nan)
+    error = float(d.std(ddof=1)) / math.sqrt(d.size)
+    half = error * float(stats.t.ppf((1 + level) / 2, d.size - 1))
+    if not d.any():
+        p = 1.0
+    elif method == "wilcoxon":
+        p = float(stats.wilcoxon(d).pvalue)
+    else:
+        p = float(2 * stats.t.sf(abs(mean) / error, d.size - 1)) if error > 0 else 0.0
+    return PairedTest(mean, mean - half, mean + half, p)
+
+
+def paired_rows_interval(
+    losses: ArrayLike,
+    reference_losses: ArrayLike,
+    *,
+    num_blocks: int = 100,
+    num_bootstrap: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of the NE gain in percent over test rows, from two models' log losses on the same rows in time order.
+
+    Rows close in time are alike, so contiguous blocks are resampled, not rows. Both models share the base rate of
+    every resample, so its entropy cancels: ``100 (sum(losses) - sum(reference)) / sum(reference)``. NaN without rows.
+    """
+    losses, reference_losses = _pair(losses, reference_losses)
+    if not losses.size:
+        return math.nan, math.nan
+    num_blocks = min(num_blocks, losses.size)
+    starts = np.arange(num_blocks) * losses.size // num_blocks
+    sums = np.add.reduceat(losses, starts), np.add.reduceat(reference_losses, starts)
+    picks = np.random.default_rng(seed).integers(num_blocks, size=(num_bootstrap, num_blocks))
+    ours, theirs = (block[picks].sum(axis=1) for block in sums)
+    gains = 100 * (ours - theirs) / np.where(theirs > 0, theirs, np.nan)
+    return _percentiles(gains, level)
+
+
+# --- inside ----------------------------------------------------------------------------------------------------
+
+
+def _pair(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    if a.size != b.size:
+        raise ValueError(f"the two lists have {a.size} and {b.size} items; they must be paired")
+    return a, b
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _varies(values: np.ndarray) -> bool:
+    return values.size > 1 and not np.isnan(values).any() and bool((values != values[0]).any())
+
+
+def _require_k(k: int, size: int) -> None:
+    if not 1 <= k <= size:
+        raise ValueError(f"k={k} is outside 1..{size}, the number of items")
+
+
+def _worst_case_order(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Indices by prediction, ties with the worse true value first."""
+    return np.lexsort((-true, predicted))
+
+
+def _percentiles(replicates: np.ndarray, level: float) -> tuple[float, float]:
+    finite = replicates[~np.isnan(replicates)]
+    if not finite.size:
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
