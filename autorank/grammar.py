@@ -80,7 +80,7 @@ def scaled(choices: tuple[Any, ...], log: bool) -> np.ndarray:
     return (values - values.min()) / (spread if spread > 0 else 1.0)
 
 
-def snap(domain: Domain, value: float) -> int | None:
+def snap(domain: Domain, value: Any) -> int | None:
     """The grid point nearest to a value inside the interval, on its own scale; else ``None``."""
     if domain.interval is None or isinstance(value, bool | str):
         return None

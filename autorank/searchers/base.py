@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from autorank.space import Space
 from autorank.typing import Array, Bool, Float, Int, Key
@@ -62,7 +63,7 @@ def append(
         ValueError: outside ``jit``, when the rows do not fit.
     """
     capacity, n = len(history.configs), len(configs)
-    if not isinstance(history.count, jax.core.Tracer) and int(history.count) + n > capacity:
+    if not isinstance(history.count, Tracer) and int(history.count) + n > capacity:
         raise ValueError(
             f"the history holds {int(history.count)} of capacity={capacity} trials and {n} more "
             f"do not fit; make the searcher with a larger capacity"

@@ -127,6 +127,8 @@ def reinforce(
         return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), info)
 
     def tell(state: State, configs, metrics) -> State:
+        if len(configs) == 0:
+            return state
         history = append(state.history, configs, metrics)
         quality = history.metrics[:, 0]
         worst = jnp.max(jnp.where(jnp.isnan(quality), -jnp.inf, quality))
