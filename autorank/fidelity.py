@@ -1,13 +1,9 @@
-"""How much of the log a trial sees, and the label that its short curve earns.
+"""How much of the log a trial sees: chosen on pilots, or a schedule of rungs.
 
-Curves are ``[p pilots, t windows]`` of window NE, or of its gain over the baseline, on identical rows, so that models
-are comparable window by window; lower is better. A label is the mean of the tail of the windows reached, plus a trend:
-a line fitted to that tail, ``NE(t) = m t + c``, adds ``m dx`` (arXiv 2311.07870). Pilots, trained to the end, say which
-fraction of the log keeps the final order and which ``dx`` helps. Tail length, ``dx`` in windows, the guard of
+Curves are ``[p pilots, t windows]`` of window NE, or of its gain over the baseline, on identical
+rows; lower is better. Pilots, trained to the end, say which fraction of the log keeps the final
+order, measured with Kendall's tau-b, and which trend helps (arXiv 2311.07870). The guard of
 `choose_dx` and the reading of "plateau" in `choose_fraction` are own choices.
-
-A window without an NE (NaN: one class only) is skipped; a curve that *ends* before its fraction is a failed trial and
-its label is NaN. One missing window at the end is forgiven: steps do not divide evenly into windows.
 """
 
 import math
@@ -18,24 +14,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from autorank.labels import label, labels, tail_windows
+
 MIN_PILOTS = 4  # with three pilots tau-b has four possible values
-EXPONENTS = np.geomspace(0.02, 2.0, 60)
 
 
 class Fidelity(NamedTuple):
-    """A schedule of rungs with its labels."""
+    """A schedule of rungs with its labels.
 
-    rungs: tuple[float, ...]  # fractions of the log, rising
-    keep: Callable[
-        [np.ndarray], np.ndarray
-    ]  # labels [n] at a rung -> indices promoted to the next, best first
-    label: Callable[
-        [np.ndarray, float], float
-    ]  # curve [t], fraction reached -> label, NaN = failed
+    ``rungs`` are fractions of the log, rising. ``keep`` takes the labels ``[n]`` at a rung and gives
+    the indices promoted to the next, best first. ``label`` takes a curve ``[t]`` and the fraction
+    reached; lower is better, NaN is a failed trial.
+    """
+
+    rungs: tuple[float, ...]
+    keep: Callable[[np.ndarray], np.ndarray]
+    label: Callable[[np.ndarray, float], float]
 
 
 class TauCurve(NamedTuple):
-    """Tau-b of labels at each fraction with the final labels, and its bootstrap interval over pilots."""
+    """Tau-b of the labels at each fraction with the final ones, and its bootstrap interval."""
 
     fractions: np.ndarray
     tau: np.ndarray
@@ -52,74 +50,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-def gain_curves(
-    curves: Float[np.ndarray, "*p t"], baseline: Float[np.ndarray, " t"]
-) -> Float[np.ndarray, "*p t"]:
-    """NE gain in percent, window by window; negative is better."""
-    return 100.0 * (curves - baseline) / baseline
-
-
-# --- labels ----------------------------------------------------------------------------------------------------
-
-
-def label(
-    curve: Float[np.ndarray, " t"], fraction: float, *, tail: float = 0.25, dx: float = 0.0
-) -> float:
-    """Mean of the last ``tail`` share of the windows reached, plus ``dx`` windows along their least-squares line.
-
-    Args:
-        curve: the whole log's windows; those past ``fraction`` are not looked at.
-        fraction: share of the log that was trained on, in (0, 1].
-        tail: share of the windows reached, in (0, 1]; at least one window, two for a trend.
-        dx: windows to extrapolate; 0 predicts that the curve stays where it is.
-    """
-    first, reached = tail_windows(len(curve), fraction, tail)
-    if dx and first == reached - 1:
-        first = max(0, reached - 2)
-    time, values = _finite(curve, first, reached)
-    if not values.size:
-        return math.nan
-    slope = _slope(time, values) if dx else 0.0
-    return float(values.mean() + slope * dx)
-
-
-def label_power_law(
-    curve: Float[np.ndarray, " t"], fraction: float, *, tail: float = 0.25, skip: float = 0.1
-) -> float:
-    """Mean over the *final* tail windows of the power law ``a + b n^-c`` fitted to the windows reached.
-
-    Least squares: exact in ``a`` and ``b``, on a grid of 60 exponents in ``c``. The first ``skip`` share of the
-    windows reached (warm-up) is left out. With fewer than four windows it is the plain `label`.
-    """
-    _, reached = tail_windows(len(curve), fraction, tail)
-    time, values = _finite(curve, math.floor(skip * reached), reached)
-    if values.size < 4:
-        return label(curve, fraction, tail=tail)
-    first, end = tail_windows(len(curve), 1.0, tail)
-    basis = (time + 0.5) ** -EXPONENTS[:, None]  # [c, t]
-    centred, level = basis - basis.mean(axis=1, keepdims=True), values - values.mean()
-    b = centred @ level / (centred**2).sum(axis=1)
-    best = np.argmin(((level - b[:, None] * centred) ** 2).sum(axis=1))
-    future = (np.arange(first, end) + 0.5) ** -EXPONENTS[best]
-    return float(values.mean() + b[best] * (future.mean() - basis[best].mean()))
-
-
-def tail_windows(num_windows: int, fraction: float, tail: float) -> tuple[int, int]:
-    """``[first, reached)``: the windows that a label at ``fraction`` looks at."""
-    if not 0 < fraction <= 1 or not 0 < tail <= 1:
-        raise ValueError(f"fraction={fraction} and tail={tail} must both lie in (0, 1]")
-    reached = max(1, math.floor(fraction * num_windows + 1e-9))
-    return min(round((1 - tail) * reached), reached - 1), reached
-
-
-def labels(
-    curves: Float[np.ndarray, "p t"], fraction: float, *, tail: float = 0.25, dx: float = 0.0
-) -> Float[np.ndarray, " p"]:
-    """`label` of each curve."""
-    return np.array([label(c, fraction, tail=tail, dx=dx) for c in curves], np.float64)
-
-
-# --- what the pilots say ---------------------------------------------------------------------------------------
+# --- what the pilots say --------------------------------------------------------------------------
 
 
 def tau_curve(
@@ -132,10 +63,11 @@ def tau_curve(
     level: float = 0.95,
     seed: int = 0,
 ) -> TauCurve:
-    """Tau-b between labels at each fraction and final labels (all windows, no trend), bootstrapped over pilots.
+    """Tau-b between labels at each fraction and the final labels (whole log, no trend).
 
-    Pilots that failed, before the fraction or after it, are left out of it: no label orders them. NaN where fewer than
-    two pilots or no order is left. ``dx`` is one number or one for each fraction.
+    Pilots that failed, before the fraction or after it, are left out of it: no label orders them.
+    NaN where fewer than two pilots or no order is left. ``dx`` is one number or one for each
+    fraction.
     """
     steps = np.broadcast_to(np.asarray(dx, np.float64), (len(fractions),))
     final = labels(curves, 1.0, tail=tail)
@@ -155,21 +87,17 @@ def tau_curve(
 def choose_fraction(
     curve: TauCurve, *, tail: float = 0.25, slack: float = 0.05, tau_floor: float = 0.75
 ) -> Choice:
-    """The smallest fraction whose lower bound lies within ``slack`` of the plateau and whose tau-b is enough; else 1.
+    """The smallest fraction close enough to the plateau with enough tau-b; else 1.
 
-    The plateau (own reading) is the highest lower bound among fractions whose windows do not overlap with those of the
-    final label (up to ``1 - tail``): later ones agree with the end because they share its windows.
+    Close enough: its lower bound is at least the plateau minus ``slack``. The plateau (own reading) is the highest lower bound among fractions whose windows do not
+    overlap with those of the final label (up to ``1 - tail``): later ones agree with the end
+    because they share its windows.
     """
     fractions, tau, low = curve.fractions, curve.tau, curve.low
     apart = (fractions <= 1 - tail + 1e-9) & np.isfinite(low)
     apart = apart if apart.any() else (fractions < 1) & np.isfinite(low)
     if not apart.any():
-        return Choice(
-            1.0,
-            math.nan,
-            math.nan,
-            "the pilots show no order at any fraction: all of the log is used",
-        )
+        return Choice(1.0, math.nan, math.nan, "the pilots show no order: the whole log is used")
     plateau = float(low[apart].max())
     fits = (fractions < 1) & (low >= plateau - slack) & (tau >= tau_floor)
     if not fits.any():
@@ -178,16 +106,18 @@ def choose_fraction(
             1.0,
             1.0,
             plateau,
-            f"no fraction keeps the final order: the best below 1 is {fractions[best]:g} with tau-b {tau[best]:.2f}, "
-            f"where at least {tau_floor:g} and a lower bound of at least {plateau - slack:.2f} are asked for",
+            f"no fraction keeps the final order: the best below 1 is {fractions[best]:g} with "
+            f"tau-b {tau[best]:.2f}, where at least {tau_floor:g} and a lower bound of at least "
+            f"{plateau - slack:.2f} are asked for",
         )
     i = int(np.argmax(fits))
     return Choice(
         float(fractions[i]),
         float(tau[i]),
         plateau,
-        f"{fractions[i]:g} is the smallest fraction with tau-b of at least {tau_floor:g} ({tau[i]:.2f}) and a lower "
-        f"bound ({low[i]:.2f}) within {slack:g} of the plateau ({plateau:.2f})",
+        f"{fractions[i]:g} is the smallest fraction with tau-b of at least {tau_floor:g} "
+        f"({tau[i]:.2f}) and a lower bound ({low[i]:.2f}) within {slack:g} "
+        f"of the plateau ({plateau:.2f})",
     )
 
 
@@ -201,10 +131,10 @@ def choose_dx(
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> float:
-    """The ``dx`` of the grid (0 always included) with the highest tau-b on the pilots; ties go to the smallest.
+    """The ``dx`` of the grid, or 0, with the highest tau-b on the pilots; ties to the smallest.
 
-    Guard against overfitting a handful of pilots: a ``dx`` only counts if it beats 0 in at least ``confidence`` of the
-    bootstrap resamples of the pilots, the same resamples for both.
+    Guard against overfitting a handful of pilots: a ``dx`` only counts if it beats 0 in at least
+    ``confidence`` of the bootstrap resamples of the pilots, the same resamples for both.
     """
     steps = np.array(sorted({0.0, *map(float, grid)}, key=lambda v: (abs(v), v)))
     if fraction >= 1:
@@ -233,10 +163,10 @@ def from_pilots(
     slack: float = 0.05,
     seed: int = 0,
 ) -> tuple[Fidelity, dict[str, Any]]:
-    """The fidelity that the pilots' curves support, and the record of why (JSON values; NaN is None).
+    """The fidelity that the pilots' curves support, and the record of why (JSON; NaN is None).
 
-    With ``trend`` each fraction is judged with its own `choose_dx`. Fewer than four finished pilots say nothing: the
-    whole log is used.
+    With ``trend`` each fraction is judged with its own `choose_dx`. Fewer than four finished pilots
+    say nothing: the whole log is used.
     """
     finished = int(np.isfinite(labels(curves, 1.0, tail=tail)).sum())
     steps = [0.0] * len(fractions)
@@ -252,7 +182,7 @@ def from_pilots(
             1.0,
             math.nan,
             math.nan,
-            f"{finished} finished pilots are too few (need {MIN_PILOTS}): all of the log is used",
+            f"{finished} finished pilots are too few (need {MIN_PILOTS}): the whole log is used",
         )
     dx = dict(zip(map(float, fractions), steps, strict=True)).get(choice.fraction, 0.0)
     record = {
@@ -273,7 +203,7 @@ def from_pilots(
     return single_rung(choice.fraction, tail=tail, dx=dx), record
 
 
-# --- schedules -------------------------------------------------------------------------------------------------
+# --- schedules ------------------------------------------------------------------------------------
 
 
 def single_rung(
@@ -283,7 +213,7 @@ def single_rung(
     dx: float = 0.0,
     labeller: Callable[[np.ndarray, float], float] | None = None,
 ) -> Fidelity:
-    """Every trial sees the same fraction; ``labeller`` replaces the linear trend (for example `label_power_law`)."""
+    """Every trial sees the same fraction; ``labeller``, if given, makes the label."""
     tail_windows(1, fraction, tail)
     return Fidelity((float(fraction),), _keep_all, labeller or partial(label, tail=tail, dx=dx))
 
@@ -295,7 +225,10 @@ def successive_halving(
     tail: float = 0.25,
     labeller: Callable[[np.ndarray, float], float] | None = None,
 ) -> Fidelity:
-    """At each rung one in ``eta`` goes on to the next, at least one; failed trials never do (Jamieson, Talwalkar 2016)."""
+    """At each rung one in ``eta`` goes on, at least one; failed trials never do.
+
+    Source: Jamieson and Talwalkar, Non-stochastic best arm identification, AISTATS 2016.
+    """
     rungs = tuple(map(float, rungs))
     if not rungs or list(rungs) != sorted(set(rungs)) or not 0 < rungs[0] <= rungs[-1] <= 1:
         raise ValueError(f"rungs={list(rungs)} must rise strictly inside (0, 1]")
@@ -318,9 +251,9 @@ def total_cost(
     batch_size: int | None = None,
     resume: bool = True,
 ) -> float:
-    """Trained rows of a search: pilots on the whole log, and trials up the rungs in batches, none failing.
+    """Trained rows of a search: pilots on the whole log, trials up the rungs in batches.
 
-    With ``resume`` a promoted trial continues; otherwise it starts over.
+    No trial fails. With ``resume`` a promoted trial continues; otherwise it starts over.
     """
     total = float(num_pilots)
     batch_size = batch_size or num_trials
@@ -332,7 +265,7 @@ def total_cost(
     return total * num_rows
 
 
-# --- inside ----------------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------
 
 
 def _keep_all(labels_: np.ndarray) -> np.ndarray:
@@ -341,28 +274,14 @@ def _keep_all(labels_: np.ndarray) -> np.ndarray:
     return order[np.isfinite(np.asarray(labels_)[order])]
 
 
-def _finite(curve: np.ndarray, first: int, reached: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times and values of the windows ``[first, reached)`` that have one; none if the curve ended earlier."""
-    known = np.flatnonzero(np.isfinite(curve[:reached]))
-    if not known.size or known[-1] < reached - 2:
-        return np.zeros(0), np.zeros(0)
-    time = known[known >= min(first, known[-1])]
-    return time.astype(np.float64), np.asarray(curve, np.float64)[time]
-
-
-def _slope(time: np.ndarray, values: np.ndarray) -> float:
-    centred = time - time.mean()
-    spread = float(centred @ centred)
-    return float(centred @ values) / spread if spread > 0 else 0.0
-
-
 def _bootstrap_tau(
     short: np.ndarray, final: np.ndarray, num_bootstrap: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tau-b ``[g]`` of each row of ``short [g, p]`` with ``final [p]`` and its replicates ``[g, bootstrap]``.
+    """Tau-b ``[g]`` of each row of ``short [g, p]`` with ``final [p]``; replicates ``[g, s]``.
 
-    A resample is a vector of counts ``c``; tau-b of it is ``c' (A * B) c / sqrt(c' |A| c  c' |B| c)`` with the sign
-    matrices ``A`` and ``B`` of the two orders (a pilot drawn twice ties with itself on both sides and drops out).
+    A resample is a vector of counts ``c``; tau-b of it is ``c' (A * B) c / sqrt(c' |A| c  c' |B|
+    c)`` with the sign matrices ``A`` and ``B`` of the two orders (a pilot drawn twice ties with
+    itself on both sides and drops out).
     """
     valid = np.isfinite(final) & np.isfinite(short).all(axis=0)
     short, final = short[:, valid], final[valid]

@@ -1,13 +1,16 @@
 """Ranking and regression losses over lists of scores, for predictors of model quality.
 
-Convention: a score predicts the *order of the target*: larger score, larger target. Lower is better for both, so the
-"top" of a list is its smallest target. Every loss reads ``loss(scores, targets, *, where, weights, reduce_fn)``; the
-last axis is the list, leading axes are batches. Each list gives one number, the weighted mean over its items or pairs,
-and ``reduce_fn`` reduces over lists. An item with ``where`` False does not exist, whatever its values (NaN included);
-a list without items or pairs gives 0. ``weights >= 0`` count items; a pair weighs the product of its two.
+Convention: a score predicts the *order of the target*: larger score, larger target. Lower is better
+for both, so the "top" of a list is its smallest target. Every loss reads
+``loss(scores, targets, *, where, weights, reduce_fn)``; the last axis is the list, leading axes are
+batches. Each list gives one number, the weighted mean over its items or pairs, and ``reduce_fn``
+reduces over lists. An item with ``where`` False does not exist, whatever its values (NaN included);
+a list without items or pairs gives 0. ``weights >= 0`` count items; a pair weighs the product of
+its two.
 
-The pairwise losses carry their analytic gradient: one row reduction over the ``n x n`` pairs, fused by XLA, with ``n``
-numbers kept for the backward pass. They are differentiable once, in reverse mode, with respect to the scores only.
+The pairwise losses carry their analytic gradient: one row reduction over the ``n x n`` pairs, block
+by block, with ``n`` numbers kept for the backward pass. They are differentiable once, in reverse
+mode, with respect to the scores only.
 
 References:
     RankNet: Burges et al., Learning to rank using gradient descent, ICML 2005.
@@ -27,9 +30,11 @@ from jax.scipy.special import logsumexp
 from autorank.typing import Array, Bool, Float
 
 Reduce = Callable[[Array], Array]
-# exp(+-30) squared still fits float32; scores further from their mean have a saturated gradient anyway.
+# e^30 and e^-30 add up in float32; scores further from their mean are saturated anyway.
 CLIP = 30.0
-# exp(-80) is the last power of ten or so before float32 underflows; listwise sums stay positive.
+# Pairs are walked through in blocks of this many rows; XLA on a CPU stores a block of them in full.
+ROWS = 128
+# exp(-80) is close to the smallest float32; listwise sums stay positive.
 FLOOR = -80.0
 
 
@@ -55,7 +60,7 @@ def huber(
     delta: float = 1.0,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, with ``r = f_i - y_i``."""
+    """``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``."""
     scores, targets, weights = _clean(scores, targets, where, weights)
     size = jnp.abs(scores - targets)
     near = jnp.minimum(size, delta)
@@ -71,9 +76,9 @@ def pairwise_margin(
     margin: float = 0.001,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``max(0, -s_ij (f_i - f_j) + margin)``, ``s_ij = sign(y_i - y_j)``, ties dropped (arXiv 2311.07870).
+    """``max(0, -s_ij (f_i - f_j) + margin)``, ``s_ij = sign(y_i - y_j)``, ties dropped.
 
-    At the kink the gradient is 0.
+    Source: arXiv 2311.07870. At the kink the gradient is 0.
     """
     return reduce_fn(_margin(*_clean(scores, targets, where, weights), margin))
 
@@ -88,8 +93,8 @@ def pairwise_logistic(
 ) -> Array:
     """``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j`` (RankNet).
 
-    The gradient needs ``n`` exponentials, not ``n^2``; it treats scores further than 30 from their list's mean as if
-    they lay there.
+    The gradient needs ``n`` exponentials, not ``n^2``; it treats scores further than 30 from their
+    list's mean as if they lay there.
     """
     return reduce_fn(_logistic(*_clean(scores, targets, where, weights), False))
 
@@ -102,11 +107,13 @@ def lambda_rank(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """`pairwise_logistic` with each pair times ``|gain_i - gain_j| |discount_i - discount_j|``, held constant.
+    """`pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
 
-    The gain of an item is the share of its list with a larger target (own choice: targets are not graded, so the gain
-    is linear in the rank); the discount is ``1 / log2(1 + rank)`` of its present score, smallest first. The mean is
-    taken over pairs, not over these factors.
+    The factors are held constant under differentiation.
+
+    The gain of an item is the share of its list with a larger target (own choice: targets are not
+    graded, so the gain is linear in the rank); the discount is ``1 / log2(1 + rank)`` of its
+    present score, smallest first. The mean is taken over pairs, not over these factors.
     """
     return reduce_fn(_logistic(*_clean(scores, targets, where, weights), True))
 
@@ -119,7 +126,10 @@ def list_net(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Cross entropy from ``softmax(-targets)`` to ``softmax(-scores)`` (top-one ListNet); scale the targets first."""
+    """Cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``: top-one ListNet.
+
+    Its sharpness is the targets' scale: standardise them first.
+    """
     scores, targets, weights = _clean(scores, targets, where, weights)
     empty = weights.sum(-1, keepdims=True) <= 0
     count = jnp.where(empty, 1.0, weights)  # an item of weight 2 is an item listed twice
@@ -136,9 +146,10 @@ def list_mle(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Negative log likelihood of the true order, best first, a mean over items (Plackett-Luce, ListMLE).
+    """Negative log likelihood of the true order, best first, a mean over items (ListMLE).
 
-    ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so no order among them is learnt.
+    ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so no order
+    among them is learnt.
     """
     scores, targets, weights = _clean(scores, targets, where, weights)
     present = weights > 0
@@ -151,7 +162,7 @@ def list_mle(
     return reduce_fn(_mean(terms, weights))
 
 
-# --- inside ----------------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------
 
 
 def _clean(
@@ -169,71 +180,106 @@ def _clean(
 
 
 def _mean(values: Array, weights: Array) -> Array:
-    total = weights.sum(-1)
-    return (weights * values).sum(-1) / jnp.where(total > 0, total, 1.0)
+    return (weights * values).sum(-1) / _positive(weights.sum(-1))
 
 
-def _pair_total(targets: Array, weights: Array) -> Array:
-    """Weight of the ordered pairs ``y_i > y_j`` of each list; 1 where there is none."""
-    larger = targets[..., :, None] > targets[..., None, :]
-    total = (weights * jnp.where(larger, weights[..., None, :], 0.0).sum(-1)).sum(-1)
+def _by_rows(row_sums: Callable[..., Array], *own: Array) -> Array:
+    """``row_sums(*own [..., r, 1]) -> [..., r, q]`` over blocks of rows."""
+    n = own[0].shape[-1]
+    if n <= ROWS:
+        return row_sums(*(x[..., :, None] for x in own))
+    blocks = -(-n // ROWS)
+    pad = [(0, 0)] * (own[0].ndim - 1) + [(0, blocks * ROWS - n)]
+    shape = (*own[0].shape[:-1], blocks, ROWS)
+    split = [jnp.moveaxis(jnp.pad(x, pad).reshape(shape), -2, 0) for x in own]
+    sums = jax.lax.map(lambda rows: row_sums(*(x[..., :, None] for x in rows)), split)
+    return jnp.moveaxis(sums, 0, -3).reshape(*shape[:-2], blocks * ROWS, -1)[..., :n, :]
+
+
+def _mean_over_pairs(weights: Array, sums: Array) -> Array:
+    """``sum_i w_i sums[i, 0] / Z`` with ``Z = sum_i w_i sums[i, 1]``, the weight of all pairs."""
+    return (weights * sums[..., 0]).sum(-1) / _positive((weights * sums[..., 1]).sum(-1))
+
+
+def _slope(weights: Array, sums: Array) -> Array:
+    total = _positive((weights * sums[..., 1]).sum(-1))
+    return weights * sums[..., 0] / total[..., None]
+
+
+def _positive(total: Array) -> Array:
     return jnp.where(total > 0, total, 1.0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _margin(scores: Array, targets: Array, weights: Array, margin: float) -> Array:
-    larger = targets[..., :, None] > targets[..., None, :]
-    hinge = jnp.maximum(0.0, margin - (scores[..., :, None] - scores[..., None, :]))
-    pairs = jnp.where(larger, weights[..., None, :] * hinge, 0.0).sum(-1)
-    return (weights * pairs).sum(-1) / _pair_total(targets, weights)
+    f, y, w = (x[..., None, :] for x in (scores, targets, weights))
+
+    def row_sums(own_f: Array, own_y: Array) -> Array:
+        larger = jnp.where(own_y > y, w, 0.0)
+        hinge = jnp.maximum(0.0, margin - (own_f - f))
+        return jnp.stack([(larger * hinge).sum(-1), larger.sum(-1)], axis=-1)
+
+    return _mean_over_pairs(weights, _by_rows(row_sums, scores, targets))
 
 
 def _margin_forward(scores: Array, targets: Array, weights: Array, margin: float):
     """The gradient of a sum of hinges is a count of those that are not flat."""
-    larger = targets[..., :, None] > targets[..., None, :]
-    smaller = targets[..., :, None] < targets[..., None, :]
-    ahead = scores[..., :, None] - scores[..., None, :]
-    count = (smaller & (-ahead < margin)).astype(scores.dtype) - (larger & (ahead < margin))
-    slope = weights * (weights[..., None, :] * count).sum(-1)
-    slope = slope / _pair_total(targets, weights)[..., None]
+    f, y, w = (x[..., None, :] for x in (scores, targets, weights))
+
+    def row_sums(own_f: Array, own_y: Array) -> Array:
+        ahead = own_f - f
+        down = jnp.where((own_y > y) & (ahead < margin), w, 0.0)
+        up = jnp.where((own_y < y) & (-ahead < margin), w, 0.0)
+        return jnp.stack([(up - down).sum(-1), jnp.where(own_y > y, w, 0.0).sum(-1)], axis=-1)
+
+    slope = _slope(weights, _by_rows(row_sums, scores, targets))
     return _margin(scores, targets, weights, margin), slope
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _logistic(scores: Array, targets: Array, weights: Array, lambdas: bool) -> Array:
-    larger = targets[..., :, None] > targets[..., None, :]
-    ahead = scores[..., :, None] - scores[..., None, :]
-    loss = jax.nn.softplus(-ahead) * (_lambdas(scores, targets, weights) if lambdas else 1.0)
-    pairs = jnp.where(larger, weights[..., None, :] * loss, 0.0).sum(-1)
-    return (weights * pairs).sum(-1) / _pair_total(targets, weights)
+    gain, discount = _lambdas(scores, targets, weights) if lambdas else (scores, scores)
+    f, y, w, g, d = (x[..., None, :] for x in (scores, targets, weights, gain, discount))
+
+    def row_sums(own_f: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
+        larger = jnp.where(own_y > y, w, 0.0)
+        loss = jax.nn.softplus(f - own_f)
+        loss = loss * jnp.abs((own_g - g) * (own_d - d)) if lambdas else loss
+        return jnp.stack([(larger * loss).sum(-1), larger.sum(-1)], axis=-1)
+
+    return _mean_over_pairs(weights, _by_rows(row_sums, scores, targets, gain, discount))
 
 
 def _logistic_forward(scores: Array, targets: Array, weights: Array, lambdas: bool):
-    """With ``e = exp(f)``: ``dL/df_i = w_i / Z sum_j w_j ([y_i < y_j] e_i - [y_i > y_j] e_j) / (e_i + e_j)``."""
-    larger = targets[..., :, None] > targets[..., None, :]
-    smaller = targets[..., :, None] < targets[..., None, :]
+    """``dL/df_i = w_i / Z sum_j w_j ([y_i < y_j] e_i - [y_i > y_j] e_j) / (e_i + e_j)``.
+
+    ``e = exp(f)``; ``Z`` is the weight of all pairs.
+    """
     middle = _mean(scores, weights)[..., None]
-    e = jnp.exp(jnp.clip(scores - middle, -CLIP, CLIP))
-    own, other = e[..., :, None], e[..., None, :]
-    pull = (jnp.where(smaller, own, 0.0) - jnp.where(larger, other, 0.0)) / (own + other)
-    if lambdas:
-        pull = pull * _lambdas(scores, targets, weights)
-    slope = weights * (weights[..., None, :] * pull).sum(-1)
-    slope = slope / _pair_total(targets, weights)[..., None]
+    powers = jnp.exp(jnp.clip(scores - middle, -CLIP, CLIP))
+    gain, discount = _lambdas(scores, targets, weights) if lambdas else (scores, scores)
+    e, y, w, g, d = (x[..., None, :] for x in (powers, targets, weights, gain, discount))
+
+    def row_sums(own_e: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
+        pull = (jnp.where(own_y < y, own_e, 0.0) - jnp.where(own_y > y, e, 0.0)) / (own_e + e)
+        pull = pull * jnp.abs((own_g - g) * (own_d - d)) if lambdas else pull
+        return jnp.stack([(w * pull).sum(-1), jnp.where(own_y > y, w, 0.0).sum(-1)], axis=-1)
+
+    slope = _slope(weights, _by_rows(row_sums, powers, targets, gain, discount))
     return _logistic(scores, targets, weights, lambdas), slope
 
 
-def _lambdas(scores: Array, targets: Array, weights: Array) -> Array:
-    """LambdaRank's factor of each pair ``[..., n, n]``."""
-    total = weights.sum(-1)[..., None]
-    share = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)
-    behind = (targets[..., None, :] > targets[..., :, None]) * weights[..., None, :]
-    before = (scores[..., None, :] < scores[..., :, None]) * weights[..., None, :]
-    gain = behind.sum(-1) * share
-    discount = 1.0 / jnp.log2(2.0 + before.sum(-1))
-    return jnp.abs(gain[..., :, None] - gain[..., None, :]) * jnp.abs(
-        discount[..., :, None] - discount[..., None, :]
-    )
+def _lambdas(scores: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
+    """Gain and discount of each item ``[..., n]``."""
+    f, y, w = (x[..., None, :] for x in (scores, targets, weights))
+
+    def row_sums(own_f: Array, own_y: Array) -> Array:
+        behind, before = jnp.where(y > own_y, w, 0.0), jnp.where(f < own_f, w, 0.0)
+        return jnp.stack([behind.sum(-1), before.sum(-1)], axis=-1)
+
+    sums = _by_rows(row_sums, scores, targets)
+    gain = sums[..., 0] / _positive(weights.sum(-1))[..., None]
+    return gain, 1.0 / jnp.log2(2.0 + sums[..., 1])
 
 
 def _backward(static: float | bool, slope: Array, cotangent: Array):

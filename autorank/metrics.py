@@ -1,12 +1,12 @@
 """Quality of ranking models and of predictors, in float64 on the host.
 
-NaN is the answer wherever the quantity is not defined (one class only, fewer than two items, no variation); the
-docstrings say where. Nothing warns.
+NaN is the answer wherever the quantity is not defined (one class only, fewer than two items, no
+variation); the docstrings say where. Nothing warns.
 
 References:
-    NE: He et al., Practical lessons from predicting clicks on ads at Facebook, ADKDD 2014.
-    tau-b: Kendall, The treatment of ties in ranking problems, Biometrika 1945.
-    Block bootstrap: Künsch, The jackknife and the bootstrap for general stationary observations, 1989.
+    NE: He et al., Practical lessons from predicting clicks on ads at Facebook, ADKDD 2014. tau-b:
+    Kendall, The treatment of ties in ranking problems, Biometrika 1945. Block bootstrap: Künsch,
+    The jackknife and the bootstrap for general stationary observations, 1989.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special, stats
 
-# Probabilities closer to 0 or 1 are moved here: a single certain mistake then costs 27.6 nats, not infinity.
+# Probabilities closer to 0 or 1 are moved here: a certain mistake costs 27.6 nats, not infinity.
 CLIP = 1e-12
 
 
@@ -38,7 +38,7 @@ class PairedTest(NamedTuple):
     p: float
 
 
-# --- ranking models --------------------------------------------------------------------------------------------
+# --- ranking models -------------------------------------------------------------------------------
 
 
 def log_losses(probabilities: ArrayLike, targets: ArrayLike) -> np.ndarray:
@@ -66,7 +66,7 @@ def entropy(rate: ArrayLike) -> np.ndarray:
 
 
 def normalized_entropy(probabilities: ArrayLike, targets: ArrayLike) -> float:
-    """Mean log loss over the entropy of the base rate; 1.0 = always predicting it. NaN if only one class is there."""
+    """Mean log loss over the base rate's entropy (1.0: always predicting it); NaN: one class."""
     losses = log_losses(probabilities, targets)
     y = np.asarray(targets, np.float64)
     return float(normalized_entropy_from_sums(losses.sum(), y.sum(), y.size))
@@ -83,7 +83,7 @@ def normalized_entropy_of_logits(logits: ArrayLike, targets: ArrayLike) -> float
 def normalized_entropy_from_sums(
     loss_sum: ArrayLike, positives: ArrayLike, counts: ArrayLike
 ) -> np.ndarray:
-    """NE, elementwise, from sums of losses (nats), positives and rows; NaN where a cell has one class or no rows."""
+    """NE, elementwise, from sums of losses (nats), positives, rows; NaN: one class or no rows."""
     loss_sum, positives, counts = (np.asarray(x, np.float64) for x in (loss_sum, positives, counts))
     both = (positives > 0) & (positives < counts)
     rate = np.where(both, positives, 1) / np.where(both, counts, 2)
@@ -91,13 +91,13 @@ def normalized_entropy_from_sums(
 
 
 def ne_gain_percent(ne: ArrayLike, baseline_ne: ArrayLike) -> np.ndarray:
-    """``100 (NE - NE_baseline) / NE_baseline``; negative is better. Both must come from the same rows."""
+    """``100 (NE - NE_baseline) / NE_baseline`` on the same rows, elementwise; lower is better."""
     ne, baseline_ne = np.asarray(ne, np.float64), np.asarray(baseline_ne, np.float64)
     return 100 * (ne - baseline_ne) / baseline_ne
 
 
 def auc(scores: ArrayLike, targets: ArrayLike) -> float:
-    """Area under the ROC curve by the rank formula, tied scores counted half; NaN if only one class is there."""
+    """Area under the ROC curve by the rank formula, tied scores count half; NaN: one class."""
     scores, targets = _pair(scores, targets)
     positive = targets > 0
     num_positive = int(positive.sum())
@@ -108,19 +108,19 @@ def auc(scores: ArrayLike, targets: ArrayLike) -> float:
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-# --- predictors of models; lower is better on both sides -------------------------------------------------------
+# --- predictors of models; lower is better on both sides ------------------------------------------
 
 
 def kendall_tau_b(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Kendall's tau-b in [-1, 1]; NaN when either side is constant, has fewer than two items, or holds a NaN."""
+    """Kendall's tau-b in [-1, 1]; NaN: a side is constant, holds a NaN, or has under two items."""
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
         return math.nan
-    return float(stats.kendalltau(predicted, true, variant="b").statistic)
+    return float(np.asarray(stats.kendalltau(predicted, true, variant="b"))[0])
 
 
 def pearson(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Pearson's correlation; NaN when either side is constant, has fewer than two items, or holds a NaN."""
+    """Pearson's correlation; NaN: a side is constant, holds a NaN, or has under two items."""
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
         return math.nan
@@ -129,9 +129,9 @@ def pearson(predicted: ArrayLike, true: ArrayLike) -> float:
 
 
 def regret_at_k(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
-    """Best true value among the ``k`` predicted best, minus the best there is; 0 is perfect, in the unit of ``true``.
+    """Best true value among the ``k`` predicted best, minus the best there is; 0 = found.
 
-    Tied predictions are taken at their worst (the true values that a tie might hide count against the predictor).
+    A tied prediction is taken at its worst: true values that the tie may hide count against it.
     """
     predicted, true = _pair(predicted, true)
     _require_k(k, true.size)
@@ -139,7 +139,10 @@ def regret_at_k(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
 
 
 def top_k_recall(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
-    """Share of the ``k`` truly best that are among the ``k`` predicted best; ties in either are taken at their worst."""
+    """Share of the ``k`` truly best among the ``k`` predicted best; tied predictions at worst.
+
+    Where true values tie at the border, any of them counts.
+    """
     predicted, true = _pair(predicted, true)
     _require_k(k, true.size)
     best = true <= np.sort(true)[k - 1]
@@ -147,7 +150,7 @@ def top_k_recall(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
 
 
 def discordant_share(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Share of the pairs with different true values that are ordered wrongly, a tied prediction half; NaN without pairs."""
+    """Share of the pairs, different in truth, ordered wrongly; a tied prediction is half."""
     predicted, true = _pair(predicted, true)
     order = np.sign(true[:, None] - true[None, :])
     guess = np.sign(predicted[:, None] - predicted[None, :])
@@ -155,7 +158,7 @@ def discordant_share(predicted: ArrayLike, true: ArrayLike) -> float:
     return _mean((1 - guess[pairs]) / 2)
 
 
-# --- intervals and tests ---------------------------------------------------------------------------------------
+# --- intervals and tests --------------------------------------------------------------------------
 
 
 def bootstrap_interval(
@@ -166,9 +169,9 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of ``statistic(values[rows])`` over resampled rows (first axis); NaN replicates are left out.
+    """Percentile interval of ``statistic(values[rows])`` over resampled rows (first axis).
 
-    All NaN without rows; low and high are NaN when every replicate is.
+    NaN replicates are left out; low and high are NaN when every replicate is, or without rows.
     """
     values = np.asarray(values, np.float64)
     if not len(values):
@@ -188,8 +191,9 @@ def paired_test(
 ) -> PairedTest:
     """Paired test over seeds of ``values - reference`` (or of the differences themselves).
 
-    The interval is Student's; ``p`` is two-sided, of the t-test or with ``method="wilcoxon"`` of the signed-rank test.
-    One difference alone has no interval and no p (NaN). Equal differences have a p of 0, or 1 where all are 0.
+    The interval is Student's; ``p`` is two-sided, of the t-test or with ``method="wilcoxon"`` of
+    the signed-rank test. One difference alone has no interval and no p (NaN). Equal differences
+    have a p of 0, or 1 where all are 0.
 
     Raises:
         ValueError: an unknown method, or lists of different lengths.
@@ -207,7 +211,7 @@ def paired_test(
     if not d.any():
         p = 1.0
     elif method == "wilcoxon":
-        p = float(stats.wilcoxon(d).pvalue)
+        p = float(np.asarray(stats.wilcoxon(d))[1])
     else:
         p = float(2 * stats.t.sf(abs(mean) / error, d.size - 1)) if error > 0 else 0.0
     return PairedTest(mean, mean - half, mean + half, p)
@@ -222,10 +226,11 @@ def paired_rows_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of the NE gain in percent over test rows, from two models' log losses on the same rows in time order.
+    """Interval of the NE gain in percent over test rows, by block bootstrap.
 
-    Rows close in time are alike, so contiguous blocks are resampled, not rows. Both models share the base rate of
-    every resample, so its entropy cancels: ``100 (sum(losses) - sum(reference)) / sum(reference)``. NaN without rows.
+    Takes two models' log losses on the same rows in time order. Rows close in time are alike, so
+    contiguous blocks are resampled, not rows. Both models share the base rate of every resample, so
+    its entropy cancels: ``100 (sum(losses) - sum(reference)) / sum(reference)``. NaN without rows.
     """
     losses, reference_losses = _pair(losses, reference_losses)
     if not losses.size:
@@ -239,7 +244,7 @@ def paired_rows_interval(
     return _percentiles(gains, level)
 
 
-# --- inside ----------------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,16 +1,20 @@
-"""The ensemble that stands in for training: configuration features in, NE gain and log FLOPs out, lower is better.
+"""The ensemble that stands in for training: configuration in, NE gain and log FLOPs out.
 
-Members are small MLPs that share all but their last layer between the two tasks and differ by seed (and resample, if
-asked). A ranking loss leaves each member's scale free, so a member's output is z-scored per task over the finished
-training configurations before members are averaged (own choice; "raw" leaves it). Source: arXiv 2311.07870; Adam's
-settings, the z-score and the treatment of failed trials are own choices.
+Lower is better for both.
 
-A failed trial (NaN target 0 inside ``where``) must become less likely: it counts as worse than every finished one, one
-standard deviation beyond the worst. For a ranking loss only the order matters, and failed trials tie.
+Members are small MLPs that share all but their last layer between the two tasks and differ by seed
+(and resample, if asked). A ranking loss leaves each member's scale free, so a member's output is
+z-scored per task over the finished training configurations before members are averaged (own choice;
+"raw" leaves it). Source: arXiv 2311.07870; Adam's settings, the z-score and the treatment of failed
+trials are own choices.
+
+A failed trial (NaN target 0 inside ``where``) must become less likely: it counts as worse than
+every finished one, one standard deviation beyond the worst. For a ranking loss only the order
+matters, and failed trials tie.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -47,7 +51,7 @@ class FitState(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Mean over members and their standard deviation, float32 ``[n, 2]``: NE gain, log FLOPs; lower is better."""
+    """Mean over members and their standard deviation, float32 ``[n, 2]``; lower is better."""
 
     mean: Array
     spread: Array
@@ -103,11 +107,12 @@ def ensemble(
     combine: str = "zscore",
     member_map: str = "map",
 ) -> Predictor:
-    """The predictor of arXiv 2311.07870: ``members`` MLPs on all pairs of at most ``capacity`` configurations.
+    """The predictor of arXiv 2311.07870: MLPs fitted to all pairs of at most ``capacity`` rows.
 
     Args:
         num_features: ``x``.
-        capacity: ``n`` of `fit`; unused rows are masked, so refitting with more rows is the same program.
+        capacity: ``n`` of `fit`; unused rows are masked, so refitting with more rows is the same
+            program.
         members: nets averaged.
         hidden: widths of the layers that both tasks share.
         loss: a key of `LOSSES`.
@@ -116,7 +121,8 @@ def ensemble(
         weight_decay: decoupled (AdamW).
         multi_task: one net for both tasks; False trains one net for each.
         bootstrap: every member trains on its own resample of the rows.
-        combine: "zscore", or "raw" for the outputs as they are (for mse and huber in the targets' units).
+        combine: "zscore", or "raw" for the outputs as they are (for mse and huber in the targets'
+            units).
         member_map: "map" trains a few members at a time (CPU), "vmap" all at once (GPU).
 
     Raises:
@@ -133,11 +139,15 @@ def ensemble(
         if value < 1:
             raise ValueError(f"predictor.{key}={value} must be at least 1")
     net = Net(tuple(hidden), multi_task)
+
+    def apply(params: PyTree, features: Array) -> Array:
+        return cast(Array, net.apply(params, features))
+
     optimizer = optax.flatten(optax.adamw(rate, weight_decay=weight_decay))
     chunk = members if member_map == "vmap" else side_by_side(members)
 
     def objective(params: PyTree, rows: _Rows, weights: Array) -> Array:
-        scores = net.apply(params, rows.features)
+        scores = apply(params, rows.features)
         return LOSSES[loss](scores.T, rows.targets.T, where=rows.where.T, weights=weights)
 
     def train(key: Key, rows: _Rows) -> tuple[PyTree, Array, Array]:
@@ -154,7 +164,7 @@ def ensemble(
             return (optax.apply_updates(params, updates), state), None
 
         (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), None, length=steps)
-        return params, net.apply(params, rows.features), objective(params, rows, weights)
+        return params, apply(params, rows.features), objective(params, rows, weights)
 
     def fit(
         key: Key,
@@ -164,8 +174,8 @@ def ensemble(
     ) -> FitState:
         if features.shape != (capacity, num_features):
             raise ValueError(
-                f"features are {features.shape}; this predictor fits ({capacity}, {num_features}): pad with rows "
-                f"whose `where` is False"
+                f"features are {features.shape}; this predictor fits ({capacity}, {num_features}): "
+                f"pad with rows whose `where` is False"
             )
         rows = prepare(features, targets, where)
         target_mean, target_sd = _moments(rows.targets, rows.where)
@@ -188,7 +198,7 @@ def ensemble(
         )
 
     def score(state: FitState, features: Float[Array, "n x"]) -> Scores:
-        outputs = jax.vmap(net.apply, (0, None))(state.params, features)
+        outputs = jax.vmap(apply, (0, None))(state.params, features)
         outputs = (outputs - state.mean[:, None, :]) / state.sd[:, None, :]
         return Scores(outputs.mean(axis=0), outputs.std(axis=0))
 
@@ -196,10 +206,11 @@ def ensemble(
 
 
 def side_by_side(members: int) -> int:
-    """Members in one chunk of a map: the least divisor above 1, so that no rest is compiled a second time.
+    """Members in one chunk of a map: the least divisor above 1, so that there is no rest.
 
-    Measured on one CPU core at 128 and 256 rows: two side by side are 1.8-2.2 times as fast as one by one (fewer
-    operations to dispatch) and 1.1-2.1 times as fast as ten (their pairs leave the cache).
+    Measured on one CPU core at 128 and 256 rows: two side by side are 1.8-2.2 times as fast as one
+    by one (fewer operations to dispatch) and 1.1-2.1 times as fast as ten (their pairs leave the
+    cache).
     """
     return next((d for d in range(2, members) if members % d == 0), members)
 
@@ -207,7 +218,7 @@ def side_by_side(members: int) -> int:
 def prepare(
     features: Float[Array, "n x"], targets: Float[Array, "n 2"], where: Bool[Array, "n 2"]
 ) -> _Rows:
-    """Masks what is not there and places failed trials one standard deviation beyond the worst finished one.
+    """Masks what is not there and puts failed trials one standard deviation beyond the worst.
 
     A cost that is not finite is left out; the cost of a failed trial counts if it is known.
     """
@@ -246,13 +257,14 @@ def held_out_tau(
     *,
     folds: int = 5,
 ) -> dict[str, Any]:
-    """Kendall's tau-b of the NE head on rows that the fit did not see, by k-fold, and on rows that it saw.
+    """Kendall's tau-b of the NE head on rows unseen by the fit (k-fold), and on rows it saw.
 
-    Jits the predictor (one program for all folds); ``n`` is any number of rows up to the predictor's capacity.
+    Jits the predictor (one program for all folds); ``n`` is any number of rows up to the
+    predictor's capacity.
 
-    Returns:
-        ``heldout_tau`` and ``train_tau`` (None where undefined) over finished rows, ``predicted`` and ``true``: lists of
-        ``n`` out-of-fold predictions and targets of the NE gain, None where there is none (failed, not used).
+    Returns: ``heldout_tau`` and ``train_tau`` (None where undefined) over finished rows,
+        ``predicted`` and ``true``: lists of ``n`` out-of-fold predictions and targets of the NE
+        gain, None where there is none (failed, not used).
 
     Raises:
         ValueError: more rows than the capacity, or fewer than two folds.
@@ -293,7 +305,7 @@ def held_out_tau(
 def _moments(
     values: Float[Array, "n 2"], where: Bool[Array, "n 2"]
 ) -> tuple[Float[Array, "1 2"], Float[Array, "1 2"]]:
-    """Mean and standard deviation of each column over its rows; 0 and 1 without rows, 1 without variation."""
+    """Mean and standard deviation of each column over its rows; 0 and 1 where undefined."""
     count = jnp.maximum(where.sum(axis=0, keepdims=True), 1)
     mean = jnp.where(where, values, 0.0).sum(axis=0, keepdims=True) / count
     variance = jnp.where(where, (values - mean) ** 2, 0.0).sum(axis=0, keepdims=True) / count

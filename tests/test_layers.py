@@ -17,6 +17,7 @@ LAYERS = {
     "autorank.space": 1,
     "autorank.losses": 1,
     "autorank.metrics": 1,
+    "autorank.labels": 1,
     "autorank.ledger": 1,
     "autorank.data": 1,
     "autorank.models": 1,
