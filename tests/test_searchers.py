@@ -1,0 +1,533 @@
+"""One contract for all searchers, then what is special to each, on planted functions."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+
+from autorank.predictor import Predictor, Scores
+from autorank.searchers import base
+from autorank.searchers.evolution import evolution
+from autorank.searchers.predictor_search import (
+    Line,
+    calibrate,
+    predictor_search,
+    reward_of,
+    run_policy,
+)
+from autorank.searchers.random_search import random_search
+from autorank.searchers.reinforce import draw, entropy, learn, reinforce, uniform_policy
+from autorank.space import Decision, Space
+
+BATCH, ROUNDS, CAPACITY = 4, 6, 32
+
+
+def make_space(k: int = 6, c: int = 4) -> Space:
+    """One decision hangs on another; one is shorter than the rest."""
+    decisions = [Decision(f"d{i}", tuple(range(c)), "categorical") for i in range(k)]
+    decisions[1] = Decision("d1", tuple(range(c - 1)), "categorical", False, (("d0", (1, 2)),))
+    return Space(tuple(decisions), (0,) * k)
+
+
+SPACE = make_space()
+
+
+def ridge(capacity: int) -> Predictor:
+    """Least squares with a small penalty: exact on separable functions."""
+
+    def fit(key, features, targets, where):
+        worst = jnp.nanmax(jnp.where(where, targets, jnp.nan), axis=0)
+        y = jnp.where(where, jnp.where(jnp.isnan(targets), worst[None, :], targets), 0.0)
+        x = jnp.concatenate([features, jnp.ones((capacity, 1))], axis=1) * where[:, :1]
+        return jnp.linalg.solve(x.T @ x + 1e-2 * jnp.eye(x.shape[1]), x.T @ y)
+
+    def score(weights, features):
+        mean = features @ weights[:-1] + weights[-1][None, :]
+        return Scores(mean, jnp.zeros_like(mean))
+
+    return Predictor(fit, score, capacity)
+
+
+FACTORIES = {
+    "random": random_search,
+    "evolution": partial(evolution, population=6, tournament=3),
+    "reinforce": partial(reinforce, rate=0.3),
+    "predictor": lambda space, **common: predictor_search(
+        space,
+        predictor=ridge(common["capacity"]),
+        initial=6,
+        num_exploratory=1,
+        alphas=(0.0, 0.5),
+        steps=60,
+        samples=16,
+        rate=0.1,
+        **common,
+    ),
+}
+
+
+def separable(space: Space, seed: int = 0):
+    """Metrics of configurations; the best quality is the sum of each decision's best."""
+    weights = jax.random.normal(jax.random.key(100 + seed), (space.num_features, 2))
+    return lambda configs: space.features(configs) @ weights
+
+
+class Run(NamedTuple):
+    configs: np.ndarray  # [rounds, n, k]
+    metrics: np.ndarray
+    proposals: list
+    states: list  # one more
+    traces: int
+
+
+class Kit(NamedTuple):
+    searcher: base.Searcher
+    ask: object
+    tell: object
+    traces: list
+
+
+@pytest.fixture(scope="module", params=FACTORIES)
+def kit(request) -> Kit:
+    searcher = FACTORIES[request.param](SPACE, batch_size=BATCH, capacity=CAPACITY)
+    traces = []
+
+    def ask(key, state):
+        traces.append(1)
+        return searcher.ask(key, state)
+
+    return Kit(searcher, jax.jit(ask), jax.jit(searcher.tell), traces)
+
+
+KEY = jax.random.key(7)
+
+
+def objective(configs, told):
+    """Every fifth trial fails."""
+    metrics = separable(SPACE)(configs)
+    failed = (told + jnp.arange(len(configs))) % 5 == 4
+    return metrics.at[:, 0].set(jnp.where(failed, jnp.nan, metrics[:, 0]))
+
+
+@pytest.fixture(scope="module")
+def run(kit) -> Run:
+    state = kit.searcher.init(KEY)
+    states, proposals, metrics = [state], [], []
+    for _ in range(ROUNDS):
+        told = int(state.history.count)
+        proposals.append(kit.ask(jax.random.fold_in(KEY, told), state))
+        metrics.append(np.asarray(objective(proposals[-1].configs, told)))
+        state = kit.tell(state, proposals[-1].configs, metrics[-1])
+        states.append(state)
+    configs = np.stack([p.configs for p in proposals])
+    return Run(configs, np.stack(metrics), proposals, states, len(kit.traces))
+
+
+def same(left, right) -> bool:
+    return jax.tree.all(
+        jax.tree.map(lambda a, b: np.array_equal(a, b, equal_nan=True), left, right)
+    )
+
+
+def test_proposals_are_canonical_and_never_repeat(run):
+    rows = run.configs.reshape(-1, SPACE.num_decisions)
+    assert rows.dtype == np.int32
+    SPACE.validate(rows)
+    assert len({tuple(r) for r in rows.tolist()}) == ROUNDS * BATCH
+    assert not any(p.info["repeat"].any() for p in run.proposals)
+    assert all(p.predicted.shape == (BATCH, 2) for p in run.proposals)
+
+
+def test_one_trace_serves_a_growing_history(run):
+    assert run.traces == 1
+
+
+def test_ask_is_a_function_of_key_and_state(kit, run):
+    again = kit.ask(jax.random.fold_in(KEY, 3 * BATCH), run.states[3])
+    assert same(again, run.proposals[3])
+    other = kit.ask(jax.random.fold_in(KEY, 999), run.states[3])
+    assert not np.array_equal(other.configs, run.proposals[3].configs)
+
+
+def test_state_is_arrays_and_a_replay_from_rows_is_exact(kit, run):
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(run.states[-1]))
+    state = kit.searcher.init(KEY)
+    for configs, metrics in zip(run.configs.tolist(), run.metrics.tolist(), strict=True):
+        state = kit.tell(state, np.array(configs, np.int32), np.array(metrics, np.float32))
+    assert same(state, run.states[-1])
+
+
+def test_a_failed_trial_is_never_the_best(run):
+    history = run.states[-1].history
+    assert int(history.count) == ROUNDS * BATCH
+    flat = run.metrics.reshape(-1, 2)
+    assert np.isnan(flat[:, 0]).sum() == 4
+    config, metrics = base.best(history)
+    index = np.nanargmin(flat[:, 0])
+    np.testing.assert_array_equal(config, run.configs.reshape(-1, 6)[index])
+    np.testing.assert_array_equal(metrics, flat[index])
+
+
+def test_a_scan_gives_what_the_loop_gives(kit, run):
+    def step(state, _):
+        told = state.history.count
+        proposal = kit.searcher.ask(jax.random.fold_in(KEY, told), state)
+        metrics = objective(proposal.configs, told)
+        return kit.searcher.tell(state, proposal.configs, metrics), proposal.configs
+
+    state, configs = jax.jit(lambda s: jax.lax.scan(step, s, length=ROUNDS))(run.states[0])
+    np.testing.assert_array_equal(configs, run.configs)
+    np.testing.assert_array_equal(state.history.configs, run.states[-1].history.configs)
+
+
+def test_nothing_told_is_nothing_learned(kit, run):
+    nothing = kit.searcher.tell(
+        run.states[2], np.zeros((0, 6), np.int32), np.zeros((0, 2), np.float32)
+    )
+    assert same(nothing, run.states[2])
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_an_exhausted_space_repeats_and_says_so(name):
+    space = Space((Decision("a", (0, 1)), Decision("b", (0, 1, 2))), (0, 0))
+    searcher = FACTORIES[name](space, batch_size=4, capacity=12)
+    metrics_of = separable(space)
+    ask, tell = jax.jit(searcher.ask), jax.jit(searcher.tell)
+    state, seen = searcher.init(KEY), []
+    for index, repeats in enumerate((0, 2, 4)):
+        proposal = ask(jax.random.fold_in(KEY, index), state)
+        space.validate(np.asarray(proposal.configs))
+        assert int(proposal.info["repeat"].sum()) == repeats
+        seen += proposal.configs[~proposal.info["repeat"]].tolist()
+        state = tell(state, proposal.configs, metrics_of(proposal.configs))
+    assert sorted(map(tuple, seen)) == [(a, b) for a in (0, 1) for b in (0, 1, 2)]
+
+
+def best_found(name: str, space: Space, rounds: int, batch: int, num_seeds: int) -> np.ndarray:
+    """Regret per seed after ``rounds * batch`` trials, all seeds in one program."""
+    capacity = rounds * batch
+    searcher = FACTORIES[name](space, batch_size=batch, capacity=capacity)
+    metrics_of = separable(space)
+    every = jnp.asarray(space.enumerate(10**5))
+    optimum = metrics_of(every)[:, 0].min()
+
+    def search(key):
+        def step(state, _):
+            configs = searcher.ask(jax.random.fold_in(key, state.history.count), state).configs
+            return searcher.tell(state, configs, metrics_of(configs)), None
+
+        state, _ = jax.lax.scan(step, searcher.init(key), length=rounds)
+        return base.best(state.history)[1][0] - optimum
+
+    return np.asarray(jax.jit(jax.vmap(search))(jax.random.split(KEY, num_seeds)))
+
+
+def test_what_learns_beats_random_on_a_separable_function():
+    regrets = {name: best_found(name, SPACE, 8, 6, 8).mean() for name in FACTORIES}
+    assert regrets["random"] > 0.5
+    assert regrets["predictor"] < 1e-5
+    assert regrets["evolution"] < 0.8 * regrets["random"]
+    assert regrets["reinforce"] < 0.8 * regrets["random"]
+
+
+# What the searchers share.
+
+
+def history_of(configs, metrics, capacity) -> base.History:
+    empty = base.empty(make_space(configs.shape[1]), capacity)
+    return base.append(empty, np.asarray(configs, np.int32), np.asarray(metrics, np.float32))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fresh_equals_a_python_set(seed):
+    rng = np.random.default_rng(seed)
+    top = 2 + seed % 3
+    told = rng.integers(0, top, (20, 3)).astype(np.int32)
+    candidates = rng.integers(0, top, (40, 3)).astype(np.int32)
+    history = history_of(told, np.zeros((20, 2)), 24)
+    chosen, is_fresh, count = fresh(history, candidates)
+    seen, expected = {tuple(r) for r in told.tolist()}, []
+    for i, row in enumerate(map(tuple, candidates.tolist())):
+        if row not in seen:
+            seen.add(row)
+            expected.append(i)
+    repeats = [i for i in range(40) if i not in expected]
+    assert int(count) == len(expected)
+    assert chosen.tolist() == (expected + repeats)[:16]
+    assert is_fresh.tolist() == [i < len(expected) for i in range(16)]
+
+
+@jax.jit
+def fresh(history, candidates):
+    return base.fresh(history, candidates, 16)
+
+
+def test_unused_rows_of_a_history_block_nothing():
+    empty = base.empty(make_space(3), 24)
+    chosen, is_fresh, count = fresh(empty, jnp.zeros((40, 3), jnp.int32))
+    assert int(count) == 1 and is_fresh.tolist() == [True] + [False] * 15 and int(chosen[0]) == 0
+
+
+def test_hashes_of_many_configurations_differ():
+    rows = jnp.asarray(make_space(9, 4).enumerate(100_000))
+    first, second = (np.asarray(h).astype(np.uint64) for h in base._hashes(rows))
+    assert len(np.unique(first << np.uint64(32) | second)) == 100_000
+
+
+def test_append_refuses_outside_jit_and_drops_inside():
+    rows = np.arange(12).reshape(4, 3) % 3
+    history = history_of(rows, np.ones((4, 2)), 6)
+    with pytest.raises(ValueError, match="holds 4 of capacity=6 trials and 4 more"):
+        base.append(history, rows, np.ones((4, 2), np.float32))
+    full = jax.jit(base.append)(history, rows, np.ones((4, 2), np.float32))
+    assert int(full.count) == 6
+    np.testing.assert_array_equal(full.configs, np.concatenate([rows, rows[:2]]))
+
+
+def test_best_of_nothing_and_of_failures_is_nan():
+    history = base.empty(SPACE, 3)
+    assert np.isnan(base.best(history)[1]).all()
+    failed = history_of(np.zeros((2, 3)), [[np.nan, 1.0]] * 2, 3)
+    assert np.isnan(base.best(failed)[1]).all()
+    tied = history_of(np.array([[1, 0, 0], [2, 0, 0]]), [[5.0, 2.0], [5.0, 1.0]], 3)
+    np.testing.assert_array_equal(base.best(tied)[1], [5.0, 2.0])
+
+
+@pytest.mark.parametrize(("batch_size", "capacity"), [(0, 4), (5, 4)])
+def test_a_batch_must_fit(batch_size, capacity):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size} .* capacity=4"):
+        random_search(SPACE, batch_size=batch_size, capacity=capacity)
+
+
+# Evolution.
+
+
+def test_children_are_mutants_of_the_newest_winners():
+    """Old trials are forgotten, failed ones lose: with a full tournament every parent is known."""
+    space = make_space(10)
+    searcher = evolution(
+        space, batch_size=8, capacity=16, population=2, tournament=30, mutation_rate=0.0
+    )
+    old, failed, newest = np.asarray(space.sample(jax.random.key(3), 3))
+    told = np.array([[-9.0, 0], [np.nan, 0], [1.0, 0]], np.float32)
+    state = searcher.tell(searcher.init(KEY), np.stack([old, failed, newest]), told)
+    children = np.asarray(jax.jit(searcher.ask)(KEY, state).configs)
+    active = np.asarray(space.active(children) & space.active(newest[None]))
+    assert (((children != newest[None]) & active).sum(axis=1) == 1).all()
+
+
+def test_evolution_refuses_an_empty_tournament():
+    with pytest.raises(ValueError, match="tournament=0 must be 1 or more"):
+        evolution(SPACE, batch_size=1, capacity=2, tournament=0)
+
+
+# REINFORCE.
+
+
+def test_learning_is_adam_on_the_score_function():
+    """Against the gradient written out, E[(R - b)(onehot - pi)] over active decisions."""
+    rng = np.random.default_rng(0)
+    policy, params = uniform_policy(SPACE), np.zeros((6, 4), np.float32)
+    adam = optax.adam(0.1)
+    adam_state, baseline = adam.init(params), None
+    exists = np.arange(4)[None, :] < SPACE.num_choices[:, None]
+    step = jax.jit(partial(learn, SPACE, rate=0.1))
+    for i in range(3):
+        configs = np.asarray(SPACE.sample(jax.random.key(i), 32))
+        rewards = rng.normal(3.0, 1.0, 32).astype(np.float32)
+        policy = step(policy, configs, rewards)
+        baseline = rewards.mean() if baseline is None else baseline
+        p = np.exp(params) * exists
+        p /= p.sum(axis=1, keepdims=True)
+        hot = np.eye(4)[configs] - p[None]
+        active = np.asarray(SPACE.active(configs))
+        advantage = (rewards - baseline)[:, None, None]
+        gradient = -(advantage * active[:, :, None] * hot).mean(axis=0)
+        update, adam_state = adam.update(gradient.astype(np.float32), adam_state)
+        params = np.asarray(optax.apply_updates(params, update))
+        baseline = 0.95 * baseline + 0.05 * rewards.mean()
+        np.testing.assert_allclose(policy.logits, params, atol=2e-4)
+        np.testing.assert_allclose(policy.baseline, baseline, rtol=1e-5)
+    assert policy.logits[1, 3] == 0  # no such choice, no gradient
+
+
+def test_draws_follow_the_policy():
+    logits = jnp.array(np.random.default_rng(1).normal(size=(6, 4)), jnp.float32)
+    rows = np.asarray(draw(KEY, SPACE, logits, 20_000))
+    SPACE.validate(rows)
+    weights = np.exp(np.asarray(logits, np.float64))
+    for i in (0, 2, 5):
+        expected = len(rows) * weights[i] / weights[i].sum()
+        assert stats.chisquare(np.bincount(rows[:, i], minlength=4), expected).pvalue > 1e-3
+    child = rows[np.asarray(SPACE.active(rows))[:, 1], 1]
+    expected = len(child) * weights[1, :3] / weights[1, :3].sum()
+    assert stats.chisquare(np.bincount(child, minlength=3), expected).pvalue > 1e-3
+
+
+def test_entropy_against_scipy_and_its_ends():
+    logits = np.random.default_rng(2).normal(size=(6, 4)).astype(np.float32)
+    expected = 0.0
+    for i, size in enumerate(SPACE.num_choices):
+        p = np.exp(logits[i, :size].astype(np.float64))
+        expected += stats.entropy(p)
+    expected /= np.log(SPACE.num_choices).sum()
+    np.testing.assert_allclose(entropy(SPACE, jnp.asarray(logits)), expected, rtol=1e-5)
+    np.testing.assert_allclose(entropy(SPACE, jnp.zeros((6, 4))), 1.0, rtol=1e-6)
+    certain = jnp.zeros((6, 4)).at[:, 0].set(200.0)
+    np.testing.assert_allclose(entropy(SPACE, certain), 0.0, atol=1e-6)
+    single = Space((Decision("d", (1,)),), (0,))
+    assert float(entropy(single, jnp.zeros((1, 1)))) == 0.0
+
+
+def test_entropy_coefficient_pulls_towards_uniform():
+    peaked = uniform_policy(SPACE)._replace(logits=jnp.zeros((6, 4)).at[:, 0].set(2.0))
+    rows, rewards = SPACE.sample(KEY, 8), jnp.zeros(8)
+    step = jax.jit(partial(learn, SPACE, rate=0.1))
+    moved = step(peaked, rows, rewards, entropy_coef=1.0)
+    kept = step(peaked, rows, rewards, entropy_coef=0.0)
+    assert float(entropy(SPACE, moved.logits)) > float(entropy(SPACE, peaked.logits)) + 1e-3
+    np.testing.assert_array_equal(kept.logits, peaked.logits)
+
+
+def test_a_failure_teaches_like_the_worst_so_far():
+    searcher = reinforce(SPACE, batch_size=2, capacity=8)
+    tell = jax.jit(searcher.tell)
+    rows = np.asarray(SPACE.sample(KEY, 4))
+    told = np.array([[1.0, 0], [np.nan, 0], [-2.0, 0], [3.0, 0]], np.float32)
+    failed = tell(searcher.init(KEY), rows, told)
+    told[1] = 3.0
+    worst = tell(searcher.init(KEY), rows, told)
+    np.testing.assert_array_equal(failed.policy.logits, worst.policy.logits)
+    all_failed = tell(searcher.init(KEY), rows, np.full((4, 2), np.nan, np.float32))
+    np.testing.assert_array_equal(all_failed.policy.logits, 0)
+
+
+# Predictor and REINFORCE.
+
+
+def test_calibration_is_least_squares_that_never_falls():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(30, 2)).astype(np.float32)
+    metrics = (scores * [2.0, -1.0] + [1.0, 5.0] + rng.normal(size=(30, 2))).astype(np.float32)
+    where = np.ones((30, 2), bool)
+    where[20:] = False
+    metrics[3, 0] = metrics[25, 0] = np.nan
+    line = calibrate(jnp.asarray(scores), jnp.asarray(metrics), jnp.asarray(where))
+    keep = [i for i in range(20) if i != 3]
+    slope, intercept = np.polyfit(scores[keep, 0], metrics[keep, 0], 1)
+    np.testing.assert_allclose(line.slope, [slope, 0.0], rtol=1e-4)
+    np.testing.assert_allclose(line.intercept, [intercept, metrics[:20, 1].mean()], rtol=1e-4)
+    none = calibrate(jnp.asarray(scores), jnp.asarray(metrics), jnp.zeros((30, 2), bool))
+    np.testing.assert_array_equal(jnp.stack(none), 0)
+
+
+def test_rewards_are_their_formulas():
+    line = Line(jnp.array([1.0, 0.5]), jnp.array([0.0, 0.1]))
+    scores = np.array([[-1.0, 2.0], [0.5, -3.0], [0.0, 100.0]], np.float32)
+    ratio = np.exp(np.minimum(0.1 + 0.5 * scores[:, 1], 10.0))
+    quality = 0.7 * scores[:, 0]
+    for kind, penalty in {
+        "alpha": scores[:, 1],
+        "hinge": np.maximum(0, ratio - 1),
+        "absolute": np.abs(ratio - 1),
+    }.items():
+        reward = reward_of(kind, jnp.float32(0.3), line, jnp.asarray(scores))
+        np.testing.assert_allclose(reward, -quality - 0.3 * penalty, rtol=1e-5)
+
+
+def test_the_policy_finds_the_planted_optimum():
+    metrics_of = separable(SPACE)
+    course = jax.jit(
+        lambda key: run_policy(
+            key,
+            SPACE,
+            metrics_of,
+            lambda scores: -scores[:, 0],
+            steps=300,
+            samples=32,
+            rate=0.1,
+            entropy_coef=0.0,
+        )
+    )(KEY)
+    every = SPACE.enumerate(10**5)
+    quality = np.asarray(metrics_of(every))[:, 0]
+    np.testing.assert_array_equal(course.configs[-1, 0], every[quality.argmin()])
+    np.testing.assert_allclose(course.rewards[-1].mean(), -quality.min(), rtol=0.02)
+    assert course.entropy[0] > 0.999 and course.entropy[-1] < 0.1
+    assert abs(float(course.metrics[0, 0]) - quality.mean()) < 1.0
+
+
+@pytest.fixture(scope="module")
+def guided():
+    """More trials told than features, one ask with two alphas and all extras."""
+    space = make_space(8)
+    searcher = predictor_search(
+        space,
+        predictor=ridge(80),
+        batch_size=7,
+        capacity=80,
+        initial=60,
+        num_exploratory=3,
+        alphas=(0.0, 1.0),
+        steps=150,
+        samples=32,
+        rate=0.1,
+        num_policies=2,
+    )
+    ask = jax.jit(searcher.ask)
+    rows = space.sample(jax.random.key(1), 60)
+    metrics = separable(space)(rows)
+    early = searcher.tell(searcher.init(KEY), rows[:59], metrics[:59])
+    late = searcher.tell(early, rows[59:], metrics[59:])
+    return space, ask(KEY, early), ask(KEY, late), metrics
+
+
+def test_it_is_random_before_enough_is_told(guided):
+    _, early, late, _ = guided
+    assert np.isnan(early.predicted).all() and np.isnan(early.info["alpha"]).all()
+    assert np.isnan(early.info["entropy"]).all()
+    assert np.isfinite(late.predicted).all()
+    assert jax.tree.structure(early) == jax.tree.structure(late)
+
+
+def test_alphas_take_turns_and_trade_quality_for_cost(guided):
+    space, _, late, told = guided
+    truth = np.asarray(separable(space)(late.configs))
+    np.testing.assert_array_equal(late.info["alpha"], [0, 1, 0, 1, np.nan, np.nan, np.nan])
+    assert truth[[0, 2], 0].max() < np.asarray(told)[:, 0].min()
+    assert truth[[1, 3], 1].max() < np.asarray(told)[:, 1].min()
+    np.testing.assert_allclose(late.predicted, truth, atol=0.1)  # the ridge knows them all
+
+
+def test_the_course_of_the_policies_is_reported(guided):
+    _, _, late, _ = guided
+    info = late.info
+    assert info["entropy"].shape == info["reward"].shape == (2, 2, 100)
+    assert info["metrics"].shape == (2, 2, 100, 2)
+    assert info["step"][0] == 0 and info["step"][-1] == 149
+    assert (info["entropy"][..., 0] > 0.999).all() and (info["entropy"][..., -1] < 0.5).all()
+    assert (info["reward"][..., -1] > info["reward"][..., 0] + 1).all()
+    assert (info["metrics"][0, :, -1, 0] < info["metrics"][0, :, 0, 0] - 1).all()
+    assert ((info["distinct"] > 0) & (info["distinct"] <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reward": "roi"}, "reward='roi' .* alpha, hinge, absolute"),
+        ({"alphas": ()}, "alphas="),
+        ({"alphas": (1.5,)}, r"alphas=\(1.5,\)"),
+        ({"num_exploratory": 5}, "num_exploratory=5"),
+        ({"steps": 0}, "steps=0"),
+        ({"predictor": ridge(16)}, "capacity=16"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings, words):
+    settings = {"predictor": ridge(8)} | settings
+    with pytest.raises(ValueError, match=words):
+        predictor_search(SPACE, batch_size=4, capacity=8, **settings)
