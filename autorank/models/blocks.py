@@ -1,0 +1,178 @@
+"""What all parts of a model are made of: named axes, flat initialisation, layer norm, hidden layers.
+
+Every parameter names its axes, and is active on a *prefix* of each of them. A masked model (`masked`) is the same
+modules at maximum sizes with the rest of every axis cut off, so the names are all that is needed to mask it, to scale
+its initialisation, and to cut a compact model out of it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autorank.typing import Array, Bool, Float, Int, Key, PyTree
+
+IN = "in "  # marks the axes of a kernel that are summed over
+EPS = 1e-6  # of every layer norm; new embedding rows have variances around 1e-4
+
+
+class Active(NamedTuple):
+    """How much of the maximum sizes a masked layer uses; int32 scalars."""
+
+    positions: Int[Array, ""]  # embeddings coming in
+    width: Int[Array, ""]
+    rank: Int[Array, ""]
+    heads: Int[Array, ""]
+    mlp_depth: Int[Array, ""]
+
+
+class Leaf(NamedTuple):
+    """A parameter before it has values; a tree of these is static."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is summed over some axis."""
+        return any(axis.startswith(IN) for axis in self.axes)
+
+    @property
+    def fan_in(self) -> int:
+        """Number of terms in the sum, at least 1."""
+        sizes = zip(self.axes, self.shape, strict=True)
+        return max(1, math.prod(n for axis, n in sizes if axis.startswith(IN)))
+
+
+def kernel(
+    module: nn.Module, name: str, inputs: Mapping[str, int], outputs: Mapping[str, int]
+) -> Array:
+    """A weight ``[*inputs, *outputs]`` that is summed over its input axes."""
+    names = (*(IN + n for n in inputs), *outputs)
+    return _parameter(module, name, names, (*inputs.values(), *outputs.values()))
+
+
+def bias(module: nn.Module, name: str, axes: Mapping[str, int]) -> Array:
+    """An offset, zero at the start; one named ``scale`` is a factor, one at the start."""
+    return _parameter(module, name, tuple(axes), tuple(axes.values()))
+
+
+def _parameter(
+    module: nn.Module, name: str, names: tuple[str, ...], shape: tuple[int, ...]
+) -> Array:
+    # The values come from `draw`; here only shapes and names are declared.
+    zeros = nn.with_logical_partitioning(lambda _: jnp.zeros(shape), names)
+    return module.param(name, zeros)
+
+
+def leaves(module: nn.Module, *inputs: Array | jax.ShapeDtypeStruct) -> PyTree:
+    """The module's parameters as a tree of `Leaf`, without computing anything."""
+    boxed = jax.eval_shape(module.init, jax.random.key(0), *inputs).get("params", {})
+    is_box = lambda v: isinstance(v, nn.LogicallyPartitioned)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(
+        lambda path, b: Leaf(tuple(p.key for p in path), b.value.shape, b.names),
+        boxed,
+        is_leaf=is_box,
+    )
+
+
+def is_leaf(value: object) -> bool:
+    """For tree functions over trees of `Leaf`."""
+    return isinstance(value, Leaf)
+
+
+def draw(key: Key, tree: PyTree, spread: Callable[[Leaf], Array | float]) -> PyTree:
+    """Initial values of all parameters from ONE normal draw, cut up: one random op to compile instead of dozens.
+
+    Kernels are ``spread(leaf)`` times a standard normal, biases 0, norm scales 1.
+    """
+    flat, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
+    sizes = [math.prod(leaf.shape) if leaf.is_kernel else 0 for leaf in flat]
+    noise = jax.random.normal(key, (sum(sizes),))
+    ends = np.cumsum(sizes)
+
+    def value(leaf: Leaf, size: int, end: int) -> Array:
+        if size:
+            return noise[end - size : end].reshape(leaf.shape) * spread(leaf)
+        return jnp.full(leaf.shape, 1.0 if leaf.path[-1] == "scale" else 0.0)
+
+    values = [value(*item) for item in zip(flat, sizes, map(int, ends), strict=True)]
+    return jax.tree.unflatten(treedef, values)
+
+
+def mix(x: Float[Array, "b m d"], weight: Float[Array, "m l"]) -> Float[Array, "b l d"]:
+    """The linear map over the embedding axis."""
+    return jnp.einsum("bmd,ml->bld", x, weight)
+
+
+def prefix(size: int, active: Int[Array, ""]) -> Bool[Array, " n"]:
+    """The first ``active`` of ``size`` positions."""
+    return jnp.arange(size) < active
+
+
+class Norm(nn.Module):
+    """Layer norm over the trailing axes named in ``axes`` (Ba et al. 2016), population variance."""
+
+    axes: Mapping[str, int]
+
+    @nn.compact
+    def __call__(self, x: Array, where: Array | None = None) -> Array:
+        """``where`` (shape of ``axes``) marks the active entries; ``x`` is zero outside them, and so is the result."""
+        over = tuple(range(-len(self.axes), 0))
+        lead = tuple(range(x.ndim - len(self.axes)))
+        if where is None:
+            x = x - jnp.mean(x, axis=over, keepdims=True)
+            variance = jnp.mean(jnp.square(x), axis=over, keepdims=True)
+        else:
+            count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
+            mean = jnp.sum(x, axis=over, keepdims=True) / count
+            x = jnp.where(jnp.expand_dims(where, lead), x - mean, 0.0)
+            variance = jnp.sum(jnp.square(x), axis=over, keepdims=True) / count
+        scale = jnp.expand_dims(bias(self, "scale", self.axes), lead)
+        offset = jnp.expand_dims(bias(self, "bias", self.axes), lead)
+        return x * jax.lax.rsqrt(variance + EPS) * scale + offset
+
+
+class Hidden(nn.Module):
+    """``depth`` fully connected layers with ReLU over flattened inputs; layer i's axis is ``<axis>i``."""
+
+    inputs: Mapping[str, int]
+    depth: int
+    width: int
+    axis: str
+
+    @nn.compact
+    def __call__(self, x: Array, depth: Array | None = None) -> Array:
+        """``[b, *inputs]`` -> ``[b, width]``; layers beyond ``depth`` (masked models) are skipped."""
+        x = x.reshape(x.shape[0], -1)
+        inputs = self.inputs
+        for i in range(1, self.depth + 1):
+            outputs = {f"{self.axis}{i}": self.width}
+            weight = kernel(self, f"kernel{i}", inputs, outputs).reshape(x.shape[1], self.width)
+            y = nn.relu(x @ weight + bias(self, f"bias{i}", outputs)[None])
+            x = y if depth is None or i == 1 else jnp.where(i <= depth, y, x)
+            inputs = outputs
+        return x
+
+
+class Mlp(nn.Module):
+    """`Hidden` layers and a linear one."""
+
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    depth: int
+    width: int
+    axis: str = "mlp"
+
+    @nn.compact
+    def __call__(self, x: Array, depth: Array | None = None) -> Array:
+        """``[b, *inputs]`` -> ``[b, *outputs]``."""
+        x = Hidden(self.inputs, self.depth, self.width, self.axis, name="hidden")(x, depth)
+        weight = kernel(self, "out", {self.axis: self.width}, self.outputs)
+        y = x @ weight.reshape(self.width, -1)
+        return y.reshape(-1, *self.outputs.values()) + bias(self, "bias", self.outputs)[None]

@@ -1,0 +1,246 @@
+"""The DHEN family (arXiv 2203.11014): a configuration, what it computes, and its compact build.
+
+A layer is ``X' = Norm(Ensemble_i Interaction_i(X) + ShortCut(X))``. Configurations that compute the same thing (sizes
+that nothing uses, layers beyond ``num_layers``, the order of summed modules) share one `structure_key` and one program.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from autorank.models.blocks import Leaf, Norm, bias, draw, kernel, leaves, mix
+from autorank.models.embedding import Embedding
+from autorank.models.heads import METRICS, NUM_LOGITS, Head
+from autorank.models.interactions import MODULES, USES, Sizes
+from autorank.typing import Array, Float, Key, PyTree
+
+MAX_LAYERS = 8
+CHOICES = {
+    "kernel": (1, 3, 5),
+    "norm": ("pre", "post", "none"),
+    "ensemble": ("concat", "sum", "weighted"),
+    "head": tuple(METRICS),
+}
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One interaction module a slot; ``none`` leaves it empty."""
+
+    a: str = "none"
+    b: str = "none"
+    c: str = "none"
+
+    def __post_init__(self) -> None:
+        for slot in fields(self):
+            name = getattr(self, slot.name)
+            if name != "none" and name not in MODULES:
+                raise ValueError(
+                    f"model.layer*.{slot.name}={name!r} is not known; write one of none, {', '.join(MODULES)}"
+                )
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The filled slots, in order."""
+        return tuple(name for name in (self.a, self.b, self.c) if name != "none")
+
+
+@dataclass(frozen=True)
+class DhenConfig:
+    """One model. The sizes are shared by the modules of all layers."""
+
+    width: int = 16  # d, of every embedding
+    num_layers: int = 2  # layers beyond are ignored
+    layer1: LayerConfig = LayerConfig()
+    layer2: LayerConfig = LayerConfig()
+    layer3: LayerConfig = LayerConfig()
+    layer4: LayerConfig = LayerConfig()
+    layer5: LayerConfig = LayerConfig()
+    layer6: LayerConfig = LayerConfig()
+    layer7: LayerConfig = LayerConfig()
+    layer8: LayerConfig = LayerConfig()
+    num_tokens: int = 16  # l, embeddings that each module puts out
+    rank: int = 16  # cross_low, fmb, wukong
+    heads: int = 2  # attention; divides width
+    kernel: int = 3  # convolution
+    mlp_depth: int = 1  # dot, fmb, wukong, mask: hidden layers
+    mlp_width: int = 128
+    norm: str = "post"  # post: of a layer's output; pre: of its modules' input; none
+    ensemble: str = (
+        "sum"  # concat: along the embedding axis; sum; weighted: a learned factor for each module
+    )
+    head: str = "ctr"  # ctr, esmm, shared_bottom
+    head_depth: int = 1  # hidden layers
+    head_width: int = 64
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"model.{key}={getattr(self, key)!r} is not known; "
+                    f"write one of {', '.join(map(str, allowed))}"
+                )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and value < 1:
+                raise ValueError(f"model.{field.name}={value!r} is too small; write 1 or more")
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(
+                f"model.num_layers={self.num_layers} is too many; write 1 to {MAX_LAYERS}"
+            )
+        if self.width % self.heads and "attention" in used_modules(self):
+            raise ValueError(
+                f"model.heads={self.heads} does not divide model.width={self.width}; write a divisor"
+            )
+
+
+class Model(NamedTuple):
+    """A dense network over looked-up rows; functions are not jitted."""
+
+    init: Callable[[Key, Array | float], PyTree]  # scale: factor on every kernel
+    apply: Callable[
+        [PyTree, Array, Array], Array
+    ]  # x [b, f, d], dense [b, n] -> logits [b, 1 or 2]
+
+
+def used_modules(config: DhenConfig) -> set[str]:
+    """Names of all modules in the first ``num_layers`` layers."""
+    return {name for layer in layers(config) for name in layer.modules}
+
+
+def layers(config: DhenConfig) -> tuple[LayerConfig, ...]:
+    """The layers in use."""
+    return tuple(getattr(config, f"layer{i}") for i in range(1, config.num_layers + 1))
+
+
+def layer_outputs(config: DhenConfig, layer: LayerConfig, positions: int) -> int:
+    """Embeddings that a layer with ``positions`` coming in puts out."""
+    if not layer.modules:
+        return positions
+    return config.num_tokens * (len(layer.modules) if config.ensemble == "concat" else 1)
+
+
+@lru_cache(maxsize=4096)
+def canonical(config: DhenConfig) -> DhenConfig:
+    """The representative of all configurations that compute the same function of the same parameters.
+
+    Empty slots go last, modules that are only summed are sorted, empty layers without a norm vanish (one, of no effect,
+    is left if all do), and a size that nothing uses is 1.
+    """
+    kept = [layer.modules for layer in layers(config) if layer.modules or config.norm == "post"]
+    if config.ensemble != "concat":
+        kept = [tuple(sorted(modules)) for modules in kept]
+    new = {f"layer{i}": LayerConfig() for i in range(1, MAX_LAYERS + 1)}
+    new |= {f"layer{i}": LayerConfig(*modules) for i, modules in enumerate(kept, start=1)}
+    used = {name for modules in kept for name in modules}
+    new |= {size: 1 for size, by in USES.items() if used.isdisjoint(by)}
+    if not used:
+        new |= {"num_tokens": 1}
+    if not kept:
+        new |= {"norm": "none"}
+    # Concatenating one module is adding it; a learned factor on one module still is a parameter.
+    summed = config.ensemble == "concat" and all(len(modules) < 2 for modules in kept)
+    if summed or not used:
+        new |= {"ensemble": "sum"}
+    return replace(config, num_layers=max(1, len(kept)), **new)
+
+
+def structure_key(config: DhenConfig) -> str:
+    """Text that is equal for two configurations exactly when they are the same program."""
+    c = canonical(config)
+    stack = " ".join("[" + "+".join(layer.modules) + "]" for layer in layers(c))
+    sizes = " ".join(
+        f"{size}={getattr(c, size)}"
+        for size, by in {"num_tokens": tuple(MODULES), **USES}.items()
+        if not used_modules(c).isdisjoint(by)
+    )
+    head = f"{c.head}={c.head_depth}x{c.head_width}"
+    return " ".join(filter(None, [f"d={c.width}", stack, c.ensemble, c.norm, sizes, head]))
+
+
+def residual_gain(num_layers: Any, num_modules: Any) -> Any:
+    """Factor on the initial ``out`` kernels: the layers' additions to the shortcut sum to about its own size."""
+    return (num_layers * num_modules) ** -0.5
+
+
+def module_sizes(config: DhenConfig, positions: int) -> Sizes:
+    """The sizes of a layer's modules when ``positions`` embeddings come in."""
+    c = config
+    shared = (c.rank, c.heads, c.kernel, c.mlp_depth, c.mlp_width)
+    return Sizes(positions, c.num_tokens, c.width, *shared)
+
+
+class Layer(nn.Module):
+    """One DHEN layer of a compact model."""
+
+    config: DhenConfig
+    modules: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b m d"]) -> Float[Array, "b l d"]:
+        c, width, positions = self.config, {"width": self.config.width}, x.shape[1]
+        outputs = layer_outputs(c, LayerConfig(*self.modules), positions)
+        sizes = module_sizes(c, positions)
+        normed = Norm(width, name="norm")(x) if c.norm == "pre" and self.modules else x
+        parts = [MODULES[m](sizes, name=f"slot{i}")(normed) for i, m in enumerate(self.modules)]
+        if parts and c.ensemble == "weighted":
+            scale = bias(self, "scale", {"slots": len(parts)})
+            parts = [part * scale[i] for i, part in enumerate(parts)]
+        if outputs != positions:
+            x = mix(x, kernel(self, "shortcut", {"positions": positions}, {"outputs": outputs}))
+        if parts:
+            joined = jnp.concatenate(parts, axis=1) if c.ensemble == "concat" else sum(parts)
+            x = x + joined
+        return Norm(width, name="norm")(x) if c.norm == "post" else x
+
+
+class Dhen(nn.Module):
+    """The whole dense network of one canonical configuration."""
+
+    config: DhenConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b f d"], dense: Float[Array, "b n"]) -> Float[Array, "b t"]:
+        c = self.config
+        x = Embedding(c.width, name="embedding")(x, dense)
+        for i, layer in enumerate(layers(c), start=1):
+            x = Layer(c, layer.modules, name=f"layer{i}")(x)
+        axes = {"positions": x.shape[1], "width": c.width}
+        return Head(axes, c.head_depth, c.head_width, NUM_LOGITS[c.head], name="head")(x)
+
+
+def compact(config: DhenConfig, num_fields: int, num_dense: int) -> Model:
+    """The model at its real sizes: the static program that is trained in full, measured and exported."""
+    config = canonical(config)
+    module = Dhen(config)
+
+    filled = {f"layer{i}": len(layer.modules) for i, layer in enumerate(layers(config), start=1)}
+
+    def spread(leaf: Leaf) -> float:
+        is_last = leaf.path[0] in filled and leaf.path[-1] == "out"
+        gain = residual_gain(config.num_layers, filled[leaf.path[0]]) if is_last else 1.0
+        return gain * leaf.fan_in**-0.5
+
+    def init(key: Key, scale: Array | float) -> PyTree:
+        return draw(
+            key, parameters(config, num_fields, num_dense), lambda leaf: scale * spread(leaf)
+        )
+
+    def apply(params: PyTree, x: Array, dense: Array) -> Array:
+        return module.apply({"params": params}, x, dense)
+
+    return Model(init, apply)
+
+
+@lru_cache(maxsize=1024)
+def parameters(config: DhenConfig, num_fields: int, num_dense: int) -> PyTree:
+    """Tree of `Leaf`: every parameter's shape and axes, from the module itself."""
+    config = canonical(config)
+    x = jax.ShapeDtypeStruct((1, num_fields, config.width), jnp.float32)
+    dense = jax.ShapeDtypeStruct((1, num_dense), jnp.float32)
+    return leaves(Dhen(config), x, dense)

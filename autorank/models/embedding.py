@@ -1,0 +1,34 @@
+"""The feature layer: looked-up rows and dense features become the embeddings ``X0`` of the first layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from autorank.models.blocks import Mlp
+from autorank.typing import Array, Float
+
+DENSE_FACTOR = 4  # own choice: hidden units of the dense features' MLP, in widths
+
+
+def num_embeddings(num_fields: int, num_dense: int) -> int:
+    """Embeddings that reach the first layer."""
+    return num_fields + (num_dense > 0)
+
+
+class Embedding(nn.Module):
+    """Dense features pass an MLP to one more embedding, the last (METHOD: the feature layer of DLRM)."""
+
+    width: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b f d"], dense: Float[Array, "b n"]
+    ) -> Float[Array, "b m d"]:
+        """``m = f + 1`` with dense features, else ``f``."""
+        num_dense = dense.shape[1]
+        if not num_dense:
+            return x
+        hidden = DENSE_FACTOR * self.width
+        mlp = Mlp(
+            {"dense": num_dense}, {"width": self.width}, 1, hidden, "dense_hidden", name="dense"
+        )
+        return jnp.concatenate([x, mlp(dense)[:, None]], axis=1)

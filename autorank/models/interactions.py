@@ -1,0 +1,258 @@
+"""The interaction modules of a DHEN layer: ``m`` embeddings of width ``d`` in, ``l`` out.
+
+Each is a linen module on `Sizes`, called as ``module(x)`` in a compact model, ``module(x, active)`` in a masked one,
+where ``x`` is zero beyond the active prefix of each axis and the weights are already cut. Only what a zero does not
+switch off (norms, softmax, depth) looks at ``active``. The kernel named ``out`` is the module's last one.
+
+References:
+    DHEN: arXiv 2203.11014. DCN-V2: 2008.13535. DLRM: 1906.00091. MaskNet: 2102.07619. Wukong: 2403.02545.
+    Self-attention: Vaswani et al. 2017.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autorank.models.blocks import Active, Mlp, Norm, bias, kernel, mix, prefix
+from autorank.typing import Array, Float
+
+FFN_FACTOR = 2  # own choice: hidden units of the attention layer's feed-forward part, in widths
+
+
+class Sizes(NamedTuple):
+    """Static sizes of one module: real ones in a compact model, maxima in a masked one."""
+
+    positions: int  # m, embeddings in
+    tokens: int  # l, embeddings out
+    width: int  # d
+    rank: int
+    heads: int
+    kernel: int
+    mlp_depth: int
+    mlp_width: int
+
+    @property
+    def input(self) -> dict[str, int]:
+        """Axes of the embeddings coming in."""
+        return {"positions": self.positions, "width": self.width}
+
+    @property
+    def output(self) -> dict[str, int]:
+        """Axes of the embeddings going out."""
+        return {"tokens": self.tokens, "width": self.width}
+
+
+class Linear(nn.Module):
+    """``W X`` over the embedding axis (LCB in Wukong)."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s = self.sizes
+        return mix(x, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+
+
+class Dot(nn.Module):
+    """All pairwise dot products ``<x_i, x_j>, j < i``, then an MLP (DLRM)."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s = self.sizes
+        # Row-major below the diagonal: the pairs of the first n embeddings are the first n (n - 1) / 2.
+        rows, columns = np.tril_indices(s.positions, -1)
+        gram = jnp.einsum("bmd,bnd->bmn", x, x).reshape(x.shape[0], -1)
+        pairs = gram.at[:, rows * s.positions + columns].get(
+            unique_indices=True, mode="promise_in_bounds"
+        )
+        mlp = Mlp({"pairs": len(rows)}, s.output, s.mlp_depth, s.mlp_width, name="mlp")
+        return mlp(pairs, active and active.mlp_depth)
+
+
+class Attention(nn.Module):
+    """One post-norm self-attention encoder layer over the embeddings, then ``W`` over the embedding axis."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s, width = self.sizes, {"width": self.sizes.width}
+        where = None if active is None else prefix(s.width, active.width)
+        ffn = {"ffn": FFN_FACTOR * s.width}
+        qkv = kernel(self, "qkv", width, {"part": 3, **width})
+        qkv = (x @ qkv.reshape(s.width, -1)).reshape(*x.shape[:2], 3, s.width)
+        mixed = _attend(qkv, s.heads, active) @ kernel(self, "project", width, width)
+        x = Norm(width, name="norm1")(x + mixed, where)
+        hidden = nn.relu(
+            x @ kernel(self, "up", width, ffn) + bias(self, "up_bias", ffn)[None, None]
+        )
+        down = (
+            hidden @ kernel(self, "down", ffn, width) + bias(self, "down_bias", width)[None, None]
+        )
+        x = Norm(width, name="norm2")(x + down, where)
+        return mix(x, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+
+
+def _attend(
+    qkv: Float[Array, "b m 3 d"], heads: int, active: Active | None
+) -> Float[Array, "b m d"]:
+    """Scaled dot-product attention. Masked: a head is a membership mask over the width."""
+    b, m, _, d = qkv.shape
+    if active is None:
+        query, key, value = (qkv[:, :, i].reshape(b, m, heads, d // heads) for i in range(3))
+        scores = jnp.einsum("bmhe,bnhe->bhmn", query, key) / np.sqrt(d / heads)
+        return jnp.einsum("bhmn,bnhe->bmhe", jax.nn.softmax(scores), value).reshape(b, m, d)
+    head_width = active.width // active.heads
+    owner = jnp.arange(d) // head_width
+    member = (owner[None] == jnp.arange(heads)[:, None]).astype(qkv.dtype)
+    query, key, value = (qkv[:, :, i] for i in range(3))
+    query, value = (part[:, :, None] * member[None, None] for part in (query, value))
+    scores = jnp.einsum("bmhe,bne->bhmn", query, key) * jax.lax.rsqrt(head_width.astype(qkv.dtype))
+    scores = jnp.where(prefix(m, active.positions)[None, None, None], scores, -jnp.inf)
+    return jnp.einsum("bhmn,bnhe->bme", jax.nn.softmax(scores), value)
+
+
+class Cross(nn.Module):
+    """``X * (A X B + b)``, then ``W`` over the embedding axis.
+
+    DCN-V2's ``x * (W x + b)`` with a full-rank Kronecker ``W = A (x) B`` (own choice): ``A`` mixes embeddings, ``B``
+    the width. The unrestricted ``W`` has ``(m d)^2`` weights, ten million at ``m = 50, d = 64``.
+    """
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s = self.sizes
+        positions, width = {"positions": s.positions}, {"width": s.width}
+        y = mix(x, kernel(self, "across", positions, positions)) @ kernel(
+            self, "along", width, width
+        )
+        y = x * (y + bias(self, "bias", s.input)[None])
+        return mix(y, kernel(self, "out", positions, {"tokens": s.tokens}))
+
+
+class CrossLow(nn.Module):
+    """DCN-V2's low-rank cross ``x * (U V^T x + b)`` on the flattened embeddings, then ``W`` over the embedding axis."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s, rank = self.sizes, {"rank": self.sizes.rank}
+        low = x.reshape(x.shape[0], -1) @ kernel(self, "down", s.input, rank).reshape(-1, s.rank)
+        y = low @ kernel(self, "up", rank, s.input).reshape(s.rank, -1)
+        y = x * (y.reshape(x.shape) + bias(self, "bias", s.input)[None])
+        return mix(y, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+
+
+class Convolution(nn.Module):
+    """1-D convolution over the embedding axis (width = channels, zero padding), ReLU, then ``W``."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s, width = self.sizes, {"width": self.sizes.width}
+        reach = s.kernel // 2
+        padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+        # Taps from the centre out (0, -1, 1, -2, 2): a smaller kernel is a prefix of a larger one.
+        offsets = sorted(range(-reach, reach + 1), key=abs)
+        taps = [padded[:, reach + o : reach + o + s.positions] for o in offsets]
+        weight = kernel(self, "kernel", {"taps": s.kernel, **width}, {"channels": s.width})
+        y = jnp.concatenate(taps, axis=-1) @ weight.reshape(-1, s.width)
+        y = nn.relu(y + bias(self, "bias", {"channels": s.width})[None, None])
+        return mix(y, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+
+
+class Fmb(nn.Module):
+    """Wukong's factorisation machine block: ``reshape(MLP(LN(flatten(X (X^T Y)))))``."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s = self.sizes
+        axes = {"positions": s.positions, "rank": s.rank}
+        projected = mix(x, kernel(self, "project", {"positions": s.positions}, {"rank": s.rank}))
+        products = jnp.einsum("bmd,brd->bmr", x, projected)
+        where = None
+        if active is not None:
+            where = (
+                prefix(s.positions, active.positions)[:, None] & prefix(s.rank, active.rank)[None]
+            )
+        normed = Norm(axes, name="norm")(products, where)
+        mlp = Mlp(axes, s.output, s.mlp_depth, s.mlp_width, name="mlp")
+        return mlp(normed, active and active.mlp_depth)
+
+
+class Wukong(nn.Module):
+    """Wukong's FMB with its linear compression block added: ``FMB(X) + W X``."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        return Fmb(self.sizes, name="fmb")(x, active) + Linear(self.sizes, name="lcb")(x, active)
+
+
+class Mask(nn.Module):
+    """MaskNet block: ``ReLU(LN(W (LN(X) * MLP(flatten X))))``.
+
+    Own choice: ``W`` mixes the embedding axis (``m l`` weights instead of ``(m d) (l d)``).
+    """
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        s, width = self.sizes, {"width": self.sizes.width}
+        where = None if active is None else prefix(s.width, active.width)
+        mlp = Mlp(s.input, s.input, s.mlp_depth, s.mlp_width, name="mlp")
+        gated = Norm(width, name="norm1")(x, where) * mlp(x, active and active.mlp_depth)
+        y = mix(gated, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+        return nn.relu(Norm(width, name="norm2")(y, where))
+
+
+MODULES = {
+    "dot": Dot,
+    "attention": Attention,
+    "linear": Linear,
+    "cross": Cross,
+    "cross_low": CrossLow,
+    "convolution": Convolution,
+    "fmb": Fmb,
+    "wukong": Wukong,
+    "mask": Mask,
+}
+# Which of the shared sizes a module depends on, beyond positions, tokens and width.
+USES = {
+    "rank": ("cross_low", "fmb", "wukong"),
+    "heads": ("attention",),
+    "kernel": ("convolution",),
+    "mlp_depth": ("dot", "fmb", "wukong", "mask"),
+    "mlp_width": ("dot", "fmb", "wukong", "mask"),
+}
