@@ -1,0 +1,1 @@
+"""Logs: preparing them once, opening them, and the sources that are known."""

@@ -1,0 +1,180 @@
+"""How raw columns become ids and standardised numbers; learned on the training part, kept with
+model and data.
+
+Categorical values are compared as text: the integer 3 and the text "3" are one value, "3.0" is
+another. Dense values
+pass ``sign(x) log(1 + |x|)`` and are then standardised; a missing one becomes 0, the training mean.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
+
+FORMAT = 1
+FILE = "encoders.json"
+
+
+class FieldEncoder(NamedTuple):
+    """``values[i]`` has the id ``offset + 2 + i``; most frequent in training first."""
+
+    name: str
+    offset: int
+    values: tuple[str, ...]
+
+
+class DenseEncoder(NamedTuple):
+    """Mean and standard deviation of the training part's known values, after the logarithm."""
+
+    name: str
+    mean: float
+    std: float
+
+
+class Encoders(NamedTuple):
+    """Content of `encoders.json`, in the order of the arrays' columns."""
+
+    fields: tuple[FieldEncoder, ...]
+    dense: tuple[DenseEncoder, ...]
+
+
+def encode(encoders: Encoders, columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Raw columns (arrays, lists or polars series; more than needed is fine) to arrays for a model.
+
+    Returns:
+        sparse int32 [n, f] with offsets added; dense float32 [n, m].
+
+    Raises:
+        ValueError: an absent column, columns of different lengths, or text where a number belongs.
+    """
+    names = [encoder.name for encoder in (*encoders.fields, *encoders.dense)]
+    absent = [name for name in names if name not in columns]
+    if absent:
+        raise ValueError(f"columns {absent} are missing; the model reads {names}")
+    lengths = {name: len(columns[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns differ in length: {lengths}")
+    num_rows = next(iter(lengths.values()), 0)
+    sparse = np.empty((num_rows, len(encoders.fields)), np.int32)
+    for j, field in enumerate(encoders.fields):
+        codes, values = distinct(columns[field.name])
+        sparse[:, j] = field.offset + ids_of(values, field.values)[codes]
+    dense = np.empty((num_rows, len(encoders.dense)), np.float32)
+    for j, encoder in enumerate(encoders.dense):
+        numbers, malformed = to_numbers(columns[encoder.name])
+        if malformed.any():
+            row = int(np.flatnonzero(malformed)[0])
+            raise ValueError(
+                f"column {encoder.name}, row {row}: {columns[encoder.name][row]!r} is not a number"
+            )
+        dense[:, j] = standardise(signed_log(numbers), encoder)
+    return sparse, dense
+
+
+def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
+    """Ids (offset not added) of distinct values, int32.
+
+    One more at the end for the code -1, missing.
+    """
+    known = {value: NUM_RESERVED + i for i, value in enumerate(vocabulary)}
+    return np.array([*(known.get(value, UNKNOWN) for value in values), MISSING], np.int32)
+
+
+def distinct(column: Any) -> tuple[np.ndarray, list[str]]:
+    """Codes int32 [n] into the distinct values as text, -1 where missing (null, NaN or empty)."""
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+        found, codes = np.unique(column, return_inverse=True)
+        return codes.astype(np.int32), [str(value) for value in found.tolist()]
+    import pyarrow as pa
+
+    series = _series(column)
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
+    coded = pa.array(series.cast(str).to_arrow()).dictionary_encode()
+    values = coded.dictionary.to_pylist()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    if "" in values:
+        codes[codes == values.index("")] = -1
+    return codes, values
+
+
+def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Values float64 [n], NaN where missing or malformed.
+
+    Malformed bool [n]: text that is no finite number.
+    """
+    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
+        numbers = column.astype(np.float64)
+        malformed = np.isinf(numbers)
+    else:
+        import polars as pl
+
+        series = _series(column)
+        if series.dtype == pl.String:
+            series = series.str.strip_chars()
+            given = ((series != "") & series.is_not_null()).fill_null(False).to_numpy()
+        else:
+            given = series.is_not_null().to_numpy()
+        parsed = series.cast(pl.Float64, strict=False)
+        malformed = given & (parsed.is_null() | parsed.is_infinite()).fill_null(True).to_numpy()
+        numbers = parsed.fill_null(np.nan).to_numpy().copy()
+    numbers[malformed] = np.nan
+    return numbers, malformed
+
+
+def signed_log(numbers: np.ndarray) -> np.ndarray:
+    """``sign(x) log(1 + |x|)``, any shape; NaN stays."""
+    return np.sign(numbers) * np.log1p(np.abs(numbers))
+
+
+def standardise(numbers: np.ndarray, encoder: DenseEncoder) -> np.ndarray:
+    """``(x - mean) / std`` as float32; NaN becomes 0."""
+    return np.nan_to_num((numbers - encoder.mean) / encoder.std, nan=0.0).astype(np.float32)
+
+
+def fields_of(encoders: Encoders) -> tuple[Field, ...]:
+    """The schema's fields."""
+    return tuple(Field(e.name, NUM_RESERVED + len(e.values), e.offset) for e in encoders.fields)
+
+
+def write_encoders(encoders: Encoders, folder: Path) -> None:
+    """Writes `encoders.json`."""
+    record = {
+        "format": FORMAT,
+        "fields": [field._asdict() for field in encoders.fields],
+        "dense": [encoder._asdict() for encoder in encoders.dense],
+    }
+    (folder / FILE).write_text(json.dumps(record, allow_nan=False, ensure_ascii=False), "utf-8")
+
+
+def read_encoders(folder: Path) -> Encoders:
+    """The inverse.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another format.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; give a prepared data set's or a model's folder"
+        )
+    record = json.loads(path.read_text("utf-8"))
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{path}: format {record.get('format')!r}, this version reads {FORMAT}")
+    return Encoders(
+        tuple(
+            FieldEncoder(**field | {"values": tuple(field["values"])}) for field in record["fields"]
+        ),
+        tuple(DenseEncoder(**encoder) for encoder in record["dense"]),
+    )
+
+
+def _series(column: Any) -> Any:
+    import polars as pl
+
+    return column if isinstance(column, pl.Series) else pl.Series(column, strict=False)
