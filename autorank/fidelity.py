@@ -22,9 +22,9 @@ MIN_PILOTS = 4  # with three pilots tau-b has four possible values
 class Fidelity(NamedTuple):
     """A schedule of rungs with its labels.
 
-    ``rungs`` are fractions of the log, rising. ``keep`` takes the labels ``[n]`` at a rung and gives
-    the indices promoted to the next, best first. ``label`` takes a curve ``[t]`` and the fraction
-    reached; lower is better, NaN is a failed trial.
+    ``rungs`` are fractions of the log, rising. ``keep`` takes the labels ``[n]`` at a rung and
+    gives the indices promoted to the next, best first. ``label`` takes a curve ``[t]`` and the
+    fraction reached; lower is better, NaN is a failed trial.
     """
 
     rungs: tuple[float, ...]
@@ -89,9 +89,9 @@ def choose_fraction(
 ) -> Choice:
     """The smallest fraction close enough to the plateau with enough tau-b; else 1.
 
-    Close enough: its lower bound is at least the plateau minus ``slack``. The plateau (own reading) is the highest lower bound among fractions whose windows do not
-    overlap with those of the final label (up to ``1 - tail``): later ones agree with the end
-    because they share its windows.
+    Close enough: its lower bound is at least the plateau minus ``slack``. The plateau (own reading)
+    is the highest lower bound among fractions whose windows do not overlap with those of the final
+    label (up to ``1 - tail``): later ones agree with the end because they share its windows.
     """
     fractions, tau, low = curve.fractions, curve.tau, curve.low
     apart = (fractions <= 1 - tail + 1e-9) & np.isfinite(low)

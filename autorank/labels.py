@@ -33,16 +33,14 @@ def label(
     Args:
         curve: the whole log's windows; those past ``fraction`` are not looked at.
         fraction: share of the log that was trained on, in (0, 1].
-        tail: share of the windows reached, in (0, 1]; at least one window, two for a trend.
+        tail: share of the windows reached, in (0, 1]; at least one window, two for the line.
         dx: windows to extrapolate; 0 predicts that the curve stays where it is.
     """
     first, reached = tail_windows(len(curve), fraction, tail)
-    if dx and first == reached - 1:
-        first = max(0, reached - 2)
-    time, values = _finite(curve, first, reached)
+    _, values = _finite(curve, first, reached)
     if not values.size:
         return math.nan
-    slope = _slope(time, values) if dx else 0.0
+    slope = _slope(*_finite(curve, min(first, max(0, reached - 2)), reached)) if dx else 0.0
     return float(values.mean() + slope * dx)
 
 

@@ -32,8 +32,9 @@ from autorank.typing import Array, Bool, Float
 Reduce = Callable[[Array], Array]
 # e^30 and e^-30 add up in float32; scores further from their mean are saturated anyway.
 CLIP = 30.0
-# Pairs are walked through in blocks of this many rows; XLA on a CPU stores a block of them in full.
-ROWS = 128
+# Pairs of a list are walked through in blocks of rows of about this many pairs: XLA on a CPU stores
+# a block in full, so it should stay in the cache.
+PAIRS = 16384
 # exp(-80) is close to the smallest float32; listwise sums stay positive.
 FLOOR = -80.0
 
@@ -186,14 +187,15 @@ def _mean(values: Array, weights: Array) -> Array:
 def _by_rows(row_sums: Callable[..., Array], *own: Array) -> Array:
     """``row_sums(*own [..., r, 1]) -> [..., r, q]`` over blocks of rows."""
     n = own[0].shape[-1]
-    if n <= ROWS:
+    size = max(1, PAIRS // n)
+    if n <= size:
         return row_sums(*(x[..., :, None] for x in own))
-    blocks = -(-n // ROWS)
-    pad = [(0, 0)] * (own[0].ndim - 1) + [(0, blocks * ROWS - n)]
-    shape = (*own[0].shape[:-1], blocks, ROWS)
+    blocks = -(-n // size)
+    pad = [(0, 0)] * (own[0].ndim - 1) + [(0, blocks * size - n)]
+    shape = (*own[0].shape[:-1], blocks, size)
     split = [jnp.moveaxis(jnp.pad(x, pad).reshape(shape), -2, 0) for x in own]
     sums = jax.lax.map(lambda rows: row_sums(*(x[..., :, None] for x in rows)), split)
-    return jnp.moveaxis(sums, 0, -3).reshape(*shape[:-2], blocks * ROWS, -1)[..., :n, :]
+    return jnp.moveaxis(sums, 0, -3).reshape(*shape[:-2], blocks * size, -1)[..., :n, :]
 
 
 def _mean_over_pairs(weights: Array, sums: Array) -> Array:

@@ -11,12 +11,12 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import special, stats
 
+Values: TypeAlias = Any  # whatever np.asarray takes: numbers, lists, arrays of numpy or jax
 # Probabilities closer to 0 or 1 are moved here: a certain mistake costs 27.6 nats, not infinity.
 CLIP = 1e-12
 
@@ -41,38 +41,38 @@ class PairedTest(NamedTuple):
 # --- ranking models -------------------------------------------------------------------------------
 
 
-def log_losses(probabilities: ArrayLike, targets: ArrayLike) -> np.ndarray:
+def log_losses(probabilities: Values, targets: Values) -> np.ndarray:
     """Log loss of each row in nats, float64, shape of the input; targets in [0, 1]."""
     p, y = _pair(probabilities, targets)
     p = np.clip(p, CLIP, 1 - CLIP)
     return -(y * np.log(p) + (1 - y) * np.log1p(-p))
 
 
-def log_loss(probabilities: ArrayLike, targets: ArrayLike) -> float:
+def log_loss(probabilities: Values, targets: Values) -> float:
     """Mean log loss in nats per row; NaN without rows."""
     return _mean(log_losses(probabilities, targets))
 
 
-def log_loss_of_logits(logits: ArrayLike, targets: ArrayLike) -> float:
+def log_loss_of_logits(logits: Values, targets: Values) -> float:
     """The same from logits, exact at any size: ``log(1 + e^z) - y z``."""
     z, y = _pair(logits, targets)
     return _mean(np.logaddexp(0, z) - y * z)
 
 
-def entropy(rate: ArrayLike) -> np.ndarray:
+def entropy(rate: Values) -> np.ndarray:
     """Entropy in nats of a base rate, elementwise; 0 at 0 and 1."""
     q = np.asarray(rate, np.float64)
-    return special.entr(q) + special.entr(1 - q)
+    return np.asarray(special.entr(q) + special.entr(1 - q))
 
 
-def normalized_entropy(probabilities: ArrayLike, targets: ArrayLike) -> float:
+def normalized_entropy(probabilities: Values, targets: Values) -> float:
     """Mean log loss over the base rate's entropy (1.0: always predicting it); NaN: one class."""
     losses = log_losses(probabilities, targets)
     y = np.asarray(targets, np.float64)
     return float(normalized_entropy_from_sums(losses.sum(), y.sum(), y.size))
 
 
-def normalized_entropy_of_logits(logits: ArrayLike, targets: ArrayLike) -> float:
+def normalized_entropy_of_logits(logits: Values, targets: Values) -> float:
     """`normalized_entropy` from logits, without rounding at the ends."""
     y = np.asarray(targets, np.float64)
     return float(
@@ -80,9 +80,7 @@ def normalized_entropy_of_logits(logits: ArrayLike, targets: ArrayLike) -> float
     )
 
 
-def normalized_entropy_from_sums(
-    loss_sum: ArrayLike, positives: ArrayLike, counts: ArrayLike
-) -> np.ndarray:
+def normalized_entropy_from_sums(loss_sum: Values, positives: Values, counts: Values) -> np.ndarray:
     """NE, elementwise, from sums of losses (nats), positives, rows; NaN: one class or no rows."""
     loss_sum, positives, counts = (np.asarray(x, np.float64) for x in (loss_sum, positives, counts))
     both = (positives > 0) & (positives < counts)
@@ -90,13 +88,13 @@ def normalized_entropy_from_sums(
     return np.where(both, loss_sum / np.where(both, counts, 1) / entropy(rate), np.nan)
 
 
-def ne_gain_percent(ne: ArrayLike, baseline_ne: ArrayLike) -> np.ndarray:
+def ne_gain_percent(ne: Values, baseline_ne: Values) -> np.ndarray:
     """``100 (NE - NE_baseline) / NE_baseline`` on the same rows, elementwise; lower is better."""
     ne, baseline_ne = np.asarray(ne, np.float64), np.asarray(baseline_ne, np.float64)
-    return 100 * (ne - baseline_ne) / baseline_ne
+    return np.asarray(100 * (ne - baseline_ne) / baseline_ne)
 
 
-def auc(scores: ArrayLike, targets: ArrayLike) -> float:
+def auc(scores: Values, targets: Values) -> float:
     """Area under the ROC curve by the rank formula, tied scores count half; NaN: one class."""
     scores, targets = _pair(scores, targets)
     positive = targets > 0
@@ -111,7 +109,7 @@ def auc(scores: ArrayLike, targets: ArrayLike) -> float:
 # --- predictors of models; lower is better on both sides ------------------------------------------
 
 
-def kendall_tau_b(predicted: ArrayLike, true: ArrayLike) -> float:
+def kendall_tau_b(predicted: Values, true: Values) -> float:
     """Kendall's tau-b in [-1, 1]; NaN: a side is constant, holds a NaN, or has under two items."""
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
@@ -119,7 +117,7 @@ def kendall_tau_b(predicted: ArrayLike, true: ArrayLike) -> float:
     return float(np.asarray(stats.kendalltau(predicted, true, variant="b"))[0])
 
 
-def pearson(predicted: ArrayLike, true: ArrayLike) -> float:
+def pearson(predicted: Values, true: Values) -> float:
     """Pearson's correlation; NaN: a side is constant, holds a NaN, or has under two items."""
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
@@ -128,7 +126,7 @@ def pearson(predicted: ArrayLike, true: ArrayLike) -> float:
     return float(np.clip(a @ b / math.sqrt((a @ a) * (b @ b)), -1, 1))
 
 
-def regret_at_k(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
+def regret_at_k(predicted: Values, true: Values, k: int) -> float:
     """Best true value among the ``k`` predicted best, minus the best there is; 0 = found.
 
     A tied prediction is taken at its worst: true values that the tie may hide count against it.
@@ -138,7 +136,7 @@ def regret_at_k(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
     return float(true[_worst_case_order(predicted, true)[:k]].min() - true.min())
 
 
-def top_k_recall(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
+def top_k_recall(predicted: Values, true: Values, k: int) -> float:
     """Share of the ``k`` truly best among the ``k`` predicted best; tied predictions at worst.
 
     Where true values tie at the border, any of them counts.
@@ -149,7 +147,7 @@ def top_k_recall(predicted: ArrayLike, true: ArrayLike, k: int) -> float:
     return min(1.0, float(best[_worst_case_order(predicted, true)[:k]].sum()) / k)
 
 
-def discordant_share(predicted: ArrayLike, true: ArrayLike) -> float:
+def discordant_share(predicted: Values, true: Values) -> float:
     """Share of the pairs, different in truth, ordered wrongly; a tied prediction is half."""
     predicted, true = _pair(predicted, true)
     order = np.sign(true[:, None] - true[None, :])
@@ -162,7 +160,7 @@ def discordant_share(predicted: ArrayLike, true: ArrayLike) -> float:
 
 
 def bootstrap_interval(
-    values: ArrayLike,
+    values: Values,
     statistic: Callable[[np.ndarray], float] = np.mean,
     *,
     num_bootstrap: int = 1000,
@@ -183,8 +181,8 @@ def bootstrap_interval(
 
 
 def paired_test(
-    values: ArrayLike,
-    reference: ArrayLike | None = None,
+    values: Values,
+    reference: Values | None = None,
     *,
     method: str = "t",
     level: float = 0.95,
@@ -218,8 +216,8 @@ def paired_test(
 
 
 def paired_rows_interval(
-    losses: ArrayLike,
-    reference_losses: ArrayLike,
+    losses: Values,
+    reference_losses: Values,
     *,
     num_blocks: int = 100,
     num_bootstrap: int = 1000,
@@ -247,7 +245,7 @@ def paired_rows_interval(
 # --- inside ---------------------------------------------------------------------------------------
 
 
-def _pair(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if a.size != b.size:
         raise ValueError(f"the two lists have {a.size} and {b.size} items; they must be paired")

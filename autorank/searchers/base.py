@@ -111,8 +111,10 @@ def fresh(
     )
     same = (first[1:] == first[:-1]) & (second[1:] == second[:-1]) & (unused[1:] == unused[:-1])
     repeat = jnp.zeros(len(rows), bool).at[position[1:]].set(same)[len(history.configs) :]
-    chosen = jnp.argsort(repeat, stable=True)[:n]
-    return chosen, ~repeat[chosen], jnp.sum(~repeat)
+    num_fresh = jnp.sum(~repeat)
+    place = jnp.where(repeat, num_fresh + jnp.cumsum(repeat), jnp.cumsum(~repeat)) - 1
+    chosen = jnp.zeros(len(candidates), jnp.int32).at[place].set(jnp.arange(len(candidates)))[:n]
+    return chosen, ~repeat[chosen], num_fresh
 
 
 def proposer(space: Space, *, batch_size: int, capacity: int) -> Callable:
@@ -127,11 +129,9 @@ def proposer(space: Space, *, batch_size: int, capacity: int) -> Callable:
     reserve = space.enumerate(capacity + batch_size)
 
     def propose(key: Key, history: History, candidates: Int[Array, "m k"]):
-        sample_key, order_key = jax.random.split(key)
         m = len(candidates)
-        sampled = space.sample(sample_key, 4 * batch_size)
-        last = jax.random.permutation(order_key, jnp.asarray(reserve))
-        pool = jnp.concatenate([candidates, sampled, last])
+        sampled = space.sample(key, 4 * batch_size)
+        pool = jnp.concatenate([candidates, sampled, jnp.asarray(reserve)])
         chosen, is_fresh, _ = fresh(history, pool, batch_size)
         return pool[chosen], ~is_fresh, jnp.minimum(chosen, m)
 

@@ -1,0 +1,250 @@
+"""From settings to objects: the only file that knows all names. Ordinary look-ups, no dotted strings."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from autorank import fidelity
+from autorank.config import (
+    DataConfig,
+    FidelityConfig,
+    SearchConfig,
+    TrainingConfig,
+    fingerprint,
+    flatten,
+    with_values,
+)
+from autorank.data import kuairand, movielens, store, synthetic, table
+from autorank.data.batches import Dataset
+from autorank.models.heads import METRICS
+from autorank.objectives import Objective, Trial, training_objective
+from autorank.predictor import Predictor, ensemble
+from autorank.search import FidelityPlan
+from autorank.searchers.base import Searcher
+from autorank.searchers.evolution import evolution
+from autorank.searchers.predictor_search import predictor_search
+from autorank.searchers.random_search import random_search
+from autorank.searchers.reinforce import reinforce
+from autorank.space import Space, parse_space
+from autorank.stages import Plan
+from autorank.training.trainer import Hparams
+
+SEARCHERS = ("predictor", "random", "evolution", "reinforce")
+
+
+def data_source(config: DataConfig) -> store.Source:
+    """The raw log named by ``data.source``."""
+    path = None if config.path is None else Path(config.path)
+    if config.source == "table" and (path is None or config.schema is None):
+        raise ValueError(
+            "data=table needs data.path (a CSV or Parquet file) and data.schema (a YAML file with its columns' roles)"
+        )
+    if config.source == "movielens":
+        return movielens.source(path)
+    if config.source == "kuairand":
+        return kuairand.source(path)
+    if config.source == "synthetic":
+        return synthetic.source(config.num_rows, seed=config.seed)
+    assert path is not None and config.schema is not None
+    return table.source(path, Path(config.schema))
+
+
+def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
+    """Prepares the log on first use (or when source or settings changed) and memory-maps it."""
+    folder = Path(config.folder) / config.source
+    store.prepare(
+        data_source(config),
+        folder,
+        train_fraction=config.train_fraction,
+        min_count=config.min_count,
+        max_bad_share=config.max_bad_share,
+        progress=progress,
+    )
+    return store.load(folder)
+
+
+def space(config: SearchConfig) -> Space:
+    """The search space; every key that it sets must be a setting of the model or of training.
+
+    Raises:
+        ValueError: a bad choice, an unknown key, a baseline outside: each named.
+    """
+    parsed = parse_space(
+        {key: str(text) for key, text in flatten(config.space.decisions).items()},
+        {child: flatten(parents) for child, parents in config.space.conditions.items()},
+        flatten(config.space.baseline),
+        grid_size=config.space.grid_size,
+    )
+    for decision in parsed.decisions:
+        if decision.name.split(".")[0] not in ("model", "training"):
+            raise ValueError(
+                f"space.decisions.{decision.name}: only model.* and training.* can be searched over here"
+            )
+        for choice in decision.choices:
+            try:
+                with_values(config, {decision.name: choice})
+            except ValueError as error:
+                raise ValueError(f"space.decisions.{decision.name}, choice {choice!r}: {error}") from error
+    return parsed
+
+
+def hparams(config: TrainingConfig) -> Hparams:
+    """What a compiled program takes as arguments."""
+    return Hparams(**{name: jnp.float32(getattr(config, name)) for name in Hparams._fields})
+
+
+def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray], Trial]:
+    """From a configuration to its model and training settings."""
+
+    def decode(vector: np.ndarray) -> Trial:
+        changed = with_values(config, search_space.decode(vector, inactive=True))
+        return Trial(changed.model, hparams(changed.training))
+
+    return decode
+
+
+def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objective:
+    """Training on the log."""
+    labels = len(data.schema.labels)
+    if config.model.head != "ctr" and labels < 2:
+        raise ValueError(
+            f"model.head={config.model.head} needs click and conversion labels, but {data.schema.name} has only "
+            f"{', '.join(data.schema.labels)}; write model.head=ctr"
+        )
+    return training_objective(
+        data,
+        decoder(config, search_space),
+        head=config.model.head,
+        batch_size=config.training.batch_size,
+        num_windows=config.training.num_windows,
+        warmup_share=config.training.warmup_share,
+        fingerprint=data.fingerprint(),
+        workers=config.search.workers,
+    )
+
+
+def predictor(config: SearchConfig, search_space: Space, capacity: int) -> Predictor:
+    """The ensemble."""
+    p = config.predictor
+    return ensemble(
+        search_space.num_features,
+        capacity=capacity,
+        members=p.members,
+        hidden=p.hidden,
+        loss=p.loss,
+        steps=p.steps,
+        rate=p.rate,
+        weight_decay=p.weight_decay,
+        multi_task=p.multi_task,
+        bootstrap=p.bootstrap,
+        combine=p.combine,
+    )
+
+
+def capacity(config: SearchConfig) -> int:
+    """Rows of the history: baseline and trials, rounded up so that a longer search seldom recompiles."""
+    return 128 * math.ceil((config.search.trials + 1) / 128)
+
+
+def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Searcher:
+    """Who proposes."""
+    s = config.searcher
+    common: dict[str, Any] = {"batch_size": s.batch_size, "capacity": capacity(config)}
+    if s.name == "random":
+        return random_search(search_space, **common)
+    if s.name == "evolution":
+        return evolution(
+            search_space,
+            **common,
+            population=s.population,
+            tournament=s.tournament,
+            mutation_rate=s.mutation_rate,
+        )
+    if s.name == "reinforce":
+        return reinforce(search_space, **common, rate=s.rate, entropy_coef=s.entropy_coef)
+    return predictor_search(
+        search_space,
+        **common,
+        predictor=ranker,
+        initial=max(1, min(config.fidelity.num_pilots, config.search.trials)) or 20,
+        num_exploratory=s.num_exploratory,
+        alphas=s.alphas,
+        reward=s.reward,
+        steps=s.steps,
+        samples=s.samples,
+        rate=s.rate,
+        entropy_coef=s.entropy_coef,
+        num_policies=s.num_policies,
+        mutation_rate=s.mutation_rate,
+    )
+
+
+def plan(config: SearchConfig) -> Plan:
+    """Lengths of the stages."""
+    p = config.search
+    metric = ("ctr" if p.metric == "auto" else p.metric)
+    metrics = METRICS[config.model.head]
+    if metric not in (*metrics, "mean"):
+        raise ValueError(
+            f"search.metric={metric} is not measured with model.head={config.model.head}; write one of "
+            f"{', '.join(metrics)}, mean"
+        )
+    return Plan(
+        trials=p.trials,
+        seed=p.seed,
+        metric=metric,
+        num_pilots=min(config.fidelity.num_pilots, p.trials),
+        batch_size=config.searcher.batch_size,
+        noise_seeds=p.noise_seeds,
+        final_seeds=p.final_seeds,
+        finalists=p.finalists,
+        max_diverged=p.max_diverged,
+        mutation_rate=config.searcher.mutation_rate,
+    )
+
+
+def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
+    """How much of the log a trial sees; with ``kind=pilots`` decided when the pilots' curves are there."""
+
+    def from_pilots(curves: np.ndarray) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+        return fidelity.from_pilots(
+            curves,
+            config.fractions,
+            tail=config.tail,
+            trend=config.trend,
+            tau_floor=config.tau_floor,
+            slack=config.slack,
+            seed=seed,
+        )
+
+    def as_set(curves: np.ndarray) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+        if config.kind == "halving":
+            found = fidelity.successive_halving(config.rungs, eta=config.eta, tail=config.tail)
+        else:
+            fraction = 1.0 if config.kind == "full" else config.fraction
+            found = fidelity.single_rung(fraction, tail=config.tail)
+        reason = f"set by fidelity.kind={config.kind}"
+        return found, {"chosen_fraction": found.rungs[0], "chosen_dx": 0.0, "reason": reason}
+
+    if config.kind == "pilots" and config.num_pilots < fidelity.MIN_PILOTS:
+        raise ValueError(
+            f"fidelity.kind=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
+            f"{config.num_pilots}; or write fidelity=full"
+        )
+    return FidelityPlan(config.tail, from_pilots if config.kind == "pilots" else as_set)
+
+
+def identity(config: SearchConfig, search_space: Space, data: Dataset) -> dict[str, str]:
+    """What makes a ledger this search's own: any difference is refused on resume."""
+    return {
+        "data": data.fingerprint(),
+        "space": search_space.fingerprint(),
+        "model and training": fingerprint(config.model, config.training),
+        "searcher": fingerprint(config.searcher, config.predictor),
+        "fidelity": fingerprint(config.fidelity),
+        "plan": fingerprint(config.search),
+    }

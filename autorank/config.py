@@ -1,0 +1,282 @@
+"""Settings as frozen records, stdlib only; Hydra composes them in `experiments`, everything else just reads them.
+
+Each record stays beside a sentence per field. ``to_object`` turns YAML lists into Python lists; ``__post_init__``
+makes them tuples, so that a record is hashable, and refuses bad values by name.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autorank.models.dhen import DhenConfig
+
+SOURCES = ("movielens", "kuairand", "synthetic", "table")
+
+
+def _require(key: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ValueError(f"{key}={value!r} is not known; write one of {', '.join(map(str, allowed))}")
+
+
+def _require_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{key}={value!r} must lie in [{low}, {high}]")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which log, and how it is prepared."""
+
+    source: str = "movielens"  # movielens, kuairand, synthetic, table
+    path: str | None = None  # local folder or file; null = fetch from the official source
+    schema: str | None = None  # table: the YAML file that gives each column its role
+    folder: str = "data_cache"  # prepared arrays go to <folder>/<name>-<fingerprint>
+    train_fraction: float = 0.8  # the rest, last in time, is the final test
+    min_count: int = 2  # categorical values seen less often in training share the id "unknown"
+    max_bad_share: float = 0.01  # refuse the source when more rows than this share are broken
+    num_rows: int = 500_000  # synthetic: length of the stream
+    seed: int = 0  # synthetic: which stream
+
+    def __post_init__(self):
+        _require("data.source", self.source, SOURCES)
+        _require_range("data.train_fraction", self.train_fraction, 0.05, 0.99)
+        _require_range("data.max_bad_share", self.max_bad_share, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One pass over the log; the rates are the baseline's where a space searches over them."""
+
+    batch_size: int = 256  # rows a step
+    num_windows: int = 100  # windows of the NE curve
+    warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
+    dense_rate: float = 1e-3  # Adam, dense parameters
+    table_rate: float = 5e-2  # row-wise Adagrad, embedding rows
+    dense_eps: float = 1e-8
+    table_eps: float = 1e-8
+    weight_decay: float = 0.0  # decoupled, dense parameters
+    init_scale: float = 1.0  # factor on the dense initialisation
+    table_scale: float = 0.01  # standard deviation of new embedding rows
+
+    def __post_init__(self):
+        for key in ("batch_size", "num_windows"):
+            _require_range(f"training.{key}", getattr(self, key), 1, 1 << 30)
+        _require_range("training.warmup_share", self.warmup_share, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """The search space: Hydra's sweep grammar over config keys, conditions, and the baseline inside it."""
+
+    grid_size: int = 8  # points of an interval
+    decisions: dict[str, Any] = field(default_factory=dict)  # key -> text; may be nested
+    conditions: dict[str, Any] = field(default_factory=dict)  # key glob -> {parent glob: [values]}
+    baseline: dict[str, Any] = field(default_factory=dict)  # key -> value; may be nested
+
+
+@dataclass(frozen=True)
+class SearcherConfig:
+    """Who proposes."""
+
+    name: str = "predictor"  # predictor (the paper's), random, evolution, reinforce
+    batch_size: int = 10  # proposals a round
+    num_exploratory: int = 2  # predictor: random or mutated ones among them
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.3)  # predictor: weight of FLOPs in the reward, one policy each
+    reward: str = "alpha"  # alpha, hinge, absolute
+    steps: int = 2000  # predictor: REINFORCE steps a round
+    samples: int = 64  # predictor: configurations sampled a step
+    rate: float = 0.05  # Adam on the policy's logits
+    entropy_coef: float = 0.0
+    num_policies: int = 1  # predictor: policy seeds for each alpha
+    population: int = 20  # evolution
+    tournament: int = 5  # evolution
+    mutation_rate: float = 0.1  # evolution, exploratory mutants
+
+    def __post_init__(self):
+        object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
+        _require("searcher.name", self.name, ("predictor", "random", "evolution", "reinforce"))
+        _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))
+        if not self.alphas:
+            raise ValueError("searcher.alphas is empty; write at least one, for example [0.0]")
+
+
+@dataclass(frozen=True)
+class PredictorConfig:
+    """The ensemble that stands in for training."""
+
+    members: int = 10
+    hidden: tuple[int, ...] = (50, 50)
+    loss: str = "margin"  # margin, mse, huber, logistic, list_net, list_mle
+    steps: int = 500
+    rate: float = 1e-3
+    weight_decay: float = 1e-4
+    multi_task: bool = True  # one net for NE gain and FLOPs
+    bootstrap: bool = False  # each member on its own resample
+    combine: str = "zscore"  # zscore, raw
+
+    def __post_init__(self):
+        object.__setattr__(self, "hidden", tuple(int(h) for h in self.hidden))
+        _require(
+            "predictor.loss",
+            self.loss,
+            ("margin", "mse", "huber", "logistic", "list_net", "list_mle"),
+        )
+        _require("predictor.combine", self.combine, ("zscore", "raw"))
+
+
+@dataclass(frozen=True)
+class FidelityConfig:
+    """How much of the log a trial sees."""
+
+    kind: str = "pilots"  # pilots (fraction chosen on pilots), fixed, full, halving
+    num_pilots: int = 20  # trained on the whole log, half random, half near the baseline
+    fraction: float = 0.5  # fixed: the fraction
+    fractions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    tail: float = 0.25  # share of the windows reached that make the label
+    trend: bool = True  # extrapolate along the tail's slope
+    tau_floor: float = 0.75  # smallest acceptable tau-b with the final order
+    slack: float = 0.05  # how far below the plateau the lower bound may lie
+    rungs: tuple[float, ...] = (0.2, 0.5, 1.0)  # halving: fractions
+    eta: float = 3.0  # halving: one in eta is promoted
+
+    def __post_init__(self):
+        for key in ("fractions", "rungs"):
+            values = tuple(float(v) for v in getattr(self, key))
+            object.__setattr__(self, key, values)
+            if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
+                raise ValueError(f"fidelity.{key}={list(values)} must rise strictly inside (0, 1]")
+        _require("fidelity.kind", self.kind, ("pilots", "fixed", "full", "halving"))
+        _require_range("fidelity.fraction", self.fraction, 0.01, 1.0)
+        _require_range("fidelity.tail", self.tail, 0.01, 1.0)
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """The course of a search."""
+
+    trials: int = 100  # pilots and rounds together; baseline repeats and finalists come on top
+    seed: int = 0
+    metric: str = "auto"  # the NE that is minimised: ctr, cvr, ctcvr, mean; auto = ctr
+    noise_seeds: int = 5  # repeats of the baseline that measure the seed noise
+    final_seeds: int = 5  # seeds of each finalist on all data
+    finalists: int = 3  # best by label; the best at equal cost and at equal NE come on top
+    workers: int = 2  # trials compiled and trained side by side
+    max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
+
+    def __post_init__(self):
+        _require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
+        for key in ("trials", "noise_seeds", "final_seeds", "finalists", "workers"):
+            _require_range(f"search.{key}", getattr(self, key), 1, 1_000_000)
+        if self.noise_seeds < self.final_seeds:
+            raise ValueError(
+                f"search.noise_seeds={self.noise_seeds} is below search.final_seeds={self.final_seeds}: each "
+                f"finalist's seed is paired with the baseline's run of that seed"
+            )
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Weights & Biases."""
+
+    mode: str = "auto"  # auto (online if logged in, else offline), online, offline, disabled
+    project: str = "autorank"
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "tags", tuple(self.tags))
+        _require("tracking.mode", self.mode, ("auto", "online", "offline", "disabled"))
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """`experiments/search.py`."""
+
+    name: str = "search"  # the run's folder is <runs>/<name>
+    runs: str = "runs"
+    fresh: bool = False  # move an existing run of this name aside instead of resuming it
+    data: DataConfig = field(default_factory=DataConfig)
+    model: DhenConfig = field(default_factory=DhenConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    searcher: SearcherConfig = field(default_factory=SearcherConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    fidelity: FidelityConfig = field(default_factory=FidelityConfig)
+    search: PlanConfig = field(default_factory=PlanConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`experiments/train.py`: one model, from the same groups."""
+
+    name: str = "train"
+    runs: str = "runs"
+    fraction: float = 1.0  # share of the training rows
+    seeds: int = 1  # runs 0 .. seeds - 1
+    export: bool = True
+    data: DataConfig = field(default_factory=DataConfig)
+    model: DhenConfig = field(default_factory=DhenConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """`experiments/prepare_data.py`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """`experiments/report.py`."""
+
+    run: str = "???"  # the run's folder
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"model": {"width": 8}, "training.eps": 1}`` to dotted keys; both spellings may be mixed."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def with_values(record: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """A copy of a record with dotted keys replaced.
+
+    Raises:
+        ValueError: a key that the record does not have, named in full.
+    """
+    known = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    nested: dict[str, dict[str, Any]] = {}
+    direct: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        if head not in known or (rest and not dataclasses.is_dataclass(known[head])):
+            raise ValueError(f"unknown key {prefix}{key}; known here: {', '.join(sorted(known))}")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            direct[head] = value
+    for head, inner in nested.items():
+        direct[head] = with_values(known[head], inner, f"{prefix}{head}.")
+    return replace(record, **direct)
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as plain dicts and lists, for JSON, YAML and W&B."""
+    return json.loads(json.dumps(dataclasses.asdict(record)))
+
+
+def fingerprint(*records: Any) -> str:
+    """sha256 over the content of records: equal settings, equal fingerprint."""
+    text = json.dumps([plain(r) for r in records], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

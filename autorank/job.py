@@ -1,0 +1,221 @@
+"""The programs' bodies: a search from settings to report, one model from settings to weights."""
+
+import csv
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+
+from autorank import build
+from autorank.config import DataConfig, SearchConfig, TrainConfig, plain
+from autorank.data.batches import Dataset
+from autorank.data.store import save_encoders
+from autorank.export import save_model
+from autorank.finals import held_out_targets
+from autorank.ledger import Ledger
+from autorank.metrics import auc, log_loss, normalized_entropy
+from autorank.objectives import Objective
+from autorank.progress import Progress
+from autorank.report import console_table, write_report
+from autorank.search import run
+from autorank.space import Space
+from autorank.tracking import start_tracking
+
+LOG = logging.getLogger("autorank")
+PACKAGES = ("autorank", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+
+
+def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
+    """Runs or resumes the search of a run folder and leaves ledger, summary, report and the winner in it.
+
+    Raises:
+        LedgerMismatch, RunInUse, SearchStopped: with what to do about it.
+    """
+    if config.fresh:
+        set_aside(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = build.dataset(config.data, LOG.info)
+    space = build.space(config)
+    objective = build.objective(config, data, space)
+    predictor = build.predictor(config, space, build.capacity(config))
+    LOG.info("%s", describe(space, objective, data))
+    with Ledger.open(folder / "trials.db", build.identity(config, space, data)) as ledger:
+        ledger.put("decisions", [d._asdict() for d in space.decisions])
+        ledger.put("baseline", [int(v) for v in space.baseline])
+        write_atomically(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+        known = len(ledger.trials())
+        if known:
+            LOG.info("resuming %s: its ledger holds %d rows", folder, known)
+        tracker = start_tracking(config.tracking, folder, ledger, plain(config))
+        progress = Progress()
+        try:
+            summary = run(
+                objective,
+                space,
+                build.searcher(config, space, predictor),
+                ledger,
+                build.plan(config),
+                build.fidelity_plan(config.fidelity, config.search.seed),
+                predictor if config.searcher.name == "predictor" else None,
+                progress,
+            )
+        finally:
+            progress.close()
+        summary |= {"bayes_ne": data.schema.notes.get("bayes_ne")} | provenance()
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+        export_winner(objective, summary, data, folder / "model")
+        report = write_report(folder)
+        tracker.finish(folder, summary)
+    print(console_table(summary))
+    print(f"report: {report}")
+    return summary
+
+
+def describe(space: Space, objective: Objective, data: Dataset) -> str:
+    """One paragraph a person reads before the search starts."""
+    assert objective.cost is not None
+    baseline = objective.cost(np.array([space.baseline], np.int32))[0]
+    sample = np.asarray(space.sample(jax.random.key(0), 256))
+    largest = objective.cost(sample).max() / baseline
+    schema = data.schema
+    return (
+        f"{schema.name}: {schema.num_train:,} training rows, {schema.num_rows - schema.num_train:,} held out, "
+        f"{len(schema.fields)} categorical fields ({schema.num_ids:,} ids), {len(schema.dense)} dense; "
+        f"space of {space.num_decisions} decisions and {float(space.cardinality()):.3g} configurations, "
+        f"up to {largest:.0f}x the baseline's {baseline:,.0f} FLOPs in a sample of 256"
+    )
+
+
+def export_winner(objective: Objective, summary: Mapping[str, Any], data: Dataset, folder: Path) -> None:
+    """Weights, program and encoders of the winner's run with the first seed; once."""
+    winner = summary["winner"]
+    if winner is None or objective.trained is None or (folder / "model.json").exists():
+        return
+    trained = objective.trained(np.array(winner["choices"], np.int32), 0)
+    save_trained(trained, data, folder, {"run": summary["name"], "config": winner["config"]})
+
+
+def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:
+    """A trained model with all that scoring raw rows needs."""
+    save_model(
+        folder,
+        trained.predict,
+        trained.params,
+        trained.rows,
+        num_fields=len(data.schema.fields),
+        num_dense=len(data.schema.dense),
+        metrics=trained.metrics,
+        description=description,
+    )
+    save_encoders(data, folder)
+
+
+def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
+    """Trains one model with one or more seeds, scores the held-out rows, saves the first seed's model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = build.dataset(config.data, LOG.info)
+    objective = build.single_objective(config, data)
+    configs = np.zeros((config.seeds, 0), np.int32)
+    rows: list[dict[str, Any]] = []
+    for seed, outcome in objective.evaluate(configs, range(config.seeds), config.fraction):
+        LOG.info(
+            "seed %d: %s, %.1f s (+ %.1f s compile), %s rows/s",
+            seed,
+            outcome.failed or " ".join(f"{m} NE {v:.5f}" for m, v in zip(objective.metrics, outcome.ne, strict=True)),
+            outcome.seconds,
+            outcome.compile_seconds,
+            f"{outcome.num_rows / max(outcome.seconds, 1e-9):,.0f}",
+        )
+        write_curve(folder / f"curve-{seed}.csv", objective.metrics, outcome.curve)
+        rows.append({"seed": seed} | outcome._asdict() | {"curve": None})
+    result: dict[str, Any] = {"metrics": objective.metrics, "runs": sorted(rows, key=lambda r: r["seed"])}
+    result |= {"test": [], "config": plain(config)} | provenance()
+    alive = [r["seed"] for r in result["runs"] if not r["failed"]]
+    if config.fraction == 1.0 and objective.test is not None and objective.test_labels is not None:
+        for seed in alive:
+            scores = test_scores(objective, objective.test(configs[0], seed))
+            result["test"].append({"seed": seed} | scores)
+            LOG.info("seed %d held-out: %s", seed, json.dumps(scores))
+    write_atomically(folder / "result.json", json.dumps(result, indent=1, default=float))
+    if config.export and alive and objective.trained is not None and not (folder / "model").exists():
+        save_trained(objective.trained(configs[0], alive[0]), data, folder / "model", plain(config))
+    return result
+
+
+def test_scores(objective: Objective, predictions: np.ndarray) -> dict[str, dict[str, float]]:
+    """NE, log loss and AUC of each metric on the held-out rows."""
+    assert objective.test_labels is not None
+    scores = {}
+    for q, metric in enumerate(objective.metrics):
+        targets, rows = held_out_targets(objective.test_labels, metric)
+        p = predictions[rows, q]
+        scores[metric] = {
+            "ne": normalized_entropy(p, targets),
+            "log_loss": log_loss(p, targets),
+            "auc": auc(p, targets),
+        }
+    return scores
+
+
+def write_curve(path: Path, metrics: tuple[str, ...], curve: np.ndarray) -> None:
+    """Window NE as CSV, one line a window."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["window", *metrics])
+        writer.writerows([i, *map(repr, map(float, values))] for i, values in enumerate(curve))
+
+
+def set_aside(folder: Path) -> None:
+    """Moves an existing run out of the way; nothing is deleted."""
+    if (folder / "trials.db").exists():
+        target = folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        LOG.info("fresh=true: the run that was at %s is now at %s", folder, target)
+        folder.rename(target)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Either the old file or the whole new one, also after a crash."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device and revision behind the numbers."""
+    return {
+        "versions": {"python": platform.python_version()} | {p: package_version(p) for p in PACKAGES},
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
+        "git_revision": git_revision(),
+        "finished_at": time.time(),
+    }
+
+
+def package_version(name: str) -> str:
+    """The installed version."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def git_revision() -> str | None:
+    """Revision of the code, with a plus where files have changed since."""
+    root = Path(__file__).resolve().parents[1]
+    try:
+        call = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
+        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

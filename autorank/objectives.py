@@ -1,0 +1,341 @@
+"""What a search can evaluate: the interface, training on data, and a table of known results.
+
+An objective answers ``evaluate(configs, seeds, fidelity)`` with one `Outcome` for each configuration, in any order.
+The search knows nothing else about it, so a table, a surrogate or a job on a cluster can stand in for training.
+"""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autorank.cost import flops_per_example, measure_qps, num_parameters
+from autorank.data.batches import Dataset
+from autorank.models.dhen import DhenConfig, compact, structure_key
+from autorank.models.heads import METRICS
+from autorank.training.programs import ProgramCache, ProgramStats
+from autorank.training.trainer import (
+    Data,
+    Hparams,
+    Program,
+    Schedule,
+    TrainState,
+    lifetime_ne,
+    make_program,
+    window_ne,
+)
+
+
+class Outcome(NamedTuple):
+    """What one evaluation gave; a failed one keeps the windows that it reached."""
+
+    curve: np.ndarray  # window NE [t, q]; NaN where not reached
+    ne: tuple[float, ...]  # NE per metric over all rows scored, before they were learned from
+    flops: float  # forward FLOPs per example, dense part
+    num_rows: int  # rows of the log that this run has seen
+    seconds: float  # training alone
+    compile_seconds: float  # spent on compiling in this call, 0 for a known structure
+    failed: str  # "" or the reason
+    details: dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A trained model, as scoring and export need it."""
+
+    config: DhenConfig
+    params: Any
+    rows: jax.Array  # the table [v, d]
+
+
+class Objective(NamedTuple):
+    """One thing to be minimised, behind functions."""
+
+    name: str
+    fingerprint: str  # names data and settings in the ledger
+    metrics: tuple[str, ...]
+    num_rows: int  # rows of a full run
+    num_windows: int
+    evaluate: Callable[[np.ndarray, Sequence[int], float], Iterator[tuple[int, Outcome]]]
+    cost: Callable[[np.ndarray], np.ndarray] | None  # configs [n, k] -> FLOPs per example [n]
+    stats: Callable[[], ProgramStats]
+    # Only training on data has a held-out test: predictions [rows, q] of one trained configuration.
+    test: Callable[[np.ndarray, int], np.ndarray] | None = None
+    trained: Callable[[np.ndarray, int], Trained] | None = None
+    qps: Callable[[np.ndarray], float] | None = None
+    test_labels: np.ndarray | None = None
+
+
+class Trial(NamedTuple):
+    """A configuration, decoded: what is compiled and what is only passed in."""
+
+    model: DhenConfig
+    hparams: Hparams
+
+
+class _States:
+    """The most recent training states, bounded in bytes, so that promotion and scoring need not retrain."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._states: OrderedDict[tuple, tuple[TrainState, int]] = OrderedDict()
+        self._limit, self._lock = limit_bytes, threading.Lock()
+
+    def pop(self, key: tuple) -> TrainState | None:
+        with self._lock:
+            found = self._states.pop(key, None)
+        return found[0] if found else None
+
+    def put(self, key: tuple, state: TrainState) -> None:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        with self._lock:
+            self._states[key] = (state, size)
+            while sum(s for _, s in self._states.values()) > self._limit:
+                self._states.popitem(last=False)
+
+
+def training_objective(
+    dataset: Dataset,
+    decode: Callable[[np.ndarray], Trial],
+    *,
+    head: str,
+    batch_size: int,
+    num_windows: int,
+    warmup_share: float,
+    fingerprint: str,
+    workers: int = 2,
+    state_bytes: int = 1 << 29,
+    qps_seconds: float = 0.5,
+) -> Objective:
+    """Trains the compact build of each configuration in one pass over the training rows.
+
+    ``decode`` turns a configuration ``[k]`` into a `Trial`. ``workers`` threads compile and train side by side: XLA
+    does both outside the interpreter lock. Rows beyond the last full batch are left out (fewer than ``batch_size``).
+
+    Raises:
+        ValueError: fewer training rows than ``num_windows`` batches.
+    """
+    train, held_out = dataset.train(), dataset.test()
+    schema = dataset.schema
+    num_fields, num_dense = len(schema.fields), len(schema.dense)
+    num_steps = schema.num_train // batch_size
+    if num_steps < num_windows:
+        raise ValueError(
+            f"training.batch_size={batch_size} gives {num_steps} steps on {schema.num_train} training rows, fewer "
+            f"than training.num_windows={num_windows}; lower one of them"
+        )
+    data = Data(
+        jnp.asarray(train.sparse),
+        jnp.asarray(train.dense, jnp.float32),
+        jnp.asarray(train.labels, jnp.float32),
+    )
+    schedule = Schedule(
+        jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps)))
+    )
+    cache, predictors, states = ProgramCache(), ProgramCache(), _States(state_bytes)
+
+    def program_of(model: DhenConfig) -> Program:
+        return make_program(
+            compact(model, num_fields, num_dense),
+            head=model.head,
+            width=model.width,
+            num_ids=schema.num_ids,
+            batch_size=batch_size,
+            num_windows=num_windows,
+        )
+
+    def compiled(model: DhenConfig) -> tuple[tuple[Any, Program], float]:
+        def build() -> tuple[Any, Program]:
+            program = program_of(model)
+            shapes = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype),
+                (jax.random.key(0), program.empty(), _zero_hparams(), schedule, data),
+            )
+            step = jax.ShapeDtypeStruct((), jnp.int32)
+            run = jax.jit(program.run, donate_argnums=1)
+            return run.lower(*shapes, step, step).compile(), program
+
+        return cache.get(structure_key(model), build)
+
+    def train_to(config: np.ndarray, seed: int, fidelity: float) -> tuple[TrainState, int, float, float]:
+        """State after the fidelity's steps, the steps, seconds of training and of compiling."""
+        trial = decode(config)
+        (run, program), compile_seconds = compiled(trial.model)
+        stop = max(1, round(fidelity * num_steps))
+        key = (config.tobytes(), int(seed))
+        state = states.pop(key)
+        if state is None or int(state.step) > stop:
+            state = program.empty()
+        start = jnp.int32(int(state.step))
+        started = time.perf_counter()
+        state = run(
+            jax.random.key(seed), state, trial.hparams, schedule, data, start, jnp.int32(stop)
+        )
+        jax.block_until_ready(state.step)
+        seconds = time.perf_counter() - started
+        states.put(key, state)
+        return state, stop, seconds, compile_seconds
+
+    def evaluate_one(config: np.ndarray, seed: int, fidelity: float) -> Outcome:
+        model = decode(config).model
+        flops = float(flops_per_example(model, num_fields, num_dense))
+        nothing = np.full((num_windows, len(METRICS[head])), np.nan)
+        try:
+            state, stop, seconds, compile_seconds = train_to(config, seed, fidelity)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            # One model too big for the device is a failed trial, not the end of the search.
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            return Outcome(nothing, (float("nan"),) * nothing.shape[1], flops, 0, 0.0, 0.0, reason, {})
+        reached = int(state.step) * num_windows // num_steps
+        curve = np.where(np.arange(num_windows)[:, None] < reached, window_ne(state.curve), np.nan)
+        failed_step = int(state.failed_step)
+        failed = "" if failed_step < 0 else f"non-finite loss at step {failed_step} of {num_steps}"
+        return Outcome(
+            curve,
+            tuple(float(v) for v in lifetime_ne(state.curve)),
+            flops,
+            stop * batch_size,
+            seconds,
+            compile_seconds,
+            failed,
+            {"structure": structure_key(model), "num_parameters": num_parameters(state.params)},
+        )
+
+    def evaluate(
+        configs: np.ndarray, seeds: Sequence[int], fidelity: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        configs = np.asarray(configs, np.int32)
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = {
+                pool.submit(evaluate_one, config, int(seed), fidelity): i
+                for i, (config, seed) in enumerate(zip(configs, seeds, strict=True))
+            }
+            try:
+                for job in as_completed(jobs):
+                    yield jobs[job], job.result()
+            finally:
+                for job in jobs:
+                    job.cancel()
+
+    def cost(configs: np.ndarray) -> np.ndarray:
+        return np.array(
+            [flops_per_example(decode(c).model, num_fields, num_dense) for c in configs], np.float64
+        )
+
+    def trained(config: np.ndarray, seed: int) -> Trained:
+        config = np.asarray(config, np.int32)
+        state, *_ = train_to(config, seed, 1.0)
+        # Copied: the cached state is donated if the configuration is ever continued.
+        params, rows = jax.tree.map(jnp.copy, (state.params, state.table.rows))
+        return Trained(decode(config).model, params, rows)
+
+    def predictor_of(model: DhenConfig) -> Any:
+        key = structure_key(model)
+        return predictors.get(key, lambda: jax.jit(program_of(model).predict))[0]
+
+    def test(config: np.ndarray, seed: int) -> np.ndarray:
+        model = trained(config, seed)
+        predict = predictor_of(model.config)
+        return predict_rows(predict, model, held_out.sparse, held_out.dense)
+
+    def qps(config: np.ndarray) -> float:
+        model = decode(np.asarray(config, np.int32)).model
+        program = program_of(model)
+        zeros = program.empty()
+        rows = min(4096, schema.num_train)
+        return measure_qps(
+            jax.jit(lambda p, x, d: program.predict(p, zeros.table.rows, x, d)),
+            zeros.params,
+            data.sparse[:rows],
+            data.dense[:rows],
+            qps_seconds,
+        )
+
+    return Objective(
+        name=schema.name,
+        fingerprint=fingerprint,
+        metrics=METRICS[head],
+        num_rows=num_steps * batch_size,
+        num_windows=num_windows,
+        evaluate=evaluate,
+        cost=cost,
+        stats=lambda: cache.stats,
+        test=test,
+        trained=trained,
+        qps=qps,
+        test_labels=np.asarray(held_out.labels, np.float64),
+    )
+
+
+def predict_rows(
+    predict: Callable, model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = 8192
+) -> np.ndarray:
+    """Probabilities ``[rows, q]`` in chunks of one shape (the last is padded), so one program serves any length."""
+    parts = []
+    for first in range(0, len(sparse), chunk):
+        ids, values = np.asarray(sparse[first : first + chunk]), np.asarray(dense[first : first + chunk])
+        short = chunk - len(ids)
+        ids = np.pad(ids, ((0, short), (0, 0)), mode="edge")
+        values = np.pad(values, ((0, short), (0, 0))).astype(np.float32)
+        parts.append(np.asarray(predict(model.params, model.rows, ids, values))[: chunk - short])
+    return np.concatenate(parts).astype(np.float64)
+
+
+def table_objective(
+    name: str,
+    configs: np.ndarray,
+    curves: np.ndarray,
+    flops: np.ndarray,
+    *,
+    metrics: tuple[str, ...],
+    num_rows: int,
+) -> Objective:
+    """Known results as an objective: ``configs [n, k]``, window NE ``curves [n, t, q]``, ``flops [n]``.
+
+    A recorded NaN curve is a failed trial. Asking for a configuration that is not in the table raises ``KeyError``.
+    """
+    configs, curves = np.asarray(configs, np.int32), np.asarray(curves, np.float64)
+    row_of = {config.tobytes(): i for i, config in enumerate(configs)}
+    num_windows = curves.shape[1]
+    digest = hashlib.sha256()
+    for part in (configs, curves, np.asarray(flops, np.float64)):
+        digest.update(part.tobytes())
+
+    def find(config: np.ndarray) -> int:
+        row = row_of.get(np.asarray(config, np.int32).tobytes())
+        if row is None:
+            raise KeyError(f"{name}: configuration {list(map(int, config))} is not in the table")
+        return row
+
+    def evaluate(
+        configs: np.ndarray, seeds: Sequence[int], fidelity: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        reached = max(1, round(fidelity * num_windows))
+        for i, (config, _) in enumerate(zip(configs, seeds, strict=True)):
+            row = find(config)
+            curve = curves[row].copy()
+            failed = "" if np.isfinite(curve[:reached]).all() else "recorded as failed"
+            curve[reached:] = np.nan
+            ne = tuple(float(v) for v in curve[:reached].mean(axis=0))
+            rows = round(fidelity * num_rows)
+            yield i, Outcome(curve, ne, float(flops[row]), rows, 0.0, 0.0, failed, {})
+
+    return Objective(
+        name=name,
+        fingerprint=digest.hexdigest(),
+        metrics=metrics,
+        num_rows=num_rows,
+        num_windows=num_windows,
+        evaluate=evaluate,
+        cost=lambda asked: np.array([flops[find(c)] for c in asked], np.float64),
+        stats=lambda: ProgramStats(0, 0, 0.0),
+    )
+
+
+def _zero_hparams() -> Hparams:
+    return Hparams(*(jnp.float32(0) for _ in Hparams._fields))

@@ -1,0 +1,1 @@
+"""Training: the row-sparse table update and the one-pass trainer of one model."""

@@ -1,0 +1,56 @@
+"""Compiled programs, one for each model structure, shared by threads, with the compile cost counted."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class ProgramStats(NamedTuple):
+    """What compiling cost so far."""
+
+    num_compiles: int
+    num_hits: int
+    compile_seconds: float
+
+
+class ProgramCache:
+    """Builds each key once, also when several threads ask for it at the same time.
+
+    A program that cannot be built (out of memory, say) raises its own error to everyone who asks and is tried again
+    by the next one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._programs: dict[str, Any] = {}
+        self._stats = ProgramStats(0, 0, 0.0)
+
+    def get(self, key: str, build: Callable[[], Any]) -> tuple[Any, float]:
+        """The program of ``key`` and the seconds spent on building it now (0 for a hit)."""
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key in self._programs:
+                self._count(num_hits=1)
+                return self._programs[key], 0.0
+            started = time.perf_counter()
+            program = build()
+            seconds = time.perf_counter() - started
+            self._programs[key] = program
+            self._count(num_compiles=1, seconds=seconds)
+            return program, seconds
+
+    def _count(self, num_compiles: int = 0, num_hits: int = 0, seconds: float = 0.0) -> None:
+        with self._lock:
+            old = self._stats
+            self._stats = ProgramStats(
+                old.num_compiles + num_compiles, old.num_hits + num_hits, old.compile_seconds + seconds
+            )
+
+    @property
+    def stats(self) -> ProgramStats:
+        """Counts since the cache was made."""
+        with self._lock:
+            return self._stats

@@ -1,0 +1,207 @@
+"""One pass over a time-ordered log: every batch is scored before it is learned from (METHOD: progressive validation).
+
+A `Program` is compiled once per model structure. Learning rates, eps, scales, seed and the range of steps are
+arguments, so trials that differ only in those share it, and a low-fidelity run is an exact prefix of the full one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from autorank.metrics import normalized_entropy_from_sums
+from autorank.models.dhen import Model
+from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
+from autorank.training.tables import (
+    Table,
+    Touched,
+    deduplicate,
+    gather,
+    look_up,
+    rowwise_adagrad,
+)
+from autorank.typing import Array, Float, Int, Key, PyTree
+
+
+class Hparams(NamedTuple):
+    """What a trial may change without a new program; float32 scalars (or ``[p]`` under vmap)."""
+
+    dense_rate: Float[Array, "..."]
+    table_rate: Float[Array, "..."]
+    dense_eps: Float[Array, "..."]
+    table_eps: Float[Array, "..."]
+    weight_decay: Float[Array, "..."]
+    init_scale: Float[Array, "..."]
+    table_scale: Float[Array, "..."]
+
+
+class Data(NamedTuple):
+    """Rows in time order, on the device."""
+
+    sparse: Int[Array, "n f"]
+    dense: Float[Array, "n m"]
+    labels: Float[Array, "n t"]
+
+
+class Schedule(NamedTuple):
+    """Lengths in steps of the *full* run; a partial run uses the same ones."""
+
+    num_steps: Int[Array, "..."]
+    warmup_steps: Int[Array, "..."]
+
+
+class Curve(NamedTuple):
+    """Sums per window of predict-before-train, from which window and lifetime NE follow."""
+
+    losses: Float[Array, "t q"]  # nats
+    positives: Float[Array, "t q"]
+    counts: Float[Array, "t q"]  # rows
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step."""
+
+    params: PyTree
+    optimizer: PyTree
+    table: Table
+    curve: Curve
+    step: Int[Array, ""]
+    failed_step: Int[Array, ""]  # first step with a non-finite loss, -1 for none
+
+
+class Program(NamedTuple):
+    """Functions of one model structure; the caller compiles them."""
+
+    empty: Callable[[], TrainState]
+    run: Callable[[Key, TrainState, Hparams, Schedule, Data, Array, Array], TrainState]
+    predict: Callable[[PyTree, Array, Array, Array], Array]
+
+
+def make_program(
+    model: Model,
+    *,
+    head: str,
+    width: int,
+    num_ids: int,
+    batch_size: int,
+    num_windows: int,
+) -> Program:
+    """Builds the training program of one structure.
+
+    ``run(key, state, hparams, schedule, data, start, stop)`` trains on steps ``[start, stop)`` and initialises when
+    ``start`` is 0; it stops early at a non-finite loss and leaves the step in ``failed_step``. ``predict(params,
+    rows, sparse, dense)`` gives probabilities ``[b, q]``. Dense parameters: AdamW with linear warm-up; table:
+    row-wise Adagrad with the same warm-up (own choice: the same factor for both).
+    """
+    metrics = METRICS[head]
+    weights = jnp.asarray(objective_weights(head), jnp.float32)
+
+    def optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransformation:
+        # One flat vector: one fused update instead of one for each parameter array.
+        return optax.flatten(
+            optax.adamw(
+                hparams.dense_rate * factor,
+                eps=hparams.dense_eps,  # pyright: ignore[reportArgumentType]
+                weight_decay=hparams.weight_decay,  # pyright: ignore[reportArgumentType]
+            )
+        )
+
+    def initialise(key: Key, hparams: Hparams, state: TrainState) -> TrainState:
+        dense_key, table_key = jax.random.split(key)
+        rows = hparams.table_scale * jax.random.normal(table_key, (num_ids, width))
+        params = model.init(dense_key, hparams.init_scale)
+        opt_state = optimizer(hparams, jnp.float32(1.0)).init(params)
+        table = Table(rows, jnp.zeros(num_ids), jnp.zeros(num_ids, jnp.int32))
+        return TrainState(params, opt_state, table, zero_curve(), jnp.int32(0), jnp.int32(-1))
+
+    def zero_curve() -> Curve:
+        zeros = jnp.zeros((num_windows, len(metrics)))
+        return Curve(zeros, zeros, zeros)
+
+    def loss_fn(
+        params: PyTree, rows: Array, touched: Touched, dense: Array, labels: Array
+    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        logits = model.apply(params, look_up(rows, touched), dense)
+        losses, where, targets = task_losses(logits, labels, head)
+        where = where.astype(losses.dtype)
+        sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
+        counts = jnp.sum(where, axis=0)
+        loss = jnp.sum(weights * sums / jnp.maximum(counts, 1.0))
+        return loss, (sums, jnp.sum(targets * where, axis=0), counts)
+
+    def train_step(
+        hparams: Hparams, schedule: Schedule, data: Data, state: TrainState
+    ) -> TrainState:
+        first = state.step * batch_size
+        sparse, dense, labels = (
+            jax.lax.dynamic_slice_in_dim(column, first, batch_size) for column in data
+        )
+        touched, owner = deduplicate(sparse, state.table.owner)
+        table = state.table._replace(owner=owner)
+        (loss, sums), (dense_gradient, row_gradient) = jax.value_and_grad(
+            loss_fn, argnums=(0, 1), has_aux=True
+        )(state.params, gather(table, touched), touched, dense, labels)
+        factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
+        updates, opt_state = optimizer(hparams, factor).update(
+            dense_gradient, state.optimizer, state.params
+        )
+        table = rowwise_adagrad(
+            table, touched, row_gradient, rate=hparams.table_rate * factor, eps=hparams.table_eps
+        )
+        window = state.step * num_windows // jnp.maximum(schedule.num_steps, 1)
+        return TrainState(
+            params=optax.apply_updates(state.params, updates),
+            optimizer=opt_state,
+            table=table,
+            curve=Curve(*(c.at[window].add(s) for c, s in zip(state.curve, sums, strict=True))),
+            step=state.step + 1,
+            failed_step=jnp.where(jnp.isfinite(loss), state.failed_step, state.step),
+        )
+
+    def run(
+        key: Key,
+        state: TrainState,
+        hparams: Hparams,
+        schedule: Schedule,
+        data: Data,
+        start: Array,
+        stop: Array,
+    ) -> TrainState:
+        state = jax.lax.cond(
+            start == 0, lambda s: initialise(key, hparams, s), lambda s: s, state
+        )
+        return jax.lax.while_loop(
+            lambda s: (s.step < stop) & (s.failed_step < 0),
+            lambda s: train_step(hparams, schedule, data, s),
+            state,
+        )
+
+    def predict(params: PyTree, rows: Array, sparse: Array, dense: Array) -> Array:
+        x = rows.at[sparse].get(mode="promise_in_bounds")
+        return probabilities(model.apply(params, x, dense), head)
+
+    def empty() -> TrainState:
+        hparams = Hparams(*(jax.ShapeDtypeStruct((), jnp.float32) for _ in Hparams._fields))
+        shapes = jax.eval_shape(
+            lambda h: initialise(jax.random.key(0), h, None),  # pyright: ignore[reportArgumentType]
+            hparams,
+        )
+        # Copied: a NumPy buffer that the device array aliases must not be donated.
+        return jax.tree.map(
+            lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes
+        )
+
+    return Program(empty, run, predict)
+
+
+def window_ne(curve: Curve) -> np.ndarray:
+    """Window NE ``[t, q]`` from the sums; NaN where a window has no rows or only one class (He et al. 2014)."""
+    return normalized_entropy_from_sums(*curve)
+
+
+def lifetime_ne(curve: Curve) -> np.ndarray:
+    """NE ``[q]`` of all rows scored so far."""
+    return normalized_entropy_from_sums(*(np.asarray(c, np.float64).sum(axis=0) for c in curve))

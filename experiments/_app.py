@@ -1,0 +1,87 @@
+"""What every Hydra program here shares: schemas, the run's folder, and how JAX is set up on this machine."""
+
+import hashlib
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from autorank.config import PrepareConfig, ReportConfig, SearchConfig, TrainConfig
+
+CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
+T = TypeVar("T")
+
+
+def schema(record: type) -> DictConfig:
+    """A frozen dataclass as a Hydra schema: frozen ones become read-only nodes, which YAML could not extend."""
+    node = OmegaConf.structured(record)
+
+    def unlock(inner: Any) -> None:
+        OmegaConf.set_readonly(inner, None)
+        if OmegaConf.is_dict(inner):
+            for key in inner:
+                child = inner._get_node(key)
+                if OmegaConf.is_config(child):
+                    unlock(child)
+
+    unlock(node)
+    return node
+
+
+def register() -> None:
+    """Puts the schemas where ``defaults: [base_search, ...]`` finds them."""
+    store = ConfigStore.instance()
+    records = {
+        "base_search": SearchConfig,
+        "base_train": TrainConfig,
+        "base_prepare": PrepareConfig,
+        "base_report": ReportConfig,
+    }
+    for name, record in records.items():
+        store.store(name=name, node=schema(record))
+
+
+def settings(config: DictConfig, record: type[T]) -> T:
+    """The composed config as the frozen record; no OmegaConf type is left after this."""
+    found = OmegaConf.to_object(config)
+    assert isinstance(found, record), type(found)
+    return cast(T, found)
+
+
+def run_folder() -> Path:
+    """Hydra's folder of this run or of this job of a sweep."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def set_up_jax(cache: Path | None = None) -> None:
+    """One thread a program, two programs at a time: steadier and bit-exact on CPUs; compiled programs are kept.
+
+    The cache of compiled programs holds code that will be executed: it lies in the user's own cache folder, one
+    folder for each kind of machine. Call before JAX is first used.
+    """
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    import jax
+
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autorank" / "programs"
+    folder = (cache or base) / machine_key()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def machine_key() -> str:
+    """Names the processor: a program compiled for one must not be loaded on another."""
+    text = platform.machine() + platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text += "".join(sorted({x for x in lines if x.startswith(("model name", "flags"))}))
+    except OSError:
+        pass  # not Linux: the architecture alone
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
