@@ -362,7 +362,7 @@ def _active(xp: Any, space: Space, configs: Any) -> Any:
 def _scale(uniform: Float[Array, "n k"], sizes: np.ndarray) -> Int[Array, "n k"]:
     """Uniform in [0, 1) to choices: below 1 by at least 2^-23, so no product rounds up to its size.
 
-    (``jax.random.randint`` is exact to the last bit, but takes three times as long to compile.)
+    (``jax.random.randint`` is exact to the last bit, but takes twice as long to compile.)
     """
     return (uniform * jnp.asarray(sizes, jnp.float32)[None, :]).astype(jnp.int32)
 
