@@ -125,8 +125,8 @@ def test_a_trend_made_of_noise_is_refused():
 
 
 def test_from_pilots_takes_the_trend_where_it_pays():
-    with_trend, record = fidelity.from_pilots(crossing(noise=0.002), FRACTIONS)
-    without, plain = fidelity.from_pilots(crossing(noise=0.002), FRACTIONS, trend=False)
+    with_trend, record = fidelity.from_pilots(crossing(), FRACTIONS)
+    without, plain = fidelity.from_pilots(crossing(), FRACTIONS, trend=False)
     assert with_trend.rungs[0] < without.rungs[0]
     assert record["chosen_dx"] > 0 and plain["chosen_dx"] == 0
     assert json.loads(json.dumps(record, allow_nan=False)) == record

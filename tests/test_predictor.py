@@ -1,6 +1,7 @@
 """The ensemble on planted truth: order, failures, masks, one program for all sizes, arms of the ablation."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from autorank.metrics import kendall_tau_b
 from autorank.predictor import LOSSES, ensemble, held_out_tau, prepare, resample
 
 X, CAPACITY, TRAIN = 12, 160, 100
-SMALL = {"members": 2, "hidden": (8,), "steps": 3}
+SMALL: dict[str, Any] = {"members": 2, "hidden": (8,), "steps": 3}
 
 
 def planted(seed=0, rows=CAPACITY):
@@ -28,8 +29,9 @@ def mask(rows, capacity=CAPACITY):
 
 
 @functools.cache
-def jitted(**settings):
-    predictor = ensemble(X, **({"capacity": CAPACITY} | settings))
+def jitted(**settings: Any):
+    given: dict[str, Any] = {"capacity": CAPACITY} | settings
+    predictor = ensemble(X, **given)
     return jax.jit(predictor.fit), jax.jit(predictor.score)
 
 
@@ -74,7 +76,7 @@ def test_failed_regions_become_less_likely(loss):
     seen, unseen = np.asarray(scores[:TRAIN]), np.asarray(scores[TRAIN:])
     assert np.isfinite(scores).all()
     assert seen[failing[:TRAIN]].min() > np.quantile(seen[~failing[:TRAIN]], 0.9)
-    assert np.median(unseen[failing[TRAIN:]]) > np.quantile(unseen[~failing[TRAIN:]], 0.75)
+    assert unseen[failing[TRAIN:]].mean() > unseen[~failing[TRAIN:]].mean() + 0.5
 
 
 def test_failed_trials_lie_one_deviation_beyond_the_worst_and_tie():
@@ -109,12 +111,13 @@ def test_the_same_key_gives_the_same_fit_and_another_another():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_nothing_finished_or_one_row_stays_finite(loss):
-    fit, score, x, y = small(loss=loss)
+    fit, score = jitted(loss=loss, members=2, steps=200, rate=3e-3)
+    x, y = (jnp.array(v) for v in planted())
     for targets, where in (
-        (y, mask(0, 8)),
-        (y, mask(1, 8)),
-        (jnp.full_like(y, jnp.nan), mask(8, 8)),
-        (jnp.ones_like(y), mask(8, 8)),
+        (y, mask(0)),
+        (y, mask(1)),
+        (jnp.full_like(y, jnp.nan), mask(TRAIN)),
+        (jnp.ones_like(y), mask(TRAIN)),
     ):
         state = fit(jax.random.key(0), x, targets, where)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state, score(state, x))))
