@@ -13,6 +13,7 @@ from autorank.config import (
     DataConfig,
     FidelityConfig,
     SearchConfig,
+    TrainConfig,
     TrainingConfig,
     fingerprint,
     flatten,
@@ -21,7 +22,7 @@ from autorank.config import (
 from autorank.data import kuairand, movielens, store, synthetic, table
 from autorank.data.batches import Dataset
 from autorank.models.heads import METRICS
-from autorank.objectives import Objective, Trial, training_objective
+from autorank.objectives import Objective, Setting, training_objective
 from autorank.predictor import Predictor, ensemble
 from autorank.search import FidelityPlan
 from autorank.searchers.base import Searcher
@@ -88,7 +89,9 @@ def space(config: SearchConfig) -> Space:
             try:
                 with_values(config, {decision.name: choice})
             except ValueError as error:
-                raise ValueError(f"space.decisions.{decision.name}, choice {choice!r}: {error}") from error
+                raise ValueError(
+                    f"space.decisions.{decision.name}, choice {choice!r}: {error}"
+                ) from error
     return parsed
 
 
@@ -97,18 +100,33 @@ def hparams(config: TrainingConfig) -> Hparams:
     return Hparams(**{name: jnp.float32(getattr(config, name)) for name in Hparams._fields})
 
 
-def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray], Trial]:
+def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray], Setting]:
     """From a configuration to its model and training settings."""
 
-    def decode(vector: np.ndarray) -> Trial:
+    def decode(vector: np.ndarray) -> Setting:
         changed = with_values(config, search_space.decode(vector, inactive=True))
-        return Trial(changed.model, hparams(changed.training))
+        return Setting(changed.model, hparams(changed.training))
 
     return decode
 
 
 def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objective:
-    """Training on the log."""
+    """Training on the log, one configuration of the space after another."""
+    return _objective(config, data, decoder(config, search_space), config.search.workers)
+
+
+def single_objective(config: TrainConfig, data: Dataset) -> Objective:
+    """Training on the log, the same model whatever the configuration."""
+    setting = Setting(config.model, hparams(config.training))
+    return _objective(config, data, lambda _: setting, 1)
+
+
+def _objective(
+    config: SearchConfig | TrainConfig,
+    data: Dataset,
+    decode: Callable[[np.ndarray], Setting],
+    workers: int,
+) -> Objective:
     labels = len(data.schema.labels)
     if config.model.head != "ctr" and labels < 2:
         raise ValueError(
@@ -117,13 +135,13 @@ def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objec
         )
     return training_objective(
         data,
-        decoder(config, search_space),
+        decode,
         head=config.model.head,
         batch_size=config.training.batch_size,
         num_windows=config.training.num_windows,
         warmup_share=config.training.warmup_share,
         fingerprint=data.fingerprint(),
-        workers=config.search.workers,
+        workers=workers,
     )
 
 
@@ -186,7 +204,7 @@ def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Se
 def plan(config: SearchConfig) -> Plan:
     """Lengths of the stages."""
     p = config.search
-    metric = ("ctr" if p.metric == "auto" else p.metric)
+    metric = "ctr" if p.metric == "auto" else p.metric
     metrics = METRICS[config.model.head]
     if metric not in (*metrics, "mean"):
         raise ValueError(

@@ -18,7 +18,9 @@ SOURCES = ("movielens", "kuairand", "synthetic", "table")
 
 def _require(key: str, value: Any, allowed: tuple) -> None:
     if value not in allowed:
-        raise ValueError(f"{key}={value!r} is not known; write one of {', '.join(map(str, allowed))}")
+        raise ValueError(
+            f"{key}={value!r} is not known; write one of {', '.join(map(str, allowed))}"
+        )
 
 
 def _require_range(key: str, value: float, low: float, high: float) -> None:
@@ -84,7 +86,11 @@ class SearcherConfig:
     name: str = "predictor"  # predictor (the paper's), random, evolution, reinforce
     batch_size: int = 10  # proposals a round
     num_exploratory: int = 2  # predictor: random or mutated ones among them
-    alphas: tuple[float, ...] = (0.0, 0.1, 0.3)  # predictor: weight of FLOPs in the reward, one policy each
+    alphas: tuple[float, ...] = (
+        0.0,
+        0.1,
+        0.3,
+    )  # predictor: weight of FLOPs in the reward, one policy each
     reward: str = "alpha"  # alpha, hinge, absolute
     steps: int = 2000  # predictor: REINFORCE steps a round
     samples: int = 64  # predictor: configurations sampled a step
@@ -146,7 +152,11 @@ class FidelityConfig:
         for key in ("fractions", "rungs"):
             values = tuple(float(v) for v in getattr(self, key))
             object.__setattr__(self, key, values)
-            if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
+            if (
+                not values
+                or list(values) != sorted(set(values))
+                or not 0 < values[0] <= values[-1] <= 1
+            ):
                 raise ValueError(f"fidelity.{key}={list(values)} must rise strictly inside (0, 1]")
         _require("fidelity.kind", self.kind, ("pilots", "fixed", "full", "halving"))
         _require_range("fidelity.fraction", self.fraction, 0.01, 1.0)

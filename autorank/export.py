@@ -3,6 +3,7 @@
     model/weights/      parameters and embedding rows
     model/program.bin   predict(params, rows, sparse [1024, f], dense [1024, m]) -> probabilities [1024, q]
     model/model.json    configuration, metrics, shapes, format version
+    model/example.npz   a few encoded rows and their probabilities, checked at every load
     model/encoders.json how raw columns become ids and floats
 
 The program runs wherever a StableHLO of its version does; loading it needs no model code of this package.
@@ -22,6 +23,7 @@ from autorank.typing import PyTree
 FORMAT = 1
 CHUNK = 1024  # rows of one call of the program; shorter input is padded
 PLATFORMS = ("cpu", "cuda")
+TOLERANCE = 1e-4  # of a probability, on another kind of device; the same device gives 1e-6
 
 
 class Scorer(NamedTuple):
@@ -41,9 +43,12 @@ def save_model(
     num_fields: int,
     num_dense: int,
     metrics: tuple[str, ...],
+    example: tuple[np.ndarray, np.ndarray],
     description: Mapping[str, Any],
 ) -> None:
     """Writes weights, program and description into an empty or missing ``folder``.
+
+    ``example`` holds a few encoded rows; what the model gives for them is kept, and every load checks it.
 
     Raises:
         FileExistsError: the folder already holds a model.
@@ -63,6 +68,13 @@ def save_model(
         jax.ShapeDtypeStruct((CHUNK, num_dense), jnp.float32),
     )
     (folder / "program.bin").write_bytes(exported.serialize())
+    sparse, dense = (np.asarray(part[:CHUNK]) for part in example)
+    np.savez(
+        folder / "example.npz",
+        sparse=sparse,
+        dense=dense,
+        probabilities=np.asarray(predict(params, rows, sparse, dense.astype(np.float32))),
+    )
     leaves = jax.tree_util.tree_flatten_with_path(shapes)[0]
     record = {
         "format": FORMAT,
@@ -84,16 +96,20 @@ def load_model(folder: Path) -> Scorer:
 
     Raises:
         FileNotFoundError: no model there.
-        ValueError: another format, or weights that do not fit the description.
+        ValueError: another format, weights that do not fit, or other probabilities on the example rows.
     """
     from orbax.checkpoint import v1 as ocp
 
     path = folder / "model.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no model (model.json is missing); give a finished run's model folder")
+        raise FileNotFoundError(
+            f"{folder} holds no model (model.json is missing); give a finished run's model folder"
+        )
     record = json.loads(path.read_text())
     if record["format"] != FORMAT:
-        raise ValueError(f"{path}: format {record['format']} was written by another version; this one reads {FORMAT}")
+        raise ValueError(
+            f"{path}: format {record['format']} was written by another version; this one reads {FORMAT}"
+        )
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     template: dict[str, Any] = {}
     for leaf in record["weights"]:
@@ -106,7 +122,9 @@ def load_model(folder: Path) -> Scorer:
     for found, wanted in zip(jax.tree.leaves(weights), jax.tree.leaves(template), strict=True):
         # Orbax casts another dtype without a word.
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
-            raise ValueError(f"{folder}/weights: {found.shape} {found.dtype}, expected {wanted.shape} {wanted.dtype}")
+            raise ValueError(
+                f"{folder}/weights: {found.shape} {found.dtype}, expected {wanted.shape} {wanted.dtype}"
+            )
     exported = jax.export.deserialize(bytearray((folder / "program.bin").read_bytes()))
     call = jax.jit(exported.call)
 
@@ -121,4 +139,11 @@ def load_model(folder: Path) -> Scorer:
             parts.append(np.asarray(out)[: CHUNK - short])
         return np.concatenate(parts) if parts else np.zeros((0, len(record["metrics"])), np.float32)
 
+    with np.load(folder / "example.npz", allow_pickle=False) as example:
+        found = predict(example["sparse"], example["dense"])
+        error = float(np.abs(found - example["probabilities"]).max(initial=0.0))
+    if not error <= TOLERANCE:
+        raise ValueError(
+            f"{folder}: on this machine the program differs from the trained model by {error:.2g} on its example rows"
+        )
     return Scorer(predict, tuple(record["metrics"]), record["description"])

@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.ledger import Trial
-from autorank.metrics import log_losses, normalized_entropy, paired_rows_interval, paired_test
-from autorank.stages import Baseline, Context, curve_of, evaluate, gain
+from autorank.metrics import (
+    log_losses,
+    ne_gain_percent,
+    normalized_entropy,
+    paired_rows_interval,
+    paired_test,
+)
+from autorank.stages import Baseline, Context, curve_of, evaluate
 
 EQUAL_COST = 1.05  # "at equal cost": FLOPs at most 5% above the baseline's
 
@@ -18,7 +24,9 @@ def pick_finalists(trials: Sequence[Trial], count: int) -> list[list[int]]:
     finished = [t for t in trials if t.quality is not None and t.cost is not None]
     by_quality = sorted(finished, key=lambda t: (t.quality, t.id))
     equal_cost = [t for t in by_quality if t.cost <= math.log(EQUAL_COST)]
-    equal_ne = sorted((t for t in finished if t.quality <= 0 and t.cost < 0), key=lambda t: (t.cost, t.id))
+    equal_ne = sorted(
+        (t for t in finished if t.quality <= 0 and t.cost < 0), key=lambda t: (t.cost, t.id)
+    )
     picked: dict[tuple[int, ...], list[int]] = {}
     for trial in (*by_quality[:count], *equal_cost[:2], *equal_ne[:2]):
         picked.setdefault(tuple(trial.config), list(trial.config))
@@ -29,11 +37,15 @@ class Finals(NamedTuple):
     """Finalists on all data, seed by seed."""
 
     configs: list[list[int]]
-    gains: np.ndarray  # [finalists, seeds], percent against the baseline's run of that seed; NaN = failed
+    gains: (
+        np.ndarray
+    )  # [finalists, seeds], percent against the baseline's run of that seed; NaN = failed
     costs: np.ndarray  # [finalists], log FLOPs ratio
 
 
-def run_finals(context: Context, finalists: list[list[int]], baseline: Baseline, tail: float) -> Finals:
+def run_finals(
+    context: Context, finalists: list[list[int]], baseline: Baseline, tail: float
+) -> Finals:
     """Each finalist on all data with several seeds; judged on validation windows, paired with the baseline by seed."""
     plan = context.plan
     first = round((1 - tail) * context.objective.num_windows)
@@ -51,14 +63,14 @@ def run_finals(context: Context, finalists: list[list[int]], baseline: Baseline,
         0,
         propose,
         1.0,
-        lambda curve: float(np.mean(gain(curve, baseline.mean_curve)[first:])),
+        lambda curve: float(np.mean(ne_gain_percent(curve, baseline.mean_curve)[first:])),
         baseline.flops,
     )
     gains = np.full((len(finalists), len(seeds)), np.nan)
     for trial in trials:
         row, seed = divmod(trial.position, len(seeds))
         level = curve_of(context, trial)[first:].mean()
-        gains[row, seed] = gain(level, baseline.curves[seed][first:].mean())
+        gains[row, seed] = ne_gain_percent(level, baseline.curves[seed][first:].mean())
     costs = np.array([trials[i * len(seeds)].cost or 0.0 for i in range(len(finalists))])
     context.ledger.record(
         "finals",
@@ -115,17 +127,20 @@ def run_test(context: Context, configs: dict[str, list[int]]) -> dict[str, Any]:
         ne[name], losses[name] = {}, {}
         for q, metric in enumerate(metrics):
             targets, rows = held_out_targets(labels, metric)
-            ne[name][metric] = [
-                float(normalized_entropy(p[rows, q], targets)) for p in predictions
-            ]
-            losses[name][metric] = np.mean([log_losses(p[rows, q], targets) for p in predictions], axis=0)
+            ne[name][metric] = [float(normalized_entropy(p[rows, q], targets)) for p in predictions]
+            losses[name][metric] = np.mean(
+                [log_losses(p[rows, q], targets) for p in predictions], axis=0
+            )
     result: dict[str, Any] = {"ne": ne, "seeds": list(seeds), "gain": {}}
     for name in configs:
         if name == "baseline":
             continue
         result["gain"][name] = {
             metric: compare(
-                ne[name][metric], ne["baseline"][metric], losses[name][metric], losses["baseline"][metric]
+                ne[name][metric],
+                ne["baseline"][metric],
+                losses[name][metric],
+                losses["baseline"][metric],
             )
             for metric in metrics
         }
@@ -146,14 +161,17 @@ def held_out_targets(labels: np.ndarray, metric: str) -> tuple[np.ndarray, np.nd
 
 
 def compare(
-    ne: Sequence[float], reference: Sequence[float], losses: np.ndarray, reference_losses: np.ndarray
+    ne: Sequence[float],
+    reference: Sequence[float],
+    losses: np.ndarray,
+    reference_losses: np.ndarray,
 ) -> dict[str, Any]:
     """Paired by seed: gains in percent, mean with 95% t-interval and p; and the interval over test rows."""
-    gains = [100 * (a - b) / b for a, b in zip(ne, reference, strict=True)]
+    gains = ne_gain_percent(ne, reference)
     test = paired_test(gains)
     low, high = paired_rows_interval(losses, reference_losses)
     return {
-        "gains": gains,
+        "gains": gains.tolist(),
         "mean": test.mean,
         "low": test.low,
         "high": test.high,

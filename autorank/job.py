@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from autorank import build
-from autorank.config import DataConfig, SearchConfig, TrainConfig, plain
+from autorank.config import SearchConfig, TrainConfig, plain
 from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
 from autorank.export import save_model
@@ -27,7 +27,7 @@ from autorank.metrics import auc, log_loss, normalized_entropy
 from autorank.objectives import Objective
 from autorank.progress import Progress
 from autorank.report import console_table, write_report
-from autorank.search import run
+from autorank.search import Event, run
 from autorank.space import Space
 from autorank.tracking import start_tracking
 
@@ -58,6 +58,11 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
             LOG.info("resuming %s: its ledger holds %d rows", folder, known)
         tracker = start_tracking(config.tracking, folder, ledger, plain(config))
         progress = Progress()
+
+        def notify(event: Event) -> None:
+            progress(event)
+            tracker.sync()
+
         try:
             summary = run(
                 objective,
@@ -67,7 +72,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
                 build.plan(config),
                 build.fidelity_plan(config.fidelity, config.search.seed),
                 predictor if config.searcher.name == "predictor" else None,
-                progress,
+                notify,
             )
         finally:
             progress.close()
@@ -96,7 +101,9 @@ def describe(space: Space, objective: Objective, data: Dataset) -> str:
     )
 
 
-def export_winner(objective: Objective, summary: Mapping[str, Any], data: Dataset, folder: Path) -> None:
+def export_winner(
+    objective: Objective, summary: Mapping[str, Any], data: Dataset, folder: Path
+) -> None:
     """Weights, program and encoders of the winner's run with the first seed; once."""
     winner = summary["winner"]
     if winner is None or objective.trained is None or (folder / "model.json").exists():
@@ -115,6 +122,7 @@ def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping
         num_fields=len(data.schema.fields),
         num_dense=len(data.schema.dense),
         metrics=trained.metrics,
+        example=(data.test().sparse[:256], data.test().dense[:256]),
         description=description,
     )
     save_encoders(data, folder)
@@ -131,14 +139,20 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
         LOG.info(
             "seed %d: %s, %.1f s (+ %.1f s compile), %s rows/s",
             seed,
-            outcome.failed or " ".join(f"{m} NE {v:.5f}" for m, v in zip(objective.metrics, outcome.ne, strict=True)),
+            outcome.failed
+            or " ".join(
+                f"{m} NE {v:.5f}" for m, v in zip(objective.metrics, outcome.ne, strict=True)
+            ),
             outcome.seconds,
             outcome.compile_seconds,
             f"{outcome.num_rows / max(outcome.seconds, 1e-9):,.0f}",
         )
         write_curve(folder / f"curve-{seed}.csv", objective.metrics, outcome.curve)
         rows.append({"seed": seed} | outcome._asdict() | {"curve": None})
-    result: dict[str, Any] = {"metrics": objective.metrics, "runs": sorted(rows, key=lambda r: r["seed"])}
+    result: dict[str, Any] = {
+        "metrics": objective.metrics,
+        "runs": sorted(rows, key=lambda r: r["seed"]),
+    }
     result |= {"test": [], "config": plain(config)} | provenance()
     alive = [r["seed"] for r in result["runs"] if not r["failed"]]
     if config.fraction == 1.0 and objective.test is not None and objective.test_labels is not None:
@@ -147,7 +161,12 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
             result["test"].append({"seed": seed} | scores)
             LOG.info("seed %d held-out: %s", seed, json.dumps(scores))
     write_atomically(folder / "result.json", json.dumps(result, indent=1, default=float))
-    if config.export and alive and objective.trained is not None and not (folder / "model").exists():
+    if (
+        config.export
+        and alive
+        and objective.trained is not None
+        and not (folder / "model").exists()
+    ):
         save_trained(objective.trained(configs[0], alive[0]), data, folder / "model", plain(config))
     return result
 
@@ -196,7 +215,8 @@ def write_atomically(path: Path, text: str) -> None:
 def provenance() -> dict[str, Any]:
     """Versions, device and revision behind the numbers."""
     return {
-        "versions": {"python": platform.python_version()} | {p: package_version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {p: package_version(p) for p in PACKAGES},
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
         "git_revision": git_revision(),
         "finished_at": time.time(),
@@ -216,6 +236,8 @@ def git_revision() -> str | None:
     root = Path(__file__).resolve().parents[1]
     try:
         call = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
-        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            call, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

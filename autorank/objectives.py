@@ -52,6 +52,8 @@ class Trained(NamedTuple):
     config: DhenConfig
     params: Any
     rows: jax.Array  # the table [v, d]
+    predict: Callable[..., jax.Array]  # params, rows, sparse, dense -> probabilities [b, q]; jitted
+    metrics: tuple[str, ...]
 
 
 class Objective(NamedTuple):
@@ -72,7 +74,7 @@ class Objective(NamedTuple):
     test_labels: np.ndarray | None = None
 
 
-class Trial(NamedTuple):
+class Setting(NamedTuple):
     """A configuration, decoded: what is compiled and what is only passed in."""
 
     model: DhenConfig
@@ -101,7 +103,7 @@ class _States:
 
 def training_objective(
     dataset: Dataset,
-    decode: Callable[[np.ndarray], Trial],
+    decode: Callable[[np.ndarray], Setting],
     *,
     head: str,
     batch_size: int,
@@ -114,7 +116,7 @@ def training_objective(
 ) -> Objective:
     """Trains the compact build of each configuration in one pass over the training rows.
 
-    ``decode`` turns a configuration ``[k]`` into a `Trial`. ``workers`` threads compile and train side by side: XLA
+    ``decode`` turns a configuration ``[k]`` into a `Setting`. ``workers`` threads compile and train side by side: XLA
     does both outside the interpreter lock. Rows beyond the last full batch are left out (fewer than ``batch_size``).
 
     Raises:
@@ -134,9 +136,7 @@ def training_objective(
         jnp.asarray(train.dense, jnp.float32),
         jnp.asarray(train.labels, jnp.float32),
     )
-    schedule = Schedule(
-        jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps)))
-    )
+    schedule = Schedule(jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps))))
     cache, predictors, states = ProgramCache(), ProgramCache(), _States(state_bytes)
 
     def program_of(model: DhenConfig) -> Program:
@@ -162,7 +162,9 @@ def training_objective(
 
         return cache.get(structure_key(model), build)
 
-    def train_to(config: np.ndarray, seed: int, fidelity: float) -> tuple[TrainState, int, float, float]:
+    def train_to(
+        config: np.ndarray, seed: int, fidelity: float
+    ) -> tuple[TrainState, int, float, float]:
         """State after the fidelity's steps, the steps, seconds of training and of compiling."""
         trial = decode(config)
         (run, program), compile_seconds = compiled(trial.model)
@@ -190,7 +192,9 @@ def training_objective(
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             # One model too big for the device is a failed trial, not the end of the search.
             reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            return Outcome(nothing, (float("nan"),) * nothing.shape[1], flops, 0, 0.0, 0.0, reason, {})
+            return Outcome(
+                nothing, (float("nan"),) * nothing.shape[1], flops, 0, 0.0, 0.0, reason, {}
+            )
         reached = int(state.step) * num_windows // num_steps
         curve = np.where(np.arange(num_windows)[:, None] < reached, window_ne(state.curve), np.nan)
         failed_step = int(state.failed_step)
@@ -232,16 +236,14 @@ def training_objective(
         state, *_ = train_to(config, seed, 1.0)
         # Copied: the cached state is donated if the configuration is ever continued.
         params, rows = jax.tree.map(jnp.copy, (state.params, state.table.rows))
-        return Trained(decode(config).model, params, rows)
-
-    def predictor_of(model: DhenConfig) -> Any:
-        key = structure_key(model)
-        return predictors.get(key, lambda: jax.jit(program_of(model).predict))[0]
+        model = decode(config).model
+        predict = predictors.get(structure_key(model), lambda: jax.jit(program_of(model).predict))[
+            0
+        ]
+        return Trained(model, params, rows, predict, METRICS[head])
 
     def test(config: np.ndarray, seed: int) -> np.ndarray:
-        model = trained(config, seed)
-        predict = predictor_of(model.config)
-        return predict_rows(predict, model, held_out.sparse, held_out.dense)
+        return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
 
     def qps(config: np.ndarray) -> float:
         model = decode(np.asarray(config, np.int32)).model
@@ -273,16 +275,21 @@ def training_objective(
 
 
 def predict_rows(
-    predict: Callable, model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = 8192
+    model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = 8192
 ) -> np.ndarray:
     """Probabilities ``[rows, q]`` in chunks of one shape (the last is padded), so one program serves any length."""
     parts = []
     for first in range(0, len(sparse), chunk):
-        ids, values = np.asarray(sparse[first : first + chunk]), np.asarray(dense[first : first + chunk])
+        ids, values = (
+            np.asarray(sparse[first : first + chunk]),
+            np.asarray(dense[first : first + chunk]),
+        )
         short = chunk - len(ids)
         ids = np.pad(ids, ((0, short), (0, 0)), mode="edge")
         values = np.pad(values, ((0, short), (0, 0))).astype(np.float32)
-        parts.append(np.asarray(predict(model.params, model.rows, ids, values))[: chunk - short])
+        parts.append(
+            np.asarray(model.predict(model.params, model.rows, ids, values))[: chunk - short]
+        )
     return np.concatenate(parts).astype(np.float64)
 
 

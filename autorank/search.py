@@ -18,7 +18,7 @@ import numpy as np
 from autorank.fidelity import Fidelity
 from autorank.finals import Finals, Roles, choose_roles, pick_finalists, run_finals, run_test
 from autorank.ledger import Ledger, Trial
-from autorank.metrics import kendall_tau_b
+from autorank.metrics import kendall_tau_b, ne_gain_percent
 from autorank.objectives import Objective
 from autorank.predictor import Predictor, held_out_tau
 from autorank.searchers.base import Searcher
@@ -32,7 +32,6 @@ from autorank.stages import (
     check_diverged,
     configs_of,
     curve_of,
-    gain,
     measure_baseline,
     metrics_of,
     quality_of,
@@ -90,13 +89,15 @@ def run(
     context = Context(objective, space, ledger, plan, Meter(ledger, plan, objective, notify).tick)
     baseline = measure_baseline(context, fidelity_plan.tail)
     pilots = run_pilots(context, baseline, fidelity_plan.tail)
-    curves = [gain(curve_of(context, t), baseline.mean_curve) for t in pilots]
-    fidelity, record = fidelity_plan.choose(np.array(curves).reshape(len(curves), -1))
+    curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]
+    stacked = np.array(curves).reshape(len(curves), objective.num_windows)
+    fidelity, record = fidelity_plan.choose(stacked)
     ledger.record("fidelity", "choice", record)
     trials, labels = run_rounds(context, searcher, baseline, pilots, curves, fidelity)
     diagnosis = diagnose(context, predictor, trials, labels, len(pilots))
     labelled = [
-        t._replace(quality=None if math.isnan(v) else v) for t, v in zip(trials, labels, strict=True)
+        t._replace(quality=None if math.isnan(v) else v)
+        for t, v in zip(trials, labels, strict=True)
     ]
     finals = run_finals(
         context, pick_finalists(labelled, plan.finalists), baseline, fidelity_plan.tail
@@ -133,10 +134,13 @@ def run_rounds(
     state = jax.jit(searcher.init)(jax.random.key(plan.seed))
     reference = np.array([space.baseline], np.int32)
     state = tell(state, reference, np.zeros((1, 2), np.float32))
-    trials, labels = list(pilots), [
-        math.nan if t.status != "finished" else float(fidelity.label(curve, fidelity.rungs[0]))
-        for t, curve in zip(pilots, pilot_curves, strict=True)
-    ]
+    trials, labels = (
+        list(pilots),
+        [
+            math.nan if t.status != "finished" else float(fidelity.label(curve, fidelity.rungs[0]))
+            for t, curve in zip(pilots, pilot_curves, strict=True)
+        ],
+    )
     if trials:
         state = tell(state, configs_of(trials), metrics_of(trials, labels))
     round_index = 0
@@ -217,7 +221,10 @@ def summarise(
         }
         if index is not None:
             gains = finals.gains[index]
-            entry["validation_gain_percent"] = {"mean": float(gains.mean()), "seeds": gains.tolist()}
+            entry["validation_gain_percent"] = {
+                "mean": float(gains.mean()),
+                "seeds": gains.tolist(),
+            }
         return entry
 
     models = {name: model(name, getattr(roles, name)) for name in Roles._fields}
@@ -353,7 +360,8 @@ class Meter:
         work += (plan.trials - plan.num_pilots) * (fraction + self.COMPILE_SHARE)
         work += (plan.finalists + 2) * plan.final_seeds
         done = sum(
-            t.fidelity + (self.COMPILE_SHARE if t.stage in ("pilot", "round") else 0.0) for t in ended
+            t.fidelity + (self.COMPILE_SHARE if t.stage in ("pilot", "round") else 0.0)
+            for t in ended
         )
         labels = [t.quality for t in searched if t.quality is not None]
         self._notify(

@@ -52,7 +52,12 @@ def diverged(trials: Sequence[Trial]) -> Warning_ | None:
 def predictor_overfit(diagnosis: Mapping[str, Any]) -> Warning_ | None:
     """Training tau high, held-out tau low."""
     train, held_out = diagnosis.get("train_tau"), diagnosis.get("heldout_tau")
-    if train is None or held_out is None or held_out >= OVERFIT_FLOOR or train - held_out < OVERFIT_GAP:
+    if (
+        train is None
+        or held_out is None
+        or held_out >= OVERFIT_FLOOR
+        or train - held_out < OVERFIT_GAP
+    ):
         return None
     return Warning_(
         "predictor overfit",
@@ -84,7 +89,9 @@ def correlation_breakdown(diagnosis: Mapping[str, Any]) -> Warning_ | None:
 def policy_collapse(policies: Sequence[Mapping[str, Any]]) -> Warning_ | None:
     """Entropy near zero after a tenth of the steps, or few distinct proposals."""
     for policy in policies:
-        entropy = np.array(policy.get("entropy", []), float)  # [alphas, policies, points], 1 = uniform
+        entropy = np.array(
+            policy.get("entropy", []), float
+        )  # [alphas, policies, points], 1 = uniform
         if entropy.ndim == 3 and entropy.shape[-1] >= 10:
             early = entropy[..., entropy.shape[-1] // 10]
             if np.nanmin(early, initial=np.inf) < COLLAPSE_ENTROPY:

@@ -7,7 +7,6 @@ what all models share.
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from autorank.fidelity import Fidelity
 from autorank.ledger import Ledger, Trial
+from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
 from autorank.space import Space
 
@@ -66,11 +66,6 @@ def metric_curve(curve: Any, metrics: Sequence[str], metric: str) -> np.ndarray:
     """The searched metric's windows ``[t]`` of a curve ``[t, q]``; "mean" averages the metrics."""
     curve = np.array([[np.nan if v is None else v for v in row] for row in curve], np.float64)
     return curve.mean(axis=1) if metric == "mean" else curve[:, list(metrics).index(metric)]
-
-
-def gain(curve: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """NE gain in percent, window by window; negative is better."""
-    return 100.0 * (curve - reference) / reference
 
 
 # --- evaluating through the ledger -----------------------------------------------------------------------------
@@ -148,9 +143,7 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     levels = curves[:, first:].mean(axis=1)
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
-    context.ledger.record(
-        "seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise}
-    )
+    context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
     return Baseline(curves, curves.mean(axis=0), float(trials[0].outcome["flops"]), noise)
 
 
@@ -171,7 +164,7 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
         0,
         design,
         1.0,
-        lambda curve: float(np.mean(gain(curve, baseline.mean_curve)[first:])),
+        lambda curve: float(np.mean(ne_gain_percent(curve, baseline.mean_curve)[first:])),
         baseline.flops,
     )
     check_diverged(trials, plan.max_diverged)
@@ -186,7 +179,11 @@ def pilot_design(key: jax.Array, space: Space, num_pilots: int) -> np.ndarray:
     near = np.asarray(space.mutate(near_key, near, 0.15))
     random = np.asarray(space.sample(random_key, pool))
     chosen: dict[bytes, np.ndarray] = {np.array(space.baseline, np.int32).tobytes(): near[0]}
-    for source, until in ((random, num_pilots - num_pilots // 2), (near, num_pilots), (random, num_pilots)):
+    for source, until in (
+        (random, num_pilots - num_pilots // 2),
+        (near, num_pilots),
+        (random, num_pilots),
+    ):
         for config in source:
             if len(chosen) - 1 >= until:
                 break
@@ -226,7 +223,9 @@ def run_round(
         return proposal.configs[:size], [plan.seed] * size, proposal.predicted[:size]
 
     def label_at(rung: float) -> Callable[[np.ndarray], float]:
-        return lambda curve: float(fidelity.label(gain(curve, baseline.mean_curve), rung))
+        return lambda curve: float(
+            fidelity.label(ne_gain_percent(curve, baseline.mean_curve), rung)
+        )
 
     first, *higher = fidelity.rungs
     trials = evaluate(
@@ -245,7 +244,9 @@ def run_round(
             "promotion",
             100 * round_index + level,
             lambda alive=alive: (
-                np.array([t.config for t in alive], np.int32), [t.seed for t in alive], None
+                np.array([t.config for t in alive], np.int32),
+                [t.seed for t in alive],
+                None,
             ),
             rung,
             label_at(rung),

@@ -18,7 +18,9 @@ def main(config: DictConfig) -> None:
     """Prepares (or finds it done) and prints what is in it."""
     data = build.dataset(settings(config, PrepareConfig).data, LOG.info)
     schema = data.schema
-    print(f"{schema.name}: {schema.num_rows:,} rows, the first {schema.num_train:,} in time for training")
+    print(
+        f"{schema.name}: {schema.num_rows:,} rows, the first {schema.num_train:,} in time for training"
+    )
     for field in schema.fields:
         print(f"  {field.name}: {field.size:,} ids")
     print(f"  dense: {', '.join(schema.dense) or 'none'}; labels: {', '.join(schema.label_names)}")

@@ -17,7 +17,9 @@ def main(config: DictConfig) -> None:
     """Writes report.html and the figures into the run's folder."""
     folder = Path(settings(config, ReportConfig).run)
     if not (folder / "trials.db").is_file():
-        raise SystemExit(f"run={folder}: no trials.db there; give the folder of a run, for example runs/movielens")
+        raise SystemExit(
+            f"run={folder}: no trials.db there; give the folder of a run, for example runs/movielens"
+        )
     print(write_report(folder))
 
 

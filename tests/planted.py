@@ -60,9 +60,14 @@ def planted_objective(space: Space, noise: float = 1e-4, seconds: float = 0.0) -
             time.sleep(seconds)
             failed = "non-finite loss at step 3" if fails(space.decode(config)) else ""
             curve = curve_of(config, seed)[:, None]
-            curve = np.where(np.arange(NUM_WINDOWS)[:, None] < (0 if failed else reached), curve, np.nan)
+            curve = np.where(
+                np.arange(NUM_WINDOWS)[:, None] < (0 if failed else reached), curve, np.nan
+            )
             ne = (math.nan if failed else float(np.nanmean(curve)),)
-            yield i, Outcome(curve, ne, flops(config), round(fidelity * NUM_ROWS), 0.0, 0.0, failed, {})
+            yield (
+                i,
+                Outcome(curve, ne, flops(config), round(fidelity * NUM_ROWS), 0.0, 0.0, failed, {}),
+            )
 
     labels = (np.arange(400) % 3 == 0).astype(np.float64)[:, None]
 

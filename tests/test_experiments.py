@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
@@ -69,7 +69,13 @@ def test_a_search_leaves_everything(toy_run):
     assert set(summary["per_task"]) == {"ctr", "cvr", "ctcvr"}
     assert summary["bayes_ne"]["test"]["ctr"] < 1
     assert summary["num_compiles"] >= 1 and summary["compile_seconds"] > 0
-    for name in ("trials.db", "config.yaml", "report.html", "model/program.bin", "model/model.json"):
+    for name in (
+        "trials.db",
+        "config.yaml",
+        "report.html",
+        "model/program.bin",
+        "model/model.json",
+    ):
         assert (toy_run / name).is_file(), name
     assert len(list((toy_run / "figures").glob("*.svg"))) >= 6
 
@@ -102,30 +108,42 @@ def test_report_is_rebuilt_from_the_ledger_alone(toy_run):
 
 
 def test_scores_of_the_artefact_equal_the_models(toy_run):
-    """Raw rows through the exported program against the trained weights through the model code."""
+    """Raw rows through encoders, weights and exported program against what the trained model gave."""
     import polars as pl
 
     from autorank import build
-    from autorank.config import DataConfig, SearchConfig
-    from autorank.data.store import load
+    from autorank.config import DataConfig
 
-    config = OmegaConf.to_container(OmegaConf.load(toy_run / "config.yaml"))
-    assert isinstance(config, dict)
+    config = yaml.safe_load((toy_run / "config.yaml").read_text())
     data_config = DataConfig(**config["data"])
     held_out = build.dataset(data_config, lambda message: None).test()
-    raw = build.raw_rows(data_config, held_out.schema.num_train, 300)
+    chunks = list(build.data_source(data_config).chunks(toy_run, lambda message: None))
+    assert len(chunks) == 1, "a synthetic stream this short is one chunk, in the order of time"
+    raw = pl.DataFrame(dict(chunks[0].columns))[held_out.schema.num_train :][:300]
     raw.write_parquet(toy_run / "rows.parquet")
     subprocess.run(
         [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "rows.parquet")],
         cwd=ROOT, check=True, timeout=300,
     )  # fmt: skip
     scored = pl.read_parquet(toy_run / "rows.scored.parquet")
-    assert scored.height == 300 and {"p_ctr", "p_cvr", "p_ctcvr"} <= set(scored.columns)
-    with np.load(toy_run / "model" / "check.npz") as check:
-        expected = check["probabilities"]
-    np.testing.assert_allclose(
-        scored.select("p_ctr", "p_cvr", "p_ctcvr").to_numpy()[: len(expected)], expected, atol=1e-6
-    )
+    assert scored.height == 300
+    found = scored.select("p_ctr", "p_cvr", "p_ctcvr").to_numpy()
+    with np.load(toy_run / "model" / "example.npz") as example:
+        expected = example["probabilities"]
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-6)
+    np.testing.assert_allclose(found[:, 0] * found[:, 1], found[:, 2], atol=1e-6)
+    assert found.std(axis=0).min() > 1e-3
+
+
+def test_scoring_names_a_missing_column(toy_run):
+    import polars as pl
+
+    pl.DataFrame({"field0": [1, 2]}).write_parquet(toy_run / "short.parquet")
+    done = subprocess.run(
+        [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "short.parquet")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and "field1" in done.stderr
 
 
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "toy"])

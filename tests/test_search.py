@@ -1,5 +1,6 @@
 """The whole course on a planted problem: what it finds, how it resumes, what it refuses."""
 
+import functools
 import json
 import math
 import os
@@ -46,13 +47,16 @@ def plan(trials: int = 24, **changes) -> Plan:
     return Plan(**(values | changes))
 
 
+@functools.lru_cache  # the same functions, so that JAX's own cache knows their programs
 def searchers(name: str):
     common = {"batch_size": 6, "capacity": 64}
     if name == "random":
         return random_search(SPACE, **common), None
     if name == "evolution":
         return evolution(SPACE, **common, population=8, tournament=3, mutation_rate=0.3), None
-    predictor = ensemble(SPACE.num_features, capacity=64, members=3, hidden=(16,), steps=100, rate=1e-2)
+    predictor = ensemble(
+        SPACE.num_features, capacity=64, members=3, hidden=(16,), steps=100, rate=1e-2
+    )
     options = {"steps": 100, "samples": 16, "initial": 4, "num_exploratory": 1, "alphas": (0.0,)}
     return predictor_search(SPACE, **common, predictor=predictor, **options), predictor
 
@@ -266,7 +270,10 @@ def test_pilots_are_distinct_and_half_of_them_near_the_baseline():
     assert tuple(SPACE.baseline) not in {tuple(p) for p in pilots}
     SPACE.validate(pilots)
     distance = (pilots != np.array(SPACE.baseline)).sum(axis=1)
-    assert np.median(distance[5:]) < np.median(distance[:5]) or distance[5:].mean() < distance[:5].mean()
+    assert (
+        np.median(distance[5:]) < np.median(distance[:5])
+        or distance[5:].mean() < distance[:5].mean()
+    )
 
 
 def test_gain_is_on_the_held_out_test(uninterrupted):

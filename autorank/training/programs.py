@@ -46,7 +46,9 @@ class ProgramCache:
         with self._lock:
             old = self._stats
             self._stats = ProgramStats(
-                old.num_compiles + num_compiles, old.num_hits + num_hits, old.compile_seconds + seconds
+                old.num_compiles + num_compiles,
+                old.num_hits + num_hits,
+                old.compile_seconds + seconds,
             )
 
     @property

@@ -28,7 +28,9 @@ class Touched(NamedTuple):
     inverse: Int[Array, "b f"]  # position in `ids` of each looked-up id
 
 
-def deduplicate(ids: Int[Array, "b f"], owner: Int[Array, " v"]) -> tuple[Touched, Int[Array, " v"]]:
+def deduplicate(
+    ids: Int[Array, "b f"], owner: Int[Array, " v"]
+) -> tuple[Touched, Int[Array, " v"]]:
     """Finds the distinct ids without sorting (XLA's sort is slow on CPUs).
 
     Each lookup writes its position into ``owner[id]``; the one that is read back represents the id. Capacity is
@@ -44,7 +46,9 @@ def deduplicate(ids: Int[Array, "b f"], owner: Int[Array, " v"]) -> tuple[Touche
     slot = jnp.cumsum(is_first.astype(jnp.int32)) - 1
     inverse = slot.at[representative].get(mode="promise_in_bounds")
     padding = num_rows + jnp.arange(capacity, dtype=jnp.int32)
-    unique = padding.at[jnp.where(is_first, slot, capacity)].set(flat, mode="drop", unique_indices=True)
+    unique = padding.at[jnp.where(is_first, slot, capacity)].set(
+        flat, mode="drop", unique_indices=True
+    )
     return Touched(unique, inverse.reshape(ids.shape)), owner
 
 

@@ -170,9 +170,7 @@ def make_program(
         start: Array,
         stop: Array,
     ) -> TrainState:
-        state = jax.lax.cond(
-            start == 0, lambda s: initialise(key, hparams, s), lambda s: s, state
-        )
+        state = jax.lax.cond(start == 0, lambda s: initialise(key, hparams, s), lambda s: s, state)
         return jax.lax.while_loop(
             lambda s: (s.step < stop) & (s.failed_step < 0),
             lambda s: train_step(hparams, schedule, data, s),
