@@ -67,7 +67,9 @@ def get(urls, path, **checks):
     return fetch(urls, path, progress=lambda text: None, **(checks or {"sha256": SHA256}))
 
 
-@pytest.mark.parametrize("checks", [{"sha256": SHA256}, {"md5": MD5}, {"sha256": SHA256, "md5": MD5}])
+@pytest.mark.parametrize(
+    "checks", [{"sha256": SHA256}, {"md5": MD5}, {"sha256": SHA256, "md5": MD5}]
+)
 def test_fetches_once(server, tmp_path, checks):
     path = tmp_path / "deep" / "file"
     assert get([f"{server}/whole"], path, **checks) == path
@@ -177,7 +179,9 @@ def make_tar(path, members, kind=tarfile.REGTYPE):
 def test_extract(tmp_path, make):
     make(tmp_path / "a", [("data/x.csv", b"1,2"), ("data/deep/y", b""), ("z", b"zz")])
     extract(tmp_path / "a", tmp_path / "out")
-    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    found = {
+        str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
     assert found == {"data/x.csv", "data/deep/y", "z"}
     assert (tmp_path / "out/data/x.csv").read_bytes() == b"1,2"
 
@@ -191,7 +195,9 @@ def test_a_member_outside_is_refused_before_anything_is_written(tmp_path, make, 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
 def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     make_tar(tmp_path / "a", [("link", b"")], kind)
     with pytest.raises(ValueError, match="links or devices .link."):

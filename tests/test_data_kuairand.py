@@ -8,7 +8,9 @@ import pytest
 from autorank.data import kuairand, store
 
 LOG = (
+    ""
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,"
+    ""
     "long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
 ).split(",")
 USER = ["user_id", "is_lowactive_period", *kuairand.USER_FIELDS, *kuairand.USER_NUMBERS]
@@ -44,9 +46,13 @@ def exposures(num_rows: int, first: int = 0):
 def official(folder: Path, *logs) -> Path:
     for n, rows in enumerate(logs):
         write(folder / f"log_standard_{n}_pure.csv", LOG, rows)
-    users = [{"user_id": u, "fans_user_num_range": "[1,10)", "register_days": 10 * u} for u in range(3)]
+    users = [
+        {"user_id": u, "fans_user_num_range": "[1,10)", "register_days": 10 * u} for u in range(3)
+    ]
     write(folder / kuairand.USERS, USER, users)
-    videos = [{"video_id": v, "author_id": v // 2, "tag": "12,39", "music_type": ""} for v in range(6)]
+    videos = [
+        {"video_id": v, "author_id": v // 2, "tag": "12,39", "music_type": ""} for v in range(6)
+    ]
     write(folder / kuairand.VIDEOS, VIDEO, videos)
     return folder
 
@@ -80,7 +86,9 @@ def test_joined_and_derived_by_hand(tmp_path):
     assert column("tag") == ["12,39"] * len(rows)
     assert column("music_type") == [None] * len(rows)
     # Steps of a third of an octave: 3 log2(8) = 9, then 12 and 15.
-    assert column("duration") == [{8000: "9", 16000: "12", 32000: "15"}[r["duration_ms"]] for r in rows]
+    assert column("duration") == [
+        {8000: "9", 16000: "12", 32000: "15"}[r["duration_ms"]] for r in rows
+    ]
     # User 3 is not in the table of users.
     ranges = [None if r["user_id"] == 3 else "[1,10)" for r in rows]
     assert column("fans_user_num_range") == ranges

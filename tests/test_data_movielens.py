@@ -18,13 +18,19 @@ FILMS = (
     (4, "unknown", "unkonwn", "unkonwn", "unknown"),
     (5, "2001: A (Space) Odyssey (1968)", "2001: A (Space) Odyssey", "1968", ""),
 )
-USERS = ((1, 24, "M", "technician", "85711"), (2, 17, "F", "other", "T8H1N"), (3, 73, "M", "none", "00000"))
-RATINGS = [(1 + i % 3, 1 + i % 5, 1 + i * 7 % 5, 874724710 + 7919 * (i * 13 % 40)) for i in range(40)]
+USERS = (
+    (1, 24, "M", "technician", "85711"),
+    (2, 17, "F", "other", "T8H1N"),
+    (3, 73, "M", "none", "00000"),
+)
+RATINGS = [
+    (1 + i % 3, 1 + i % 5, 1 + i * 7 % 5, 874724710 + 7919 * (i * 13 % 40)) for i in range(40)
+]
 
 
-def official(folder: Path) -> Path:
+def official(folder: Path, ratings=RATINGS) -> Path:
     folder.mkdir(parents=True)
-    rows = ["\t".join(map(str, rating)) for rating in RATINGS]
+    rows = ["\t".join(map(str, rating)) for rating in ratings]
     (folder / "u.data").write_text("\n".join(rows) + "\n")
     (folder / "u.user").write_text("\n".join("|".join(map(str, user)) for user in USERS) + "\n")
     films = []
@@ -73,9 +79,7 @@ def test_rows_by_hand(tmp_path):
     ratings = sorted(RATINGS, key=lambda r: r[3])
     expected = [[int(r[2] >= 4), int(r[2] == 5)] for r in ratings]
     np.testing.assert_array_equal(data.labels, expected)
-    names = {
-        field.name: [None, "?", *field.values] for field in encoders.fields
-    }
+    names = {field.name: [None, "?", *field.values] for field in encoders.fields}
     for row, (user, film, _, stamp) in zip(data.train().sparse.tolist(), ratings, strict=False):
         found = {
             field.name: names[field.name][i - field.offset]
@@ -102,10 +106,10 @@ def test_rows_by_hand(tmp_path):
         }
 
 
-def test_features_do_not_see_the_rating(tmp_path, monkeypatch):
+def test_features_do_not_see_the_rating(tmp_path):
     a = open_prepared(movielens.source(official(tmp_path / "o")), tmp_path / "a")
-    monkeypatch.setattr("test_data_movielens.RATINGS", [(u, i, 6 - r, t) for u, i, r, t in RATINGS])
-    b = open_prepared(movielens.source(official(tmp_path / "q")), tmp_path / "b")
+    other = official(tmp_path / "q", [(u, i, 6 - r, t) for u, i, r, t in RATINGS])
+    b = open_prepared(movielens.source(other), tmp_path / "b")
     assert (a.labels != b.labels).any()
     np.testing.assert_array_equal(a.sparse, b.sparse)
     np.testing.assert_array_equal(a.dense, b.dense)
@@ -160,7 +164,10 @@ def test_the_package_stands_in_once(tmp_path, monkeypatch, unreachable):
     monkeypatch.setattr(subprocess, "run", never)
     monkeypatch.setattr(movielens, "fetch", never)
     store.prepare(
-        movielens.source(), tmp_path / "cache" / "movielens", min_count=3, progress=lambda text: None
+        movielens.source(),
+        tmp_path / "cache" / "movielens",
+        min_count=3,
+        progress=lambda text: None,
     )
 
 

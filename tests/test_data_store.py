@@ -1,6 +1,8 @@
 import collections
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -64,7 +66,11 @@ number = st.sampled_from(["", "0", "-3", "12.5", "1e6"])
 
 
 @given(
-    st.lists(st.tuples(user, user, number, st.sampled_from("01"), st.sampled_from("01"), st.integers(0, 5))),
+    st.lists(
+        st.tuples(
+            user, user, number, st.sampled_from("01"), st.sampled_from("01"), st.integers(0, 5)
+        )
+    ),
     st.integers(1, 4),
     st.sampled_from([0.3, 0.5, 0.8]),
     st.integers(1, 4),
@@ -75,7 +81,9 @@ def test_against_brute_force(tmp_path_factory, rows, min_count, train_fraction, 
     rows = [(*r[:5], str(r[5])) for r in rows]
     rows = [row(click=str(i % 2), ts="-1") for i in range(8 + len(rows))] + rows
     folder = tmp_path_factory.mktemp("store") / "toy"
-    data = prepare(toy(rows, chunk=chunk), folder, min_count=min_count, train_fraction=train_fraction)
+    data = prepare(
+        toy(rows, chunk=chunk), folder, min_count=min_count, train_fraction=train_fraction
+    )
     ordered = sorted(rows, key=lambda r: float(r[5]))  # stable
     num_train = min(max(1, round(train_fraction * len(rows))), len(rows) - 1)
     assert (data.schema.num_rows, data.schema.num_train) == (len(rows), num_train)
@@ -89,7 +97,9 @@ def test_against_brute_force(tmp_path_factory, rows, min_count, train_fraction, 
         known = {v: i + 2 for i, v in enumerate(kept[j].values)}
         expected = [field.offset + (known.get(r[j], 1) if r[j] else 0) for r in ordered]
         np.testing.assert_array_equal(data.sparse[:, j], expected)
-    logs = [math.copysign(math.log1p(abs(float(r[2]))), float(r[2])) if r[2] else None for r in ordered]
+    logs = [
+        math.copysign(math.log1p(abs(float(r[2]))), float(r[2])) if r[2] else None for r in ordered
+    ]
     seen = np.array([v for v in logs[:num_train] if v is not None])
     mean, std = seen.mean(), seen.std()
     std = std if std > 1e-6 else 1.0
@@ -213,7 +223,9 @@ def test_bad_rows_are_counted_with_their_lines(tmp_path):
 def test_the_allowed_share_is_exact(tmp_path):
     rows = [*toy_rows(9), row(click="?")]
     assert prepare(toy(rows), tmp_path / "toy", max_bad_share=0.1).schema.num_rows == 9
-    with pytest.raises(ValueError, match=r"1 of 10 rows are broken.*max_bad_share=0.09.*toy.csv:11"):
+    with pytest.raises(
+        ValueError, match=r"1 of 10 rows are broken.*max_bad_share=0.09.*toy.csv:11"
+    ):
         prepare(toy(rows), tmp_path / "other", max_bad_share=0.09)
     assert not (tmp_path / "other").exists()
 
@@ -312,6 +324,27 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / ".toy.partial" / "sparse.npy").write_text("half")
     prepare(toy(toy_rows()), tmp_path / "toy")
     assert not (tmp_path / ".toy.partial").exists()
+
+
+def test_two_that_start_together_prepare_once(tmp_path):
+    entered, release, times = threading.Event(), threading.Event(), []
+
+    def chunks(raw, progress):
+        times.append(1)
+        entered.set()
+        assert release.wait(20)
+        yield from toy(toy_rows()).chunks(raw, progress)
+
+    source = toy(toy_rows())._replace(chunks=chunks)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prepare, source, tmp_path / "toy")
+        assert entered.wait(20)
+        second = pool.submit(prepare, source, tmp_path / "toy")
+        with pytest.raises(TimeoutError):
+            second.result(0.1)
+        release.set()
+        assert first.result(20).fingerprint() == second.result(20).fingerprint()
+    assert len(times) == 1
 
 
 def test_same_content_same_fingerprint(tmp_path):

@@ -81,6 +81,7 @@ def test_no_distortion_of_the_truth_does_better(long):
 def test_the_logits_have_the_stated_size(long):
     logits = np.log(long.truth) - np.log1p(-long.truth)
     # Dense terms of missing values vanish, the quadratic one to -1 / sqrt(2): the rest is exact in expectation.
+
     expected = sum(weight**2 for weight in synthetic.WEIGHTS.values())
     assert logits[:, 0].var() == pytest.approx(expected, rel=0.1)
 
@@ -115,7 +116,8 @@ def test_effects_drift():
     ids = np.stack([np.arange(8)] * len(SIZES), 1).astype(np.int32)
     known = np.zeros((8, synthetic.NUM_DENSE))
     now, quarter, full = (
-        synthetic._terms(teacher, ids, known, np.full(8, turn)) for turn in (0, np.pi / 2, 2 * np.pi)
+        synthetic._terms(teacher, ids, known, np.full(8, turn))
+        for turn in (0, np.pi / 2, 2 * np.pi)
     )
     np.testing.assert_allclose(now, full)
     assert np.abs(now - quarter).max() > 0.1

@@ -42,10 +42,10 @@ def open_prepared(source, folder, **changes):
     return store.load(folder)
 
 
-def read(path, form=CsvFormat()):
+def read(path, form=None):
     """All good rows as (line, values) and all bad ones as "file:line"."""
     good, bad = [], []
-    for chunk in read_csv(path, form):
+    for chunk in read_csv(path, form or CsvFormat()):
         columns = [chunk.columns[name].to_list() for name in chunk.columns]
         assert chunk.lines is not None
         good += list(zip(chunk.lines.tolist(), zip(*columns, strict=True), strict=True))
@@ -66,13 +66,15 @@ def test_every_form_gives_the_same_rows(tmp_path):
     forms["gz"] = table.source(tmp_path / "log.csv.gz", schema)
     pl.read_csv(path).write_parquet(tmp_path / "log.parquet")
     forms["parquet"] = table.source(tmp_path / "log.parquet", schema)
-    (tmp_path / "log.tsv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(
-        [HEADER.replace(",", "\t"), *lines(12, "\t"), ""]
-    ).encode())
+    (tmp_path / "log.tsv").write_bytes(
+        b"\xef\xbb\xbf" + "\r\n".join([HEADER.replace(",", "\t"), *lines(12, "\t"), ""]).encode()
+    )
     (tmp_path / "tabs.yaml").write_text(SCHEMA + 'separator: "\\t"\nquote: null\n')
     forms["tsv"] = table.source(tmp_path / "log.tsv", tmp_path / "tabs.yaml")
     (tmp_path / "bare.csv").write_text("\n".join(lines(12)) + "\n")
-    (tmp_path / "bare.yaml").write_text(SCHEMA + f"columns: [{HEADER.replace('on', repr('on'), 1)}]\n")
+    (tmp_path / "bare.yaml").write_text(
+        SCHEMA + f"columns: [{HEADER.replace('on', repr('on'), 1)}]\n"
+    )
     forms["bare"] = table.source(tmp_path / "bare.csv", tmp_path / "bare.yaml")
     for name, source in forms.items():
         other = open_prepared(source, tmp_path / name)

@@ -15,6 +15,7 @@ from autorank.data.encoders import distinct, signed_log, to_numbers
 from autorank.data.source import BadRow, Chunk, Columns, Progress
 
 KEPT_BAD_ROWS = 10
+DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 
 
 class Intake(NamedTuple):
@@ -158,7 +159,9 @@ def _moments(column: Any, name: str, kinds: set[str]) -> np.ndarray:
         numbers, _ = to_numbers(column)
         dates = None
         if np.isnan(numbers).any() and series.dtype == pl.String:
-            dates = series.str.strip_chars().str.to_datetime(strict=False, time_unit="us")
+            text = series.str.strip_chars().str.strip_suffix("Z")
+            parsed = [text.str.to_datetime(f, strict=False, time_unit="us") for f in DATES]
+            dates = pl.select(pl.coalesce(parsed)).to_series()
     if dates is not None:
         stamps = dates.dt.epoch("us").cast(pl.Float64).fill_null(np.nan).to_numpy()
         kinds |= {"dates"} if np.isfinite(stamps[np.isnan(numbers)]).any() else set()

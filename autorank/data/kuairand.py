@@ -8,7 +8,6 @@ archive's
 read.
 """
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from autorank.data.download import extract, fetch
 from autorank.data.source import BadRow, Chunk, Columns, Progress, Source
 from autorank.data.table import CsvFormat, column_names, read_csv
 
-LOG = logging.getLogger(__name__)
 VERSION = 1
 ROWS = 1 << 19
 URL = "https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz"

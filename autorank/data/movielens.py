@@ -10,7 +10,6 @@ give the same rows.
 """
 
 import hashlib
-import logging
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from autorank.data.download import DownloadError, extract, fetch
 from autorank.data.source import Chunk, Columns, Progress, Source
 from autorank.data.table import CsvFormat, read_csv
 
-LOG = logging.getLogger(__name__)
 VERSION = 1
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MD5 = "0e33842e24a9c977be4e0107933c0723"
@@ -37,7 +35,9 @@ PACKAGE_SHA256 = {
     "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
     "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
 }
+# Ratings, users, films.
 OFFICIAL = ("u.data", "u.user", "u.item")
+PACKAGED = ("ml-100k.inter", "ml-100k.user", "ml-100k.item")
 
 # The order of the flags in u.item.
 GENRES = (
@@ -91,14 +91,14 @@ def source(path: Path | None = None) -> Source:
 def _local_files(path: Path) -> tuple[Path, ...]:
     if path.is_file() and zipfile.is_zipfile(path):
         return (path,)
-    for names in (OFFICIAL, tuple(PACKAGE_SHA256)):
+    for names in (OFFICIAL, PACKAGED):
         for folder in (path, path / "ml-100k", path / INSIDE):
             files = tuple(folder / name for name in names)
             if all(file.is_file() for file in files):
                 return files
     raise FileNotFoundError(
         f"{path} holds no MovieLens-100K: neither {', '.join(OFFICIAL)} nor "
-        f"{', '.join(PACKAGE_SHA256)}; leave "
+        f"{', '.join(PACKAGED)}; leave "
         f"data.path empty to fetch it"
     )
 

@@ -116,6 +116,8 @@ def source(
         "seed": seed,
         "sizes": list(sizes),
         "drift_rows": drift_rows,
+        "weights": WEIGHTS,
+        "biases": list(BIASES),
     }
     return Source(
         name="synthetic",
@@ -141,18 +143,19 @@ def generate(
         yield Rows(*(array[:keep] for array in rows))
 
 
-def bayes_ne(labels: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def bayes_ne(labels: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
     """NE of the true probabilities on labels [n, 2], per metric.
 
-    None where it is not defined (one class only).
+    None where there is one class only.
     """
     click, conversion = labels[:, 0].astype(bool), labels[:, 1].astype(bool)
-    both = truth[:, 0] * truth[:, 1]
-    return {
+    found = {
         "ctr": normalized_entropy(truth[:, 0], click),
         "cvr": normalized_entropy(truth[click, 1], conversion[click]),
-        "ctcvr": normalized_entropy(both, click & conversion),
+        "ctcvr": normalized_entropy(truth[:, 0] * truth[:, 1], click & conversion),
     }
+    # JSON has no NaN.
+    return {metric: None if np.isnan(ne) else ne for metric, ne in found.items()}
 
 
 def pairs(num_fields: int) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ columns: [clicked, ...]   # optional: names of all columns of a file without a h
 
 import csv
 import io
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,7 +185,10 @@ def column_names(path: Path, form: CsvFormat) -> tuple[str, ...]:
 
 def _header(path: Path, form: CsvFormat) -> tuple[str, ...]:
     with _open(path) as stream, io.TextIOWrapper(stream, form.encoding, newline="") as file:
-        line = file.readline().lstrip("\ufeff").rstrip("\r\n")
+        try:
+            line = file.readline().lstrip("\ufeff").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: {error}; the file must be {form.encoding} text") from error
     quoting: dict[str, Any] = (
         {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
     )
@@ -294,7 +298,7 @@ class _Numbering:
         """Line numbers of the next good rows."""
         start = stop = self.next_row
         while True:
-            skipped = sum(row < stop for row in self.bad_rows)
+            skipped = bisect_left(self.bad_rows, stop)
             if stop == start + num_good + skipped:
                 break
             stop = start + num_good + skipped
