@@ -50,7 +50,7 @@ def label(ax: Axes, x: str, y: str) -> None:
 def legend(ax: Axes, **options: object) -> None:
     """A quiet legend, if there is anything to name."""
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(**({"frameon": False, "fontsize": 8} | options))
+        ax.legend(**({"framealpha": 0.85, "edgecolor": "none", "fontsize": 8} | options))
 
 
 def ratios(ax: Axes, values: Sequence[float]) -> None:

@@ -51,7 +51,7 @@ def front(run: Run) -> Figure | None:
     if not trials:
         return None
     finals = finalists(run)
-    figure, (ax,) = panels(front_title(run), height=4.6)
+    figure, (ax,) = panels(front_title(run), height=4.9)
     keep = [0.0, *(float(np.nanmean(f["gain"])) for f in finals if np.isfinite(f["gain"]).any())]
     low, high = robust_limits([t.quality or 0.0 for t in trials], keep)
     for stages, colour, marker, name in (
@@ -83,7 +83,11 @@ def front(run: Run) -> Figure | None:
     label(ax, FLOPS, GAIN)
     name_winners(ax, run, finals)
     figure.legend(
-        *ax.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8
+        *ax.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
     )
     return figure
 
@@ -186,10 +190,11 @@ def curves(run: Run) -> Figure | None:
             ax.plot(rows, shown(np.mean(best, axis=0)), color=BLUE, linewidth=1.8, zorder=3,
                     label="winner" if run.summary.get("winner") else "best so far")  # fmt: skip
         ax.plot([], [], color=PALE, linewidth=0.8, label="trials")
-        core = np.concatenate([shown(c) for c in (*reference, *best)])
-        skip = max(1, len(baseline) // 20)  # the first windows are the untrained model
-        late = [v for c in others for v in shown(c)[skip:] if math.isfinite(v)]
-        ax.set_ylim(robust_limits(late or list(core), [v for v in core if math.isfinite(v)][skip:]))
+        # The untrained model's first windows must not set the scale, least of all the gain's.
+        first = len(baseline) // (20 if ax is left else 2)
+        late = [v for c in others for v in shown(c)[first:] if math.isfinite(v)]
+        core = [v for c in (*reference, *best) for v in shown(c)[first:] if math.isfinite(v)]
+        ax.set_ylim(robust_limits(late or core, core))
         ax.xaxis.set_major_formatter(FuncFormatter(rows_text))
     label(left, "training rows seen", f"window NE ({metric_of(run)})")
     label(right, "training rows seen", GAIN)
@@ -227,9 +232,7 @@ def seed_noise(run: Run) -> Figure | None:
     noise = run.summary.get("seed_noise_percent")
     noise = float(levels.std(ddof=1) / levels.mean() * 100) if noise is None else noise
     figure, (ax,) = panels(noise_title(run, noise), height=1.3 + 0.42 * len(rows))
-    ax.axvspan(
-        -2 * noise, 2 * noise, color="#f0f0f0", zorder=0, label="baseline's 2 standard deviations"
-    )
+    ax.axvspan(-2 * noise, 2 * noise, color="#f0f0f0", zorder=0)
     ax.axvline(0.0, color=GREY, linewidth=0.8)
     for height, (_, gains, colour) in enumerate(rows):
         ax.scatter(gains, [height] * len(gains), c=colour, s=26, alpha=0.75, linewidths=0)
@@ -237,8 +240,12 @@ def seed_noise(run: Run) -> Figure | None:
             ax.plot([np.nanmean(gains)], [height], marker="|", markersize=16, color=colour)
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    label(ax, "NE against the baseline's mean, or its run of the same seed (%); bar = mean", "")
-    legend(ax, loc="lower left")
+    label(
+        ax,
+        "NE against the baseline's mean, or against its run of the same seed (%)\n"
+        "bar: mean over seeds; band: two standard deviations of the baseline",
+        "",
+    )
     return figure
 
 

@@ -204,8 +204,11 @@ def progress(run: Run) -> Figure | None:
     found = np.nanargmin(labels) + 1
     title = f"The best trial was number {found} of {len(done)}"
     if pilots and np.isfinite(later).any() and np.isfinite(labels[:pilots]).any():
-        gain = float(np.nanmin(later) - np.nanmin(labels[:pilots]))
-        title += f"; the rounds changed the pilots' best by {gain:+.2f} points"
+        gain = float(np.nanmin(labels[:pilots]) - np.nanmin(later))
+        verb = (
+            f"beat the pilots' best by {gain:.2f}" if gain > 0 else "did not beat the pilots' best"
+        )
+        title += f"; the rounds {verb}"
     figure, axes = panels(title, 2)
     rows = np.cumsum([t.fidelity for t in done]) * full_rows(run)
     low, high = robust_limits([*labels[np.isfinite(labels)]], [0.0])

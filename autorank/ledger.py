@@ -6,7 +6,8 @@ file systems, unlike WAL) and one transaction for each fact, so that a kill at a
 most the trials in flight.
 
 JSON in the ledger is strict: NaN is written as null, an infinity as the string "Infinity" or
-"-Infinity" (which ``float`` and NumPy read back). Finite floats survive exactly.
+"-Infinity" (which ``float`` and NumPy read back). Finite floats survive exactly (but a
+label of -0.0 comes back as 0.0).
 """
 
 import json

@@ -6,7 +6,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ def lock(path: Path) -> int:
     except OSError:
         os.close(descriptor)
         raise
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    with suppress(OSError):  # a full disk: the lock holds without its holder's name
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     return descriptor
 
 
@@ -72,7 +73,8 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
             timeout=BUSY_SECONDS,
             isolation_level=None,
         )
-        connection.execute("PRAGMA synchronous = FULL")
+        if mode != "ro":
+            connection.execute("PRAGMA synchronous = FULL")
     return connection
 
 
@@ -116,6 +118,10 @@ def check(path: Path, fetch: Callable[[str], list[tuple]]) -> dict[str, Any]:
     verdict = fetch("PRAGMA quick_check(1)")[0][0]
     if verdict != "ok":
         raise LedgerCorrupt(damage(path, verdict))
+    # SQLite takes what is missing of the last page for zeros.
+    size = fetch("PRAGMA page_count")[0][0] * fetch("PRAGMA page_size")[0][0]
+    if path.stat().st_size < size:
+        raise LedgerCorrupt(damage(path, f"{size - path.stat().st_size} bytes are missing"))
     tables = {name for (name,) in fetch("SELECT name FROM sqlite_master")}
     if not {"meta", "records", "trials"} <= tables:
         raise LedgerCorrupt(damage(path, "its tables are missing"))

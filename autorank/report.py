@@ -39,9 +39,10 @@ p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
-  white-space: nowrap; vertical-align: top; }
-th { font-weight: 600; } th:first-child, td:first-child, .text { text-align: left; }
-td.wrap { white-space: normal; min-width: 16rem; text-align: left; }
+  vertical-align: top; }
+td { white-space: nowrap; } th { font-weight: 600; vertical-align: bottom; } th:first-child, td:first-child, .text { text-align: left; }
+.wide td:last-child, .wide th:last-child { white-space: normal; min-width: 16rem;
+  text-align: left; }
 tr.changed td { font-weight: 600; } tr.failed td { color: var(--bad); }
 figure { margin: 1.2rem 0; } figcaption { color: var(--soft); font-size: .88rem; }
 .plot { background: #fff; border: 1px solid var(--rule); border-radius: 4px; padding: .4rem; }

@@ -66,8 +66,8 @@ def interval(gain: Mapping[str, Any] | None, low: str = "low", high: str = "high
     return f"{signed(gain[low])} to {signed(gain[high])}"
 
 
-def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[Any]]]) -> str:
-    """An HTML table; each row is its class and its cells."""
+def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[Any]]], kind: str = "") -> str:
+    """An HTML table; each row is its class and its cells. Kind "wide" wraps the last column."""
     rows = list(rows)
     if not rows:
         return ""
@@ -78,8 +78,9 @@ def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[Any]]]) -> str
         + "</tr>"
         for name, cells in rows
     ]
+    start = f'<table class="{kind}">' if kind else "<table>"
     body = "\n".join(lines)
-    return f"<table><thead><tr>{top}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f"{start}<thead><tr>{top}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 # --- what the page says ---------------------------------------------------------------------------
@@ -253,6 +254,7 @@ def front_table(run: Run) -> str:
             )
             for t in front_of(labelled(run))
         ),
+        "wide",
     )
 
 
@@ -283,7 +285,9 @@ def trials_table(run: Run) -> str:
     """Every row of the ledger."""
     head = ("trial", "stage", "round", "status", "label", "FLOPs", "log", "seed", "predicted")
     return table(
-        (*head, "differs from the baseline in, or why it failed"), (row(run, t) for t in run.trials)
+        (*head, "differs from the baseline in, or why it failed"),
+        (row(run, t) for t in run.trials),
+        "wide",
     )
 
 
