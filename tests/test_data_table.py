@@ -61,8 +61,7 @@ def test_every_form_gives_the_same_rows(tmp_path):
     assert first.schema.licence == "own data" and first.schema.dense == ("price",)
     assert [field.name for field in first.schema.fields] == ["user", "on"]
     forms = {}
-    with gzip.open(tmp_path / "log.csv.gz", "wb") as file:
-        file.write(text.encode())
+    (tmp_path / "log.csv.gz").write_bytes(gzip.compress(text.encode()))
     forms["gz"] = table.source(tmp_path / "log.csv.gz", schema)
     pl.read_csv(path).write_parquet(tmp_path / "log.parquet")
     forms["parquet"] = table.source(tmp_path / "log.parquet", schema)
