@@ -184,7 +184,9 @@ def ensemble(
             rows = rows._replace(targets=(rows.targets - target_mean) / target_sd)
         init_key, row_key = jax.random.split(key)
         start = jax.random.split(row_key, members), initial_params(init_key, shapes, members)
-        params, outputs, final = jax.lax.map(lambda m: train(*m, rows), start, batch_size=chunk)
+        params, outputs, final = jax.lax.map(
+            lambda m: train(m[0], m[1], rows), start, batch_size=chunk
+        )
         if combine == "zscore":
             mean, sd = jax.vmap(_moments, (0, None))(outputs, rows.finished)
         elif loss in REGRESSION:
