@@ -70,9 +70,9 @@ def by_loops(name, f, y, w, *, frozen=None):
     return sum(w[i] * terms[i] for i in n) / sum(w)
 
 
-def lists(draw_ties=True):
+def lists():
     level = st.integers(-3, 3).map(lambda v: v / 2)
-    score = st.floats(-3, 3, width=32)
+    score = st.floats(-3, 3, width=32, allow_subnormal=False)  # XLA flushes those to 0
     return st.tuples(
         st.lists(score, min_size=N, max_size=N),
         st.lists(level, min_size=N, max_size=N),
