@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def data_source(config: DataConfig) -> store.Source:
 
 def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
     """Prepares the log on first use (or when source or settings changed) and memory-maps it."""
-    folder = Path(config.folder) / config.source
+    # One folder for each source and settings: runs with different ones never prepare over each other.
+    where = replace(config, folder="", path=config.path and str(Path(config.path).resolve()))
+    folder = Path(config.folder) / f"{config.source}-{fingerprint(where)[:10]}"
     store.prepare(
         data_source(config),
         folder,

@@ -115,7 +115,7 @@ class PredictorConfig:
 
     members: int = 10
     hidden: tuple[int, ...] = (50, 50)
-    loss: str = "margin"  # margin, mse, huber, logistic, list_net, list_mle
+    loss: str = "margin"  # margin, logistic, lambda_rank, list_net, list_mle, mse, huber
     steps: int = 500
     rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -128,7 +128,7 @@ class PredictorConfig:
         _require(
             "predictor.loss",
             self.loss,
-            ("margin", "mse", "huber", "logistic", "list_net", "list_mle"),
+            ("margin", "logistic", "lambda_rank", "list_net", "list_mle", "mse", "huber"),
         )
         _require("predictor.combine", self.combine, ("zscore", "raw"))
 

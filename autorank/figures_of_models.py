@@ -177,7 +177,8 @@ def curves(run: Run) -> Figure | None:
     pool = [t for t in of_stage(run, "final") if t.config == config and t.status == "finished"]
     pool = pool or [t for t in labelled(run) if t.config == config]
     best = [c for c in (curve_of(run, t) for t in pool) if len(c) == len(baseline)]
-    figure, (left, right) = panels(curves_title(baseline, best), 2)
+    name = "winner" if run.summary.get("winner") else "best so far"
+    figure, (left, right) = panels(curves_title(name, baseline, best), 2)
     for ax, shown in ((left, lambda c: c), (right, lambda c: 100 * (c - baseline) / baseline)):
         for curve in others:
             ax.plot(rows, shown(curve), color=PALE, linewidth=0.6, zorder=1)
@@ -188,7 +189,7 @@ def curves(run: Run) -> Figure | None:
         ax.plot(rows, shown(baseline), color=INK, linewidth=1.8, label="baseline", zorder=3)
         if best:
             ax.plot(rows, shown(np.mean(best, axis=0)), color=BLUE, linewidth=1.8, zorder=3,
-                    label="winner" if run.summary.get("winner") else "best so far")  # fmt: skip
+                    label=name)  # fmt: skip
         ax.plot([], [], color=PALE, linewidth=0.8, label="trials")
         # The untrained model's first windows must not set the scale, least of all the gain's.
         first = len(baseline) // (20 if ax is left else 2)
@@ -202,7 +203,7 @@ def curves(run: Run) -> Figure | None:
     return figure
 
 
-def curves_title(baseline: np.ndarray, best: list[np.ndarray]) -> str:
+def curves_title(name: str, baseline: np.ndarray, best: list[np.ndarray]) -> str:
     """Where the winner ends, by its last quarter."""
     if not best:
         return "Learning curves: the baseline and the trials"
@@ -210,10 +211,10 @@ def curves_title(baseline: np.ndarray, best: list[np.ndarray]) -> str:
     late = np.isfinite(curve)
     late[: 3 * len(baseline) // 4] = False
     if not late.any():
-        return "Learning curves: no trial has reached the end of the log"
+        return f"Learning curves: the {name} has not seen the last quarter of the log"
     gain = 100 * np.mean((curve[late] - baseline[late]) / baseline[late])
     side = "below" if gain < 0 else "above"
-    return f"Over the last quarter of the log the winner is {abs(gain):.2f}% {side} the baseline"
+    return f"Over the last quarter of the log the {name} is {abs(gain):.2f}% {side} the baseline"
 
 
 def seed_noise(run: Run) -> Figure | None:

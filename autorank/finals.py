@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.labels import label
 from autorank.ledger import Trial
 from autorank.metrics import (
     log_losses,
@@ -48,7 +49,6 @@ def run_finals(
 ) -> Finals:
     """Each finalist on all data with several seeds; judged on validation windows, paired with the baseline by seed."""
     plan = context.plan
-    first = round((1 - tail) * context.objective.num_windows)
     seeds = list(range(plan.final_seeds))
 
     def propose() -> tuple[np.ndarray, Sequence[int], None]:
@@ -63,14 +63,14 @@ def run_finals(
         0,
         propose,
         1.0,
-        lambda curve: float(np.mean(ne_gain_percent(curve, baseline.mean_curve)[first:])),
+        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
         baseline.flops,
     )
     gains = np.full((len(finalists), len(seeds)), np.nan)
     for trial in trials:
         row, seed = divmod(trial.position, len(seeds))
-        level = curve_of(context, trial)[first:].mean()
-        gains[row, seed] = ne_gain_percent(level, baseline.curves[seed][first:].mean())
+        curves = curve_of(context, trial), baseline.curves[seed]
+        gains[row, seed] = ne_gain_percent(*(label(c, 1.0, tail=tail) for c in curves))
     costs = np.array([trials[i * len(seeds)].cost or 0.0 for i in range(len(finalists))])
     context.ledger.record(
         "finals",

@@ -5,6 +5,7 @@ The search knows nothing else about it, so a table, a surrogate or a job on a cl
 """
 
 import hashlib
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from autorank.cost import flops_per_example, measure_qps, num_parameters
 from autorank.data.batches import Dataset
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
-from autorank.training.programs import ProgramCache, ProgramStats
+from autorank.training.programs import ProgramCache, ProgramStats, compile_program
 from autorank.training.trainer import (
     Data,
     Hparams,
@@ -158,7 +159,7 @@ def training_objective(
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
             run = jax.jit(program.run, donate_argnums=1)
-            return run.lower(*shapes, step, step).compile(), program
+            return compile_program(run.lower(*shapes, step, step)), program
 
         return cache.get(structure_key(model), build)
 
@@ -168,7 +169,9 @@ def training_objective(
         """State after the fidelity's steps, the steps, seconds of training and of compiling."""
         trial = decode(config)
         (run, program), compile_seconds = compiled(trial.model)
-        stop = max(1, round(fidelity * num_steps))
+        # Whole windows: a label never looks at half a one.
+        windows = math.ceil(fidelity * num_windows - 1e-9)
+        stop = math.ceil(windows * num_steps / num_windows)
         key = (config.tobytes(), int(seed))
         state = states.pop(key)
         if state is None or int(state.step) > stop:

@@ -40,7 +40,8 @@ p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
   vertical-align: top; }
-td { white-space: nowrap; } th { font-weight: 600; vertical-align: bottom; } th:first-child, td:first-child, .text { text-align: left; }
+td { white-space: nowrap; } th { font-weight: 600; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
 .wide td:last-child, .wide th:last-child { white-space: normal; min-width: 16rem;
   text-align: left; }
 tr.changed td { font-weight: 600; } tr.failed td { color: var(--bad); }
@@ -81,7 +82,7 @@ def page(run: Run, drawings: Mapping[str, str]) -> str:
         warnings_list(run),
         section("Result", results_table(run)),
         plots(drawings, ("front", "curves", "seed_noise")),
-        section("The winner against the baseline, decision by decision", baseline_table(run)),
+        section("Against the baseline, decision by decision", baseline_table(run)),
         section("Front of the trials", front_table(run)),
         section("The search", cost_table(run)),
         plots(drawings, ("progress", "importance", "fidelity", "predicted", "policy")),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from autorank.ledger import Trial
-from autorank.run_folder import Run, front_of, labelled, values_of, winner_config
+from autorank.run_folder import Run, front_of, labelled, searched, values_of, winner_config
 
 NONE = "-"
 ROLES = (
@@ -141,8 +141,6 @@ def results_table(run: Run) -> str:
         gain = (model.get("test") or {}).get(metric)
         if gain is None and role != "baseline":
             gain = model.get("validation_gain_percent")
-        qps, reference = model.get("qps"), base.get("qps")
-        faster = 100 * (qps / reference - 1) if known(qps) and known(reference) else None
         rows.append(
             (
                 "",
@@ -153,16 +151,21 @@ def results_table(run: Run) -> str:
                     interval(gain),
                     interval(gain, "rows_low", "rows_high"),
                     number((gain or {}).get("p"), 2),
-                    count(model.get("flops")),
-                    ratio_text(model.get("flops_ratio")),
-                    count(qps),
-                    signed(None if role == "baseline" else faster, 1),
+                    against(model.get("flops"), base.get("flops")),
+                    against(model.get("qps"), base.get("qps")),
                 ),
             )
         )
     head = ("model", f"NE {metric}", "NE gain %", "95% over seeds", "95% over test rows", "p")
-    models = table((*head, "FLOPs/row", "FLOPs", "rows/s", "rows/s gain %"), rows)
+    models = table((*head, "FLOPs a row", "rows/s"), rows)
     return models + tasks_table(run)
+
+
+def against(value: Any, reference: Any) -> str:
+    """``3,669 (3.67x)``."""
+    if not known(value) or not known(reference) or not reference:
+        return count(value)
+    return f"{count(value)} ({ratio_text(value / reference)})"
 
 
 def tasks_table(run: Run) -> str:
@@ -261,13 +264,15 @@ def front_table(run: Run) -> str:
 def cost_table(run: Run) -> str:
     """What the search took; an unfinished one counts what its ledger holds."""
     summary = run.summary
+    tried = [t for t in searched(run) if t.status != "proposed"]
+    failed = sum(t.status == "failed" for t in tried)
     outcomes = [t.outcome or {} for t in run.trials]
     spent = sum(o.get("seconds") or 0.0 for o in outcomes)
     compiling = sum(o.get("compile_seconds") or 0.0 for o in outcomes)
     fraction = summary.get("fidelity_fraction")
     rows = [
-        ("trials", count(summary.get("num_trials"))),
-        ("failed", count(summary.get("num_failed"))),
+        ("trials", count(summary.get("num_trials", len(tried)))),
+        ("failed", count(summary.get("num_failed", failed))),
         ("share of the log a trial sees", f"{fraction:.0%}" if known(fraction) else NONE),
         ("order kept at that share, tau-b", number(summary.get("kendall_tau"), 3)),
         ("seed noise of the baseline, % NE", number(summary.get("seed_noise_percent"), 3)),

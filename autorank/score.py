@@ -25,7 +25,10 @@ def score(run: Path, rows: Path, out: Path | None = None) -> Path:
     scorer = load_model(folder)
     if not rows.is_file():
         raise FileNotFoundError(f"{rows} is no file; give a Parquet or CSV file of raw rows")
-    frame = pl.read_csv(rows) if rows.suffix == ".csv" else pl.read_parquet(rows)
+    # Text stays text: "01" is not 1 where the log was prepared.
+    frame = (
+        pl.read_csv(rows, infer_schema=False) if rows.suffix == ".csv" else pl.read_parquet(rows)
+    )
     sparse, dense = encode(load_encoders(folder), {name: frame[name] for name in frame.columns})
     probabilities = scorer.predict(sparse, dense)
     out = out or rows.with_name(f"{rows.stem}.scored.parquet")

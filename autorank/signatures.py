@@ -62,7 +62,7 @@ def predictor_overfit(diagnosis: Mapping[str, Any]) -> Warning_ | None:
     return Warning_(
         "predictor overfit",
         f"the predictor orders its training trials with tau-b {train:.2f} but held-out ones with {held_out:.2f}",
-        "use more pilots, predictor.weight_decay=1e-2 or fewer predictor.steps; a smaller space also helps",
+        "use more pilots, fewer predictor.steps or more predictor.members; a smaller space also helps",
     )
 
 

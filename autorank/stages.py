@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.fidelity import Fidelity
+from autorank.labels import label, labels
 from autorank.ledger import Ledger, Trial
 from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
@@ -77,12 +78,12 @@ def evaluate(
     round_index: int,
     propose: Callable[[], tuple[np.ndarray, Sequence[int], np.ndarray | None]],
     fidelity: float,
-    label: Callable[[np.ndarray], float],
+    labeller: Callable[[np.ndarray], float],
     baseline_flops: float | None,
 ) -> list[Trial]:
     """Runs one batch, or what the ledger still lacks of it, and gives its rows in order.
 
-    ``label`` turns the searched metric's NE curve ``[t]`` into the quality (lower is better, NaN for a failed trial).
+    ``labeller`` turns the searched metric's NE curve ``[t]`` into the quality (lower is better, NaN for a failed trial).
     """
     ledger, objective = context.ledger, context.objective
     trials = ledger.trials(stage, round_index)
@@ -95,7 +96,9 @@ def evaluate(
         for i, outcome in objective.evaluate(configs, [t.seed for t in waiting], fidelity):
             quality = cost = None
             if not outcome.failed:
-                value = label(metric_curve(outcome.curve, objective.metrics, context.plan.metric))
+                value = labeller(
+                    metric_curve(outcome.curve, objective.metrics, context.plan.metric)
+                )
                 quality = float(value) if math.isfinite(value) else None
             if baseline_flops and math.isfinite(outcome.flops):
                 cost = math.log(outcome.flops / baseline_flops)
@@ -123,14 +126,13 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     """Trains the baseline on all data with several seeds: the reference curve and the seed noise."""
     plan, space = context.plan, context.space
     configs = np.tile(np.array(space.baseline, np.int32), (plan.noise_seeds, 1))
-    first = round((1 - tail) * context.objective.num_windows)
     trials = evaluate(
         context,
         "seed_noise",
         0,
         lambda: (configs, range(plan.noise_seeds), None),
         1.0,
-        lambda curve: float(np.mean(curve[first:])),
+        lambda curve: label(curve, 1.0, tail=tail),
         None,
     )
     failed = [t for t in trials if t.status != "finished"]
@@ -140,7 +142,7 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
             f"space.baseline (smaller training.dense_rate or training.table_rate first)"
         )
     curves = np.array([curve_of(context, t) for t in trials])
-    levels = curves[:, first:].mean(axis=1)
+    levels = labels(curves, 1.0, tail=tail)
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
@@ -157,14 +159,13 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
         key = jax.random.fold_in(jax.random.key(plan.seed), PILOT_KEY)
         return pilot_design(key, space, plan.num_pilots), [plan.seed] * plan.num_pilots, None
 
-    first = round((1 - tail) * context.objective.num_windows)
     trials = evaluate(
         context,
         "pilot",
         0,
         design,
         1.0,
-        lambda curve: float(np.mean(ne_gain_percent(curve, baseline.mean_curve)[first:])),
+        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
         baseline.flops,
     )
     check_diverged(trials, plan.max_diverged)

@@ -13,9 +13,10 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from autorank.config import TrackingConfig
 from autorank.ledger import Ledger, Trial
 from autorank.run_folder import curve_of, read_run, values_of
 
@@ -30,24 +31,19 @@ REMOVED = "[removed]"
 WAIT_SECONDS = 20  # for the server at the start and at the end, then the mirror goes offline
 
 
-class Settings(Protocol):
-    """What is read of the configuration."""
-
-    @property
-    def mode(self) -> str:  # noqa: D102
-        ...
-
-    @property
-    def project(self) -> str:  # noqa: D102
-        ...
-
-    @property
-    def group(self) -> str | None:  # noqa: D102
-        ...
-
-    @property
-    def tags(self) -> tuple[str, ...]:  # noqa: D102
-        ...
+QUIET: dict[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "init_timeout": WAIT_SECONDS,
+    "finish_timeout": WAIT_SECONDS,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+}
 
 
 class Tracker(NamedTuple):
@@ -61,7 +57,7 @@ OFF = Tracker(lambda: None, lambda folder, summary: None)
 
 
 def start_tracking(
-    settings: Settings, folder: Path, ledger: Ledger, config: Mapping[str, Any]
+    settings: TrackingConfig, folder: Path, ledger: Ledger, config: Mapping[str, Any]
 ) -> Tracker:
     """Starts or continues the W&B run of a run folder; if that fails, the tracker does nothing.
 
@@ -131,7 +127,7 @@ def scrub(value: Any) -> Any:
 
 
 def _start(
-    settings: Settings, mode: str, folder: Path, ledger: Ledger, config: Mapping[str, Any]
+    settings: TrackingConfig, mode: str, folder: Path, ledger: Ledger, config: Mapping[str, Any]
 ) -> Any:
     import wandb
 
@@ -141,18 +137,8 @@ def _start(
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name)[:40]
         run_id = f"{stem}-{secrets.token_hex(4)}"
         ledger.put("wandb_id", run_id)
-    quiet = wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        disable_code=True,
-        save_code=False,
-        init_timeout=WAIT_SECONDS,
-        x_disable_stats=True,
-        x_disable_meta=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-    )
+    # Older versions of wandb refuse settings that they do not know.
+    quiet = {k: v for k, v in QUIET.items() if k in wandb.Settings.model_fields}
     options: dict[str, Any] = {
         "project": settings.project,
         "group": settings.group,
@@ -162,7 +148,7 @@ def _start(
         "dir": str(folder),
         "id": run_id,
         "resume": "allow",
-        "settings": quiet,
+        "settings": wandb.Settings(**quiet),
     }
     try:
         return wandb.init(mode=mode, **options)  # pyright: ignore[reportArgumentType]

@@ -25,7 +25,8 @@ def main(config: DictConfig) -> None:
         print(f"  {field.name}: {field.size:,} ids")
     print(f"  dense: {', '.join(schema.dense) or 'none'}; labels: {', '.join(schema.label_names)}")
     for name, note in schema.notes.items():
-        print(f"  {name}: {note}")
+        if name not in ("made_from", "unknown_share"):
+            print(f"  {name}: {note}")
 
 
 if __name__ == "__main__":
