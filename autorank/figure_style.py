@@ -77,7 +77,7 @@ def robust_limits(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[
     return float(low - margin), float(top + margin)
 
 
-def rows_text(value: float, _: object = None) -> str:
+def rows_text(value: float | int, _: object = None) -> str:
     """``1500000`` becomes ``1.5M``."""
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

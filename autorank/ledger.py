@@ -15,7 +15,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,7 +138,7 @@ class Ledger:
         stage: str,
         round: int,
         configs: Any,
-        seeds: Sequence[int],
+        seeds: Iterable[int],
         fidelity: float,
         predicted: Any = None,
     ) -> list[Trial]:

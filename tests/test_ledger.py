@@ -442,4 +442,4 @@ def test_a_disk_that_is_really_full(tmp_path):
             Ledger.open(room / "other.db", IDENTITY)
         assert not (room / "other.db").exists() and not (room / "other.db.part").exists()
     finally:
-        subprocess.run(["umount", str(room)], check=True)
+        subprocess.run(["umount", "-l", str(room)], check=True)

@@ -1,0 +1,195 @@
+"""The W&B mirror offline and off: same run after a resume, nothing twice, no secrets, no exceptions."""
+
+import json
+import logging
+
+import pytest
+
+from autorank import tracking
+from autorank.config import TrackingConfig
+from autorank.ledger import Ledger
+from autorank.report import write_report
+from autorank.tracking import OFF, logged_in, resolve_mode, scrub, start_tracking
+from tests.fake_run import IDENTITY, write_run
+
+CONFIG = {
+    "search": {"trials": 60},
+    "api_key": "LEAKED-1",
+    "data": {"path": "https://me:LEAKED-2@host/x"},
+}
+
+
+def settings(mode: str) -> TrackingConfig:
+    return TrackingConfig(mode=mode, group="g", tags=("t",))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user without any W&B set-up; whatever W&B keeps for itself stays in the test's folder."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("DATA", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """What goes to W&B's ``log``, with its step, run by run."""
+    import wandb
+
+    calls, plain = [], wandb.Run.log
+
+    def log(self, data, step=None, **options):
+        calls.append((self.id, step, data))
+        return plain(self, data, step=step, **options)
+
+    monkeypatch.setattr(wandb.Run, "log", log)
+    return calls
+
+
+def test_an_offline_run_is_continued_and_nothing_is_logged_twice(tmp_path, home, logged):
+    folder = write_run(tmp_path / "my run!")
+    write_report(folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    ids = []
+    for session in range(2):
+        with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+            tracker = start_tracking(settings("offline"), folder, ledger, CONFIG)
+            assert tracker is not OFF
+            before = len(logged)
+            tracker.sync()
+            ids.append(ledger.get("wandb_id"))
+            ended = [t for t in ledger.trials() if t.status != "proposed"]
+            rounds = ledger.records("policy")
+            assert len(logged) - before == (0 if session else len(ended) + len(rounds))
+            tracker.finish(folder, summary)
+    assert ids[0] == ids[1] and ids[0].startswith("my-run--")
+    assert {run for run, _, _ in logged} == {ids[0]}
+    assert len(list((folder / "wandb").glob(f"offline-run-*-{ids[0]}"))) >= 1
+    steps = [step for _, step, data in logged if "trial/id" in data]
+    assert steps == list(range(1, len(ended) + 1))
+    best = [
+        data["search/best_ne_gain_percent"]
+        for _, _, data in logged
+        if "search/best_ne_gain_percent" in data
+    ]
+    assert best == sorted(best, reverse=True)
+    names = {name for _, _, data in logged for name in data}
+    assert {"trials", "curves", "figures/front", "policy/entropy", "trial/ne"} <= names
+    written = b"".join(p.read_bytes() for p in (folder / "wandb").rglob("*") if p.is_file())
+    assert b"ne_gain_percent.mean" in written and b"LEAKED" not in written
+
+
+def test_a_fresh_run_in_the_same_folder_is_another_run(tmp_path, home):
+    ids = set()
+    for name in ("a", "b"):
+        with Ledger.open(tmp_path / name / "trials.db", IDENTITY) as ledger:
+            tracker = start_tracking(settings("offline"), tmp_path / "same", ledger, {})
+            tracker.finish(tmp_path / name, {})
+            ids.add(ledger.get("wandb_id"))
+    assert len(ids) == 2
+
+
+def test_disabled_touches_nothing(tmp_path, home):
+    with Ledger.open(tmp_path / "run" / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("disabled"), tmp_path / "run", ledger, CONFIG)
+        tracker.sync()
+        tracker.finish(tmp_path / "run", {})
+        assert tracker is OFF and ledger.get("wandb_id") is None
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_wandb_that_cannot_start_stops_nothing(tmp_path, home, monkeypatch, caplog):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **options: (_ for _ in ()).throw(OSError("no room")))
+    with Ledger.open(tmp_path / "run" / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("offline"), tmp_path / "run", ledger, {})
+    assert tracker is OFF
+    assert "could not start (no room)" in caplog.text
+
+
+def test_without_a_server_the_run_is_kept_offline(tmp_path, home, monkeypatch, caplog):
+    import wandb
+
+    modes, plain = [], wandb.init
+
+    def init(**options):
+        modes.append(options["mode"])
+        if options["mode"] == "online":
+            raise wandb.errors.CommError("timed out")
+        return plain(**options)
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with Ledger.open(tmp_path / "run" / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("auto"), tmp_path / "run", ledger, {})
+        tracker.finish(tmp_path / "run", {})
+    assert modes == ["online", "offline"]
+    assert "kept offline" in caplog.text
+
+
+def test_a_mirror_that_breaks_is_only_reported(tmp_path, home, monkeypatch, caplog):
+    folder = write_run(tmp_path / "run", num_trials=20, finished=False)
+    monkeypatch.setattr(
+        tracking, "_trial_values", lambda *a: (_ for _ in ()).throw(ValueError("broken"))
+    )
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("offline"), folder, ledger, {})
+        with caplog.at_level(logging.WARNING):
+            tracker.sync()
+            tracker.finish(folder, {})
+    assert caplog.text.count("broken; the ledger has everything") == 2
+
+
+NETRC = "machine api.wandb.ai\n  login user\n  password none\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "netrc", "expected"),
+    [
+        ("auto", {}, "", "offline"),
+        ("online", {}, "", "offline"),
+        ("auto", {"WANDB_API_KEY": "x"}, "", "online"),
+        ("auto", {}, NETRC, "online"),
+        ("auto", {}, "machine other.host\n  login a\n  password b\n", "offline"),
+        ("auto", {}, "not a netrc at all", "offline"),
+        ("auto", {"WANDB_BASE_URL": "https://wandb.corp:8080"}, NETRC, "offline"),
+        ("auto", {"WANDB_MODE": "disabled", "WANDB_API_KEY": "x"}, "", "disabled"),
+        ("auto", {"WANDB_MODE": "offline", "WANDB_API_KEY": "x"}, "", "offline"),
+        ("offline", {"WANDB_MODE": "disabled", "WANDB_API_KEY": "x"}, "", "offline"),
+        ("disabled", {"WANDB_MODE": "online", "WANDB_API_KEY": "x"}, "", "disabled"),
+    ],
+)
+def test_online_needs_a_login(mode, environment, netrc, expected, tmp_path):
+    (tmp_path / "netrc").write_text(netrc)
+    environment = environment | {"NETRC": str(tmp_path / "netrc")}
+    assert resolve_mode(mode, environment) == expected
+
+
+def test_no_netrc_is_not_logged_in(tmp_path):
+    assert not logged_in({"NETRC": str(tmp_path / "missing")})
+
+
+def test_scrub_removes_secrets_and_nothing_else():
+    clean = {
+        "model": {
+            "token_mixing": "choice(a,b)",
+            "num_tokens": 3,
+            "width": [8, 16],
+            "keys": 2,
+            "author": "a",
+        },
+        "name": None,
+    }
+    assert scrub(clean) == clean
+    dirty = {
+        "api_key": "s1", "wandb.api-key": "s2", "hf_token": "s3", "db": {"PASSWORD": "s4", "credentials": {"a": "s5"}},
+        "urls": ["postgres://user:s6@host/db"], "client_secret": ["s7"], "access_key_id": "s8",
+    }  # fmt: skip
+    text = json.dumps(scrub(dirty))
+    assert not [s for s in ("s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8") if s in text]
+    assert "postgres://host/db" in text
