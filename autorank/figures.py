@@ -22,7 +22,7 @@ CHARTS = {
     "front": Chart(
         figures_of_models.front,
         "Labels of trials are taken at the chosen share of the log with the searched seed; "
-        "finalists are trained on all training rows with several seeds.",
+        "finalists are trained on all training rows with several seeds and drawn at their validation gain.",
     ),
     "curves": Chart(
         figures_of_models.curves,
