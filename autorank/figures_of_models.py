@@ -251,11 +251,14 @@ def seed_noise(run: Run) -> Figure | None:
 
 
 def noise_title(run: Run, noise: float) -> str:
-    """The gain in units of the noise."""
-    gain = (run.summary.get("ne_gain_percent") or {}).get("mean")
-    if gain is None or not noise:
+    """The gain in units of the noise, unless its interval says that it may be noise itself."""
+    gain = run.summary.get("ne_gain_percent") or {}
+    mean, low, high = gain.get("mean"), gain.get("low"), gain.get("high")
+    if mean is None or not noise:
         return f"Another seed alone moves the baseline's NE by {noise:.3f}%"
-    times = abs(gain) / noise
+    if low is None or high is None or low <= 0 <= high:
+        return f"The winner's {mean:+.2f}% cannot be told from what seeds alone do"
+    times = abs(mean) / noise
     return (
-        f"Seeds alone move NE by {noise:.3f}%; the winner's {gain:+.2f}% is {times:.1f} times that"
+        f"Seeds alone move NE by {noise:.3f}%; the winner's {mean:+.2f}% is {times:.1f} times that"
     )

@@ -150,14 +150,9 @@ def importance(run: Run) -> Figure | None:
     names = [d["name"] for d in run.decisions]
     values = [values_of(run.decisions, t.config) for t in trials]
     ranks = ranked(np.array([t.quality for t in trials], float))
-    shares, levels = [], []
-    for number, name in enumerate(names):
-        groups = np.array([repr(v.get(name, "(inactive)")) for v in values])
-        shares.append(explained(groups, ranks))
-        rng = np.random.default_rng(number)
-        levels.append(
-            np.quantile([explained(groups, rng.permutation(ranks)) for _ in range(200)], 0.95)
-        )
+    groups = [np.array([repr(v.get(name, "(inactive)")) for v in values]) for name in names]
+    shares = np.array([explained(g, ranks[None])[0] for g in groups])
+    levels = chance(groups, ranks)
     order = sorted(range(len(names)), key=lambda i: shares[i] - levels[i])[-MAX_DECISIONS:]
     clear = [names[i] for i in reversed(order) if shares[i] > levels[i]]
     title = f"{clear[0]} decides most" if clear else "No decision alone explains the ranking"
@@ -165,7 +160,7 @@ def importance(run: Run) -> Figure | None:
     for height, i in enumerate(order):
         ax.barh(height, shares[i], color=BLUE if shares[i] > levels[i] else PALE, height=0.7)
         ax.plot([levels[i]] * 2, [height - 0.4, height + 0.4], color=RED, linewidth=1.6)
-    ax.plot([], [], color=RED, linewidth=1.6, label="95% of shuffled labels stay below")
+    ax.plot([], [], color=RED, linewidth=1.6, label="shuffled labels pass a mark in 5% of cases")
     ax.set_yticks(range(len(order)), [names[i] for i in order], fontsize=8)
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(ax, f"share of the variance of ranks explained alone, {len(trials)} trials", "")
@@ -180,14 +175,29 @@ def ranked(values: np.ndarray) -> np.ndarray:
     return (ends - (counts - 1) / 2)[inverse]
 
 
-def explained(groups: np.ndarray, values: np.ndarray) -> float:
-    """Eta squared, the variance between groups over all variance (Kruskal-Wallis on ranks)."""
+def explained(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Eta squared of each row of ``values [s, n]``: variance between groups over all variance.
+
+    On ranks, ``(n - 1)`` times it is the statistic of Kruskal and Wallis.
+    """
     _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    total = float(((values - values.mean()) ** 2).sum())
-    if total == 0:
-        return 0.0
-    means = np.bincount(inverse, values) / counts
-    return float((counts * (means - values.mean()) ** 2).sum() / total)
+    centred = values - values.mean(axis=1, keepdims=True)
+    total = (centred**2).sum(axis=1)
+    sums = centred @ np.eye(len(counts))[inverse]
+    return (sums**2 / counts).sum(axis=1) / np.where(total > 0, total, 1.0)
+
+
+def chance(groups: list[np.ndarray], ranks: np.ndarray, num_shuffles: int = 1000) -> np.ndarray:
+    """Share for each decision such that shuffled labels exceed any of them in 5% of cases.
+
+    One level for all decisions together: with twenty of them one would always look important.
+    """
+    rng = np.random.default_rng(0)
+    shuffled = rng.permuted(np.tile(ranks, (num_shuffles, 1)), axis=1)
+    null = np.array([explained(g, shuffled) for g in groups])
+    places = np.argsort(np.argsort(null, axis=1, kind="stable"), axis=1)
+    place = int(np.quantile(places.max(axis=0), 0.95, method="higher"))
+    return np.sort(null, axis=1)[:, place]
 
 
 def progress(run: Run) -> Figure | None:

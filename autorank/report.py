@@ -38,7 +38,7 @@ p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 .headline.good { border-color: var(--good); } .headline.bad { border-color: var(--bad); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
+th, td { padding: .28rem .5rem; border-bottom: 1px solid var(--rule); text-align: right;
   vertical-align: top; }
 td { white-space: nowrap; } th { font-weight: 600; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }

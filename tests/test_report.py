@@ -14,8 +14,8 @@ import scipy.stats
 
 from autorank.figure_style import robust_limits, rows_text
 from autorank.figures import CHARTS, draw
-from autorank.figures_of_models import finalists
-from autorank.figures_of_search import explained, ranked, series
+from autorank.figures_of_models import finalists, seed_noise
+from autorank.figures_of_search import chance, explained, ranked, series
 from autorank.ledger import Ledger, LedgerCorrupt, Trial
 from autorank.report import console_table, planned_trials, write_report
 from autorank.run_folder import front_of, read_run, searched, values_of, winner_config
@@ -343,10 +343,40 @@ def test_importance_is_kruskal_wallis():
     ranks = ranked(values)
     np.testing.assert_array_equal(ranks, scipy.stats.rankdata(values))
     statistic = scipy.stats.kruskal(*(values[groups == g] for g in range(3))).statistic
-    np.testing.assert_allclose(explained(groups, ranks) * (len(values) - 1), statistic)
-    assert explained(groups, np.ones(60)) == 0.0
-    assert explained(np.zeros(60), values) == 0.0
-    assert explained(np.arange(60), values) == pytest.approx(1.0)
+    both = explained(groups, np.stack([ranks, ranks[::-1]]))
+    np.testing.assert_allclose(both[0] * (len(values) - 1), statistic)
+    np.testing.assert_allclose(both[1], explained(groups[::-1], ranks[None])[0])
+    assert explained(groups, np.ones((1, 60))).tolist() == [0.0]
+    np.testing.assert_allclose(explained(np.zeros(60), ranks[None]), 0.0, atol=1e-12)
+    np.testing.assert_allclose(explained(np.arange(60), ranks[None]), 1.0)
+
+
+def test_chance_marks_hold_for_all_decisions_together():
+    """Of pure noise some decision passes its mark in about 5% of cases, however many there are."""
+    rng = np.random.default_rng(0)
+    groups = [rng.integers(0, 2 + i % 5, 40) for i in range(20)]
+    levels = chance(groups, np.arange(40.0))
+    fresh = rng.permuted(np.tile(np.arange(40.0), (2000, 1)), axis=1)
+    passed = np.array(
+        [explained(g, fresh) > level for g, level in zip(groups, levels, strict=True)]
+    )
+    assert 0.02 < passed.any(axis=0).mean() < 0.09
+    assert passed.mean(axis=1).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        ({"mean": -0.5, "low": -0.6, "high": -0.4}, "is 5.0 times that"),
+        ({"mean": -0.5, "low": -2.0, "high": 1.0}, "cannot be told"),
+        ({"mean": -0.5}, "cannot be told"),
+        (None, "Another seed alone"),
+    ],
+)
+def test_titles_do_not_promise_more_than_the_interval(finished, gain, words):
+    run = read_run(finished)
+    run = run._replace(summary=run.summary | {"ne_gain_percent": gain, "seed_noise_percent": 0.1})
+    assert words in seed_noise(run).get_suptitle()
 
 
 def test_importance_names_what_was_planted(finished):
