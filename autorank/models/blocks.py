@@ -7,7 +7,7 @@ its initialisation, and to cut a compact model out of it.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -67,7 +67,12 @@ def _parameter(
 ) -> Array:
     # The values come from `draw`; here only shapes and names are declared.
     zeros = nn.with_logical_partitioning(lambda _: jnp.zeros(shape), names)
-    return module.param(name, zeros)
+    return module.param(name, zeros)  # pyright: ignore[reportReturnType]
+
+
+def call(module: nn.Module, params: PyTree, *inputs: Any) -> Array:
+    """The module as a function of its parameters."""
+    return module.apply({"params": params}, *inputs)  # pyright: ignore[reportReturnType]
 
 
 def leaves(module: nn.Module, *inputs: Array | jax.ShapeDtypeStruct) -> PyTree:

@@ -13,13 +13,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from autorank.models.blocks import Leaf, Norm, bias, draw, kernel, leaves, mix
+from autorank.models.blocks import Leaf, Norm, bias, call, draw, kernel, leaves, mix
 from autorank.models.embedding import Embedding
 from autorank.models.heads import METRICS, NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, USES, Sizes
 from autorank.typing import Array, Float, Key, PyTree
 
 MAX_LAYERS = 8
+MAX_DEPTH = 8  # hidden layers of an MLP
 CHOICES = {
     "kernel": (1, 3, 5),
     "norm": ("pre", "post", "none"),
@@ -89,10 +90,12 @@ class DhenConfig:
             value = getattr(self, field.name)
             if field.type is int and value < 1:
                 raise ValueError(f"model.{field.name}={value!r} is too small; write 1 or more")
-        if self.num_layers > MAX_LAYERS:
-            raise ValueError(
-                f"model.num_layers={self.num_layers} is too many; write 1 to {MAX_LAYERS}"
-            )
+        most = {"num_layers": MAX_LAYERS, "mlp_depth": MAX_DEPTH, "head_depth": MAX_DEPTH}
+        for key, limit in most.items():
+            if getattr(self, key) > limit:
+                raise ValueError(
+                    f"model.{key}={getattr(self, key)!r} is too many; write 1 to {limit}"
+                )
         if self.width % self.heads and "attention" in used_modules(self):
             raise ValueError(
                 f"model.heads={self.heads} does not divide model.width={self.width}; write a divisor"
@@ -183,6 +186,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b m d"]) -> Float[Array, "b l d"]:
+        """``m`` embeddings in, `layer_outputs` out."""
         c, width, positions = self.config, {"width": self.config.width}, x.shape[1]
         outputs = layer_outputs(c, LayerConfig(*self.modules), positions)
         sizes = module_sizes(c, positions)
@@ -206,6 +210,7 @@ class Dhen(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b f d"], dense: Float[Array, "b n"]) -> Float[Array, "b t"]:
+        """Looked-up rows and dense features in, logits out."""
         c = self.config
         x = Embedding(c.width, name="embedding")(x, dense)
         for i, layer in enumerate(layers(c), start=1):
@@ -232,7 +237,7 @@ def compact(config: DhenConfig, num_fields: int, num_dense: int) -> Model:
         )
 
     def apply(params: PyTree, x: Array, dense: Array) -> Array:
-        return module.apply({"params": params}, x, dense)
+        return call(module, params, x, dense)
 
     return Model(init, apply)
 

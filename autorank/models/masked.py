@@ -6,148 +6,29 @@ beyond it, and weights beyond it (or of modules that a slot does not hold) are r
 gradient. Layers are scanned, slots vmapped; layers beyond ``num_layers`` pass their input on.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from autorank.models.blocks import (
-    IN,
-    Active,
-    Leaf,
-    Norm,
-    draw,
-    is_leaf,
-    leaves,
-    mix,
-    prefix,
-)
-from autorank.models.dhen import (
-    DhenConfig,
-    canonical,
-    layer_outputs,
-    layers,
-    parameters,
-    residual_gain,
-    used_modules,
-)
-from autorank.models.embedding import DENSE_FACTOR, Embedding, num_embeddings
+from autorank.models.architecture import Arch, Limits, architecture, axis_counts, limits_of
+from autorank.models.blocks import IN, Active, Leaf, Norm, call, draw, is_leaf, leaves, mix, prefix
+from autorank.models.dhen import DhenConfig, canonical, layers, parameters, residual_gain
+from autorank.models.embedding import Embedding, num_embeddings
 from autorank.models.heads import NUM_LOGITS, Head
-from autorank.models.interactions import FFN_FACTOR, MODULES, Sizes
-from autorank.typing import Array, Bool, Float, Int, Key, PyTree
+from autorank.models.interactions import MODULES, Sizes
+from autorank.typing import Array, Bool, Float, Key, PyTree
 
-_SHARED = ("width", "rank", "heads", "kernel", "mlp_depth", "mlp_width", "head_depth", "head_width")
-
-
-class Limits(NamedTuple):
-    """Maximum sizes of a masked program, and the modules it has; static."""
-
-    num_layers: int
-    slots: int
-    outputs: int  # embeddings that a layer puts out
-    num_tokens: int
-    width: int
-    rank: int
-    heads: int
-    kernel: int
-    mlp_depth: int
-    mlp_width: int
-    head_depth: int
-    head_width: int
-    modules: tuple[str, ...]
-    head: str
-
-
-class Arch(NamedTuple):
-    """One architecture within the limits; stack them to vmap. Numbers are int32."""
-
-    num_layers: Int[Array, ""]
-    positions: Int[
-        Array, " n"
-    ]  # embeddings coming into each layer of the maximum, then into the head
-    modules: Bool[Array, "n s k"]  # which module each slot of each layer holds
-    num_tokens: Int[Array, ""]
-    width: Int[Array, ""]
-    rank: Int[Array, ""]
-    heads: Int[Array, ""]
-    kernel: Int[Array, ""]
-    mlp_depth: Int[Array, ""]
-    mlp_width: Int[Array, ""]
-    head_depth: Int[Array, ""]
-    head_width: Int[Array, ""]
-    concat: Bool[Array, ""]
-    weighted: Bool[Array, ""]
-    pre: Bool[Array, ""]
-    post: Bool[Array, ""]
+__all__ = ["Arch", "Limits", "MaskedModel", "architecture", "extract", "limits_of", "masked"]
 
 
 class MaskedModel(NamedTuple):
-    """Like `Model`, with the architecture as an argument; functions are not jitted."""
+    """Like `Model`, with the architecture as an argument; what ``x`` holds beyond its width has no effect."""
 
     init: Callable[[Key, Array | float, Arch], PyTree]
-    apply: Callable[
-        [PyTree, Array, Array, Arch], Array
-    ]  # x [b, f, limits.width], any values beyond the width
-
-
-def limits_of(configs: Iterable[DhenConfig]) -> Limits:
-    """The smallest limits that hold all ``configs``.
-
-    Raises:
-        ValueError: no configuration, or several heads.
-    """
-    found = [canonical(config) for config in configs]
-    heads = {config.head for config in found}
-    if len(heads) != 1:
-        raise ValueError(
-            f"one masked program has one model.head, got {sorted(heads)}; build one for each"
-        )
-    every = [(config, layer) for config in found for layer in layers(config)]
-    return Limits(
-        num_layers=max(config.num_layers for config in found),
-        slots=max(1, *(len(layer.modules) for _, layer in every)),
-        outputs=max(layer_outputs(config, layer, 0) for config, layer in every),
-        num_tokens=max(config.num_tokens for config in found),
-        **{size: max(getattr(config, size) for config in found) for size in _SHARED},
-        modules=tuple(sorted(set().union(*map(used_modules, found)))),
-        head=heads.pop(),
-    )
-
-
-def architecture(config: DhenConfig, limits: Limits, num_fields: int, num_dense: int) -> Arch:
-    """The arrays that make a masked model compute ``config``; NumPy, for stacking.
-
-    Raises:
-        ValueError: the configuration is beyond the limits, by name.
-    """
-    config = canonical(config)
-    _require_within(config, limits)
-    positions = [num_embeddings(num_fields, num_dense)]
-    modules = np.zeros((limits.num_layers, limits.slots, len(limits.modules)), bool)
-    for i, layer in enumerate(layers(config)):
-        positions.append(layer_outputs(config, layer, positions[-1]))
-        for slot, name in enumerate(layer.modules):
-            modules[i, slot, limits.modules.index(name)] = True
-    positions += [positions[-1]] * (limits.num_layers + 1 - len(positions))
-    numbers = {
-        size: np.int32(getattr(config, size)) for size in ("num_layers", "num_tokens", *_SHARED)
-    }
-    flags = {
-        "concat": config.ensemble == "concat",
-        "weighted": config.ensemble == "weighted",
-        "pre": config.norm == "pre",
-        "post": config.norm == "post",
-    }
-    arch = Arch(
-        positions=np.asarray(positions, np.int32),  # pyright: ignore[reportArgumentType]
-        modules=modules,  # pyright: ignore[reportArgumentType]
-        **numbers,
-        **{name: np.bool_(value) for name, value in flags.items()},  # pyright: ignore[reportArgumentType]
-    )
-    return jax.tree.map(jnp.asarray, arch)
+    apply: Callable[[PyTree, Array, Array, Arch], Array]  # x [b, f, limits.width]
 
 
 def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
@@ -163,7 +44,7 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
 
     def apply(params: PyTree, x: Array, dense: Array, arch: Arch) -> Array:
         def run(module: nn.Module, name: str, counts: dict, *inputs: Array) -> Array:
-            return module.apply({"params": _cut(params[name], tree[name], counts)}, *inputs)
+            return call(module, _cut(params[name], tree[name], counts), *inputs)
 
         counts = axis_counts(arch, arch.positions[-1], arch.positions[-1])
         x = jnp.where(prefix(limits.width, arch.width)[None, None], x, 0.0)
@@ -191,15 +72,15 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
         """One layer; ``params`` of this layer."""
         counts, layer = axis_counts(arch, positions, outputs), tree["layers"]
         active = Active(positions, arch.width, arch.rank, arch.heads, arch.mlp_depth)
-        norm_params = {"params": _cut(params["norm"], layer["norm"], counts, skip=1)}
+        norm_params = _cut(params["norm"], layer["norm"], counts, skip=1)
 
         def normed(x: Array, count: Array) -> Array:
-            y = norm.apply(norm_params, x, prefix(limits.width, arch.width))
+            y = call(norm, norm_params, x, prefix(limits.width, arch.width))
             return jnp.where(prefix(sizes.positions, count)[None, :, None], y, 0.0)
 
         def part(name: str, slot: PyTree, gate: Array, x: Array) -> Array:
             cut = _cut(slot, layer["modules"][name], counts, gate, skip=2)
-            return modules[name].apply({"params": cut}, x, active)
+            return call(modules[name], cut, x, active)
 
         before = jnp.where(arch.pre, normed(x, positions), x)
         factor = jnp.where(arch.weighted, params["scale"], 1.0)
@@ -223,11 +104,14 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
 def extract(
     params: PyTree, config: DhenConfig, limits: Limits, num_fields: int, num_dense: int
 ) -> PyTree:
-    """Parameters of the compact build that computes the same function: active prefixes of the masked ones."""
+    """Parameters of the compact build that computes the same function: active prefixes of the masked ones.
+
+    Takes JAX or NumPy arrays (which cost no compilation) without a population axis, and gives the same kind.
+    """
     config = canonical(config)
     stack = layers(config)
 
-    def take(leaf: Leaf) -> Array:
+    def take(leaf: Leaf) -> Any:
         part, *rest = leaf.path
         lead: tuple[int, ...] = ()
         if part.startswith("layer"):
@@ -242,31 +126,6 @@ def extract(
         return value[(*lead, *(slice(n) for n in leaf.shape))]
 
     return jax.tree.map(take, parameters(config, num_fields, num_dense), is_leaf=is_leaf)
-
-
-def axis_counts(arch: Arch, positions: Array, outputs: Array) -> dict[str, Array]:
-    """Active length of every named axis that an architecture can cut; ``positions`` may be those of all layers."""
-    depth = {"mlp": (arch.mlp_depth, arch.mlp_width), "head": (arch.head_depth, arch.head_width)}
-    return {
-        "positions": positions,
-        "outputs": outputs,
-        "pairs": positions * (positions - 1) // 2,
-        "tokens": arch.num_tokens,
-        "width": arch.width,
-        "channels": arch.width,
-        "ffn": FFN_FACTOR * arch.width,
-        "dense_hidden": DENSE_FACTOR * arch.width,
-        "dense_hidden1": DENSE_FACTOR * arch.width,
-        "rank": arch.rank,
-        "taps": arch.kernel,
-        "tower": arch.head_width,
-        **{name: width for name, (_, width) in depth.items()},
-        **{
-            f"{name}{i}": jnp.where(i <= count, width, 0)
-            for name, (count, width) in depth.items()
-            for i in range(1, 9)
-        },
-    }
 
 
 def _sizes(limits: Limits, num_fields: int, num_dense: int) -> Sizes:
@@ -359,30 +218,3 @@ def _place(arch: Arch, held: Bool[Array, "s k"], sizes: Sizes) -> Float[Array, "
     filled = jnp.any(held, axis=1)[:, None, None] & (token < arch.num_tokens)
     here = target == jnp.arange(sizes.positions)[None, None]
     return (here & filled).astype(jnp.float32)
-
-
-def _require_within(config: DhenConfig, limits: Limits) -> None:
-    """Says by name what does not fit."""
-    for size in ("num_layers", "num_tokens", *_SHARED):
-        value, limit = getattr(config, size), getattr(limits, size)
-        if value > limit:
-            raise ValueError(
-                f"model.{size}={value} is beyond limits.{size}={limit}; raise the limit"
-            )
-    unknown = used_modules(config) - set(limits.modules)
-    if unknown:
-        raise ValueError(
-            f"modules {sorted(unknown)} are not in limits.modules={limits.modules}; add them"
-        )
-    if config.head != limits.head:
-        raise ValueError(f"model.head={config.head!r} is not limits.head={limits.head!r}")
-    widest = max(len(layer.modules) for layer in layers(config))
-    if widest > limits.slots:
-        raise ValueError(
-            f"{widest} modules in a layer are beyond limits.slots={limits.slots}; raise it"
-        )
-    outputs = max(layer_outputs(config, layer, 0) for layer in layers(config))
-    if outputs > limits.outputs:
-        raise ValueError(
-            f"{outputs} embeddings are beyond limits.outputs={limits.outputs}; raise it"
-        )
