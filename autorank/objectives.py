@@ -21,7 +21,7 @@ from autorank.cost import flops_per_example, measure_qps, num_parameters
 from autorank.data.batches import Dataset
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
-from autorank.training.programs import ProgramCache, ProgramStats, compile_program
+from autorank.training.programs import ProgramCache, ProgramStats, compiler_options
 from autorank.training.trainer import (
     Data,
     Hparams,
@@ -158,8 +158,8 @@ def training_objective(
                 (jax.random.key(0), program.empty(), _zero_hparams(), schedule, data),
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
-            run = jax.jit(program.run, donate_argnums=1)
-            return compile_program(run.lower(*shapes, step, step)), program
+            run = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
+            return run.lower(*shapes, step, step).compile(), program
 
         return cache.get(structure_key(model), build)
 

@@ -39,6 +39,8 @@ from autorank.stages import (
     run_round,
 )
 
+from autorank.training.programs import compiler_options
+
 
 class FidelityPlan(NamedTuple):
     """How labels are made; ``choose`` sees the pilots' gain curves ``[p, t]`` (maybe none) and decides once."""
@@ -130,8 +132,10 @@ def run_rounds(
     Pilots are labelled at the chosen fraction like every other trial (own choice: one kind of label in one model).
     """
     plan, space = context.plan, context.space
-    ask, tell = jax.jit(searcher.ask), jax.jit(searcher.tell)
-    state = jax.jit(searcher.init)(jax.random.key(plan.seed))
+    options = compiler_options()
+    ask = jax.jit(searcher.ask, compiler_options=options)
+    tell = jax.jit(searcher.tell, compiler_options=options)
+    state = searcher.init(jax.random.key(plan.seed))
     reference = np.array([space.baseline], np.int32)
     state = tell(state, reference, np.zeros((1, 2), np.float32))
     trials, labels = (

@@ -1,5 +1,6 @@
 """Compiled programs, one for each model structure, shared by threads, with the compile cost counted."""
 
+import functools
 import logging
 import threading
 import time
@@ -19,17 +20,17 @@ CPU_OPTIONS: dict[str, bool | int] = {
 }
 
 
-def compile_program(lowered: Any) -> Any:
-    """Compiles a lowered function with this module's options, or without them where XLA no longer knows one."""
+@functools.cache
+def compiler_options() -> dict[str, bool | int] | None:
+    """Options for ``jax.jit(..., compiler_options=)`` on this backend; None where XLA does not know them."""
     if jax.default_backend() != "cpu":
-        return lowered.compile()
+        return None
     try:
-        return lowered.compile(compiler_options=CPU_OPTIONS)
+        jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options=CPU_OPTIONS)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if "option" not in str(error).lower():
-            raise
-        LOG.warning("XLA's own options are used instead of %s: %s", CPU_OPTIONS, error)
-        return lowered.compile()
+        LOG.warning("compiling takes longer, XLA does not know %s: %s", CPU_OPTIONS, error)
+        return None
+    return CPU_OPTIONS
 
 
 class ProgramStats(NamedTuple):
