@@ -1,7 +1,7 @@
 """From settings to objects: the only file that knows all names. Ordinary look-ups, no dotted strings."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from autorank.config import (
     SearchConfig,
     TrainConfig,
     TrainingConfig,
+    TuneConfig,
     fingerprint,
     flatten,
     with_values,
@@ -118,14 +119,15 @@ def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objec
     return _objective(config, data, decoder(config, search_space), config.search.workers)
 
 
-def single_objective(config: TrainConfig, data: Dataset) -> Objective:
-    """Training on the log, the same model whatever the configuration."""
-    setting = Setting(config.model, hparams(config.training))
-    return _objective(config, data, lambda _: setting, 1)
+def listed_objective(
+    config: TrainConfig | TuneConfig, data: Dataset, settings: Sequence[Setting], workers: int = 1
+) -> Objective:
+    """Training on the log; configuration ``[i]`` is the i-th of ``settings``."""
+    return _objective(config, data, lambda vector: settings[int(vector[0])], workers)
 
 
 def _objective(
-    config: SearchConfig | TrainConfig,
+    config: SearchConfig | TrainConfig | TuneConfig,
     data: Dataset,
     decode: Callable[[np.ndarray], Setting],
     workers: int,

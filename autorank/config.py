@@ -234,6 +234,22 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """`experiments/tune_baseline.py`: every combination of `grid` around the given model."""
+
+    name: str = "tune"
+    runs: str = "runs"
+    results: str = "experiments/results"
+    seeds: int = 3
+    workers: int = 2
+    tail: float = 0.25  # validation windows: this last share of the training rows
+    data: DataConfig = field(default_factory=DataConfig)
+    model: DhenConfig = field(default_factory=DhenConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    grid: dict[str, Any] = field(default_factory=dict)  # key -> values; may be nested
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """`experiments/prepare_data.py`."""
 

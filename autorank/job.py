@@ -1,6 +1,7 @@
 """The programs' bodies: a search from settings to report, one model from settings to weights."""
 
 import csv
+import itertools
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,15 @@ import numpy as np
 import yaml
 
 from autorank import build
-from autorank.config import SearchConfig, TrainConfig, plain
+from autorank.config import SearchConfig, TrainConfig, TuneConfig, flatten, plain, with_values
 from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
 from autorank.export import save_model
 from autorank.finals import held_out_targets
+from autorank.labels import label
 from autorank.ledger import Ledger
 from autorank.metrics import auc, log_loss, normalized_entropy
-from autorank.objectives import Objective
+from autorank.objectives import Objective, Setting
 from autorank.progress import Progress
 from autorank.report import console_table, write_report
 from autorank.search import Event, run
@@ -132,8 +135,9 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
     """Trains one model with one or more seeds, scores the held-out rows, saves the first seed's model."""
     folder.mkdir(parents=True, exist_ok=True)
     data = build.dataset(config.data, LOG.info)
-    objective = build.single_objective(config, data)
-    configs = np.zeros((config.seeds, 0), np.int32)
+    setting = Setting(config.model, build.hparams(config.training))
+    objective = build.listed_objective(config, data, [setting])
+    configs = np.zeros((config.seeds, 1), np.int32)
     rows: list[dict[str, Any]] = []
     for seed, outcome in objective.evaluate(configs, range(config.seeds), config.fraction):
         LOG.info(
@@ -157,7 +161,7 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
     alive = [r["seed"] for r in result["runs"] if not r["failed"]]
     if config.fraction == 1.0 and objective.test is not None and objective.test_labels is not None:
         for seed in alive:
-            scores = test_scores(objective, objective.test(configs[0], seed))
+            scores = held_out_scores(objective, objective.test(configs[0], seed))
             result["test"].append({"seed": seed} | scores)
             LOG.info("seed %d held-out: %s", seed, json.dumps(scores))
     write_atomically(folder / "result.json", json.dumps(result, indent=1, default=float))
@@ -171,7 +175,79 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
     return result
 
 
-def test_scores(objective: Objective, predictions: np.ndarray) -> dict[str, dict[str, float]]:
+def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
+    """Every point of the grid with all seeds, best first; the best one is scored on the held-out rows."""
+    data = build.dataset(config.data, LOG.info)
+    grid = flatten(config.grid)
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    variants = [with_values(config, point) for point in points]
+    settings = [Setting(v.model, build.hparams(v.training)) for v in variants]
+    rows: list[dict[str, Any]] = []
+    # Whatever is not an argument of a program makes another objective: batch size, windows, warm-up.
+    key = lambda i: (variants[i].training.batch_size, variants[i].model.head)  # noqa: E731
+    for _, members in itertools.groupby(sorted(range(len(points)), key=key), key=key):
+        chosen = list(members)
+        objective = build.listed_objective(variants[chosen[0]], data, settings, config.workers)
+        jobs = np.repeat(np.array(chosen, np.int32)[:, None], config.seeds, axis=0)
+        seeds = list(range(config.seeds)) * len(chosen)
+        found: dict[int, list[tuple[int, np.ndarray, str]]] = {i: [] for i in chosen}
+        for j, outcome in objective.evaluate(jobs, seeds, 1.0):
+            i = int(jobs[j, 0])
+            tails = [label(c, 1.0, tail=config.tail) for c in outcome.curve.T]
+            found[i].append((seeds[j], np.array(tails), outcome.failed))
+            if len(found[i]) == config.seeds:
+                rows.append(tuning_row(points[i], objective.metrics, found[i]))
+                LOG.info("%d of %d: %s", len(rows), len(points), json.dumps(rows[-1]))
+    rows.sort(key=lambda row: (bool(row["failed"]), row[f"validation_ne_{objective.metrics[0]}"]))
+    best = {name: rows[0][name] for name in grid}
+    variant = with_values(config, best)
+    objective = build.listed_objective(
+        variant, data, [Setting(variant.model, build.hparams(variant.training))]
+    )
+    assert objective.test is not None
+    for seed in range(config.seeds):
+        scores = held_out_scores(objective, objective.test(np.zeros(1, np.int32), seed))
+        for metric, values in scores.items():
+            for name, value in values.items():
+                rows[0].setdefault(f"held_out_{name}_{metric}", []).append(value)
+    LOG.info("best: %s", json.dumps(rows[0]))
+    write_rows(
+        Path(config.results) / f"{config.name}.csv", rows, {"config": plain(config)} | provenance()
+    )
+    return rows
+
+
+def tuning_row(
+    point: Mapping[str, Any], metrics: tuple[str, ...], runs: list[tuple[int, np.ndarray, str]]
+) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of the validation NE."""
+    values = np.array([tails for _, tails, _ in sorted(runs, key=lambda r: r[0])])
+    row: dict[str, Any] = dict(point)
+    for q, metric in enumerate(metrics):
+        row[f"validation_ne_{metric}"] = float(values[:, q].mean())
+        row[f"seed_sd_{metric}"] = float(values[:, q].std(ddof=1)) if len(values) > 1 else 0.0
+    row["failed"] = "; ".join(sorted({reason for *_, reason in runs if reason}))
+    return row
+
+
+def shareable(config: TuneConfig) -> dict[str, Any]:
+    """The settings without where this machine keeps its files."""
+    data = replace(config.data, path=config.data.path and Path(config.data.path).name)
+    return plain(replace(config, data=data))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], made_by: Mapping[str, Any]) -> None:
+    """A tidy CSV, and beside it (``.json``) what made it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    write_atomically(path.with_suffix(".json"), json.dumps(made_by, indent=1))
+
+
+def held_out_scores(objective: Objective, predictions: np.ndarray) -> dict[str, dict[str, float]]:
     """NE, log loss and AUC of each metric on the held-out rows."""
     assert objective.test_labels is not None
     scores = {}

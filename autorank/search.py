@@ -38,7 +38,6 @@ from autorank.stages import (
     run_pilots,
     run_round,
 )
-
 from autorank.training.programs import compiler_options
 
 

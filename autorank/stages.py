@@ -83,7 +83,7 @@ def evaluate(
 ) -> list[Trial]:
     """Runs one batch, or what the ledger still lacks of it, and gives its rows in order.
 
-    ``labeller`` turns the searched metric's NE curve ``[t]`` into the quality (lower is better, NaN for a failed trial).
+    ``labeller`` turns the searched metric's NE curve ``[t]`` into the quality (lower is better, NaN = failed).
     """
     ledger, objective = context.ledger, context.objective
     trials = ledger.trials(stage, round_index)

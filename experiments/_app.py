@@ -11,7 +11,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autorank.config import PrepareConfig, ReportConfig, SearchConfig, TrainConfig
+from autorank.config import (
+    PrepareConfig,
+    ReportConfig,
+    SearchConfig,
+    TrainConfig,
+    TuneConfig,
+)
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 T = TypeVar("T")
@@ -41,6 +47,7 @@ def register() -> None:
         "base_train": TrainConfig,
         "base_prepare": PrepareConfig,
         "base_report": ReportConfig,
+        "base_tune": TuneConfig,
     }
     for name, record in records.items():
         store.store(name=name, node=schema(record))
