@@ -19,6 +19,7 @@ from autorank.config import (
     TuneConfig,
     fingerprint,
     flatten,
+    value_at,
     with_values,
 )
 from autorank.data import kuairand, movielens, store, synthetic, table
@@ -73,15 +74,18 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
 
 
 def space(config: SearchConfig) -> Space:
-    """The search space; every key that it sets must be a setting of the model or of training.
+    """The search space around the composed settings: they are its baseline.
+
+    Every key that it sets must be a setting of the model or of training.
 
     Raises:
         ValueError: a bad choice, an unknown key, a baseline outside: each named.
     """
+    decisions = {key: str(text) for key, text in flatten(config.space.decisions).items()}
     parsed = parse_space(
-        {key: str(text) for key, text in flatten(config.space.decisions).items()},
+        decisions,
         {child: flatten(parents) for child, parents in config.space.conditions.items()},
-        flatten(config.space.baseline),
+        {key: value_at(config, key) for key in decisions},
         grid_size=config.space.grid_size,
     )
     for decision in parsed.decisions:

@@ -23,7 +23,7 @@ def _require(key: str, value: Any, allowed: tuple) -> None:
         )
 
 
-def _require_range(key: str, value: float, low: float, high: float) -> None:
+def _require_range(key: str, value: float | int, low: float | int, high: float | int) -> None:
     if not low <= value <= high:
         raise ValueError(f"{key}={value!r} must lie in [{low}, {high}]")
 
@@ -71,12 +71,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SpaceConfig:
-    """The search space: Hydra's sweep grammar over config keys, conditions, and the baseline inside it."""
+    """Hydra's sweep grammar over config keys, and conditions; the settings themselves are the baseline."""
 
     grid_size: int = 8  # points of an interval
     decisions: dict[str, Any] = field(default_factory=dict)  # key -> text; may be nested
     conditions: dict[str, Any] = field(default_factory=dict)  # key glob -> {parent glob: [values]}
-    baseline: dict[str, Any] = field(default_factory=dict)  # key -> value; may be nested
 
 
 @dataclass(frozen=True)
@@ -273,6 +272,19 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def value_at(record: Any, key: str) -> Any:
+    """What a record holds under a dotted key.
+
+    Raises:
+        ValueError: a key that it does not have.
+    """
+    for part in key.split("."):
+        if not dataclasses.is_dataclass(record) or part not in record.__dataclass_fields__:
+            raise ValueError(f"{key} is not a setting; see --help for those there are")
+        record = getattr(record, part)
+    return record
 
 
 def with_values(record: Any, values: Mapping[str, Any], prefix: str = "") -> Any:

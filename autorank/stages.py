@@ -139,7 +139,7 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     if failed:
         raise SearchStopped(
             f"the baseline itself failed with seed {failed[0].seed}: {failed[0].reason}. Choose another "
-            f"space.baseline (smaller training.dense_rate or training.table_rate first)"
+            f"baseline settings (a smaller training.dense_rate or training.table_rate first)"
         )
     curves = np.array([curve_of(context, t) for t in trials])
     levels = labels(curves, 1.0, tail=tail)

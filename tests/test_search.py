@@ -226,7 +226,7 @@ def test_a_failing_baseline_stops_with_advice(tmp_path):
         for i, outcome in objective.evaluate(configs, seeds, fidelity):
             yield i, outcome._replace(failed="non-finite loss at step 3")
 
-    with pytest.raises(SearchStopped, match=r"baseline itself failed.*space\.baseline"):
+    with pytest.raises(SearchStopped, match=r"baseline itself failed.*dense_rate"):
         search(tmp_path, "random", objective._replace(evaluate=evaluate))
 
 

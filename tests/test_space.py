@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from autorank.grammar import read
+from autorank import build
+from autorank.config import SearchConfig, SpaceConfig
+from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.space import Decision, Space, parse_space
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "space"
@@ -362,9 +365,9 @@ def test_encode_drops_what_is_inactive():
 
 def shipped(name: str) -> Space:
     text = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
-    return parse_space(
-        text["decisions"], text["conditions"], text["baseline"], grid_size=text["grid_size"]
-    )
+    model = yaml.safe_load((CONFIGS.parent / "model" / "dhen.yaml").read_text())
+    layers = {key: LayerConfig(**model.pop(key)) for key in list(model) if key.startswith("layer")}
+    return build.space(SearchConfig(space=SpaceConfig(**text), model=DhenConfig(**model, **layers)))
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def make_program(
             )
         )
 
-    def initialise(key: Key, hparams: Hparams, state: TrainState) -> TrainState:
+    def initialise(key: Key, hparams: Hparams) -> TrainState:
         dense_key, table_key = jax.random.split(key)
         rows = hparams.table_scale * jax.random.normal(table_key, (num_ids, width))
         params = model.init(dense_key, hparams.init_scale)
@@ -170,7 +170,7 @@ def make_program(
         start: Array,
         stop: Array,
     ) -> TrainState:
-        state = jax.lax.cond(start == 0, lambda s: initialise(key, hparams, s), lambda s: s, state)
+        state = jax.lax.cond(start == 0, lambda s: initialise(key, hparams), lambda s: s, state)
         return jax.lax.while_loop(
             lambda s: (s.step < stop) & (s.failed_step < 0),
             lambda s: train_step(hparams, schedule, data, s),
@@ -183,10 +183,7 @@ def make_program(
 
     def empty() -> TrainState:
         hparams = Hparams(*(jax.ShapeDtypeStruct((), jnp.float32) for _ in Hparams._fields))
-        shapes = jax.eval_shape(
-            lambda h: initialise(jax.random.key(0), h, None),  # pyright: ignore[reportArgumentType]
-            hparams,
-        )
+        shapes = jax.eval_shape(lambda h: initialise(jax.random.key(0), h), hparams)
         # Copied: a NumPy buffer that the device array aliases must not be donated.
         return jax.tree.map(
             lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes

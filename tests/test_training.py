@@ -1,0 +1,246 @@
+"""The one-pass trainer: bit-exact, a prefix is a prefix, failure is contained, and it learns what was planted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from autorank.data.batches import Dataset
+from autorank.data.schema import Field, Schema
+from autorank.models.dhen import DhenConfig, LayerConfig, compact
+from autorank.objectives import Setting, predict_rows, table_objective, training_objective
+from autorank.training.trainer import (
+    Data,
+    Hparams,
+    Schedule,
+    lifetime_ne,
+    make_program,
+    window_ne,
+)
+
+ROWS, BATCH, WINDOWS, IDS = 6400, 40, 8, 20
+MODEL = DhenConfig(
+    width=4,
+    num_layers=1,
+    num_tokens=3,
+    layer1=LayerConfig("cross", "linear"),
+    norm="none",
+    head_width=8,
+)
+RATES = {"dense_rate": 3e-3, "table_rate": 0.1, "dense_eps": 1e-8, "table_eps": 1e-8}
+HPARAMS = Hparams(
+    *map(jnp.float32, RATES.values()), jnp.float32(0), jnp.float32(1), jnp.float32(0.01)
+)
+SCHEDULE = Schedule(jnp.int32(ROWS // BATCH), jnp.int32(8))
+
+
+def planted(seed: int = 0) -> tuple[Data, np.ndarray]:
+    """Clicks from a product of two ids' hidden signs; the true probabilities too."""
+    rng = np.random.default_rng(seed)
+    sparse = rng.integers(0, IDS // 2, (ROWS, 2)).astype(np.int32)
+    hidden = rng.choice([-1.0, 1.0], IDS)
+    sparse[:, 1] += IDS // 2
+    p = 1 / (1 + np.exp(-2.5 * hidden[sparse[:, 0]] * hidden[sparse[:, 1]]))
+    labels = np.stack([rng.random(ROWS) < p, rng.random(ROWS) < 0.5], 1).astype(np.float32)
+    dense = rng.normal(size=(ROWS, 1)).astype(np.float32)
+    return Data(jnp.asarray(sparse), jnp.asarray(dense), jnp.asarray(labels)), p
+
+
+DATA, TRUTH = planted()
+PROGRAM = make_program(
+    compact(MODEL, 2, 1), head="ctr", width=4, num_ids=IDS, batch_size=BATCH, num_windows=WINDOWS
+)
+RUN = jax.jit(PROGRAM.run, donate_argnums=1)
+
+
+def run(
+    start: int, stop: int, state=None, hparams: Hparams = HPARAMS, data: Data = DATA, seed: int = 0
+):
+    state = PROGRAM.empty() if state is None else state
+    steps = jnp.int32(start), jnp.int32(stop)
+    return RUN(jax.random.key(seed), state, hparams, SCHEDULE, data, *steps)
+
+
+def same(a, b) -> bool:
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def test_same_key_same_bits_and_another_key_another_model():
+    assert same(run(0, 160), run(0, 160))
+    assert not same(run(0, 160).params, run(0, 160, seed=1).params)
+
+
+def test_a_partial_run_is_a_prefix_and_continuing_it_is_the_full_run():
+    half = run(0, 80)
+    np.testing.assert_array_equal(half.curve.losses[:4], run(0, 160).curve.losses[:4])
+    assert np.all(np.asarray(half.curve.counts)[4:] == 0)
+    assert same(run(80, 160, run(0, 80)), run(0, 160))
+
+
+def test_other_rates_are_the_same_program():
+    run(0, 4)
+    before = RUN._cache_size()
+    run(0, 4, hparams=HPARAMS._replace(dense_rate=jnp.float32(1e-4), init_scale=jnp.float32(0.3)))
+    run(0, 160)
+    assert RUN._cache_size() == before
+
+
+def test_windows_count_every_row_once_and_score_before_learning():
+    state = run(0, 160)
+    np.testing.assert_array_equal(np.asarray(state.curve.counts)[:, 0], ROWS / WINDOWS)
+    assert np.asarray(state.curve.positives)[:, 0].sum() == float(DATA.labels[:, 0].sum())
+    # The first batch is scored by the untrained model: nothing has been learned with rates of zero.
+    frozen = HPARAMS._replace(dense_rate=jnp.float32(0), table_rate=jnp.float32(0))
+    untrained = run(0, 1, hparams=frozen)
+    first = BATCH
+    p = PROGRAM.predict(
+        untrained.params, untrained.table.rows, DATA.sparse[:first], DATA.dense[:first]
+    )[:, 0]
+    y = DATA.labels[:first, 0]
+    loss = -jnp.sum(y * jnp.log(p) + (1 - y) * jnp.log1p(-p))
+    np.testing.assert_allclose(run(0, 1).curve.losses[0, 0], loss, rtol=1e-5)
+
+
+def test_it_learns_the_planted_interaction_down_to_near_the_best_possible():
+    labels = np.asarray(DATA.labels[:, 0], np.float64)
+    tail = slice(3 * ROWS // 4, None)
+    q = labels[tail].mean()
+    entropy = -(q * np.log(q) + (1 - q) * np.log(1 - q))
+    best = -np.mean(np.where(labels > 0, np.log(TRUTH), np.log1p(-TRUTH))[tail]) / entropy
+    curve = window_ne(run(0, 160).curve)[:, 0]
+    assert curve[0] > 0.95
+    assert curve[-2:].mean() < best + 0.1, (curve, best)
+
+
+def test_lifetime_ne_is_written_out():
+    state = run(0, 160)
+    loss, positives, rows = (np.asarray(c, np.float64).sum() for c in state.curve)
+    q = positives / rows
+    entropy = -(q * np.log(q) + (1 - q) * np.log(1 - q))
+    np.testing.assert_allclose(lifetime_ne(state.curve), [loss / rows / entropy], rtol=1e-12)
+
+
+def test_a_non_finite_loss_ends_the_run_with_its_step():
+    state = run(0, 160, hparams=HPARAMS._replace(table_rate=jnp.float32(1e38)))
+    failed = int(state.failed_step)
+    assert 0 <= failed < 160 and int(state.step) == failed + 1
+    broken = DATA._replace(dense=DATA.dense.at[5 * BATCH + 3].set(jnp.nan))
+    assert int(run(0, 160, data=broken).failed_step) == 5
+
+
+def test_warm_up_is_linear():
+    one = run(0, 1)
+    half = run(0, 1, hparams=HPARAMS._replace(table_rate=jnp.float32(0.05)))
+    empty = run(0, 1, hparams=HPARAMS._replace(table_rate=jnp.float32(0)))
+    moved = np.abs(np.asarray(one.table.rows - empty.table.rows))
+    np.testing.assert_allclose(
+        moved, 2 * np.abs(np.asarray(half.table.rows - empty.table.rows)), rtol=1e-3, atol=1e-7
+    )
+    # First of eight warm-up steps: each touched row moves by rate / 8 in root mean square.
+    touched = moved.max(axis=1) > 0
+    np.testing.assert_allclose(np.sqrt((moved[touched] ** 2).mean(axis=1)), 0.1 / 8, rtol=1e-3)
+
+
+# --- the objective ---------------------------------------------------------------------------------
+
+
+def small_dataset() -> Dataset:
+    fields = (Field("user", IDS // 2, 0), Field("item", IDS // 2, IDS // 2))
+    schema = Schema(
+        "planted", fields, ("age",), ("click", "conversion"), ROWS, 4800, ("c", "v"), "", "", {}, {}
+    )
+    return Dataset(schema, *(np.asarray(a) for a in DATA[:2]), np.asarray(DATA.labels, np.int8))
+
+
+def objective(head: str = "esmm", settings=None, workers: int = 2):
+    models = settings or [
+        Setting(DhenConfig(**(vars(MODEL) | {"head": head})), HPARAMS),
+        Setting(
+            DhenConfig(**(vars(MODEL) | {"head": head})),
+            HPARAMS._replace(table_rate=jnp.float32(1e38)),
+        ),
+        Setting(DhenConfig(**(vars(MODEL) | {"head": head, "num_layers": 2})), HPARAMS),
+    ]
+    return training_objective(
+        small_dataset(), lambda c: models[int(c[0])], head=head, batch_size=BATCH,
+        num_windows=WINDOWS, warmup_share=0.1, fingerprint="x", workers=workers, qps_seconds=0.02,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made = objective()
+    configs = np.array([[0], [1], [2], [0]], np.int32)
+    return made, dict(made.evaluate(configs, [0, 0, 0, 1], 0.5))
+
+
+def test_one_failure_harms_no_other_and_names_its_step(trained):
+    _, outcomes = trained
+    assert "non-finite loss at step" in outcomes[1].failed
+    assert [outcomes[i].failed for i in (0, 2, 3)] == ["", "", ""]
+    for i in (0, 2, 3):
+        assert np.isfinite(outcomes[i].curve[:4]).all() and np.isnan(outcomes[i].curve[4:]).all()
+
+
+def test_one_compile_for_each_structure(trained):
+    made, outcomes = trained
+    # An empty second layer without a norm is no other structure.
+    assert len({o.details["structure"] for o in outcomes.values() if o.details}) == 1
+    assert made.stats().num_compiles == 1 and made.stats().num_hits == 3
+
+
+def test_results_do_not_depend_on_workers_or_company(trained):
+    _, outcomes = trained
+    alone = dict(objective(workers=1).evaluate(np.array([[0]], np.int32), [1], 0.5))[0]
+    np.testing.assert_array_equal(alone.curve, outcomes[3].curve)
+
+
+def test_promotion_equals_training_at_once(trained):
+    made, _ = trained
+    promoted = dict(made.evaluate(np.array([[0]], np.int32), [0], 1.0))[0]
+    at_once = dict(objective().evaluate(np.array([[0]], np.int32), [0], 1.0))[0]
+    np.testing.assert_array_equal(promoted.curve, at_once.curve)
+    assert promoted.num_rows == 4800
+
+
+def test_held_out_rows_are_scored_by_the_frozen_model(trained):
+    made, _ = trained
+    first, again = (made.test(np.array([0], np.int32), 0) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (1600, 3) and ((0 < first) & (first < 1)).all()
+    model = made.trained(np.array([0], np.int32), 0)
+    held_out = small_dataset().test()
+    chunked = predict_rows(model, held_out.sparse, held_out.dense, chunk=300)
+    np.testing.assert_allclose(chunked, first, rtol=1e-5)
+
+
+def test_cost_and_qps(trained):
+    made, outcomes = trained
+    costs = made.cost(np.array([[0], [2]], np.int32))
+    assert costs[0] == costs[1] == outcomes[0].flops > 0
+    assert made.qps(np.array([0], np.int32)) > 0
+
+
+def test_too_few_rows_for_the_windows_is_refused():
+    with pytest.raises(ValueError, match=r"batch_size=40 gives 120 steps.*num_windows=200"):
+        training_objective(
+            small_dataset(), lambda c: None, head="ctr", batch_size=BATCH, num_windows=200,
+            warmup_share=0.1, fingerprint="x",
+        )  # fmt: skip
+
+
+def test_table_objective_answers_from_its_table():
+    curves = np.linspace(1, 0.9, 10)[None, :, None] * np.ones((2, 1, 1))
+    curves[1, 6:] = np.nan
+    configs = np.array([[0, 1], [2, 0]], np.int32)
+    table = table_objective(
+        "known", configs, curves, np.array([1.0, 2.0]), metrics=("ctr",), num_rows=1000
+    )
+    done = dict(table.evaluate(configs[::-1], [0, 0], 0.8))
+    assert done[0].failed == "recorded as failed" and done[1].failed == ""
+    assert np.isfinite(done[1].curve).sum() == 8 and done[1].num_rows == 800
+    np.testing.assert_array_equal(table.cost(configs[::-1]), [2.0, 1.0])
+    with pytest.raises(KeyError, match=r"\[7, 7\] is not in the table"):
+        list(table.evaluate(np.array([[7, 7]]), [0], 1.0))
