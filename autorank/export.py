@@ -59,7 +59,7 @@ def save_model(
         raise FileExistsError(f"{folder} already holds a model; choose another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     weights = {"params": params, "rows": rows}
-    ocp.save((folder / "weights").resolve(), weights, overwrite=True)
+    ocp.save(str((folder / "weights").resolve()), weights, overwrite=True)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), weights)
     exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(
         shapes["params"],
@@ -118,7 +118,7 @@ def load_model(folder: Path) -> Scorer:
             node = node.setdefault(key, {})
         shape = jax.ShapeDtypeStruct(tuple(leaf["shape"]), np.dtype(leaf["dtype"]), sharding=device)
         node[leaf["path"][-1]] = shape
-    weights = ocp.load((folder / "weights").resolve(), template)
+    weights = ocp.load(str((folder / "weights").resolve()), template)
     for found, wanted in zip(jax.tree.leaves(weights), jax.tree.leaves(template), strict=True):
         # Orbax casts another dtype without a word.
         if found.shape != wanted.shape or found.dtype != wanted.dtype:

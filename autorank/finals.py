@@ -22,14 +22,15 @@ EQUAL_COST = 1.05  # "at equal cost": FLOPs at most 5% above the baseline's
 
 def pick_finalists(trials: Sequence[Trial], count: int) -> list[list[int]]:
     """The best by label, the best at equal cost, the cheapest at equal NE; distinct, best first."""
-    finished = [t for t in trials if t.quality is not None and t.cost is not None]
-    by_quality = sorted(finished, key=lambda t: (t.quality, t.id))
-    equal_cost = [t for t in by_quality if t.cost <= math.log(EQUAL_COST)]
-    equal_ne = sorted(
-        (t for t in finished if t.quality <= 0 and t.cost < 0), key=lambda t: (t.cost, t.id)
-    )
+    finished = [
+        (t.quality, t.cost, t.id, t) for t in trials if t.quality is not None and t.cost is not None
+    ]
+    by_quality = sorted(finished, key=lambda row: (row[0], row[2]))
+    equal_cost = [row for row in by_quality if row[1] <= math.log(EQUAL_COST)]
+    by_cost = sorted(finished, key=lambda row: (row[1], row[2]))
+    equal_ne = [row for row in by_cost if row[0] <= 0 and row[1] < 0]
     picked: dict[tuple[int, ...], list[int]] = {}
-    for trial in (*by_quality[:count], *equal_cost[:2], *equal_ne[:2]):
+    for *_, trial in (*by_quality[:count], *equal_cost[:2], *equal_ne[:2]):
         picked.setdefault(tuple(trial.config), list(trial.config))
     return list(picked.values())
 

@@ -2,11 +2,9 @@
 
 from typing import Any, TypeAlias
 
-import jax
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 Key: TypeAlias = PRNGKeyArray
 PyTree: TypeAlias = Any
-Device: TypeAlias = jax.Device
 
-__all__ = ["Array", "Bool", "Device", "Float", "Int", "Key", "Num", "PyTree"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "Num", "PyTree"]

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from autorank.grammar import read
 from autorank import build
 from autorank.config import SearchConfig, SpaceConfig
+from autorank.grammar import read
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.space import Decision, Space, parse_space
 

@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 
 # On CPUs: one thread a program (programs run side by side instead; bit-exact), and the code generator that compiles
 # in about 0.55 of the default's time at equal speed of the result (measured with jaxlib 0.10.2, docs/design.md).
-CPU_OPTIONS: dict[str, bool | int] = {
+CPU_OPTIONS: dict[str, Any] = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
@@ -21,7 +21,7 @@ CPU_OPTIONS: dict[str, bool | int] = {
 
 
 @functools.cache
-def compiler_options() -> dict[str, bool | int] | None:
+def compiler_options() -> dict[str, Any] | None:
     """Options for ``jax.jit(..., compiler_options=)`` on this backend; None where XLA does not know them."""
     if jax.default_backend() != "cpu":
         return None

@@ -5,7 +5,7 @@ arguments, so trials that differ only in those share it, and a low-fidelity run 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,7 +182,7 @@ def make_program(
         return probabilities(model.apply(params, x, dense), head)
 
     def empty() -> TrainState:
-        hparams = Hparams(*(jax.ShapeDtypeStruct((), jnp.float32) for _ in Hparams._fields))
+        hparams: Any = Hparams(*(jnp.float32(0) for _ in Hparams._fields))
         shapes = jax.eval_shape(lambda h: initialise(jax.random.key(0), h), hparams)
         # Copied: a NumPy buffer that the device array aliases must not be donated.
         return jax.tree.map(
