@@ -150,6 +150,7 @@ def _objective(
         num_windows=config.training.num_windows,
         warmup_share=config.training.warmup_share,
         fingerprint=data.fingerprint(),
+        progressive=config.training.held_out == "progressive",
         workers=workers,
     )
 

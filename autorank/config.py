@@ -54,6 +54,7 @@ class TrainingConfig:
 
     batch_size: int = 256  # rows a step
     num_windows: int = 100  # windows of the NE curve
+    held_out: str = "frozen"  # frozen: the trained model scores the held-out rows; progressive: it goes on learning
     warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
     dense_rate: float = 1e-3  # Adam, dense parameters
     table_rate: float = 5e-2  # row-wise Adagrad, embedding rows
@@ -66,6 +67,7 @@ class TrainingConfig:
     def __post_init__(self):
         for key in ("batch_size", "num_windows"):
             _require_range(f"training.{key}", getattr(self, key), 1, 1 << 30)
+        _require("training.held_out", self.held_out, ("frozen", "progressive"))
         _require_range("training.warmup_share", self.warmup_share, 0.0, 1.0)
 
 

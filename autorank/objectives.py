@@ -111,6 +111,7 @@ def training_objective(
     num_windows: int,
     warmup_share: float,
     fingerprint: str,
+    progressive: bool = False,
     workers: int = 2,
     state_bytes: int = 1 << 29,
     qps_seconds: float = 0.5,
@@ -118,7 +119,9 @@ def training_objective(
     """Trains the compact build of each configuration in one pass over the training rows.
 
     ``decode`` turns a configuration ``[k]`` into a `Setting`. ``workers`` threads compile and train side by side: XLA
-    does both outside the interpreter lock. Rows beyond the last full batch are left out (fewer than ``batch_size``).
+    does both outside the interpreter lock. The held-out rows are scored by the frozen model, or with ``progressive`` as
+    the training rows are, each batch before it is learned from. Rows beyond the last full batch are left out (fewer
+    than ``batch_size``).
 
     Raises:
         ValueError: fewer training rows than ``num_windows`` batches.
@@ -138,7 +141,8 @@ def training_objective(
         jnp.asarray(train.labels, jnp.float32),
     )
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps))))
-    cache, predictors, states = ProgramCache(), ProgramCache(), _States(state_bytes)
+    cache, states = ProgramCache(), _States(state_bytes)
+    predictors, followers = ProgramCache(), ProgramCache()
 
     def program_of(model: DhenConfig) -> Program:
         return make_program(
@@ -246,7 +250,16 @@ def training_objective(
         return Trained(model, params, rows, predict, METRICS[head])
 
     def test(config: np.ndarray, seed: int) -> np.ndarray:
-        return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
+        if not progressive:
+            return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
+        setting = decode(np.asarray(config, np.int32))
+        state, *_ = train_to(np.asarray(config, np.int32), seed, 1.0)
+        follow = followers.get(
+            structure_key(setting.model), lambda: jax.jit(program_of(setting.model).follow)
+        )[0]
+        later = padded(held_out, batch_size)
+        found = follow(state, setting.hparams, schedule, later)
+        return np.asarray(found, np.float64)[: len(held_out.sparse)]
 
     def qps(config: np.ndarray) -> float:
         model = decode(np.asarray(config, np.int32)).model
@@ -274,6 +287,19 @@ def training_objective(
         trained=trained,
         qps=qps,
         test_labels=np.asarray(held_out.labels, np.float64),
+    )
+
+
+def padded(data: Dataset, batch_size: int) -> Data:
+    """Rows on the device, the last ones repeated up to a whole batch."""
+
+    def pad(rows: np.ndarray) -> np.ndarray:
+        return np.pad(rows, ((0, -len(rows) % batch_size), (0, 0)), mode="edge")
+
+    return Data(
+        jnp.asarray(pad(data.sparse)),
+        jnp.asarray(pad(data.dense), jnp.float32),
+        jnp.asarray(pad(data.labels), jnp.float32),
     )
 
 

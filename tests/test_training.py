@@ -216,6 +216,28 @@ def test_held_out_rows_are_scored_by_the_frozen_model(trained):
     np.testing.assert_allclose(chunked, first, rtol=1e-5)
 
 
+def test_progressive_held_out_rows_are_scored_before_they_are_learned_from():
+    """The same numbers as one run over the whole log gives, on a held-out part that ends inside a batch."""
+    rows = 4800 + 15 * BATCH + 7
+    parts = (np.asarray(part)[:rows] for part in DATA)
+    data = Dataset(small_dataset().schema._replace(num_rows=rows), *parts)
+    made = training_objective(
+        data, lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=WINDOWS,
+        warmup_share=8 / 120, fingerprint="x", progressive=True,
+    )  # fmt: skip
+    found = made.test(np.array([0], np.int32), 0)
+    assert found.shape == (15 * BATCH + 7, 1)
+    schedule = Schedule(jnp.int32(120), jnp.int32(8))
+    state = RUN(
+        jax.random.key(0), PROGRAM.empty(), HPARAMS, schedule, DATA, jnp.int32(0), jnp.int32(130)
+    )
+    next_batch = slice(130 * BATCH, 131 * BATCH)
+    expected = PROGRAM.predict(
+        state.params, state.table.rows, DATA.sparse[next_batch], DATA.dense[next_batch]
+    )
+    np.testing.assert_allclose(found[10 * BATCH : 11 * BATCH], expected, rtol=2e-4)
+
+
 def test_cost_and_qps(trained):
     made, outcomes = trained
     costs = made.cost(np.array([[0], [2]], np.int32))

@@ -78,6 +78,7 @@ class Program(NamedTuple):
     empty: Callable[[], TrainState]
     run: Callable[[Key, TrainState, Hparams, Schedule, Data, Array, Array], TrainState]
     predict: Callable[[PyTree, Array, Array, Array], Array]
+    follow: Callable[[TrainState, Hparams, Schedule, Data], Array]
 
 
 def make_program(
@@ -92,9 +93,10 @@ def make_program(
     """Builds the training program of one structure.
 
     ``run(key, state, hparams, schedule, data, start, stop)`` trains on steps ``[start, stop)`` and initialises when
-    ``start`` is 0; it stops early at a non-finite loss and leaves the step in ``failed_step``. ``predict(params,
-    rows, sparse, dense)`` gives probabilities ``[b, q]``. Dense parameters: AdamW with linear warm-up; table:
-    row-wise Adagrad with the same warm-up (own choice: the same factor for both).
+    ``start`` is 0; it stops early at a non-finite loss and leaves the step in ``failed_step``. ``predict(params, rows,
+    sparse, dense)`` gives probabilities ``[b, q]``. ``follow(state, hparams, schedule, data)`` goes on learning on later
+    rows (a multiple of ``batch_size``) and gives each row's probabilities from before it was learned from. Dense
+    parameters: AdamW with linear warm-up; table: row-wise Adagrad with the same warm-up (own choice).
     """
     metrics = METRICS[head]
     weights = jnp.asarray(objective_weights(head), jnp.float32)
@@ -123,25 +125,24 @@ def make_program(
 
     def loss_fn(
         params: PyTree, rows: Array, touched: Touched, dense: Array, labels: Array
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
+    ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
         logits = model.apply(params, look_up(rows, touched), dense)
         losses, where, targets = task_losses(logits, labels, head)
         where = where.astype(losses.dtype)
         sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
         counts = jnp.sum(where, axis=0)
         loss = jnp.sum(weights * sums / jnp.maximum(counts, 1.0))
-        return loss, (sums, jnp.sum(targets * where, axis=0), counts)
+        return loss, ((sums, jnp.sum(targets * where, axis=0), counts), logits)
 
     def train_step(
-        hparams: Hparams, schedule: Schedule, data: Data, state: TrainState
-    ) -> TrainState:
-        first = state.step * batch_size
+        hparams: Hparams, schedule: Schedule, data: Data, state: TrainState, first: Array
+    ) -> tuple[TrainState, Array]:
         sparse, dense, labels = (
             jax.lax.dynamic_slice_in_dim(column, first, batch_size) for column in data
         )
         touched, owner = deduplicate(sparse, state.table.owner)
         table = state.table._replace(owner=owner)
-        (loss, sums), (dense_gradient, row_gradient) = jax.value_and_grad(
+        (loss, (sums, logits)), (dense_gradient, row_gradient) = jax.value_and_grad(
             loss_fn, argnums=(0, 1), has_aux=True
         )(state.params, gather(table, touched), touched, dense, labels)
         factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
@@ -152,7 +153,7 @@ def make_program(
             table, touched, row_gradient, rate=hparams.table_rate * factor, eps=hparams.table_eps
         )
         window = state.step * num_windows // jnp.maximum(schedule.num_steps, 1)
-        return TrainState(
+        state = TrainState(
             params=optax.apply_updates(state.params, updates),
             optimizer=opt_state,
             table=table,
@@ -160,6 +161,7 @@ def make_program(
             step=state.step + 1,
             failed_step=jnp.where(jnp.isfinite(loss), state.failed_step, state.step),
         )
+        return state, logits
 
     def run(
         key: Key,
@@ -173,9 +175,18 @@ def make_program(
         state = jax.lax.cond(start == 0, lambda s: initialise(key, hparams), lambda s: s, state)
         return jax.lax.while_loop(
             lambda s: (s.step < stop) & (s.failed_step < 0),
-            lambda s: train_step(hparams, schedule, data, s),
+            lambda s: train_step(hparams, schedule, data, s, s.step * batch_size)[0],
             state,
         )
+
+    def follow(state: TrainState, hparams: Hparams, schedule: Schedule, data: Data) -> Array:
+        def one(state: TrainState, first: Array) -> tuple[TrainState, Array]:
+            state, logits = train_step(hparams, schedule, data, state, first)
+            return state, probabilities(logits, head)
+
+        firsts = batch_size * jnp.arange(data.sparse.shape[0] // batch_size)
+        _, parts = jax.lax.scan(one, state, firsts)
+        return parts.reshape(-1, len(metrics))
 
     def predict(params: PyTree, rows: Array, sparse: Array, dense: Array) -> Array:
         x = rows.at[sparse].get(mode="promise_in_bounds")
@@ -189,7 +200,7 @@ def make_program(
             lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes
         )
 
-    return Program(empty, run, predict)
+    return Program(empty, run, predict, follow)
 
 
 def window_ne(curve: Curve) -> np.ndarray:
