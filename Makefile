@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup search test lint types notebooks
+.PHONY: setup search test lint types
 
 setup: .venv/ready
 

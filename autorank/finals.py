@@ -20,7 +20,7 @@ from autorank.stages import Baseline, Context, curve_of, evaluate
 EQUAL_COST = 1.05  # "at equal cost": FLOPs at most 5% above the baseline's
 
 
-def pick_finalists(trials: Sequence[Trial], count: int) -> list[list[int]]:
+def pick_finalists(trials: Sequence[Trial], count: int, noise_percent: float) -> list[list[int]]:
     """The best by label, the best at equal cost, the cheapest at equal NE; distinct, best first."""
     finished = [
         (t.quality, t.cost, t.id, t) for t in trials if t.quality is not None and t.cost is not None
@@ -28,7 +28,7 @@ def pick_finalists(trials: Sequence[Trial], count: int) -> list[list[int]]:
     by_quality = sorted(finished, key=lambda row: (row[0], row[2]))
     equal_cost = [row for row in by_quality if row[1] <= math.log(EQUAL_COST)]
     by_cost = sorted(finished, key=lambda row: (row[1], row[2]))
-    equal_ne = [row for row in by_cost if row[0] <= 0 and row[1] < 0]
+    equal_ne = [row for row in by_cost if row[0] <= noise_percent and row[1] < 0]
     picked: dict[tuple[int, ...], list[int]] = {}
     for *_, trial in (*by_quality[:count], *equal_cost[:2], *equal_ne[:2]):
         picked.setdefault(tuple(trial.config), list(trial.config))
@@ -89,12 +89,15 @@ class Roles(NamedTuple):
     equal_ne: int | None  # cheapest among those not worse than the baseline on validation
 
 
-def choose_roles(finals: Finals) -> Roles:
-    """By the mean over seeds of the validation gain; a finalist that failed with any seed is out."""
+def choose_roles(finals: Finals, noise_percent: float) -> Roles:
+    """By the mean over seeds of the validation gain; a finalist that failed with any seed is out.
+
+    "At equal NE" means not worse than the baseline by more than one standard deviation of its own seeds.
+    """
     means = finals.gains.mean(axis=1) if len(finals.gains) else np.zeros(0)
     alive = [i for i in range(len(means)) if math.isfinite(means[i])]
     cheap = [i for i in alive if finals.costs[i] <= math.log(EQUAL_COST)]
-    as_good = [i for i in alive if means[i] <= 0 and finals.costs[i] < 0]
+    as_good = [i for i in alive if means[i] <= noise_percent and finals.costs[i] < 0]
     return Roles(
         winner=min(alive, key=lambda i: means[i], default=None),
         equal_cost=min(cheap, key=lambda i: means[i], default=None),

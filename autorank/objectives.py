@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.cost import flops_per_example, measure_qps, num_parameters
+from autorank.cost import compiled_flops, flops_per_example, measure_qps, num_parameters
 from autorank.data.batches import Dataset
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
@@ -71,7 +71,8 @@ class Objective(NamedTuple):
     # Only training on data has a held-out test: predictions [rows, q] of one trained configuration.
     test: Callable[[np.ndarray, int], np.ndarray] | None = None
     trained: Callable[[np.ndarray, int], Trained] | None = None
-    qps: Callable[[np.ndarray], float] | None = None
+    qps: Callable[[np.ndarray], float] | None = None  # rows scored per second
+    compiled_flops: Callable[[np.ndarray], float] | None = None  # by the compiler's cost analysis
     test_labels: np.ndarray | None = None
 
 
@@ -286,6 +287,9 @@ def training_objective(
         test=test,
         trained=trained,
         qps=qps,
+        compiled_flops=lambda config: float(
+            compiled_flops(decode(np.asarray(config, np.int32)).model, num_fields, num_dense)
+        ),
         test_labels=np.asarray(held_out.labels, np.float64),
     )
 

@@ -101,9 +101,12 @@ def run(
         for t, v in zip(trials, labels, strict=True)
     ]
     finals = run_finals(
-        context, pick_finalists(labelled, plan.finalists), baseline, fidelity_plan.tail
+        context,
+        pick_finalists(labelled, plan.finalists, baseline.noise_percent),
+        baseline,
+        fidelity_plan.tail,
     )
-    roles = choose_roles(finals)
+    roles = choose_roles(finals, baseline.noise_percent)
     chosen = {"baseline": list(space.baseline)} | {
         name: finals.configs[i] for name, i in roles._asdict().items() if i is not None
     }
@@ -218,7 +221,8 @@ def summarise(
             "choices": chosen[name],
             "flops": baseline.flops * ratio,
             "flops_ratio": ratio,
-            "qps": measured_qps(context, name, config),
+            "qps": measured(context, config)["qps"],
+            "flops_compiled": measured(context, config)["flops_compiled"],
             "ne": float(np.mean(test["ne"][name][main])) if test else None,
             "test": test["gain"].get(name) if test and name != "baseline" else None,
         }
@@ -271,13 +275,22 @@ def summarise(
     }
 
 
-def measured_qps(context: Context, name: str, config: np.ndarray) -> float | None:
-    """Rows per second on the device at hand, measured once for each model of the table."""
-    known = {r["name"]: r["qps"] for r in context.ledger.records("qps")}
-    if name not in known and context.objective.qps is not None:
-        context.ledger.record("qps", name, {"name": name, "qps": context.objective.qps(config)})
-        known = {r["name"]: r["qps"] for r in context.ledger.records("qps")}
-    return known.get(name)
+def measured(context: Context, config: np.ndarray) -> dict[str, Any]:
+    """Rows per second on the device at hand and the compiler's FLOPs, measured once for each model of the table."""
+    key = str(config.tolist())
+    known = {r["config"]: r for r in context.ledger.records("measured")}
+    if key not in known:
+        objective = context.objective
+        found = {
+            "config": key,
+            "qps": objective.qps(config) if objective.qps else None,
+            "flops_compiled": objective.compiled_flops(config)
+            if objective.compiled_flops
+            else None,
+        }
+        context.ledger.record("measured", key, found)
+        known[key] = found
+    return known[key]
 
 
 def qps_gain(model: dict[str, Any] | None, reference: dict[str, Any] | None) -> float | None:

@@ -146,6 +146,28 @@ def test_scoring_names_a_missing_column(toy_run):
     assert done.returncode == 1 and "field1" in done.stderr
 
 
+def test_notebooks_run_and_hold_no_outputs(toy_run):
+    import nbformat
+
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        assert not any(c.get("outputs") for c in cells), f"{path}: strip the outputs"
+        execute = (
+            "import sys, nbformat, nbclient\n"
+            "book = nbformat.read(sys.argv[1], as_version=4)\n"
+            "nbclient.NotebookClient(book, timeout=300, kernel_name='python3').execute()\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", execute, str(path)],
+            cwd=ROOT / "notebooks", check=True, timeout=400,
+            env=os.environ | {"AUTORANK_RUN": str(toy_run)},
+        )  # fmt: skip
+
+
+def test_the_readmes_table_is_the_committed_results():
+    program("collect", "--check")
+
+
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "toy"])
 def test_every_experiment_runs_at_toy_size(name, tmp_path):
     """On synthetic data where the config's own is not at hand; everything else as the config says."""

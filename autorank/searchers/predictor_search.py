@@ -30,6 +30,8 @@ from autorank.space import Space
 from autorank.typing import Array, Bool, Float, Int, Key
 
 REWARDS = ("alpha", "hinge", "absolute")
+LOCAL_POOL = 128  # mutants scored for each local proposal
+NUM_PARENTS = 5
 CURVE_POINTS = 100  # of the policy's course that ``info`` keeps
 
 
@@ -107,6 +109,7 @@ def predictor_search(
     capacity: int,
     initial: int = 20,
     num_exploratory: int = 2,
+    num_local: int = 0,
     alphas: tuple[float, ...] = (0.0, 0.1, 0.3),
     reward: str = "alpha",
     steps: int = 2000,
@@ -126,6 +129,8 @@ def predictor_search(
         capacity: most trials that can be told.
         initial: trials told before the predictor is trusted.
         num_exploratory: how many of the proposals are random or mutants of the best trial, in turn.
+        num_local: how many are the predictor's choice among mutants of the best trials (0 in the paper): near what was
+            trained the predictor is not asked to extrapolate.
         alphas: weight of the cost in the reward; one policy each.
         reward: ``alpha``, ``hinge`` or ``absolute``.
         steps: REINFORCE steps of an ask, from a uniform policy.
@@ -143,7 +148,7 @@ def predictor_search(
     Raises:
         ValueError: settings that cannot be meant, by name.
     """
-    _check(reward, alphas, batch_size, num_exploratory, steps, samples, num_policies)
+    _check(reward, alphas, batch_size, num_exploratory, num_local, steps, samples, num_policies)
     if predictor.capacity != capacity:
         raise ValueError(
             f"the predictor was made for capacity={predictor.capacity} rows and the searcher for "
@@ -158,6 +163,7 @@ def predictor_search(
 
     def guided(key: Key, history: History) -> Proposal:
         fit_key, policy_key, explore_key, propose_key = jax.random.split(key, 4)
+        local_key = jax.random.fold_in(explore_key, 1)
         score, line = _fit(fit_key, space, predictor, history)
 
         def policy(seed, alpha):
@@ -175,12 +181,25 @@ def predictor_search(
         # Common random numbers: a seed's draws are the same under every alpha.
         seeds = jnp.arange(num_policies)
         course = jax.vmap(jax.vmap(policy, (0, None)), (None, 0))(seeds, weights)
-        candidates, origin, num_new = _leaders(history, course, weights, batch_size)
-        leaders, _, _ = fresh(history, candidates, batch_size - num_exploratory)
+        k = space.num_decisions
+        met = course.configs.reshape(len(alphas), -1, k).astype(jnp.int32)
+        candidates, origin, num_new = _leaders(
+            history, met, course.rewards.reshape(len(alphas), -1), weights, batch_size
+        )
+        leaders, _, _ = fresh(history, candidates, batch_size - num_exploratory - num_local)
         explorers = _explorers(explore_key, space, history, 4 * num_exploratory, mutation_rate)
-        pool = jnp.concatenate([candidates[leaders], explorers, candidates])
-        aimless = jnp.full(len(explorers), jnp.nan)
-        origin = jnp.concatenate([origin[leaders], aimless, origin, jnp.full(1, jnp.nan)])
+        parts = [(candidates[leaders], origin[leaders])]
+        if num_local:
+            mutants = _mutants(local_key, space, history, LOCAL_POOL * num_local, mutation_rate)
+            means = score(mutants)[0]
+            rewards = jax.vmap(lambda alpha: reward_of(reward, alpha, line, means))(weights)
+            same = jnp.broadcast_to(mutants, (len(alphas), *mutants.shape))
+            near, whose, _ = _leaders(history, same, rewards, weights, num_local)
+            chosen, _, _ = fresh(history, near, num_local)
+            parts.append((near[chosen], whose[chosen]))
+        parts += [(explorers, jnp.full(len(explorers), jnp.nan)), (candidates, origin)]
+        pool = jnp.concatenate([configs for configs, _ in parts])
+        origin = jnp.concatenate([*(whose for _, whose in parts), jnp.full(1, jnp.nan)])
         configs, repeat, position = propose(propose_key, history, pool)
         scores, spread = score(configs)
         total = num_policies * steps * samples
@@ -262,12 +281,14 @@ def _fit(key: Key, space: Space, predictor: Predictor, history: History) -> tupl
 
 
 def _leaders(
-    history: History, course: Course, alphas: Float[Array, " a"], n: int
-) -> tuple[Int[Array, "m k"], Float[Array, " m"], Int[Array, " a"]]:
-    """The ``n`` best new configurations of each alpha in turns; their alphas; how many are new."""
-    k = course.configs.shape[-1]
-    configs = course.configs.reshape(len(alphas), -1, k).astype(jnp.int32)
-    rewards = course.rewards.reshape(len(alphas), -1)
+    history: History,
+    configs: Int[Array, "a m k"],
+    rewards: Float[Array, "a m"],
+    alphas: Float[Array, " a"],
+    n: int,
+) -> tuple[Int[Array, "l k"], Float[Array, " l"], Int[Array, " a"]]:
+    """The ``n`` best new configurations of each alpha, taking turns; their alphas; how many were new."""
+    k = configs.shape[-1]
 
     def lead(configs, rewards):
         order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
@@ -289,14 +310,26 @@ def _explorers(key: Key, space: Space, history: History, n: int, rate: float) ->
     return jnp.where(mutate, mutants, space.sample(sample_key, n))
 
 
-def _check(reward, alphas, batch_size, num_exploratory, steps, samples, num_policies) -> None:
+def _mutants(key: Key, space: Space, history: History, n: int, rate: float) -> Int[Array, "n k"]:
+    """Mutants of the `NUM_PARENTS` best trials, as many of each."""
+    quality = jnp.where(known(history), history.metrics[:, 0], jnp.nan)
+    finished = jnp.isfinite(quality)
+    order = jnp.argsort(jnp.where(finished, quality, jnp.inf))
+    among = jnp.clip(jnp.sum(finished), 1, NUM_PARENTS)
+    return space.mutate(key, history.configs[order[jnp.arange(n) % among]], rate)
+
+
+def _check(
+    reward, alphas, batch_size, num_exploratory, num_local, steps, samples, num_policies
+) -> None:
     if reward not in REWARDS:
         raise ValueError(f"reward={reward!r} is not known; write one of {', '.join(REWARDS)}")
     if not alphas or not all(math.isfinite(a) and 0 <= a <= 1 for a in alphas):
         raise ValueError(f"alphas={alphas!r} must be one or more numbers in [0, 1]")
-    if not 0 <= num_exploratory <= batch_size:
+    if num_exploratory < 0 or num_local < 0 or num_exploratory + num_local > batch_size:
         raise ValueError(
-            f"num_exploratory={num_exploratory} must lie in [0, batch_size={batch_size}]"
+            f"num_exploratory={num_exploratory} and num_local={num_local} must not be negative nor "
+            f"exceed batch_size={batch_size} together"
         )
     for name, value in (("steps", steps), ("samples", samples), ("num_policies", num_policies)):
         if value < 1:

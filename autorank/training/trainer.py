@@ -94,8 +94,8 @@ def make_program(
 
     ``run(key, state, hparams, schedule, data, start, stop)`` trains on steps ``[start, stop)`` and initialises when
     ``start`` is 0; it stops early at a non-finite loss and leaves the step in ``failed_step``. ``predict(params, rows,
-    sparse, dense)`` gives probabilities ``[b, q]``. ``follow(state, hparams, schedule, data)`` goes on learning on later
-    rows (a multiple of ``batch_size``) and gives each row's probabilities from before it was learned from. Dense
+    sparse, dense)`` gives probabilities ``[b, q]``. ``follow(state, hparams, schedule, data)`` goes on learning on
+    later rows (a multiple of ``batch_size``) and gives each row's probabilities from before it was learned from. Dense
     parameters: AdamW with linear warm-up; table: row-wise Adagrad with the same warm-up (own choice).
     """
     metrics = METRICS[head]
