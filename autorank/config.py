@@ -87,6 +87,7 @@ class SearcherConfig:
     name: str = "predictor"  # predictor (the paper's), random, evolution, reinforce
     batch_size: int = 10  # proposals a round
     num_exploratory: int = 2  # predictor: random or mutated ones among them
+    num_local: int = 0  # predictor: its choice among mutants of the best trials (0 = the paper)
     alphas: tuple[float, ...] = (
         0.0,
         0.1,
