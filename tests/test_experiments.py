@@ -180,7 +180,7 @@ def test_every_experiment_runs_at_toy_size(name, tmp_path):
 
 def test_train_writes_curve_result_and_model(tmp_path):
     program(
-        "train", "data=synthetic", "data.num_rows=8000", "training.batch_size=100", "seeds=2",
+        "train", "data=synthetic", "data.num_rows=8000", "training.batch_size=100", "seeds=2", "model.head=ctr",
         "training.num_windows=10", f"runs={tmp_path}", "name=one", f"data.folder={tmp_path}/data",
     )  # fmt: skip
     result = json.loads((tmp_path / "one" / "result.json").read_text())
