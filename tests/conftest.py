@@ -13,10 +13,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A busy machine is no failure.
+hypothesis.settings.register_profile("autorank", deadline=None)
+hypothesis.settings.load_profile("autorank")
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,7 @@ FACTORIES = {
         predictor=ridge(common["capacity"]),
         initial=6,
         num_exploratory=1,
+        num_local=1,
         alphas=(0.0, 0.5),
         steps=60,
         samples=16,
@@ -534,3 +535,22 @@ def test_settings_that_cannot_be_meant_are_refused(settings, words):
     settings = {"predictor": ridge(8)} | settings
     with pytest.raises(ValueError, match=words):
         predictor_search(SPACE, batch_size=4, capacity=8, **settings)
+
+
+def test_local_proposals_are_mutants_of_the_best_trials():
+    """Where told trials differ from each other everywhere, a mutant is known by its parent."""
+    space = make_space(8)
+    searcher = predictor_search(
+        space, predictor=ridge(40), batch_size=4, capacity=40, initial=4, num_exploratory=0,
+        num_local=4, alphas=(0.0,), steps=20, samples=8, rate=0.1, mutation_rate=0.05,
+    )  # fmt: skip
+    configs = np.asarray(space.sample(jax.random.key(3), 30))
+    quality = np.arange(30, dtype=np.float32)
+    state = searcher.tell(
+        searcher.init(jax.random.key(0)), configs, np.stack([quality, 0 * quality], 1)
+    )
+    proposed = np.asarray(jax.jit(searcher.ask)(jax.random.key(1), state).configs)
+    distance = (proposed[:, None, :] != configs[None, :5, :]).sum(axis=2).min(axis=1)
+    others = (configs[5:, None, :] != configs[None, :5, :]).sum(axis=2).min(axis=1)
+    assert distance.max() < np.median(others)
+    assert distance.min() >= 1
