@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
 TOY = [
     "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20", "searcher.batch_size=3",
-    "searcher.steps=20", "searcher.samples=8", "searcher.num_local=1", "searcher.num_exploratory=1", "predictor.members=2", "predictor.steps=10",
+    "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20", "searcher.samples=8",
+    "predictor.members=2", "predictor.steps=10",
     "fidelity.num_pilots=4", "search.trials=7", "search.noise_seeds=2", "search.final_seeds=2",
     "search.finalists=1", "tracking.mode=disabled",
 ]  # fmt: skip
