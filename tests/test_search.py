@@ -181,7 +181,7 @@ jax.config.update("jax_compilation_cache_dir", sys.argv[2])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 from tests.planted import planted_objective
 from tests.test_search import SPACE, search
-search(Path(sys.argv[1]), "predictor", planted_objective(SPACE, seconds=0.03))
+search(Path(sys.argv[1]), "predictor", planted_objective(SPACE, seconds=float(sys.argv[3])))
 """
 
 
@@ -193,7 +193,11 @@ def test_kill_9_at_twenty_random_moments(tmp_path):
     search(tmp_path / "whole", "predictor", planted_objective(SPACE))
     rng, kills, finished_before = random.Random(0), 0, 0
     while True:
-        process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
+        # Slow trials while there are kills to come, so that the search cannot end before the twentieth.
+        seconds = "0.4" if kills < 20 else "0"
+        process = subprocess.Popen(
+            [*command, seconds], cwd=root, env=environment, stderr=subprocess.PIPE
+        )
         if kills < 20:
             # From the first row on: the interpreter's start is not what is tested.
             database = tmp_path / "cut" / "trials.db"
@@ -215,7 +219,7 @@ def test_kill_9_at_twenty_random_moments(tmp_path):
         finished_before = finished
         if ended:
             break
-    assert kills >= 5, "the search ended before it could be killed"
+    assert kills == 20, "the search ended before it could be killed"
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 

@@ -1,0 +1,80 @@
+import pytest
+
+from autorank import build
+from autorank.config import (
+    FidelityConfig,
+    PlanConfig,
+    SearchConfig,
+    SpaceConfig,
+    fingerprint,
+    flatten,
+    plain,
+    value_at,
+    with_values,
+)
+from autorank.models.dhen import DhenConfig, LayerConfig
+
+BASE = SearchConfig(model=DhenConfig(layer1=LayerConfig("cross", "linear"), num_layers=1))
+
+
+def test_dotted_keys_reach_nested_records_and_leave_the_rest():
+    changed = with_values(BASE, {"model.layer1.a": "dot", "training.dense_rate": 0.5})
+    assert changed.model.layer1 == LayerConfig("dot", "linear")
+    assert value_at(changed, "training.dense_rate") == 0.5
+    assert BASE.model.layer1.a == "cross"
+
+
+@pytest.mark.parametrize("key", ["model.depth", "modle.width", "model.width.x"])
+def test_unknown_keys_are_named(key):
+    with pytest.raises(ValueError, match=key.split(".")[0]):
+        with_values(BASE, {key: 1})
+    with pytest.raises(ValueError, match=key):
+        value_at(BASE, key)
+
+
+def test_flatten_takes_both_spellings():
+    assert flatten({"a": {"b": 1}, "c.d": 2}) == {"a.b": 1, "c.d": 2}
+
+
+def test_fingerprint_is_of_content():
+    assert fingerprint(BASE) == fingerprint(with_values(BASE, {}))
+    assert fingerprint(BASE) != fingerprint(with_values(BASE, {"search.seed": 1}))
+    assert plain(BASE)["fidelity"]["rungs"] == [0.2, 0.5, 1.0]
+
+
+def space(**decisions) -> SearchConfig:
+    return with_values(
+        BASE,
+        {"space": SpaceConfig(decisions={k.replace("__", "."): v for k, v in decisions.items()})},
+    )
+
+
+def test_the_settings_are_the_baseline_of_the_space():
+    made = build.space(space(model__width="choice(8,16)", model__layer1__a="choice(dot,cross)"))
+    assert made.decode(made.baseline) == {"model.width": 16, "model.layer1.a": "cross"}
+
+
+@pytest.mark.parametrize(
+    ("decisions", "words"),
+    [
+        ({"model__depth": "choice(1,2)"}, r"model\.depth is not a setting"),
+        ({"model__width": "choice(8,32)"}, r"model\.width.*16"),
+        ({"model__norm": "choice(post,batch)"}, r"model\.norm.*batch"),
+        ({"search__seed": "choice(0,1)"}, r"only model\.\* and training\.\*"),
+        ({"model__width": "choice()"}, r"model\.width"),
+    ],
+)
+def test_bad_spaces_are_refused_by_key(decisions, words):
+    with pytest.raises(ValueError, match=words):
+        build.space(space(**decisions))
+
+
+def test_contradicting_settings_are_refused():
+    with pytest.raises(ValueError, match=r"search\.noise_seeds=2 is below search\.final_seeds=3"):
+        PlanConfig(noise_seeds=2, final_seeds=3)
+    with pytest.raises(ValueError, match=r"fidelity\.num_pilots of at least 4"):
+        build.fidelity_plan(FidelityConfig(num_pilots=2), 0)
+    with pytest.raises(
+        ValueError, match=r"search\.metric=cvr is not measured with model\.head=ctr"
+    ):
+        build.plan(with_values(BASE, {"search.metric": "cvr"}))
