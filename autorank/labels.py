@@ -18,13 +18,6 @@ from jaxtyping import Float
 EXPONENTS = np.geomspace(0.02, 2.0, 60)
 
 
-def gain_curves(
-    curves: Float[np.ndarray, "*p t"], baseline: Float[np.ndarray, " t"]
-) -> Float[np.ndarray, "*p t"]:
-    """NE gain in percent, window by window; negative is better."""
-    return 100.0 * (curves - baseline) / baseline
-
-
 def label(
     curve: Float[np.ndarray, " t"], fraction: float, *, tail: float = 0.25, dx: float = 0.0
 ) -> float:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorank import labels
+from autorank.metrics import ne_gain_percent
 
 TIME = np.arange(20.0)
 
@@ -72,5 +73,5 @@ def test_the_power_law_of_a_constant_and_of_too_little():
 
 
 def test_gains_are_percent_window_by_window():
-    gains = labels.gain_curves(np.array([[0.9, 0.5], [1.1, np.nan]]), np.array([1.0, 0.5]))
+    gains = ne_gain_percent(np.array([[0.9, 0.5], [1.1, np.nan]]), np.array([1.0, 0.5]))
     np.testing.assert_allclose(gains, [[-10, 0], [10, np.nan]])

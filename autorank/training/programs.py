@@ -11,8 +11,8 @@ import jax
 
 LOG = logging.getLogger(__name__)
 
-# On CPUs: one thread a program (programs run side by side instead; bit-exact), and the code generator that compiles
-# in about 0.55 of the default's time at equal speed of the result (measured with jaxlib 0.10.2, docs/design.md).
+# On CPUs: one thread a program (programs run side by side instead; bit-exact), and the code generator that compiles in
+# 0.63 to 0.73 of the default's time at equal speed of the result (experiments/bench_compile.py).
 CPU_OPTIONS: dict[str, Any] = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_use_fusion_emitters": False,
