@@ -232,7 +232,6 @@ def plan(config: SearchConfig) -> Plan:
         final_seeds=p.final_seeds,
         finalists=p.finalists,
         max_diverged=p.max_diverged,
-        mutation_rate=config.searcher.mutation_rate,
     )
 
 

@@ -37,7 +37,6 @@ class Plan(NamedTuple):
     final_seeds: int
     finalists: int
     max_diverged: float
-    mutation_rate: float
 
 
 class SearchStopped(RuntimeError):

@@ -25,7 +25,10 @@ def main(config: DictConfig) -> None:
         print(f"  {field.name}: {field.size:,} ids")
     print(f"  dense: {', '.join(schema.dense) or 'none'}; labels: {', '.join(schema.label_names)}")
     for name, note in schema.notes.items():
-        if name not in ("made_from", "unknown_share"):
+        if name == "unknown_share":
+            shares = {field: share for field, share in note["test"].items() if share}
+            print(f"  share of held-out values that training does not know: {shares}")
+        elif name != "made_from":
             print(f"  {name}: {note}")
 
 

@@ -42,7 +42,6 @@ def plan(trials: int = 24, **changes) -> Plan:
         "final_seeds": 3,
         "finalists": 2,
         "max_diverged": 0.9,
-        "mutation_rate": 0.2,
     }
     return Plan(**(values | changes))
 
