@@ -178,7 +178,8 @@ def run(bench: Bench) -> None:
             done += 1
             left = (time.perf_counter() - started) / done * (options.rounds * len(cases) - done)
             shown = {k: f"{f.value:.4g} {f.unit}" for k, f in found[case][-1].items()}
-            print(f"round {round_index + 1}/{options.rounds} {' | '.join(case)}: {shown}, {left:.0f} s left", flush=True)  # fmt: skip
+            name = f"round {round_index + 1}/{options.rounds} {' | '.join(case)}"
+            print(f"{name}: {shown}, {left:.0f} s left", flush=True)
     rows = summarise(bench, found)
     show(bench, rows)
     if not options.no_write:
@@ -216,7 +217,8 @@ def summarise(
         numbers = {name: f"{value:.5g}" for name, value in spread.items()} | {
             "repeats": str(len(values))
         }
-        return {"bench": bench.name, "shape": shape, "variant": variant, "metric": metric, "unit": unit} | numbers | stamp  # fmt: skip
+        names = {"bench": bench.name, "shape": shape, "variant": variant}
+        return names | {"metric": metric, "unit": unit} | numbers | stamp
 
     rows = []
     for (shape, variant), rounds in found.items():
