@@ -21,13 +21,13 @@ EPS = 1e-6  # of every layer norm; new embedding rows have variances around 1e-4
 
 
 class Active(NamedTuple):
-    """How much of the maximum sizes a masked layer uses; int32 scalars."""
+    """How much of the maximum sizes a masked layer uses; int32 scalars, None for a size that is not padded."""
 
     positions: Int[Array, ""]  # embeddings coming in
-    width: Int[Array, ""]
+    width: Int[Array, ""] | None
     rank: Int[Array, ""]
-    heads: Int[Array, ""]
-    mlp_depth: Int[Array, ""]
+    heads: Int[Array, ""] | None
+    mlp_depth: Int[Array, ""] | None
 
 
 class Leaf(NamedTuple):
@@ -118,6 +118,11 @@ def mix(x: Float[Array, "b m d"], weight: Float[Array, "m l"]) -> Float[Array, "
 def prefix(size: int, active: Int[Array, ""]) -> Bool[Array, " n"]:
     """The first ``active`` of ``size`` positions."""
     return jnp.arange(size) < active
+
+
+def within(size: int, active: Int[Array, ""] | None) -> Bool[Array, " n"] | None:
+    """`prefix`, or None where nothing is padded."""
+    return None if active is None else prefix(size, active)
 
 
 class Norm(nn.Module):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.models.blocks import Active, Mlp, Norm, bias, kernel, mix, prefix
+from autorank.models.blocks import Active, Mlp, Norm, bias, kernel, mix, prefix, within
 from autorank.typing import Array, Float
 
 FFN_FACTOR = 2  # own choice: hidden units of the attention layer's feed-forward part, in widths
@@ -91,7 +91,7 @@ class Attention(nn.Module):
     ) -> Float[Array, "b l d"]:
         """``m`` embeddings in, ``l`` out."""
         s, width = self.sizes, {"width": self.sizes.width}
-        where = None if active is None else prefix(s.width, active.width)
+        where = active and within(s.width, active.width)
         ffn = {"ffn": FFN_FACTOR * s.width}
         qkv = kernel(self, "qkv", width, {"part": 3, **width})
         qkv = (x @ qkv.reshape(s.width, -1)).reshape(*x.shape[:2], 3, s.width)
@@ -112,11 +112,13 @@ def _attend(
 ) -> Float[Array, "b m d"]:
     """Scaled dot-product attention. Masked: a head is a membership mask over the width."""
     b, m, _, d = qkv.shape
-    if active is None:
+    if active is None or active.heads is None:
         # One transpose to a single batch axis: half the compile time of batching over (b, h).
         parts = qkv.reshape(b, m, 3, heads, d // heads).transpose(2, 0, 3, 1, 4)
         query, key, value = parts.reshape(3, b * heads, m, d // heads)
-        scores = jnp.einsum("bme,bne->bmn", query, key) / np.sqrt(d / heads)
+        scores = jnp.einsum("bme,bne->bmn", query, key) * float(heads / d) ** 0.5
+        if active is not None:
+            scores = jnp.where(prefix(m, active.positions)[None, None], scores, -jnp.inf)
         mixed = jnp.einsum("bmn,bne->bme", jax.nn.softmax(scores), value)
         return mixed.reshape(b, heads, m, -1).transpose(0, 2, 1, 3).reshape(b, m, d)
     head_width = active.width // active.heads
@@ -242,7 +244,7 @@ class Mask(nn.Module):
     ) -> Float[Array, "b l d"]:
         """``m`` embeddings in, ``l`` out."""
         s, width = self.sizes, {"width": self.sizes.width}
-        where = None if active is None else prefix(s.width, active.width)
+        where = active and within(s.width, active.width)
         mlp = Mlp(s.input, s.input, s.mlp_depth, s.mlp_width, name="mlp")
         gated = Norm(width, name="norm1")(x, where) * mlp(x, active and active.mlp_depth)
         y = mix(gated, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
