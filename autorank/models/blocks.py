@@ -7,6 +7,7 @@ its initialisation, and to cut a compact model out of it.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -96,15 +97,27 @@ def draw(key: Key, tree: PyTree, spread: Callable[[Leaf], Array | float]) -> PyT
 
     Kernels are ``spread(leaf)`` times a standard normal, biases 0, norm scales 1.
     """
+    return fill(jax.random.normal(key, (noise_size(tree),)), tree, spread)
+
+
+def noise_size(tree: PyTree) -> int:
+    """Numbers that `fill` takes."""
+    return sum(
+        math.prod(leaf.shape) for leaf in jax.tree.leaves(tree, is_leaf=is_leaf) if leaf.is_kernel
+    )
+
+
+def fill(noise: Array | np.ndarray, tree: PyTree, spread: Callable[[Leaf], Any]) -> PyTree:
+    """The values that `draw` makes of its noise; NumPy from NumPy (which costs no compilation)."""
     flat, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     sizes = [math.prod(leaf.shape) if leaf.is_kernel else 0 for leaf in flat]
-    noise = jax.random.normal(key, (sum(sizes),))
     ends = np.cumsum(sizes)
+    full = jnp.full if isinstance(noise, jax.Array) else partial(np.full, dtype=np.float32)
 
-    def value(leaf: Leaf, size: int, end: int) -> Array:
+    def value(leaf: Leaf, size: int, end: int) -> Any:
         if size:
             return noise[end - size : end].reshape(leaf.shape) * spread(leaf)
-        return jnp.full(leaf.shape, 1.0 if leaf.path[-1] == "scale" else 0.0)
+        return full(leaf.shape, 1.0 if leaf.path[-1] == "scale" else 0.0)
 
     values = [value(*item) for item in zip(flat, sizes, map(int, ends), strict=True)]
     return jax.tree.unflatten(treedef, values)
@@ -135,6 +148,10 @@ class Norm(nn.Module):
         """``where`` (shape of ``axes``) marks the active entries; ``x`` is zero outside them, and so is the result."""
         over = tuple(range(-len(self.axes), 0))
         lead = tuple(range(x.ndim - len(self.axes)))
+        dtype, x = (
+            x.dtype,
+            x.astype(jnp.float32),
+        )  # moments of bfloat16 activations, too, in float32
         if where is None:
             x = x - jnp.mean(x, axis=over, keepdims=True)
             variance = jnp.mean(jnp.square(x), axis=over, keepdims=True)
@@ -145,7 +162,7 @@ class Norm(nn.Module):
             variance = jnp.sum(jnp.square(x), axis=over, keepdims=True) / count
         scale = jnp.expand_dims(bias(self, "scale", self.axes), lead)
         offset = jnp.expand_dims(bias(self, "bias", self.axes), lead)
-        return x * jax.lax.rsqrt(variance + EPS) * scale + offset
+        return (x * jax.lax.rsqrt(variance + EPS) * scale + offset).astype(dtype)
 
 
 class Hidden(nn.Module):

@@ -171,6 +171,16 @@ def residual_gain(num_layers: Any, num_modules: Any) -> Any:
     return (num_layers * num_modules) ** -0.5
 
 
+def initial_spread(config: DhenConfig, leaf: Leaf) -> float:
+    """Standard deviation of a new kernel of a canonical configuration (LeCun, with `residual_gain`)."""
+    part = leaf.path[0]
+    gain = 1.0
+    if part.startswith("layer") and leaf.path[-1] == "out":
+        num_modules = len(layers(config)[int(part.removeprefix("layer")) - 1].modules)
+        gain = residual_gain(config.num_layers, num_modules)
+    return gain * leaf.fan_in**-0.5
+
+
 def module_sizes(config: DhenConfig, positions: int) -> Sizes:
     """The sizes of a layer's modules when ``positions`` embeddings come in."""
     c = config
@@ -224,16 +234,11 @@ def compact(config: DhenConfig, num_fields: int, num_dense: int) -> Model:
     config = canonical(config)
     module = Dhen(config)
 
-    filled = {f"layer{i}": len(layer.modules) for i, layer in enumerate(layers(config), start=1)}
-
-    def spread(leaf: Leaf) -> float:
-        is_last = leaf.path[0] in filled and leaf.path[-1] == "out"
-        gain = residual_gain(config.num_layers, filled[leaf.path[0]]) if is_last else 1.0
-        return gain * leaf.fan_in**-0.5
-
     def init(key: Key, scale: Array | float) -> PyTree:
         return draw(
-            key, parameters(config, num_fields, num_dense), lambda leaf: scale * spread(leaf)
+            key,
+            parameters(config, num_fields, num_dense),
+            lambda leaf: scale * initial_spread(config, leaf),
         )
 
     def apply(params: PyTree, x: Array, dense: Array) -> Array:

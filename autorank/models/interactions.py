@@ -119,7 +119,7 @@ def _attend(
         scores = jnp.einsum("bme,bne->bmn", query, key) * float(heads / d) ** 0.5
         if active is not None:
             scores = jnp.where(prefix(m, active.positions)[None, None], scores, -jnp.inf)
-        mixed = jnp.einsum("bmn,bne->bme", jax.nn.softmax(scores), value)
+        mixed = jnp.einsum("bmn,bne->bme", _softmax(scores), value)
         return mixed.reshape(b, heads, m, -1).transpose(0, 2, 1, 3).reshape(b, m, d)
     head_width = active.width // active.heads
     owner = jnp.arange(d) // head_width
@@ -128,7 +128,12 @@ def _attend(
     query, value = (part[:, :, None] * member[None, None] for part in (query, value))
     scores = jnp.einsum("bmhe,bne->bhmn", query, key) * jax.lax.rsqrt(head_width.astype(qkv.dtype))
     scores = jnp.where(prefix(m, active.positions)[None, None, None], scores, -jnp.inf)
-    return jnp.einsum("bhmn,bnhe->bme", jax.nn.softmax(scores), value)
+    return jnp.einsum("bhmn,bnhe->bme", _softmax(scores), value)
+
+
+def _softmax(scores: Array) -> Array:
+    """Over the last axis, in float32."""
+    return jax.nn.softmax(scores.astype(jnp.float32)).astype(scores.dtype)
 
 
 class Cross(nn.Module):

@@ -482,11 +482,11 @@ def insert(
 ) -> PyTree:
     """Compact parameters of each model (NumPy or JAX) as the population's, NumPy, zero (norm scales one) elsewhere."""
     empty = jax.tree.map(
-        lambda leaf, lead: np.full(
-            lead + leaf.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32
+        lambda leaf, owner: np.full(
+            owner.shape + leaf.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32
         ),
         _parameters(plan, num_fields, num_dense),
-        leading_axes(plan, num_fields, num_dense),
+        jax.eval_shape(lambda: owners(plan, routing, num_fields, num_dense)),
         is_leaf=is_leaf,
     )
     at = jax.tree.map(np.asarray, routing)
@@ -541,21 +541,22 @@ def _find(
     return value, (*lead, *(slice(n) for n in leaf.shape))
 
 
-def leading_axes(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
-    """Shape in front of every leaf of the parameter tree: ``(p,)``, ``(l, p)`` or ``(l, i)``."""
+def owners(plan: Plan, routing: Routing, num_fields: int, num_dense: int) -> PyTree:
+    """Whose each entry of every leaf's leading axes is: model numbers ``[p]``, ``[l, p]`` or ``[l, i]``."""
     tree = _parameters(plan, num_fields, num_dense)
+    each, starts = jnp.arange(plan.size), _starts(plan)
+    in_layers = jnp.broadcast_to(each[None], (plan.num_layers, plan.size))
+    model = jnp.minimum(routing.model, plan.size - 1)
 
-    def constant(tree: PyTree, lead: tuple[int, ...]) -> PyTree:
-        return jax.tree.map(lambda _: lead, tree, is_leaf=is_leaf)
+    def constant(tree: PyTree, value: Array) -> PyTree:
+        return jax.tree.map(lambda _: value, tree, is_leaf=is_leaf)
 
-    each = (plan.num_layers, plan.size)
-    layer = {name: constant(tree["layers"][name], each) for name in ("norm", "scale", "shortcut")}
+    layer = {n: constant(tree["layers"][n], in_layers) for n in ("norm", "scale", "shortcut")}
     layer["banks"] = [
-        constant(t, (plan.num_layers, b.count))
-        for t, b in zip(tree["layers"]["banks"], plan.banks, strict=True)
+        constant(t, model[:, first : first + bank.count])
+        for t, first, bank in zip(tree["layers"]["banks"], starts, plan.banks, strict=True)
     ]
-    one = {name: constant(tree[name], (plan.size,)) for name in ("embedding", "head")}
-    return one | {"layers": layer}
+    return {n: constant(tree[n], each) for n in ("embedding", "head")} | {"layers": layer}
 
 
 # --- parameters --------------------------------------------------------------------------------------------------
