@@ -41,6 +41,7 @@ LAYERS = {
     "autorank.predictor": 2,
     "autorank.data.download": 2,
     "autorank.data.synthetic": 3,
+    "autorank.data.criteo_like": 3,
     "autorank.data.table": 3,
     "autorank.data.movielens": 3.5,
     "autorank.data.kuairand": 3.5,
