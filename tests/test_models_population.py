@@ -1,16 +1,15 @@
 """A population computes what each of its compact models computes, and no model touches another."""
 
 import random
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.models.dhen import DhenConfig, LayerConfig, compact, layers
+from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.interactions import MODULES
-from autorank.models.population import extract, insert, misfit, plan_of, population, routing
+from autorank.models.population import extract, insert, plan_of, population, routing
 
 F, N, B = 4, 2, 3
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -92,14 +91,14 @@ def alone(config, params, x, dense, num_dense=N):
     return logits, *slopes
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_population_is_compact_in_value_and_gradient(seed):
-    head = "esmm" if seed == 5 else "ctr"
-    num_dense = 0 if seed == 4 else N
-    configs = random_configs(seed, 12, head=head)
+    head = "esmm" if seed == 3 else "ctr"
+    num_dense = 0 if seed == 2 else N
+    configs = random_configs(seed, 10, head=head)
     params = own_params(configs, num_dense, seed)
     x, dense = rows(configs, num_dense)
-    plan = plan_of(configs, F, num_dense)
+    plan = plan_of(configs, F, num_dense)._replace(flat=seed % 2 == 1, remat=seed in (1, 2))
     logits, slope, x_slope, route = run(plan, configs, params, x, dense, num_dense)
     for i, config in enumerate(configs):
         model, own = compact(config, F, num_dense), jax.tree.map(jnp.asarray, params[i])

@@ -16,7 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.models.blocks import Active, Mlp, Norm, bias, kernel, mix, prefix, within
+from autorank.models.blocks import (
+    Active,
+    Mlp,
+    Norm,
+    bias,
+    flat_map,
+    kernel,
+    mix,
+    prefix,
+    within,
+)
 from autorank.typing import Array, Float
 
 FFN_FACTOR = 2  # own choice: hidden units of the attention layer's feed-forward part, in widths
@@ -33,6 +43,9 @@ class Sizes(NamedTuple):
     kernel: int
     mlp_depth: int
     mlp_width: int
+    flat: bool = (
+        False  # linear maps as matrix products over the flattened embeddings (`blocks.mix`)
+    )
 
     @property
     def input(self) -> dict[str, int]:
@@ -56,7 +69,8 @@ class Linear(nn.Module):
     ) -> Float[Array, "b l d"]:
         """``m`` embeddings in, ``l`` out."""
         s = self.sizes
-        return mix(x, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+        weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
+        return mix(x, weight, flat=s.flat)
 
 
 class Dot(nn.Module):
@@ -73,10 +87,11 @@ class Dot(nn.Module):
         # Row-major below the diagonal: the pairs of the first n embeddings are the first n (n - 1) / 2.
         rows, columns = np.tril_indices(s.positions, -1)
         gram = jnp.einsum("bmd,bnd->bmn", x, x).reshape(x.shape[0], -1)
-        pairs = gram.at[:, rows * s.positions + columns].get(
-            unique_indices=True, mode="promise_in_bounds"
-        )
+        below = rows * s.positions + columns
         mlp = Mlp({"pairs": len(rows)}, s.output, s.mlp_depth, s.mlp_width, name="mlp")
+        if s.flat:
+            return mlp(gram, active and active.mlp_depth, below)
+        pairs = gram.at[:, below].get(unique_indices=True, mode="promise_in_bounds")
         return mlp(pairs, active and active.mlp_depth)
 
 
@@ -94,8 +109,12 @@ class Attention(nn.Module):
         where = active and within(s.width, active.width)
         ffn = {"ffn": FFN_FACTOR * s.width}
         qkv = kernel(self, "qkv", width, {"part": 3, **width})
-        qkv = (x @ qkv.reshape(s.width, -1)).reshape(*x.shape[:2], 3, s.width)
-        mixed = _attend(qkv, s.heads, active) @ kernel(self, "project", width, width)
+        project = kernel(self, "project", width, width)
+        if s.flat:
+            mixed = _attend_flat(x, qkv, project, s.heads, active)
+        else:
+            parts = (x @ qkv.reshape(s.width, -1)).reshape(*x.shape[:2], 3, s.width)
+            mixed = _attend(parts, s.heads, active) @ project
         x = Norm(width, name="norm1")(x + mixed, where)
         hidden = nn.relu(
             x @ kernel(self, "up", width, ffn) + bias(self, "up_bias", ffn)[None, None]
@@ -104,7 +123,8 @@ class Attention(nn.Module):
             hidden @ kernel(self, "down", ffn, width) + bias(self, "down_bias", width)[None, None]
         )
         x = Norm(width, name="norm2")(x + down, where)
-        return mix(x, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+        weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
+        return mix(x, weight, flat=s.flat)
 
 
 def _attend(
@@ -131,6 +151,23 @@ def _attend(
     return jnp.einsum("bhmn,bnhe->bme", _softmax(scores), value)
 
 
+def _attend_flat(
+    x: Float[Array, "b m d"], qkv: Array, project: Array, heads: int, active: Active | None
+) -> Float[Array, "b m d"]:
+    """The same with the heads' order built into the weights, so that no activation is transposed."""
+    b, m, d = x.shape
+    each = jnp.eye(m, dtype=x.dtype)
+    shared = jnp.einsum("mn,dphe->mdphne", each, qkv.reshape(d, 3, heads, d // heads))
+    parts = flat_map(x, shared).reshape(b, 3, heads, m, d // heads)
+    query, key, value = (parts[:, i].reshape(b * heads, m, -1) for i in range(3))
+    scores = jnp.einsum("bme,bne->bmn", query, key) * float(heads / d) ** 0.5
+    if active is not None:
+        scores = jnp.where(prefix(m, active.positions)[None, None], scores, -jnp.inf)
+    mixed = jnp.einsum("bmn,bne->bme", _softmax(scores), value).reshape(b, heads, m, -1)
+    shared = jnp.einsum("mn,hed->hmend", each, project.reshape(heads, d // heads, d))
+    return flat_map(mixed, shared)
+
+
 def _softmax(scores: Array) -> Array:
     """Over the last axis, in float32."""
     return jax.nn.softmax(scores.astype(jnp.float32)).astype(scores.dtype)
@@ -152,11 +189,14 @@ class Cross(nn.Module):
         """``m`` embeddings in, ``l`` out."""
         s = self.sizes
         positions, width = {"positions": s.positions}, {"width": s.width}
-        y = mix(x, kernel(self, "across", positions, positions)) @ kernel(
-            self, "along", width, width
-        )
+        across = kernel(self, "across", positions, positions)
+        along = kernel(self, "along", width, width)
+        if s.flat:
+            y = flat_map(x, jnp.einsum("mn,de->mdne", across, along))
+        else:
+            y = mix(x, across) @ along
         y = x * (y + bias(self, "bias", s.input)[None])
-        return mix(y, kernel(self, "out", positions, {"tokens": s.tokens}))
+        return mix(y, kernel(self, "out", positions, {"tokens": s.tokens}), flat=s.flat)
 
 
 class CrossLow(nn.Module):
@@ -173,7 +213,8 @@ class CrossLow(nn.Module):
         low = x.reshape(x.shape[0], -1) @ kernel(self, "down", s.input, rank).reshape(-1, s.rank)
         y = low @ kernel(self, "up", rank, s.input).reshape(s.rank, -1)
         y = x * (y.reshape(x.shape) + bias(self, "bias", s.input)[None])
-        return mix(y, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+        weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
+        return mix(y, weight, flat=s.flat)
 
 
 class Convolution(nn.Module):
@@ -187,15 +228,20 @@ class Convolution(nn.Module):
     ) -> Float[Array, "b l d"]:
         """``m`` embeddings in, ``l`` out."""
         s, width = self.sizes, {"width": self.sizes.width}
-        reach = s.kernel // 2
-        padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+        reach, m = s.kernel // 2, s.positions
         # Taps from the centre out (0, -1, 1, -2, 2): a smaller kernel is a prefix of a larger one.
         offsets = sorted(range(-reach, reach + 1), key=abs)
-        taps = [padded[:, reach + o : reach + o + s.positions] for o in offsets]
         weight = kernel(self, "kernel", {"taps": s.kernel, **width}, {"channels": s.width})
-        y = jnp.concatenate(taps, axis=-1) @ weight.reshape(-1, s.width)
+        if s.flat:
+            band = np.stack([np.eye(m, k=-offset, dtype=np.float32) for offset in offsets])
+            y = flat_map(x, jnp.einsum("tmn,tdc->mdnc", band.astype(x.dtype), weight))
+        else:
+            padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+            taps = [padded[:, reach + o : reach + o + m] for o in offsets]
+            y = jnp.concatenate(taps, axis=-1) @ weight.reshape(-1, s.width)
         y = nn.relu(y + bias(self, "bias", {"channels": s.width})[None, None])
-        return mix(y, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+        out = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
+        return mix(y, out, flat=s.flat)
 
 
 class Fmb(nn.Module):
@@ -210,7 +256,8 @@ class Fmb(nn.Module):
         """``m`` embeddings in, ``l`` out."""
         s = self.sizes
         axes = {"positions": s.positions, "rank": s.rank}
-        projected = mix(x, kernel(self, "project", {"positions": s.positions}, {"rank": s.rank}))
+        project = kernel(self, "project", {"positions": s.positions}, {"rank": s.rank})
+        projected = mix(x, project, flat=s.flat)
         products = jnp.einsum("bmd,brd->bmr", x, projected)
         where = None
         if active is not None:
@@ -252,7 +299,8 @@ class Mask(nn.Module):
         where = active and within(s.width, active.width)
         mlp = Mlp(s.input, s.input, s.mlp_depth, s.mlp_width, name="mlp")
         gated = Norm(width, name="norm1")(x, where) * mlp(x, active and active.mlp_depth)
-        y = mix(gated, kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens}))
+        out = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
+        y = mix(gated, out, flat=s.flat)
         return nn.relu(Norm(width, name="norm2")(y, where))
 
 

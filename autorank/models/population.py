@@ -63,6 +63,10 @@ class Plan(NamedTuple):
     has_post: bool
     has_concat: bool
     head: str
+    flat: bool = False  # see `interactions.Sizes`
+    remat: bool = (
+        False  # layers are computed again in the backward pass: memory of one instead of all
+    )
 
     @property
     def instances(self) -> int:
@@ -262,7 +266,8 @@ def population(plan: Plan, num_fields: int, num_dense: int) -> Population:
             routing.mlp_width,
             jnp.arange(plan.num_layers)[:, None] < routing.num_layers[None],
         )
-        x, _ = jax.lax.scan(lambda x, layer: (step(x, routing, *layer), None), x, per_layer)
+        layer = jax.checkpoint(step) if plan.remat else step
+        x, _ = jax.lax.scan(lambda x, each: (layer(x, routing, *each), None), x, per_layer)
 
         def logits(params: PyTree, x: Array, positions: Array, depth: Array, width: Array) -> Array:
             counts = _counts(positions, positions, head=(depth, width))
@@ -295,7 +300,7 @@ def population(plan: Plan, num_fields: int, num_dense: int) -> Population:
             return jax.vmap(one)(params["norm"], x, chosen, counts)
 
         before = normed(x, routing.pre, positions) if plan.has_pre else x
-        y = jax.vmap(partial(_shortcut, tree["layers"]["shortcut"]))(
+        y = jax.vmap(partial(_shortcut, tree["layers"]["shortcut"], plan.flat))(
             x, params["shortcut"], positions, outputs
         )
         if plan.banks:
@@ -348,6 +353,7 @@ def _sizes(plan: Plan, bank: Bank) -> Sizes:
         bank.kernel,
         bank.mlp_depth,
         bank.mlp_width,
+        plan.flat,
     )
 
 
@@ -367,7 +373,7 @@ def combine(
     slot: Int[Array, "p s"],
     plan: Plan,
 ) -> list[Array]:
-    """What fills each slot, an array ``[p, b, l, d]`` for each, zeros where nothing does; ``parts`` are ``[n, b, l, d]``."""
+    """What fills each slot, an array ``[p, b, l, d]`` for each, zeros where nothing does; parts are ``[n, b, l, d]``."""
     return _combine(tuple(parts), model, slot)
 
 
@@ -463,10 +469,10 @@ def _shifted(part: Array, s: int, routing: Routing, plan: Plan) -> Array:
 
 
 def _shortcut(
-    leaf: Leaf, x: Array, weight: Array, positions: Array, outputs: Array
+    leaf: Leaf, flat: bool, x: Array, weight: Array, positions: Array, outputs: Array
 ) -> Float[Array, "b m d"]:
     weight = _cut(weight, leaf._replace(axes=leaf.axes[-2:]), _counts(positions, outputs))
-    return jnp.where(positions == outputs, x, mix(x, weight))
+    return jnp.where(positions == outputs, x, mix(x, weight, flat=flat))
 
 
 # --- weights of single models ------------------------------------------------------------------------------------

@@ -66,11 +66,11 @@ def make_population(
 ) -> PopulationProgram:
     """Builds the training program of one plan.
 
-    ``run(state, routing, hparams, schedule, data, stop)`` trains all models on steps ``[state.step, stop)``; ``hparams``
-    have an axis ``[p]``. A model whose loss is not finite goes on as NaN, its first such step in ``failed_step``.
-    ``dtype`` is that of activations and of the weights' copies in the matrix products, whose sums are float32; master
-    weights, optimiser state, tables and losses stay float32. ``unique`` bounds the distinct ids of a batch if the caller
-    knows a bound; the default is the number of look-ups.
+    ``run(state, routing, hparams, schedule, data, stop)`` trains all models on steps ``[state.step, stop)``;
+    ``hparams`` have an axis ``[p]``. A model whose loss is not finite goes on as NaN, its first such step in
+    ``failed_step``. ``dtype`` is that of activations and of the weights' copies in the matrix products, whose sums are
+    float32; master weights, optimiser state, tables and losses stay float32. ``unique`` bounds the distinct ids of a
+    batch if the caller knows a bound; the default is the number of look-ups.
     """
     metrics = METRICS[plan.head]
     weights = jnp.asarray(objective_weights(plan.head), jnp.float32)
