@@ -45,6 +45,8 @@ LAYERS = {
     "autorank.data.download": 2,
     "autorank.data.text": 2,
     "autorank.data.synthetic": 3,
+    "autorank.data.criteo": 3,
+    "autorank.data.avazu": 3,
     "autorank.data.criteo_like": 3,
     "autorank.data.criteo_like_text": 3.5,
     "autorank.data.table": 3,

@@ -1,12 +1,17 @@
 """Criteo-shaped rows as the text of a Criteo file, and as a log to search on."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from autorank.data import criteo_like
+from autorank.data.criteo import COLUMNS, FORMAT
 from autorank.data.schema import MISSING
+from autorank.data.source import Chunk, Cut, Piece, Progress, Source
+from autorank.data.text import Plan, parse
 
 # Of the logarithms of the integers I1 .. I13; I2 starts at -3 as in the original.
 MEANS = (1.0, 2.5, 2.0, 1.5, 8.5, 4.0, 2.0, 2.0, 4.0, 0.3, 1.0, 0.2, 1.8)
@@ -38,6 +43,75 @@ def write(path: Path, num_rows: int, seed: int = 0, *, max_vocabulary: int | Non
     with path.open("wb") as file:
         for lines in text(num_rows, seed, max_vocabulary=max_vocabulary):
             file.write(lines)
+
+
+def source(num_rows: int = 500_000, *, seed: int = 0, max_vocabulary: int | None = None) -> Source:
+    """The first ``num_rows`` rows of the stream ``seed`` as a log, through the text of a Criteo file.
+
+    Raises:
+        ValueError: fewer than 2 rows, a bad seed or vocabulary.
+    """
+    if num_rows < 2:
+        raise ValueError(f"num_rows={num_rows}: need at least 2 rows")
+    criteo_like.world(seed, max_vocabulary)  # refuses what is bad
+    plan = Plan("criteo_like", FORMAT.columns or (), FORMAT, COLUMNS, COLUMNS.read)
+
+    def read(first: int, stop: int) -> Chunk:
+        lines = text(stop - first, seed, max_vocabulary=max_vocabulary, first_row=first)
+        return parse(b"".join(lines), first + 1, plan)
+
+    def pieces(raw: Path, progress: Progress, start: Cut) -> Iterator[Piece]:
+        for first in range(start.offset, num_rows, criteo_like.BLOCK):
+            stop = min(first + criteo_like.BLOCK, num_rows)
+            yield Piece(partial(read, first, stop), Cut(0, stop, stop + 1), stop / num_rows)
+
+    def notes(num_train: int, rows: int) -> dict[str, Any]:
+        parts = {"train": (0, num_train), "test": (num_train, rows)}
+        return {
+            "bayes_ne": {
+                part: {"ctr": _bayes_ne(first, stop, seed, max_vocabulary)}
+                for part, (first, stop) in parts.items()
+            },
+            "planted": {
+                "pairs": [[f"C{i + 1}", f"C{j + 1}"] for i, j in criteo_like.PAIRS],
+                "weights": dict(criteo_like.WEIGHTS),
+            },
+        }
+
+    return Source(
+        name="criteo_like",
+        settings={
+            "reader": "criteo_like",
+            "version": criteo_like.VERSION,
+            "num_rows": num_rows,
+            "seed": seed,
+            "max_vocabulary": max_vocabulary,
+        },
+        files=(),
+        columns=COLUMNS,
+        chunks=lambda raw, progress: (piece.read() for piece in pieces(raw, progress, Cut())),
+        origin=f"generated in the shape of Criteo's Kaggle log, seed {seed}",
+        licence="public domain",
+        notes=notes,
+        pieces=pieces,
+    )
+
+
+def _bayes_ne(first: int, stop: int, seed: int, max_vocabulary: int | None) -> float | None:
+    """NE of the true probabilities of rows; None where there is one class only."""
+    loss = clicks = 0.0
+    for rows in criteo_like.blocks(
+        stop - first, seed, max_vocabulary=max_vocabulary, first_row=first
+    ):
+        truth = rows.truth.astype(np.float64)
+        clicked = rows.labels[:, 0] == 1
+        loss -= float(np.log(np.where(clicked, truth, 1 - truth)).sum())
+        clicks += float(clicked.sum())
+    rate = clicks / (stop - first)
+    if rate in (0.0, 1.0):
+        return None
+    entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
+    return float(loss / (stop - first) / entropy)
 
 
 def _lines(rows: criteo_like.Rows, fixed: criteo_like.World) -> bytes:

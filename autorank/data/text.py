@@ -141,25 +141,25 @@ def pieces(
     before = sum(path.stat().st_size for path in files[: start.file])
     for index in range(start.file, len(files)):
         path = files[index]
-        plan = _Plan(path.name, column_names(path, form), form, columns, wanted, derive)
+        plan = Plan(path.name, column_names(path, form), form, columns, wanted, derive)
         begin = start if index == start.file else Cut(index)
         for text, end, position in _cut(path, form, begin):
             lines = end.line - text.count(b"\n")
             lines -= not text.endswith(b"\n")
             share = (before + position) / max(total, 1)
-            yield Piece(partial(_parse, text, lines, plan), end._replace(file=index), share)
+            yield Piece(partial(parse, text, lines, plan), end._replace(file=index), share)
         before += path.stat().st_size
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How the text of a file becomes columns."""
 
-    file: str
-    names: tuple[str, ...]
+    file: str  # its name in messages
+    names: tuple[str, ...]  # of all columns
     form: CsvFormat
     columns: Columns
-    wanted: tuple[str, ...]
-    derive: Derive | None
+    wanted: tuple[str, ...]  # columns to read
+    derive: Derive | None = None
 
 
 def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[bytes, Cut, int]]:
@@ -218,8 +218,8 @@ def _unpacked(raw: Any, path: Path) -> Any:
     )
 
 
-def _parse(text: bytes, first_line: int, plan: _Plan) -> Chunk:
-    """The columns of some lines.
+def parse(text: bytes, first_line: int, plan: Plan) -> Chunk:
+    """The columns of some whole lines, the first of which is line ``first_line`` of the file.
 
     Numbers are read as such where all are plain. Where one is not, all columns are read again as text, which can say
     what is wrong.
@@ -243,7 +243,7 @@ def _parse(text: bytes, first_line: int, plan: _Plan) -> Chunk:
 
 
 def _read_typed(
-    text: bytes, numbering: "_Numbering", plan: _Plan
+    text: bytes, numbering: "_Numbering", plan: Plan
 ) -> tuple[dict[str, Any], np.ndarray] | None:
     """Labels int8 and dense columns float64 (NaN: empty) without a detour; None where a value is odd."""
     import pyarrow as pa
@@ -269,7 +269,7 @@ def _read_typed(
 
 
 def _read_text(
-    text: bytes, numbering: "_Numbering", plan: _Plan
+    text: bytes, numbering: "_Numbering", plan: Plan
 ) -> tuple[dict[str, Any], np.ndarray]:
     import polars as pl
     import pyarrow as pa
@@ -285,7 +285,7 @@ def _read_text(
     return {name: frame[name] for name in plan.wanted}, lines
 
 
-def _read_arrow(text: bytes, numbering: "_Numbering", plan: _Plan, types: dict[str, Any]) -> Any:
+def _read_arrow(text: bytes, numbering: "_Numbering", plan: Plan, types: dict[str, Any]) -> Any:
     import pyarrow as pa
     import pyarrow.csv as pc
 
