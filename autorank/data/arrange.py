@@ -109,23 +109,22 @@ def _encode(
     }
     lookups = []
     for j, field in enumerate(learned.fields):
-        ids = (
-            None
-            if field.buckets
-            else np.append(lookup(parts, merged, j, part.index), np.int32(MISSING))
-        )
-        lookups.append(None if ids is None else ids + np.int32(field.offset))
-        if ids is not None:
-            new = (ids == UNKNOWN)[codes[j]]
-            done["unknown"]["train"][j] += int((new & mask).sum())
-            done["unknown"]["test"][j] += int((new & ~mask).sum())
+        ids = None
+        if not field.buckets:
+            ids = np.append(lookup(parts, merged, j, part.index), np.int32(MISSING))  # read by -1
+            ids += np.int32(field.offset)
+        lookups.append(ids)
     for first in range(0, part.num_rows, TILE):
         rows = slice(first, first + TILE)
+        train = mask[rows]
         for j, (field, ids) in enumerate(zip(learned.fields, lookups, strict=True)):
-            block = codes[j, rows]
-            out["sparse.npy"][rows, j] = (
-                block + np.int32(field.offset) if ids is None else ids[block]
-            )
+            found = codes[j, rows] + np.int32(field.offset) if ids is None else ids[codes[j, rows]]
+            out["sparse.npy"][rows, j] = found
+            unknown = found == field.offset + UNKNOWN
+            count = int(np.count_nonzero(unknown))
+            in_train = int(np.count_nonzero(unknown & train)) if count else 0
+            done["unknown"]["train"][j] += in_train
+            done["unknown"]["test"][j] += count - in_train
         for j, encoder in enumerate(learned.dense):
             out["dense.npy"][rows, j] = standardise(numbers[j, rows], encoder)
     for k, label in enumerate(labels):

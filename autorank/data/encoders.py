@@ -177,7 +177,9 @@ def signed_log(numbers: np.ndarray) -> np.ndarray:
 
 def standardise(numbers: np.ndarray, encoder: DenseEncoder) -> np.ndarray:
     """``(x - mean) / std`` as float32; NaN becomes 0."""
-    return np.nan_to_num((numbers - encoder.mean) / encoder.std, nan=0.0).astype(np.float32)
+    found = ((numbers - encoder.mean) / encoder.std).astype(np.float32)
+    found[np.isnan(found)] = 0.0
+    return found
 
 
 def fields_of(encoders: Encoders) -> tuple[Field, ...]:

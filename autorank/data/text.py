@@ -143,11 +143,9 @@ def pieces(
         path = files[index]
         plan = Plan(path.name, column_names(path, form), form, columns, wanted, derive)
         begin = start if index == start.file else Cut(index)
-        for text, end, position in _cut(path, form, begin):
-            lines = end.line - text.count(b"\n")
-            lines -= not text.endswith(b"\n")
+        for text, line, end, position in _cut(path, form, begin):
             share = (before + position) / max(total, 1)
-            yield Piece(partial(parse, text, lines, plan), end._replace(file=index), share)
+            yield Piece(partial(parse, text, line, plan), end._replace(file=index), share)
         before += path.stat().st_size
 
 
@@ -162,8 +160,8 @@ class Plan(NamedTuple):
     derive: Derive | None = None
 
 
-def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[bytes, Cut, int]]:
-    """Whole lines, where they end, and the position in the file as it lies on the disk."""
+def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[bytes, int, Cut, int]]:
+    """Whole lines, the number of the first, where they end, the position in the file on the disk."""
     import pyarrow as pa
 
     packed = path.suffix in (".gz", ".bz2", ".zst")
@@ -180,23 +178,33 @@ def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[bytes, Cut, 
             while True:
                 # As many bytes from here on whether or not this is where reading was taken up.
                 block = _read(stream, PIECE - len(rest) if len(rest) < PIECE else PIECE)
-                text = rest + block
-                end = text.rfind(b"\n") + 1 if block else len(text)
-                if block and not end and len(text) > _LONGEST:
-                    raise ValueError(
-                        f"{path}:{line}: no end of line in {len(text):,} bytes; is this a text file?"
-                    )
-                rest, text = text[end:], text[:end]
+                end = block.rfind(b"\n") + 1 if block else 0
+                if block and not end:
+                    if len(rest) > _LONGEST:
+                        raise ValueError(
+                            f"{path}:{line}: no end of line in {len(rest):,} bytes; is this a "
+                            "text file?"
+                        )
+                    rest += block
+                    continue
+                text, rest = b"".join((rest, memoryview(block)[:end])), block[end:]
                 first = text.find(b"\n") + 1 if header and text else 0
                 header = header and not text
+                begins = line + (first > 0)
                 offset += len(text)
-                line += text.count(b"\n") + (bool(text) and not text.endswith(b"\n"))
+                line += _count_lines(text)
                 if len(text) > first:
-                    yield text[first:] if first else text, Cut(0, offset, line), raw.tell()
+                    end_cut = Cut(0, offset, line)
+                    yield text[first:] if first else text, begins, end_cut, raw.tell()
                 if not block:
                     return
         except OSError as error:
             raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
+
+
+def _count_lines(text: bytes) -> int:
+    ends = np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+    return int(ends) + (bool(text) and not text.endswith(b"\n"))
 
 
 def _read(stream: Any, size: int) -> bytes:
@@ -350,6 +358,9 @@ class _Numbering:
 
     def lines(self, num_good: int) -> np.ndarray:
         """Line numbers of the next good rows."""
+        if not self.bad_rows and not self.swallowed:
+            self.next_row += num_good
+            return np.arange(self.next_row - num_good, self.next_row)
         start = stop = self.next_row
         while True:
             skipped = bisect_left(self.bad_rows, stop)
