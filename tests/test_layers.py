@@ -26,6 +26,7 @@ LAYERS = {
     "autorank.data.schema": 1,
     "autorank.data.hashing": 1,
     "autorank.data.batches": 1.5,
+    "autorank.data.stream": 2,
     "autorank.data.encoders": 1.5,
     "autorank.data.source": 1,
     "autorank.data.parts": 1.5,
