@@ -39,11 +39,15 @@ class DataConfig:
     train_fraction: float = 0.8  # the rest, last in time, is the final test
     min_count: int = 2  # categorical values seen less often in training share the id "unknown"
     max_bad_share: float = 0.01  # refuse the source when more rows than this share are broken
-    encoding: str = "vocabulary"  # vocabulary (of the training rows), or hash: ids by a hash that stays
+    encoding: str = (
+        "vocabulary"  # vocabulary (of the training rows), or hash: ids by a hash that stays
+    )
     hash_size: int = 100_000  # hash: buckets of each categorical field
     num_rows: int = 500_000  # synthetic, criteo_like: length of the stream
     seed: int = 0  # synthetic, criteo_like: which stream
-    max_vocabulary: int | None = None  # criteo_like: ids of all fields together; null = 33.8M as published
+    max_vocabulary: int | None = (
+        None  # criteo_like: ids of all fields together; null = 33.8M as published
+    )
 
     def __post_init__(self):
         _require("data.source", self.source, SOURCES)

@@ -111,6 +111,9 @@ def test_the_thread_is_ahead():
     assert list(found) == list(range(1, 10))
 
 
+DEDUP = {size: deduplicator(size) for size in (31, 50_000)}
+
+
 @given(
     arrays.arrays(
         np.int32, arrays.array_shapes(max_dims=2, min_side=0), elements=st.integers(0, 30)
@@ -118,15 +121,16 @@ def test_the_thread_is_ahead():
     st.integers(0, 5),
 )
 def test_dedup_against_numpy(ids, spare):
-    dedup = deduplicator(31)
-    for _ in range(2):  # the table keeps what it held
+    """Tables that are short and long against the batch; what they held before does not matter."""
+    for size in (31, 31, 50_000):
+        dedup = DEDUP[size]
         expected, inverse = np.unique(ids, return_inverse=True)
         capacity = len(expected) + spare
         found = dedup(ids, capacity)
         assert found.count == len(expected) and len(found.ids) == capacity
         np.testing.assert_array_equal(found.ids[: found.count], expected)
         np.testing.assert_array_equal(found.inverse, inverse.reshape(ids.shape))
-        assert (np.diff(found.ids) > 0).all() and (found.ids[found.count :] >= 31).all()
+        assert (np.diff(found.ids) > 0).all() and (found.ids[found.count :] >= size).all()
         ids = ids[::-1].copy()
 
 
@@ -136,6 +140,7 @@ def test_dedup_refuses():
     assert dedup(ids).ids.shape == (4,)
     with pytest.raises(ValueError, match="3 distinct ids do not fit capacity=2"):
         dedup(ids, 2)
+    assert DEDUP[50_000](ids).count == 3
     for bad in (-1, 10):
         with pytest.raises(ValueError, match="leave"):
             dedup(np.array([bad, 3], np.int32))

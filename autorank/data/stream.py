@@ -14,6 +14,8 @@ import numpy as np
 
 from autorank.data.batches import Dataset
 
+SCANNED = 40  # ids a lookup up to which all marks are read
+
 
 class Block(NamedTuple):
     """Consecutive rows."""
@@ -118,10 +120,12 @@ def ahead_of(items: Iterator[Any], ahead: int) -> Iterator[Any]:
 def deduplicator(num_ids: int) -> Callable[..., Unique]:
     """A function ``dedup(ids, capacity=None)`` for ids below ``num_ids``; for one thread.
 
-    It keeps a table of ``num_ids`` places (4 bytes each): sorting finds the distinct ids, the table their places, so
-    that no search is made for every lookup.
+    Lookups are marked in tables of ``num_ids`` entries (5 bytes each), so that none is sorted or
+    searched for: the marks of a short table are read through; of one that is long against the batch,
+    the lookup that was written last stands for its id, and only the distinct ids are sorted.
     """
     places = np.zeros(num_ids, np.int32)
+    marks = np.zeros(num_ids, bool)
 
     def dedup(ids: np.ndarray, capacity: int | None = None) -> Unique:
         """Distinct ids of a batch int32 [...], padded to ``capacity`` (None: as many as lookups).
@@ -129,22 +133,25 @@ def deduplicator(num_ids: int) -> Callable[..., Unique]:
         Raises:
             ValueError: an id outside [0, num_ids), or more distinct ids than ``capacity``.
         """
-        flat = ids.ravel()
-        found = np.sort(flat)
-        first = np.empty(len(found), bool)
-        first[:1] = True
-        np.not_equal(found[1:], found[:-1], out=first[1:])
-        distinct = found[first]
+        capacity = ids.size if capacity is None else capacity
+        if ids.size and not 0 <= ids.min() <= ids.max() < num_ids:
+            raise ValueError(f"ids {ids.min()} .. {ids.max()} leave [0, {num_ids})")
+        where = ids.reshape(-1).astype(np.intp)  # NumPy looks up by these; once instead of thrice
+        if num_ids <= SCANNED * ids.size:
+            marks[where] = True
+            distinct = np.flatnonzero(marks)
+            marks[distinct] = False
+        else:
+            lookups = np.arange(ids.size, dtype=np.int32)
+            places[where] = lookups
+            distinct = np.sort(where[np.take(places, where) == lookups])
         count = len(distinct)
-        capacity = len(flat) if capacity is None else capacity
-        if count and (distinct[0] < 0 or distinct[-1] >= num_ids):
-            raise ValueError(f"ids {distinct[0]} .. {distinct[-1]} leave [0, {num_ids})")
         if count > capacity:
             raise ValueError(f"{count} distinct ids do not fit capacity={capacity}")
         places[distinct] = np.arange(count, dtype=np.int32)
         padded = np.arange(num_ids - count, num_ids - count + capacity, dtype=np.int32)
         padded[:count] = distinct
-        return Unique(padded, places[ids], count)
+        return Unique(padded, np.take(places, where).reshape(ids.shape), count)
 
     return dedup
 

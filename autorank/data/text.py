@@ -18,6 +18,7 @@ from autorank.data.source import BadRow, Chunk, Columns, Cut, Piece
 BLOCK = 1 << 26  # bytes of a chunk that is read in order
 PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
 _PARSE = 1 << 22  # bytes that the parser takes at a time
+_COUNTED = 1 << 16  # bytes whose ends of lines are counted at a time, in a core's cache
 _LONGEST = 1 << 26  # bytes of a line
 
 Derive = Callable[[dict[str, Any]], dict[str, Any]]
@@ -160,7 +161,7 @@ class Plan(NamedTuple):
     derive: Derive | None = None
 
 
-def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[bytes, int, Cut, int]]:
+def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[memoryview, int, Cut, int]]:
     """Whole lines, the number of the first, where they end, the position in the file on the disk."""
     import pyarrow as pa
 
@@ -187,24 +188,33 @@ def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[bytes, int, 
                         )
                     rest += block
                     continue
-                text, rest = b"".join((rest, memoryview(block)[:end])), block[end:]
-                first = text.find(b"\n") + 1 if header and text else 0
+                text = memoryview(block)[:end]
+                if rest:
+                    text = memoryview(b"".join((rest, text)))
+                rest = block[end:]
+                if not packed and rest:
+                    stream.seek(stream.tell() - len(rest))  # cheaper than putting it in front
+                    rest = b""
+                first = bytes(text).find(b"\n") + 1 if header and text else 0
                 header = header and not text
                 begins = line + (first > 0)
                 offset += len(text)
                 line += _count_lines(text)
                 if len(text) > first:
-                    end_cut = Cut(0, offset, line)
-                    yield text[first:] if first else text, begins, end_cut, raw.tell()
+                    yield text[first:], begins, Cut(0, offset, line), raw.tell()
                 if not block:
                     return
         except OSError as error:
             raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
 
 
-def _count_lines(text: bytes) -> int:
-    ends = np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n"))
-    return int(ends) + (bool(text) and not text.endswith(b"\n"))
+def _count_lines(text: memoryview) -> int:
+    content = np.frombuffer(text, np.uint8)
+    ends = sum(
+        int(np.count_nonzero(content[first : first + _COUNTED] == ord("\n")))
+        for first in range(0, len(content), _COUNTED)
+    )
+    return ends + int(len(content) > 0 and content[-1] != ord("\n"))
 
 
 def _read(stream: Any, size: int) -> bytes:
@@ -226,7 +236,7 @@ def _unpacked(raw: Any, path: Path) -> Any:
     )
 
 
-def parse(text: bytes, first_line: int, plan: Plan) -> Chunk:
+def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     """The columns of some whole lines, the first of which is line ``first_line`` of the file.
 
     Numbers are read as such where all are plain. Where one is not, all columns are read again as text, which can say
@@ -234,7 +244,7 @@ def parse(text: bytes, first_line: int, plan: Plan) -> Chunk:
     """
     import pyarrow as pa
 
-    if first_line == 1 and text.startswith(b"\xef\xbb\xbf"):
+    if first_line == 1 and bytes(text[:3]) == b"\xef\xbb\xbf":
         text = text[3:]
     numbering = _Numbering(plan.file, first_line, first_line - 1)
     try:
@@ -251,7 +261,7 @@ def parse(text: bytes, first_line: int, plan: Plan) -> Chunk:
 
 
 def _read_typed(
-    text: bytes, numbering: "_Numbering", plan: Plan
+    text: bytes | memoryview, numbering: "_Numbering", plan: Plan
 ) -> tuple[dict[str, Any], np.ndarray] | None:
     """Labels int8 and dense columns float64 (NaN: empty) without a detour; None where a value is odd."""
     import pyarrow as pa
@@ -277,7 +287,7 @@ def _read_typed(
 
 
 def _read_text(
-    text: bytes, numbering: "_Numbering", plan: Plan
+    text: bytes | memoryview, numbering: "_Numbering", plan: Plan
 ) -> tuple[dict[str, Any], np.ndarray]:
     import polars as pl
     import pyarrow as pa
@@ -293,12 +303,14 @@ def _read_text(
     return {name: frame[name] for name in plan.wanted}, lines
 
 
-def _read_arrow(text: bytes, numbering: "_Numbering", plan: Plan, types: dict[str, Any]) -> Any:
+def _read_arrow(
+    text: bytes | memoryview, numbering: "_Numbering", plan: Plan, types: dict[str, Any]
+) -> Any:
     import pyarrow as pa
     import pyarrow.csv as pc
 
     return pc.read_csv(
-        pa.BufferReader(text),
+        pa.BufferReader(pa.py_buffer(text)),
         # One thread: only then do invalid rows have numbers. Pieces are what runs side by side.
         pc.ReadOptions(
             use_threads=False,
