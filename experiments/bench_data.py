@@ -16,82 +16,88 @@ import numpy as np
 from _bench import ROOT, Bench, Figure, Ratio, Timer, run
 
 CACHE = ROOT / "data_cache" / "bench"
-ROWS, VOCABULARY, BATCH = 300_000, 2_020_000, 4096
+ROWS, VOCABULARY, BATCH = 500_000, 2_020_000, 4096
 TSV = f"Criteo text, {ROWS // 1000}k rows x 40"
 BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
 LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
 METRIC = "rows per CPU second"
 
 
-def text_file() -> Path:
+def text_file(rows: int = ROWS) -> Path:
     """The generated file, made once."""
     from autorank.data import criteo_like, criteo_like_text
 
-    path = CACHE / f"criteo_like_{criteo_like.VERSION}_{ROWS}.txt"
+    path = CACHE / f"criteo_like_{criteo_like.VERSION}_{rows}.txt"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        criteo_like_text.write(partial, ROWS, max_vocabulary=VOCABULARY)
+        criteo_like_text.write(partial, rows, max_vocabulary=VOCABULARY)
         partial.replace(path)
     return path
 
 
 def ours(encoding: str) -> Timer:
-    """`store.prepare` of the file."""
-    import polars  # noqa: F401
-    import pyarrow.compute  # noqa: F401
-    import pyarrow.csv  # noqa: F401
-
+    """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
     from autorank.data import criteo, store
 
-    source, folder = criteo.source(text_file()), CACHE / encoding
-    shutil.rmtree(folder, ignore_errors=True)
-    with Timer() as timer:
-        store.prepare(source, folder, encoding=encoding, workers=1, progress=lambda line: None)
+    timer = Timer()
+    for rows in (2000, ROWS):
+        source, folder = criteo.source(text_file(rows)), CACHE / encoding
+        shutil.rmtree(folder, ignore_errors=True)
+        with timer:
+            store.prepare(source, folder, encoding=encoding, workers=1, progress=lambda line: None)
     return timer
 
 
 def peer(python_strings: bool) -> Timer:
-    """The same arrays with pandas."""
+    """The same arrays with pandas, after those of a short file; they must be equal to ours."""
+    timer = Timer()
+    for rows in (2000, ROWS):
+        path, out = text_file(rows), CACHE / "pandas"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        with timer:
+            with_pandas(path, out, python_strings)
+    reference = CACHE / "vocabulary"
+    if reference.exists():
+        for name in ("sparse", "labels"):
+            np.testing.assert_array_equal(*(np.load(f / f"{name}.npy") for f in (reference, out)))
+        dense = (np.load(folder / "dense.npy") for folder in (reference, out))
+        np.testing.assert_allclose(*dense, rtol=1e-3, atol=1e-4)
+    return timer
+
+
+def with_pandas(path: Path, out: Path, python_strings: bool) -> None:
+    """Encodes a Criteo file as one would with pandas."""
     import pandas as pd  # pyright: ignore[reportMissingImports]
 
     from autorank.data.criteo import COLUMNS, FORMAT
 
-    path, out = text_file(), CACHE / "pandas"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
     types = dict.fromkeys(COLUMNS.categorical, object) if python_strings else None
-    with Timer() as timer:
-        frame = pd.read_csv(
-            path, sep="\t", header=None, names=list(FORMAT.columns or ()), dtype=types
-        )
-        train = round(0.8 * len(frame))
-        sparse = np.empty((len(frame), len(COLUMNS.categorical)), np.int32)
-        offset = 0
-        for j, name in enumerate(COLUMNS.categorical):
-            codes, values = pd.factorize(frame[name])
-            known = codes[:train][codes[:train] >= 0]
-            counts = np.bincount(known, minlength=len(values))
-            kept = np.flatnonzero(counts >= 2)
-            kept = kept[np.argsort(-counts[kept], kind="stable")]
-            ids = np.full(len(values) + 1, 1, np.int32)
-            ids[-1] = 0
-            ids[kept] = np.arange(2, 2 + len(kept))
-            sparse[:, j] = offset + ids[codes]
-            offset += 2 + len(kept)
-        dense = np.empty((len(frame), len(COLUMNS.dense)), np.float32)
-        for k, name in enumerate(COLUMNS.dense):
-            numbers = frame[name].to_numpy(np.float64)
-            numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
-            mean, std = np.nanmean(numbers[:train]), np.nanstd(numbers[:train])
-            dense[:, k] = np.nan_to_num((numbers - mean) / std)
-        np.save(out / "sparse.npy", sparse)
-        np.save(out / "dense.npy", dense)
-        np.save(out / "labels.npy", frame[COLUMNS.click].to_numpy(np.int8)[:, None])
-    reference = CACHE / "vocabulary" / "sparse.npy"
-    if reference.exists():
-        np.testing.assert_array_equal(np.load(reference), sparse)
-    return timer
+    frame = pd.read_csv(path, sep="\t", header=None, names=list(FORMAT.columns or ()), dtype=types)
+    train = round(0.8 * len(frame))
+    sparse = np.empty((len(frame), len(COLUMNS.categorical)), np.int32)
+    offset = 0
+    for j, name in enumerate(COLUMNS.categorical):
+        codes, values = pd.factorize(frame[name])
+        known = codes[:train][codes[:train] >= 0]
+        counts = np.bincount(known, minlength=len(values))
+        kept = np.flatnonzero(counts >= 2)
+        kept = kept[np.argsort(-counts[kept], kind="stable")]
+        ids = np.full(len(values) + 1, 1, np.int32)
+        ids[-1] = 0
+        ids[kept] = np.arange(2, 2 + len(kept))
+        sparse[:, j] = offset + ids[codes]
+        offset += 2 + len(kept)
+    dense = np.empty((len(frame), len(COLUMNS.dense)), np.float32)
+    for k, name in enumerate(COLUMNS.dense):
+        numbers = frame[name].to_numpy(np.float64)
+        numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
+        mean, std = np.nanmean(numbers[:train]), np.nanstd(numbers[:train])
+        dense[:, k] = np.nan_to_num((numbers - mean) / std)
+    np.save(out / "sparse.npy", sparse)
+    np.save(out / "dense.npy", dense)
+    np.save(out / "labels.npy", frame[COLUMNS.click].to_numpy(np.int8)[:, None])
 
 
 def prepared() -> Path:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data.encoders import as_series, distinct_text, hashed_ids, signed_log, to_numbers
-from autorank.data.parts import Part, write_part
+from autorank.data.parts import Part, text_buffers, write_part
 from autorank.data.source import BadRow, Chunk, Columns, Piece, Progress
 
 KEPT_BAD_ROWS = 10
@@ -147,6 +147,7 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
         index=index,
         num_rows=num_rows,
         num_values=tuple(len(value) for value in values),
+        num_bytes=tuple(len(text_buffers(value)[1]) for value in values),
         widths={kind: len(array) for kind, array in arrays.items()},
         end=piece.end,
         share=float(np.nan_to_num(piece.share)),

@@ -1,8 +1,9 @@
 """Checked and coded rows of one piece of a log, as files: what preparing goes on from.
 
-A part is three files, the last of which says that it is whole: ``000012.rows`` (labels, dense columns after the
-logarithm, codes, times; column by column), ``000012.values`` (per field the distinct values in the order of the codes
-and how often each occurs; Arrow) and ``000012.json``.
+A part is three files, the last of which says that it is whole: ``000012.rows`` (labels, dense
+columns after the logarithm, codes, times; column by column), ``000012.values`` (field by field how
+often each distinct value occurs, in the order of the codes, and its text as Arrow lays it out) and
+``000012.json``.
 """
 
 import json
@@ -24,6 +25,7 @@ class Part(NamedTuple):
     index: int
     num_rows: int
     num_values: tuple[int, ...]  # distinct values of each field; empty when ids are hashed
+    num_bytes: tuple[int, ...]  # of these values' text
     widths: dict[str, int]  # columns of each kind
     end: Cut
     share: float
@@ -45,26 +47,17 @@ def write_part(
         arrays: by kind [columns, rows].
         values, uses: for each field its distinct values (Arrow strings) and their counts (int64).
     """
-    import pyarrow as pa
-
     rows, texts, record = _paths(folder, part.index)
     record.unlink(missing_ok=True)
     with rows.open("wb") as file:
         for kind, dtype in DTYPES.items():
             if kind in arrays:
                 file.write(np.ascontiguousarray(arrays[kind], dtype).data)
-    if values:
-        columns = {}
-        for j, (value, count) in enumerate(zip(values, uses, strict=True)):
-            columns[f"values{j}"] = pa.ListArray.from_arrays(
-                pa.array([0, len(value)], pa.int32()), value
-            )
-            columns[f"uses{j}"] = pa.ListArray.from_arrays(
-                pa.array([0, len(value)], pa.int32()), pa.array(count)
-            )
-        table = pa.table(columns)
-        with pa.OSFile(str(texts), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    with texts.open("wb") as file:
+        for value, count in zip(values, uses, strict=True):
+            offsets, data = text_buffers(value)
+            for array in (np.asarray(count, np.int32), offsets, data):
+                file.write(np.ascontiguousarray(array).data)
     sizes = {path.name: path.stat().st_size for path in (rows, texts) if path.exists()}
     write_whole(record, json.dumps({"part": part._asdict(), "sizes": sizes}))
 
@@ -85,6 +78,7 @@ def read_parts(folder: Path) -> list[Part]:
         found.append(
             Part(**part)._replace(
                 num_values=tuple(part["num_values"]),
+                num_bytes=tuple(part["num_bytes"]),
                 end=Cut(*part["end"]),
                 bad=tuple((place, reason) for place, reason in part["bad"]),
                 kinds=tuple(part["kinds"]),
@@ -117,14 +111,26 @@ def read_values(folder: Path, part: Part, field: int) -> tuple[Any, np.ndarray]:
     """Distinct values of a field (Arrow strings) in the order of the codes, and their counts."""
     import pyarrow as pa
 
-    with pa.memory_map(str(_paths(folder, part.index)[1])) as source:
-        batch = pa.ipc.open_file(source).get_batch(0)
-        values, uses = (
-            batch.column(f"values{field}").flatten(),
-            batch.column(f"uses{field}").flatten(),
-        )
-        # Copies: the file is not to stay mapped.
-        return pa.concat_arrays([values, values[:0]]), np.array(uses)
+    numbers = [2 * size + 1 for size in part.num_values]  # counts and offsets, 4 bytes each
+    start = sum(4 * n + size for n, size in zip(numbers[:field], part.num_bytes, strict=False))
+    size = part.num_values[field]
+    with _paths(folder, part.index)[1].open("rb") as file:
+        file.seek(start)
+        uses = np.fromfile(file, np.int32, size)
+        offsets = np.fromfile(file, np.int32, size + 1)
+        data = np.fromfile(file, np.uint8, part.num_bytes[field])
+    buffers = pa.py_buffer(offsets), pa.py_buffer(data)
+    return pa.StringArray.from_buffers(size, *buffers), uses
+
+
+def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls."""
+    _, offsets, data = values.buffers()
+    if offsets is None or len(values) == 0:
+        return np.zeros(1, np.int32), np.zeros(0, np.uint8)
+    bounds = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    content = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+    return bounds - bounds[0], content[bounds[0] : bounds[-1]]
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -60,7 +60,7 @@ def merge(
             return tuple(pa.ipc.open_file(stream).get_batch(0).column(0).to_pylist())
     bounds = np.cumsum([0, *(part.num_values[field] for part in parts)])
     runs = max(1, -(-int(bounds[-1]) // ENTRIES))
-    groups = _scratch(folder / f"{field}.ids", int(bounds[-1]))
+    groups = _scratch(folder / f"{field}.ids", int(bounds[-1]), runs)
     kept: list[tuple[Any, np.ndarray, np.ndarray]] = []
     num_kept = 0
     for run in range(runs):
@@ -85,8 +85,8 @@ def merge(
     for begin in range(0, len(groups), ENTRIES):
         block = slice(begin, begin + ENTRIES)
         groups[block] = ids[groups[block]]
-    if isinstance(groups, np.memmap):
-        groups.flush()
+    if not isinstance(groups, np.memmap):
+        groups.tofile(folder / f"{field}.ids")
     values = pa.concat_arrays([run[0] for run in kept]).take(ranked)
     batch = pa.record_batch({"values": values})
     with pa.OSFile(str(texts), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
@@ -171,9 +171,8 @@ def _entries(
     )
 
 
-def _scratch(path: Path, size: int) -> np.ndarray:
-    """An int32 array on the disk; one of no size cannot be mapped."""
-    if size == 0:
-        path.write_bytes(b"")
-        return np.zeros(0, np.int32)
+def _scratch(path: Path, size: int, runs: int) -> np.ndarray:
+    """An int32 array, on the disk where it is longer than a run."""
+    if runs == 1:
+        return np.empty(size, np.int32)
     return np.memmap(path, np.int32, mode="w+", shape=(size,))
