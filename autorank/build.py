@@ -22,7 +22,16 @@ from autorank.config import (
     value_at,
     with_values,
 )
-from autorank.data import kuairand, movielens, store, synthetic, table
+from autorank.data import (
+    avazu,
+    criteo,
+    criteo_like_text,
+    kuairand,
+    movielens,
+    store,
+    synthetic,
+    table,
+)
 from autorank.data.batches import Dataset
 from autorank.models.heads import METRICS
 from autorank.objectives import Objective, Setting, training_objective
@@ -51,6 +60,14 @@ def data_source(config: DataConfig) -> store.Source:
         return movielens.source(path)
     if config.source == "kuairand":
         return kuairand.source(path)
+    if config.source == "criteo":
+        return criteo.source(path)
+    if config.source == "avazu":
+        return avazu.source(path)
+    if config.source == "criteo_like":
+        return criteo_like_text.source(
+            config.num_rows, seed=config.seed, max_vocabulary=config.max_vocabulary
+        )
     if config.source == "synthetic":
         return synthetic.source(config.num_rows, seed=config.seed)
     assert path is not None and config.schema is not None
@@ -68,6 +85,8 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
         train_fraction=config.train_fraction,
         min_count=config.min_count,
         max_bad_share=config.max_bad_share,
+        encoding=config.encoding,
+        hash_size=config.hash_size,
         progress=progress,
     )
     return store.load(folder)

@@ -13,7 +13,7 @@ from typing import Any
 
 from autorank.models.dhen import DhenConfig
 
-SOURCES = ("movielens", "kuairand", "synthetic", "table")
+SOURCES = ("movielens", "kuairand", "criteo", "avazu", "synthetic", "criteo_like", "table")
 
 
 def _require(key: str, value: Any, allowed: tuple) -> None:
@@ -32,18 +32,27 @@ def _require_range(key: str, value: float | int, low: float | int, high: float |
 class DataConfig:
     """Which log, and how it is prepared."""
 
-    source: str = "movielens"  # movielens, kuairand, synthetic, table
+    source: str = "movielens"  # movielens, kuairand, criteo, avazu, synthetic, criteo_like, table
     path: str | None = None  # local folder or file; null = fetch from the official source
     schema: str | None = None  # table: the YAML file that gives each column its role
     folder: str = "data_cache"  # prepared arrays go to <folder>/<name>-<fingerprint>
     train_fraction: float = 0.8  # the rest, last in time, is the final test
     min_count: int = 2  # categorical values seen less often in training share the id "unknown"
     max_bad_share: float = 0.01  # refuse the source when more rows than this share are broken
-    num_rows: int = 500_000  # synthetic: length of the stream
-    seed: int = 0  # synthetic: which stream
+    encoding: str = (
+        "vocabulary"  # vocabulary (of the training rows), or hash: ids by a hash that stays
+    )
+    hash_size: int = 100_000  # hash: buckets of each categorical field
+    num_rows: int = 500_000  # synthetic, criteo_like: length of the stream
+    seed: int = 0  # synthetic, criteo_like: which stream
+    max_vocabulary: int | None = (
+        None  # criteo_like: ids of all fields together; null = 33.8M as published
+    )
 
     def __post_init__(self):
         _require("data.source", self.source, SOURCES)
+        _require("data.encoding", self.encoding, ("vocabulary", "hash"))
+        _require_range("data.hash_size", self.hash_size, 1, 1 << 30)
         _require_range("data.train_fraction", self.train_fraction, 0.05, 0.99)
         _require_range("data.max_bad_share", self.max_bad_share, 0.0, 1.0)
 

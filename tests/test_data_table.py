@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.data import store, table
+from autorank.data import store, table, text
 from autorank.data.table import CsvFormat, read_csv
 
 SCHEMA = """
@@ -111,7 +111,7 @@ def test_line_numbers_against_brute_force(tmp_path_factory, kinds):
 
 
 def test_line_numbers_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(table, "BLOCK", 40)
+    monkeypatch.setattr(text, "BLOCK", 40)
     rows = [f"{n},b,c" if n % 5 else f"{n},b" for n in range(2, 60)]
     (tmp_path / "log.csv").write_text("\n".join(["a,b,c", *rows]))
     good, bad = read(tmp_path / "log.csv")

@@ -1,122 +1,199 @@
-"""From checked rows to the matrices of a prepared folder.
+"""From parts to the matrices of a prepared folder, in the order of time.
 
-Ids and scales from the training rows, order of time.
+Parts are encoded in the order read and appended to row-major files; how far it came is written down after each, so that
+a run that was stopped goes on there. Only where rows do not lie in the order of time are they gathered into it
+afterwards (times and order of all rows are then in memory: 25 bytes a row).
 """
 
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from autorank.data.encoders import DenseEncoder, Encoders, FieldEncoder, standardise
-from autorank.data.intake import Intake
-from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN
-from autorank.data.source import Columns, Progress
+from autorank.data.encoders import Encoders, standardise
+from autorank.data.intake import Report, bad_rows
+from autorank.data.parts import Part, read_rows, write_whole
+from autorank.data.schema import MISSING, UNKNOWN
+from autorank.data.source import Progress
+from autorank.data.vocabulary import Split, lookup, starts
 
+TILE = 1 << 13  # rows put together at a time, in a core's cache
 BLOCK = 1 << 18  # rows gathered at a time
 ARRAYS = {"sparse.npy": np.int32, "dense.npy": np.float32, "labels.npy": np.int8}
+STATE = "arranged.json"
 
 
-def learn(
-    intake: Intake, train: np.ndarray, columns: Columns, min_count: int
-) -> tuple[Encoders, list[np.ndarray]]:
-    """Vocabularies and scales of the training rows.
-
-    Args:
-        train: rows of the intake that are for training, rising.
-
-    Returns:
-        The encoders, and for each field the ids (offset added) of its codes, the last for -1.
-    """
-    fields: list[FieldEncoder] = []
-    lookups: list[np.ndarray] = []
-    offset = 0
-    for j, name in enumerate(columns.categorical):
-        values = intake.values[j]
-        codes = intake.codes[train, j]
-        counts = np.bincount(codes[codes >= 0], minlength=len(values))
-        ranked = np.argsort(-counts, kind="stable")
-        kept = ranked[counts[ranked] >= min_count]
-        ids = np.full(len(values) + 1, UNKNOWN, np.int32)
-        ids[-1] = MISSING  # Read by the code -1.
-        ids[kept] = NUM_RESERVED + np.arange(len(kept), dtype=np.int32)
-        lookups.append(ids + np.int32(offset))
-        fields.append(FieldEncoder(name, offset, tuple(values[code] for code in kept)))
-        offset += NUM_RESERVED + len(kept)
-    dense: list[DenseEncoder] = []
-    for j, name in enumerate(columns.dense):
-        known = intake.dense[train, j].astype(np.float64)
-        known = known[~np.isnan(known)]
-        mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
-        dense.append(DenseEncoder(name, mean, std if std > 1e-9 else 1.0))
-    return Encoders(tuple(fields), tuple(dense)), lookups
+def split_of(parts: Sequence[Part], source: Path, train_fraction: float) -> Split:
+    """The first ``train_fraction`` of the rows in the order of time, at least one and not all."""
+    num_rows = sum(part.num_rows for part in parts)
+    num_train = min(max(1, round(train_fraction * num_rows)), num_rows - 1)
+    filled = [part for part in parts if part.num_rows]
+    ends = zip(filled[:-1], filled[1:], strict=True)
+    if all(part.sorted for part in filled) and all(a.last_time <= b.first_time for a, b in ends):
+        return Split(num_train, None, None)
+    moments = np.concatenate([read_rows(source, part, "time")[0] for part in filled])
+    order = np.argsort(moments, kind="stable")
+    train = np.zeros(num_rows, bool)
+    train[order[:num_train]] = True
+    return Split(num_train, order, train)
 
 
 def write_arrays(
-    intake: Intake,
-    order: np.ndarray,
-    num_train: int,
+    parts: Sequence[Part],
+    source: Path,
+    merged: Path,
+    split: Split,
     learned: Encoders,
-    lookups: list[np.ndarray],
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes the matrices in the order of time, block by block; what it counted on the way."""
-    num_rows = len(order)
-    unknown = {part: np.zeros(len(lookups)) for part in ("train", "test")}
-    sources = {"sparse.npy": intake.codes, "dense.npy": intake.dense, "labels.npy": intake.labels}
+    """Writes the matrices; what it counted on the way.
+
+    Args:
+        source, merged: folders of the parts and of the fields' ids.
+    """
+    folder.mkdir(exist_ok=True)
+    first_rows = starts(parts)
+    num_rows = sum(part.num_rows for part in parts)
+    widths = dict(
+        zip(
+            ARRAYS,
+            (len(learned.fields), len(learned.dense), parts[0].widths["labels"]),
+            strict=True,
+        )
+    )
+    paths = {name: folder / (name if split.order is None else f"as_read_{name}") for name in ARRAYS}
+    done = _continued(folder, paths.values(), widths)
+    headers = {
+        name: _header(paths[name], (num_rows, widths[name]), ARRAYS[name]) for name in ARRAYS
+    }
+    report = Report(num_rows, progress, sum(part.num_rows for part in parts[: done["parts"]]))
+    for part in parts[done["parts"] :]:
+        mask = split.mask(first_rows[part.index], part.num_rows)
+        blocks = _encode(parts, part, source, merged, learned, mask, done)
+        for name, block in blocks.items():
+            with paths[name].open("r+b") as file:
+                file.seek(headers[name] + first_rows[part.index] * widths[name] * block.itemsize)
+                file.write(block.data if block.size else b"")
+        done["parts"] += 1
+        write_whole(folder / STATE, json.dumps(done))
+        report("wrote", first_rows[part.index] + part.num_rows)
+    if split.order is not None:
+        for name, path in paths.items():
+            _gather(path, folder / name, split.order)
+        for path in paths.values():
+            path.unlink()
+    (folder / STATE).unlink()
+    return _notes(parts, num_rows, split.num_train, learned, done)
+
+
+def _encode(
+    parts: Sequence[Part],
+    part: Part,
+    source: Path,
+    merged: Path,
+    learned: Encoders,
+    mask: np.ndarray,
+    done: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """The rows of a part as they are written; counts in ``done`` grow."""
+    codes, numbers, labels = (
+        read_rows(source, part, kind) for kind in ("codes", "dense", "labels")
+    )
     out = {
-        name: _create(folder / name, sources[name].shape, dtype) for name, dtype in ARRAYS.items()
+        "sparse.npy": np.empty((part.num_rows, len(codes)), np.int32),
+        "dense.npy": np.empty((part.num_rows, len(numbers)), np.float32),
+        "labels.npy": np.ascontiguousarray(labels.T),
     }
-    for first in range(0, num_rows, BLOCK):
-        rows = order[first : first + BLOCK]
-        block = slice(first, first + len(rows))
-        codes, numbers = intake.codes[rows], intake.dense[rows]
-        in_train = np.arange(first, first + len(rows)) < num_train
-        for j, ids in enumerate(lookups):
-            found = ids[codes[:, j]]
-            out["sparse.npy"][block, j] = found
-            new = found == learned.fields[j].offset + UNKNOWN
-            unknown["train"][j] += (new & in_train).sum()
-            unknown["test"][j] += (new & ~in_train).sum()
+    lookups = []
+    for j, field in enumerate(learned.fields):
+        ids = None
+        if not field.buckets:
+            ids = np.append(lookup(parts, merged, j, part.index), np.int32(MISSING))  # read by -1
+            ids += np.int32(field.offset)
+        lookups.append(ids)
+    for first in range(0, part.num_rows, TILE):
+        rows = slice(first, first + TILE)
+        train = mask[rows]
+        for j, (field, ids) in enumerate(zip(learned.fields, lookups, strict=True)):
+            found = codes[j, rows] + np.int32(field.offset) if ids is None else ids[codes[j, rows]]
+            out["sparse.npy"][rows, j] = found
+            unknown = found == field.offset + UNKNOWN
+            count = int(np.count_nonzero(unknown))
+            in_train = int(np.count_nonzero(unknown & train)) if count else 0
+            done["unknown"]["train"][j] += in_train
+            done["unknown"]["test"][j] += count - in_train
         for j, encoder in enumerate(learned.dense):
-            out["dense.npy"][block, j] = standardise(numbers[:, j], encoder)
-        out["labels.npy"][block] = intake.labels[rows]
-        progress(f"wrote {block.stop:,} of {num_rows:,} rows")
-    labels = out["labels.npy"]
-    rates = {
-        part: labels[rows].mean(0).round(6).tolist() for part, rows in _parts(num_train).items()
-    }
-    for name, array in out.items():
-        _save(folder / name, array)
+            out["dense.npy"][rows, j] = standardise(numbers[j, rows], encoder)
+    for k, label in enumerate(labels):
+        done["positive"]["train"][k] += int(label[mask].sum())
+        done["positive"]["test"][k] += int(label[~mask].sum())
+    return out
+
+
+def _continued(folder: Path, paths: Iterable[Path], widths: dict[str, int]) -> dict[str, Any]:
+    """How far an earlier run came, and what it counted."""
+    try:
+        return json.loads((folder / STATE).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        fields, labels = widths["sparse.npy"], widths["labels.npy"]
+        return {
+            "parts": 0,
+            "unknown": {part: [0] * fields for part in ("train", "test")},
+            "positive": {part: [0] * labels for part in ("train", "test")},
+        }
+
+
+def _header(path: Path, shape: tuple[int, int], dtype: Any) -> int:
+    """Starts a `.npy` file, unless it is there; bytes before its rows."""
+    if not path.exists():
+        array = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, array | {"shape": shape})
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+
+def _gather(path: Path, into: Path, order: np.ndarray) -> None:
+    """Rows of a `.npy` file in another order."""
+    rows = (
+        np.load(path, mmap_mode="r", allow_pickle=False)
+        if path.stat().st_size > 128
+        else np.load(path)
+    )
+    into.unlink(missing_ok=True)
+    header = _header(into, rows.shape, rows.dtype)
+    with into.open("r+b") as file:
+        file.seek(header)
+        for first in range(0, len(order), BLOCK):
+            file.write(np.ascontiguousarray(rows[order[first : first + BLOCK]]).tobytes())
+
+
+def _notes(
+    parts: Sequence[Part], num_rows: int, num_train: int, learned: Encoders, done: dict[str, Any]
+) -> dict[str, Any]:
     sizes = {"train": num_train, "test": num_rows - num_train}
     names = [field.name for field in learned.fields]
-    return {
-        "bad_rows": {
-            "count": intake.num_bad,
-            "first": [f"{row.place}: {row.reason}" for row in intake.bad],
+    num_bad, bad = bad_rows(parts)
+    counts: dict[str, int] = {}
+    for part in parts:
+        for key, count in part.counts.items():
+            counts[key] = counts.get(key, 0) + count
+    notes: dict[str, Any] = {
+        "bad_rows": {"count": num_bad, "first": [f"{row.place}: {row.reason}" for row in bad]},
+        "positive_rates": {
+            part: (np.array(found) / sizes[part]).round(6).tolist()
+            for part, found in done["positive"].items()
         },
-        "positive_rates": rates,
         "unknown_share": {
-            part: dict(zip(names, (counts / sizes[part]).round(4).tolist(), strict=True))
-            for part, counts in unknown.items()
+            part: dict(zip(names, (np.array(found) / sizes[part]).round(4).tolist(), strict=True))
+            for part, found in done["unknown"].items()
         },
-    } | dict(intake.counts)
-
-
-def _parts(num_train: int) -> dict[str, slice]:
-    return {"train": slice(0, num_train), "test": slice(num_train, None)}
-
-
-def _create(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    # An empty matrix cannot be mapped.
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    if isinstance(array, np.memmap):
-        array.flush()
-    else:
-        np.save(path, array, allow_pickle=False)
+    }
+    return notes | counts

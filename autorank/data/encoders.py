@@ -13,18 +13,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data.hashing import buckets_of
 from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
 
 FORMAT = 1
+HASHED_FORMAT = 2  # with buckets: versions that know no hashing must refuse it
 FILE = "encoders.json"
 
 
 class FieldEncoder(NamedTuple):
-    """``values[i]`` has the id ``offset + 2 + i``; most frequent in training first."""
+    """``values[i]`` has the id ``offset + 2 + i``; most frequent in training first.
+
+    With ``buckets`` a value has the id ``offset + 2 +`` its hash's bucket (`hashing`), seen or not.
+    """
 
     name: str
     offset: int
-    values: tuple[str, ...]
+    values: tuple[str, ...] = ()
+    buckets: int = 0  # 0: by vocabulary
+
+    @property
+    def size(self) -> int:
+        """Ids of the field, the reserved ones included."""
+        return NUM_RESERVED + (self.buckets or len(self.values))
 
 
 class DenseEncoder(NamedTuple):
@@ -61,6 +72,9 @@ def encode(encoders: Encoders, columns: Mapping[str, Any]) -> tuple[np.ndarray, 
     num_rows = next(iter(lengths.values()), 0)
     sparse = np.empty((num_rows, len(encoders.fields)), np.int32)
     for j, field in enumerate(encoders.fields):
+        if field.buckets:
+            sparse[:, j] = field.offset + hashed_ids(columns[field.name], field.buckets)
+            continue
         codes, values = distinct(columns[field.name])
         sparse[:, j] = field.offset + ids_of(values, field.values)[codes]
     dense = np.empty((num_rows, len(encoders.dense)), np.float32)
@@ -84,22 +98,52 @@ def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
     return np.array([*(known.get(value, UNKNOWN) for value in values), MISSING], np.int32)
 
 
+def hashed_ids(column: Any, buckets: int) -> np.ndarray:
+    """Ids (offset not added) by hash, int32 [n]."""
+    text = as_text(column)
+    ids = NUM_RESERVED + buckets_of(text, buckets)
+    # The bytes tell what is empty without a value in Python.
+    empty = np.diff(np.frombuffer(text.buffers()[1], np.int32)[text.offset :][: len(text) + 1]) == 0
+    ids[empty] = MISSING
+    return ids
+
+
 def distinct(column: Any) -> tuple[np.ndarray, list[str]]:
     """Codes int32 [n] into the distinct values as text, -1 where missing (null, NaN or empty)."""
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
-        found, codes = np.unique(column, return_inverse=True)
-        return codes.astype(np.int32), [str(value) for value in found.tolist()]
+    codes, values = distinct_text(column)
+    return codes, values.to_pylist()
+
+
+def distinct_text(column: Any) -> tuple[np.ndarray, Any]:
+    """`distinct` with the values as an Arrow string array.
+
+    Integers in NumPy come in the order of their size, all else in that of first appearance.
+    """
     import pyarrow as pa
 
-    series = _series(column)
-    if series.dtype.is_float():
-        series = series.fill_nan(None)
-    coded = pa.array(series.cast(str).to_arrow()).dictionary_encode()
-    values = coded.dictionary.to_pylist()
-    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-    if "" in values:
-        codes[codes == values.index("")] = -1
-    return codes, values
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+        found, codes = np.unique(column, return_inverse=True)
+        return codes.astype(np.int32), pa.array(found).cast(pa.string())
+    coded = as_text(column).dictionary_encode()
+    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    empty = coded.dictionary.index("").as_py()
+    if empty >= 0:
+        codes = np.where(codes == empty, np.int32(-1), codes)
+    return codes, coded.dictionary
+
+
+def as_text(column: Any) -> Any:
+    """A column as an Arrow string array; empty where null or NaN."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.StringArray):
+        text = column
+    else:
+        series = as_series(column)
+        if series.dtype.is_float():
+            series = series.fill_nan(None)
+        text = pa.array(series.cast(str).to_arrow()).cast(pa.string())
+    return text.fill_null("") if text.null_count else text
 
 
 def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +157,7 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
     else:
         import polars as pl
 
-        series = _series(column)
+        series = as_series(column)
         if series.dtype == pl.String:
             series = series.str.strip_chars()
             given = ((series != "") & series.is_not_null()).fill_null(False).to_numpy()
@@ -133,19 +177,25 @@ def signed_log(numbers: np.ndarray) -> np.ndarray:
 
 def standardise(numbers: np.ndarray, encoder: DenseEncoder) -> np.ndarray:
     """``(x - mean) / std`` as float32; NaN becomes 0."""
-    return np.nan_to_num((numbers - encoder.mean) / encoder.std, nan=0.0).astype(np.float32)
+    found = ((numbers - encoder.mean) / encoder.std).astype(np.float32)
+    found[np.isnan(found)] = 0.0
+    return found
 
 
 def fields_of(encoders: Encoders) -> tuple[Field, ...]:
     """The schema's fields."""
-    return tuple(Field(e.name, NUM_RESERVED + len(e.values), e.offset) for e in encoders.fields)
+    return tuple(Field(e.name, e.size, e.offset) for e in encoders.fields)
 
 
 def write_encoders(encoders: Encoders, folder: Path) -> None:
     """Writes `encoders.json`."""
+    hashed = any(field.buckets for field in encoders.fields)
+    fields = [field._asdict() for field in encoders.fields]
+    for field in () if hashed else fields:
+        del field["buckets"]
     record = {
-        "format": FORMAT,
-        "fields": [field._asdict() for field in encoders.fields],
+        "format": HASHED_FORMAT if hashed else FORMAT,
+        "fields": fields,
         "dense": [encoder._asdict() for encoder in encoders.dense],
     }
     (folder / FILE).write_text(json.dumps(record, allow_nan=False, ensure_ascii=False), "utf-8")
@@ -164,8 +214,11 @@ def read_encoders(folder: Path) -> Encoders:
             f"{path} is missing; give a prepared data set's or a model's folder"
         )
     record = json.loads(path.read_text("utf-8"))
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{path}: format {record.get('format')!r}, this version reads {FORMAT}")
+    if record.get("format") not in (FORMAT, HASHED_FORMAT):
+        raise ValueError(
+            f"{path}: format {record.get('format')!r}, this version reads {FORMAT} and "
+            f"{HASHED_FORMAT}"
+        )
     return Encoders(
         tuple(
             FieldEncoder(**field | {"values": tuple(field["values"])}) for field in record["fields"]
@@ -174,7 +227,11 @@ def read_encoders(folder: Path) -> Encoders:
     )
 
 
-def _series(column: Any) -> Any:
+def as_series(column: Any) -> Any:
+    """A column as a polars series."""
     import polars as pl
+    import pyarrow as pa
 
+    if isinstance(column, pa.Array):
+        return pl.Series(pl.from_arrow(column))
     return column if isinstance(column, pl.Series) else pl.Series(column, strict=False)

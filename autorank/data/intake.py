@@ -1,101 +1,171 @@
-"""Raw chunks to checked, provisionally coded rows in scratch files.
+"""Raw pieces to checked, provisionally coded rows in parts on the disk.
 
-Memory holds vocabularies and times only.
+Pieces are worked on side by side, each for itself, so that parts do not depend on how many workers there are, and a run
+that was stopped goes on behind the last part that is whole. Memory holds a few pieces for each worker.
 """
 
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.encoders import distinct, signed_log, to_numbers
-from autorank.data.source import BadRow, Chunk, Columns, Progress
+from autorank.data.encoders import as_series, distinct_text, hashed_ids, signed_log, to_numbers
+from autorank.data.parts import Part, text_buffers, write_part
+from autorank.data.source import BadRow, Chunk, Columns, Piece, Progress
 
 KEPT_BAD_ROWS = 10
 DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 
 
-class Intake(NamedTuple):
-    """The good rows in the order read.
+def take_in(
+    pieces: Iterable[Piece],
+    columns: Columns,
+    folder: Path,
+    progress: Progress,
+    *,
+    done: Sequence[Part] = (),
+    hash_size: int = 0,
+    workers: int = 1,
+) -> list[Part]:
+    """Reads all pieces; a broken row is counted and left out.
 
-    Codes index ``values[j]``; they become ids once the split is known.
-    """
-
-    codes: np.ndarray  # int32 [n, f], -1 = missing
-    dense: np.ndarray  # float32 [n, m], after the logarithm, NaN = missing
-    labels: np.ndarray  # int8 [n, 1 or 2]
-    time: np.ndarray  # float64 [n]
-    values: tuple[tuple[str, ...], ...]
-    num_bad: int
-    bad: tuple[BadRow, ...]  # the first few
-    counts: dict[str, int]
-
-
-def take_in(chunks: Iterable[Chunk], columns: Columns, scratch: Path, progress: Progress) -> Intake:
-    """Reads all chunks; a broken row is counted and left out.
+    Args:
+        pieces: behind the parts ``done``.
+        hash_size: codes are ids by hash, of this many buckets a field; 0: codes index the part's values.
+        workers: pieces read side by side.
 
     Raises:
-        ValueError: a chunk without one of the columns, a time column with both numbers and dates,
+        ValueError: a piece without one of the columns, a time column with both numbers and dates,
             no good row.
     """
-    vocabularies: list[dict[str, int]] = [{} for _ in columns.categorical]
-    times: list[np.ndarray] = []
-    kinds: set[str] = set()
-    num_rows = num_bad = 0
-    bad: list[BadRow] = []
-    counts: dict[str, int] = {}
-    began = time.monotonic()
-    paths = {name: scratch / f"{name}.raw" for name in ("codes", "dense", "labels")}
-    with ExitStack() as stack:
-        files = {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
-        for chunk in chunks:
-            good, found, parsed = _check(chunk, columns, kinds)
-            num_bad += len(chunk.bad) + len(found)
-            bad += [*chunk.bad, *found][: KEPT_BAD_ROWS - len(bad)]
-            for key, count in chunk.counts.items():
-                counts[key] = counts.get(key, 0) + count
-            codes = [
-                _code(chunk.columns[name], vocabulary, good)
-                for name, vocabulary in zip(columns.categorical, vocabularies, strict=True)
-            ]
-            files["codes"].write(np.stack(codes, 1).tobytes())
-            files["dense"].write(signed_log(parsed.dense[good]).astype(np.float32).tobytes())
-            files["labels"].write(parsed.labels[good].astype(np.int8).tobytes())
-            moments = (
-                np.arange(num_rows, num_rows + good.sum())
-                if parsed.time is None
-                else parsed.time[good]
-            )
-            times.append(moments.astype(np.float64))
-            num_rows += len(moments)
-            rate = num_rows / max(time.monotonic() - began, 1e-9)
-            progress(f"read {num_rows:,} rows ({rate:,.0f} rows/s), {num_bad:,} bad")
-    if num_rows == 0:
+    parts = list(done)
+    num_rows, num_bad = sum(part.num_rows for part in parts), bad_rows(parts)[0]
+    report = Report(float("nan"), progress, num_rows)
+    waiting: deque[Future[Part]] = deque()
+    kinds = {kind for part in parts for kind in part.kinds}
+
+    def collect(most: int) -> None:
+        nonlocal num_rows, num_bad
+        while len(waiting) > most:
+            part = waiting.popleft().result()
+            parts.append(part)
+            kinds.update(part.kinds)
+            if len(kinds) > 1:
+                raise _two_kinds(columns.time)
+            num_rows, num_bad = num_rows + part.num_rows, num_bad + part.num_bad
+            if part.share:
+                report.estimate(num_rows / part.share)
+            report("read", num_rows, f", {num_bad:,} bad")
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for index, piece in enumerate(pieces, len(parts)):
+                waiting.append(pool.submit(_take, piece, index, columns, folder, hash_size))
+                collect(workers)
+            collect(0)
+        finally:
+            for future in waiting:
+                future.cancel()
+    report("read", num_rows, f", {num_bad:,} bad", last=True)
+    if not num_rows:
+        bad = bad_rows(parts)[1]
         reasons = "; ".join(f"{row.place}: {row.reason}" for row in bad) or "the source is empty"
         raise ValueError(f"not one usable row ({num_bad:,} bad): {reasons}")
-    shapes: dict[str, tuple[int, Any]] = {
-        "codes": (len(columns.categorical), np.int32),
-        "dense": (len(columns.dense), np.float32),
-        "labels": (len(columns.labels), np.int8),
-    }
-    arrays = {name: _map(paths[name], num_rows, *shape) for name, shape in shapes.items()}
-    values = tuple(tuple(vocabulary) for vocabulary in vocabularies)
-    return Intake(
-        **arrays,
-        time=np.concatenate(times),
-        values=values,
-        num_bad=num_bad,
-        bad=tuple(bad),
-        counts=counts,
+    return parts
+
+
+def bad_rows(parts: Sequence[Part]) -> tuple[int, list[BadRow]]:
+    """How many rows were left out, and the first few."""
+    first = [BadRow(*row) for part in parts for row in part.bad]
+    return sum(part.num_bad for part in parts), first[:KEPT_BAD_ROWS]
+
+
+class Report:
+    """Lines of progress now and then: rows, rows/s, time left, of what was done since the start of this run."""
+
+    def __init__(
+        self, num_rows: float | int, progress: Progress, done: int = 0, every: float = 2.0
+    ) -> None:
+        self._total, self._progress, self._every = num_rows, progress, every
+        self._first, self._began = done, time.monotonic()
+        self._last = self._began
+        if done:
+            progress(f"going on behind the first {done:,} rows, which are there")
+
+    def __call__(self, verb: str, rows: int, more: str = "", last: bool = False) -> None:
+        """``rows`` are done, of a number that may only be an estimate (then set ``total`` before)."""
+        now = time.monotonic()
+        if not last and now - self._last < self._every:
+            return
+        self._last = now
+        rate = (rows - self._first) / max(now - self._began, 1e-9)
+        line = f"{verb} {rows:,} rows ({rate:,.0f} rows/s){more}"
+        if not last and rate > 0 and np.isfinite(self._total):
+            line += f", {100 * rows / self._total:.1f} %, {(self._total - rows) / rate:,.0f} s left"
+        self._progress(line)
+
+    def estimate(self, num_rows: float | int) -> None:
+        """Another guess at the number of rows."""
+        self._total = num_rows
+
+
+def _two_kinds(name: str | None) -> ValueError:
+    return ValueError(f"time column {name!r} mixes numbers and dates; write all rows in one form")
+
+
+def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: int) -> Part:
+    """Checks, codes and writes one piece."""
+    chunk = piece.read()
+    kinds: set[str] = set()
+    good, found, parsed = _check(chunk, columns, kinds)
+    keep = slice(None) if good.all() else good
+    num_rows = int(good.sum())
+    codes = np.empty((len(columns.categorical), num_rows), np.int32)
+    values: list[Any] = []
+    uses: list[np.ndarray] = []
+    for j, name in enumerate(columns.categorical):
+        if hash_size:
+            codes[j] = hashed_ids(chunk.columns[name], hash_size)[keep]
+        else:
+            codes[j], value, count = _code(chunk.columns[name], keep)
+            values.append(value)
+            uses.append(count)
+    dense = np.empty((len(columns.dense), num_rows), np.float32)
+    for j, numbers in enumerate(parsed.dense):
+        dense[j] = signed_log(numbers[keep])
+    labels = np.stack([label[keep] for label in parsed.labels]).astype(np.int8)
+    arrays = {"labels": labels, "dense": dense, "codes": codes}
+    moments = np.zeros(0)
+    if parsed.time is not None:
+        moments = parsed.time[keep]
+        arrays["time"] = moments[None]
+    part = Part(
+        index=index,
+        num_rows=num_rows,
+        num_values=tuple(len(value) for value in values),
+        num_bytes=tuple(len(text_buffers(value)[1]) for value in values),
+        widths={kind: len(array) for kind, array in arrays.items()},
+        end=piece.end,
+        share=float(np.nan_to_num(piece.share)),
+        num_bad=len(chunk.bad) + len(found),
+        bad=tuple((row.place, row.reason) for row in [*chunk.bad, *found][:KEPT_BAD_ROWS]),
+        counts=dict(chunk.counts),
+        kinds=tuple(sorted(kinds)),
+        first_time=float(moments[0]) if len(moments) else 0.0,
+        last_time=float(moments[-1]) if len(moments) else 0.0,
+        sorted=bool((np.diff(moments) >= 0).all()),
     )
+    write_part(folder, part, arrays, values, uses)
+    return part
 
 
 class _Parsed(NamedTuple):
-    dense: np.ndarray  # float64 [n, m]
-    labels: np.ndarray  # float64 [n, 1 or 2]
+    dense: list[np.ndarray]  # float64 [n] each
+    labels: list[np.ndarray]  # [n] each
     time: np.ndarray | None  # float64 [n]
 
 
@@ -103,7 +173,7 @@ def _check(
     chunk: Chunk, columns: Columns, kinds: set[str]
 ) -> tuple[np.ndarray, list[BadRow], _Parsed]:
     """Which rows are good, what is wrong with the others, and the numbers of all."""
-    absent = [name for name in _read(columns) if name not in chunk.columns]
+    absent = [name for name in columns.read if name not in chunk.columns]
     if absent:
         raise ValueError(
             f"{chunk.file}: columns {absent} are missing; it has {list(chunk.columns)}"
@@ -115,14 +185,15 @@ def _check(
         for row in np.flatnonzero(wrong).tolist():
             reasons.setdefault(row, f"{name}={_item(chunk.columns[name], row)!r} {what}")
 
-    dense = np.empty((num_rows, len(columns.dense)))
-    for j, name in enumerate(columns.dense):
-        dense[:, j], malformed = to_numbers(chunk.columns[name])
+    dense, labels = [], []
+    for name in columns.dense:
+        numbers, malformed = to_numbers(chunk.columns[name])
         refuse(malformed, name, "is not a number")
-    labels = np.empty((num_rows, len(columns.labels)))
-    for j, name in enumerate(columns.labels):
-        labels[:, j], _ = to_numbers(chunk.columns[name])
-        refuse(~np.isin(labels[:, j], (0.0, 1.0)), name, "is not a label 0 or 1")
+        dense.append(numbers)
+    for name in columns.labels:
+        numbers, _ = to_numbers(chunk.columns[name])
+        refuse((numbers != 0) & (numbers != 1), name, "is not a label 0 or 1")
+        labels.append(numbers)
     moments = None
     if columns.time is not None:
         moments = _moments(chunk.columns[columns.time], columns.time, kinds)
@@ -135,13 +206,10 @@ def _check(
     return good, found, _Parsed(dense, labels, moments)
 
 
-def _read(columns: Columns) -> tuple[str, ...]:
-    time_column = () if columns.time is None else (columns.time,)
-    return (*columns.categorical, *columns.dense, *columns.labels, *time_column)
-
-
 def _item(column: Any, row: int) -> Any:
     value = column[row]
+    if hasattr(value, "as_py"):
+        return value.as_py()
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -152,7 +220,7 @@ def _moments(column: Any, name: str, kinds: set[str]) -> np.ndarray:
     """
     import polars as pl
 
-    series = column if isinstance(column, pl.Series) else pl.Series(column, strict=False)
+    series = as_series(column)
     if series.dtype.is_temporal():
         numbers, dates = np.full(len(series), np.nan), series.cast(pl.Datetime("us"))
     else:
@@ -170,23 +238,18 @@ def _moments(column: Any, name: str, kinds: set[str]) -> np.ndarray:
     else:
         kinds |= {"numbers"} if np.isfinite(numbers).any() else set()
     if len(kinds) > 1:
-        raise ValueError(
-            f"time column {name!r} mixes numbers and dates; write all rows in one form"
-        )
+        raise _two_kinds(name)
     return numbers
 
 
-def _code(column: Any, vocabulary: dict[str, int], good: np.ndarray) -> np.ndarray:
-    """Codes of the good rows in the growing vocabulary, int32."""
-    codes, values = distinct(column)
-    codes = codes[good]
-    lookup = np.full(len(values) + 1, -1, np.int32)  # The last entry serves the code -1.
-    for code in np.unique(codes[codes >= 0]).tolist():
-        lookup[code] = vocabulary.setdefault(values[code], len(vocabulary))
-    return lookup[codes]
-
-
-def _map(path: Path, num_rows: int, width: int, dtype: Any) -> np.ndarray:
-    if width == 0:
-        return np.zeros((num_rows, 0), dtype)
-    return np.memmap(path, dtype, mode="r", shape=(num_rows, width))
+def _code(column: Any, keep: Any) -> tuple[np.ndarray, Any, np.ndarray]:
+    """Codes int32 of the good rows (-1 = missing), the values that they use, and how often."""
+    codes, values = distinct_text(column)
+    codes = codes[keep]
+    uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]
+    used = np.flatnonzero(uses)
+    if len(used) < len(values):
+        lookup = np.full(len(values) + 1, -1, np.int32)
+        lookup[used] = np.arange(len(used), dtype=np.int32)
+        codes, values, uses = lookup[codes], values.take(used), uses[used]
+    return codes, values, uses

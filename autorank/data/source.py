@@ -30,6 +30,12 @@ class Columns(NamedTuple):
         """Label columns, click first."""
         return (self.click,) if self.conversion is None else (self.click, self.conversion)
 
+    @property
+    def read(self) -> tuple[str, ...]:
+        """All columns but the dropped ones."""
+        time = () if self.time is None else (self.time,)
+        return (*self.categorical, *self.dense, *self.labels, *time)
+
 
 class BadRow(NamedTuple):
     """A row that could not be used."""
@@ -51,6 +57,22 @@ class Chunk(NamedTuple):
     counts: Mapping[str, int] = {}  # further things worth reporting, summed over chunks
 
 
+class Cut(NamedTuple):
+    """A place where a log can be taken up again."""
+
+    file: int = 0  # index among the files
+    offset: int = 0  # bytes of its text, or rows, that lie before
+    line: int = 1  # of the file, from 1
+
+
+class Piece(NamedTuple):
+    """A part of a log that can be read for itself, in another thread."""
+
+    read: Callable[[], Chunk]
+    end: Cut  # where the next piece begins
+    share: float = float("nan")  # of the log, up to the end
+
+
 class Source(NamedTuple):
     """A raw log."""
 
@@ -66,6 +88,9 @@ class Source(NamedTuple):
     notes: Callable[[int, int], dict[str, Any]] | None = (
         None  # (num_train, num_rows) -> notes of the schema
     )
+    # Pieces from a cut on, cut alike every time: preparing goes on where it was stopped. None: the
+    # log is read by ``chunks``, from its start.
+    pieces: Callable[[Path, Progress, Cut], Iterator[Piece]] | None = None
 
 
 def validate_columns(columns: Columns) -> None:

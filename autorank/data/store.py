@@ -7,28 +7,38 @@ time may lie on both sides of it. All that is learned (vocabularies, means, devi
 the training part.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autorank.data import encoders as coding
-from autorank.data.arrange import ARRAYS, learn, write_arrays
+from autorank.data.arrange import ARRAYS, split_of, write_arrays
 from autorank.data.batches import Dataset
 from autorank.data.encoders import Encoders
-from autorank.data.intake import Intake, take_in
+from autorank.data.hashing import MAX_BUCKETS
+from autorank.data.intake import bad_rows, take_in
+from autorank.data.parts import Part, read_parts, read_rows, write_whole
 from autorank.data.schema import Schema, from_json, to_json
-from autorank.data.source import Progress, Source, validate_columns
+from autorank.data.source import Columns, Cut, Piece, Progress, Source, validate_columns
+from autorank.data.vocabulary import Split, merge, scale, starts
 
 LOG = logging.getLogger(__name__)
 VERSION = 1  # of the way rows are prepared; a change makes old folders stale
+LARGE = 1 << 26
+SAMPLES, SAMPLE = 64, 1 << 14  # how many, and bytes of each
+ENCODINGS = ("vocabulary", "hash")
 
 __all__ = ["Source", "load", "load_encoders", "prepare", "save_encoders"]
 
@@ -40,49 +50,68 @@ def prepare(
     train_fraction: float = 0.8,
     min_count: int = 2,
     max_bad_share: float = 0.01,
+    encoding: str = "vocabulary",
+    hash_size: int = 100_000,
+    workers: int | None = None,
     progress: Progress = LOG.info,
 ) -> Schema:
     """Writes ``folder`` from ``source``, or finds it done. Fetched raw files stay in
     ``<folder>/../raw/<name>``.
 
     The folder appears whole or not at all; two processes that start together prepare once. It is
-    prepared again when
-    the source, its files or a setting differ from those it was made from.
+    prepared again when the source, its files or a setting differ from those it was made from. A
+    source that can be taken up again (``source.pieces``) goes on where an earlier call was stopped,
+    however hard; what is there so far lies in ``<folder>/../.<name>.partial`` until then.
+
+    Memory holds some pieces for each worker, a run of distinct values (`vocabulary`) and the kept
+    vocabulary; 25 bytes a row more where rows do not lie in the order of time.
 
     Args:
         train_fraction: share of the rows, first in time, for training.
         min_count: values seen less often in training share the id "unknown".
         max_bad_share: refuse the source when more than this share of its rows is broken.
+        encoding: ``vocabulary`` (of the training rows) or ``hash``: ids by a hash that stays.
+        hash_size: buckets of each field with ``encoding="hash"``.
+        workers: pieces worked on side by side; None: one for each core, 8 at most. The result does
+            not depend on it.
         progress: called with a line of text now and then.
 
     Raises:
         ValueError: a bad setting, contradicting column roles, too many broken rows, one class of
             clicks only.
+        OSError: a full disk, among others; what is done is kept.
     """
     _validate(source, train_fraction, min_count, max_bad_share)
     settings = {
         "version": VERSION,
         "train_fraction": train_fraction,
-        "min_count": min_count,
         "max_bad_share": max_bad_share,
     }
+    settings |= _encoding(encoding, hash_size, min_count)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.parent / f".{folder.name}.lock"):
         made_from = _made_from(source, settings)
         found = _reusable(folder, made_from, progress)
-        if found is not None:
-            return found
         partial = folder.parent / f".{folder.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)  # What a killed process left.
-        partial.mkdir()
-        try:
-            schema = _write(
-                source, partial, settings, made_from, folder.parent / "raw" / source.name, progress
-            )
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
+        if found is not None:
             shutil.rmtree(partial, ignore_errors=True)
+            return found
+        _take_up(partial, made_from)
+        raw = folder.parent / "raw" / source.name
+        try:
+            schema = _write(source, partial, settings, made_from, raw, workers, progress)
+            shutil.rmtree(folder, ignore_errors=True)
+            (partial / "out").rename(folder)
+        except OSError as error:
+            if source.pieces is None:
+                shutil.rmtree(partial, ignore_errors=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _full(partial) from error
+            raise
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
     progress(f"{source.name}: {schema.num_rows:,} rows, {schema.num_ids:,} ids in {folder}")
     return schema
 
@@ -172,7 +201,7 @@ def _made_from(source: Source, settings: dict[str, Any]) -> dict[str, Any]:
         "source": source.name,
         "source_settings": dict(source.settings),
         "columns": source.columns._asdict(),
-        "files": {path.name: _sha256(path) for path in source.files},
+        "files": {path.name: _identity(path) for path in source.files},
     }
     return json.loads(json.dumps(record | settings, allow_nan=False))
 
@@ -196,69 +225,179 @@ def _reusable(folder: Path, made_from: dict[str, Any], progress: Progress) -> Sc
     return schema
 
 
+def _encoding(encoding: str, hash_size: int, min_count: int) -> dict[str, Any]:
+    """What decides ids; the settings of the other encoding decide nothing."""
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding={encoding!r} is not known; write one of {', '.join(ENCODINGS)}")
+    if encoding == "vocabulary":
+        return {"min_count": min_count}
+    if not 1 <= hash_size <= MAX_BUCKETS:
+        raise ValueError(f"hash_size={hash_size} must lie in [1, {MAX_BUCKETS}]")
+    return {"encoding": encoding, "hash_size": hash_size}
+
+
+def _take_up(partial: Path, made_from: dict[str, Any]) -> None:
+    """Keeps what an earlier call left of the same work; anything else is cleared."""
+    record = partial / "made_from.json"
+    try:
+        same = json.loads(record.read_text("utf-8")) == made_from
+    except (FileNotFoundError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        write_whole(record, json.dumps(made_from))
+    for name in ("parts", "merged", "out"):
+        (partial / name).mkdir(exist_ok=True)
+
+
+def _full(partial: Path) -> OSError:
+    used = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    free = shutil.disk_usage(partial).free
+    return OSError(
+        errno.ENOSPC,
+        f"no space left on the disk: {partial} holds {used / 1e9:,.3f} GB of unfinished work and "
+        f"{free / 1e9:,.3f} GB are free. Make room and start again: it goes on from there. Or "
+        "remove that folder, and write data.folder=... to prepare elsewhere",
+    )
+
+
 def _write(
     source: Source,
-    folder: Path,
+    partial: Path,
     settings: dict[str, Any],
     made_from: dict[str, Any],
     raw: Path,
+    workers: int | None,
     progress: Progress,
 ) -> Schema:
-    """Fills an empty folder."""
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    intake = take_in(source.chunks(raw, progress), source.columns, scratch, progress)
-    num_rows = len(intake.time)
-    _refuse_bad(intake, settings["max_bad_share"])
-    num_train = min(max(1, round(settings["train_fraction"] * num_rows)), num_rows - 1)
-    order = np.argsort(intake.time, kind="stable")
-    train = np.sort(order[:num_train])  # Counting does not need the order; reading does.
-    _refuse_one_class(intake.labels[train, 0], source.columns.click)
-    learned, lookups = learn(intake, train, source.columns, settings["min_count"])
-    notes = write_arrays(intake, order, num_train, learned, lookups, folder, progress)
-    coding.write_encoders(learned, folder)
-    del intake  # Its files are mapped.
-    shutil.rmtree(scratch)
+    """Fills ``out`` of the partial folder."""
+    parts_folder, merged, out = (partial / name for name in ("parts", "merged", "out"))
+    workers = min(8, len(os.sched_getaffinity(0))) if workers is None else workers
+    hash_size = settings.get("hash_size", 0)
+    done = read_parts(parts_folder) if source.pieces is not None else []
+    parts = take_in(
+        _pieces(source, done[-1].end if done else Cut(), raw, progress),
+        source.columns,
+        parts_folder,
+        progress,
+        done=done,
+        hash_size=hash_size,
+        workers=workers,
+    )
+    num_rows = sum(part.num_rows for part in parts)
+    _refuse_bad(parts, settings["max_bad_share"])
+    split = split_of(parts, parts_folder, settings["train_fraction"])
+    _refuse_one_class(parts, parts_folder, split, source.columns.click)
+    progress(f"learning from the first {split.num_train:,} rows in time")
+    learned = _learn(source.columns, parts, partial, split, settings, workers)
+    notes = write_arrays(parts, parts_folder, merged, split, learned, out, progress)
+    coding.write_encoders(learned, out)
     if source.notes is not None:
-        notes |= source.notes(num_train, num_rows)
+        notes |= source.notes(split.num_train, num_rows)
     schema = Schema(
         name=source.name,
         fields=coding.fields_of(learned),
         dense=source.columns.dense,
         labels=("click", "conversion")[: len(source.columns.labels)],
         num_rows=num_rows,
-        num_train=num_train,
+        num_train=split.num_train,
         label_names=source.columns.labels,
         source=source.origin,
         licence=source.licence,
-        sha256={name: _sha256(folder / name) for name in (*ARRAYS, coding.FILE)},
+        sha256={name: _sha256(out / name) for name in (*ARRAYS, coding.FILE)},
         notes=notes | {"made_from": made_from},
     )
     text = json.dumps(to_json(schema), indent=1, ensure_ascii=False)
-    (folder / "schema.json").write_text(text, "utf-8")
+    (out / "schema.json").write_text(text, "utf-8")
     return schema
 
 
-def _refuse_bad(intake: Intake, max_bad_share: float) -> None:
-    total = len(intake.time) + intake.num_bad
-    first = "; ".join(f"{row.place}: {row.reason}" for row in intake.bad)
-    if intake.num_bad > max_bad_share * total:
+def _pieces(source: Source, start: Cut, raw: Path, progress: Progress) -> Iterator[Piece]:
+    """Pieces of the log from a cut on; chunks that are read in order are pieces too."""
+    if source.pieces is not None:
+        yield from source.pieces(raw, progress, start)
+        return
+    for index, chunk in enumerate(source.chunks(raw, progress)):
+        yield Piece(lambda chunk=chunk: chunk, Cut(0, index + 1))
+
+
+def _learn(
+    columns: Columns,
+    parts: list[Part],
+    partial: Path,
+    split: Split,
+    settings: dict[str, Any],
+    workers: int,
+) -> coding.Encoders:
+    """Vocabularies and scales of the training rows."""
+    hash_size, source, merged = settings.get("hash_size", 0), partial / "parts", partial / "merged"
+
+    def vocabulary(j: int) -> tuple[str, ...]:
+        return merge(parts, source, j, split, settings["min_count"], merged)
+
+    def dense(j: int) -> coding.DenseEncoder:
+        return scale(parts, source, j, columns.dense[j], split)
+
+    with ThreadPoolExecutor(workers) as pool:
+        scales = tuple(pool.map(dense, range(len(columns.dense))))
+        kept = () if hash_size else pool.map(vocabulary, range(len(columns.categorical)))
+        fields: list[coding.FieldEncoder] = []
+        offset = 0
+        for name, values in zip_longest(columns.categorical, kept, fillvalue=()):
+            fields.append(coding.FieldEncoder(str(name), offset, values, hash_size))
+            offset += fields[-1].size
+    if offset >= 1 << 31:
         raise ValueError(
-            f"{intake.num_bad:,} of {total:,} rows are broken, more than "
+            f"{offset:,} ids do not fit 32 bits; raise data.min_count or lower data.hash_size"
+        )
+    return coding.Encoders(tuple(fields), scales)
+
+
+def _refuse_bad(parts: list[Part], max_bad_share: float) -> None:
+    num_rows = sum(part.num_rows for part in parts)
+    num_bad, bad = bad_rows(parts)
+    total = num_rows + num_bad
+    first = "; ".join(f"{row.place}: {row.reason}" for row in bad)
+    if num_bad > max_bad_share * total:
+        raise ValueError(
+            f"{num_bad:,} of {total:,} rows are broken, more than "
             f"max_bad_share={max_bad_share}: {first}"
         )
-    if len(intake.time) < 2:
+    if num_rows < 2:
         raise ValueError("one usable row cannot be split into training and test; give a longer log")
-    if intake.num_bad:
-        LOG.warning("%s of %s rows are broken and left out: %s", intake.num_bad, total, first)
+    if num_bad:
+        LOG.warning("%s of %s rows are broken and left out: %s", num_bad, total, first)
 
 
-def _refuse_one_class(clicks: np.ndarray, name: str) -> None:
-    if clicks.min() == clicks.max():
-        raise ValueError(
-            f"label {name} is {clicks[0]} in all {len(clicks):,} training rows; nothing can be "
-            "learned"
-        )
+def _refuse_one_class(parts: list[Part], folder: Path, split: Split, name: str) -> None:
+    seen: set[int] = set()
+    for part, first in zip(parts, starts(parts), strict=True):
+        clicks = read_rows(folder, part, "labels", 0, 1)[0]
+        seen |= set(np.unique(clicks[split.mask(first, part.num_rows)]).tolist())
+        if len(seen) > 1:
+            return
+    raise ValueError(
+        f"label {name} is {min(seen)} in all {split.num_train:,} training rows; nothing can be "
+        "learned"
+    )
+
+
+def _identity(path: Path) -> str:
+    """What tells a raw file from another.
+
+    Its hash; of a file over `LARGE` bytes, which takes long to read, its size, its time of change
+    and the hash of samples.
+    """
+    status = path.stat()
+    if status.st_size <= LARGE:
+        return _sha256(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for sample in range(SAMPLES):
+            file.seek((status.st_size - SAMPLE) * sample // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE))
+    return f"{status.st_size}-{status.st_mtime_ns}-{digest.hexdigest()}"
 
 
 def _sha256(path: Path) -> str:

@@ -15,29 +15,19 @@ quote: '"'                # optional; null: quotes mean nothing
 columns: [clicked, ...]   # optional: names of all columns of a file without a header line
 """
 
-import csv
-import io
-from bisect import bisect_left
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.source import BadRow, Chunk, Columns, Source, validate_columns
+from autorank.data.source import Chunk, Columns, Cut, Piece, Source, validate_columns
+from autorank.data.text import CsvFormat, column_names, pieces, read_csv
 
 VERSION = 1
 ROWS = 1 << 19  # rows of a chunk of a Parquet file
-BLOCK = 1 << 26  # bytes of a chunk of a CSV file
-
-
-class CsvFormat(NamedTuple):
-    """How lines are cut. One row is one line."""
-
-    separator: str = ","
-    quote: str | None = '"'
-    columns: tuple[str, ...] | None = None  # None: the first line has the names
-    encoding: str = "utf-8"
+LARGE_GROUP = 1 << 22  # rows of a row group that is read in more than one piece
 
 
 class Roles(NamedTuple):
@@ -78,6 +68,11 @@ def source(path: Path, schema: Path) -> Source:
     roles = read_roles(schema)
     _require_roles(column_names(path, roles.csv), roles, path, schema)
     parquet = path.suffix == ".parquet"
+    parts = (
+        partial(_parquet_pieces, path, roles.columns)
+        if parquet
+        else lambda start: pieces([path], roles.csv, roles.columns, start)
+    )
     return Source(
         name=roles.name,
         settings={
@@ -91,6 +86,7 @@ def source(path: Path, schema: Path) -> Source:
         chunks=lambda raw, progress: read_parquet(path) if parquet else read_csv(path, roles.csv),
         origin=roles.source,
         licence=roles.licence,
+        pieces=lambda raw, progress, start: parts(start),
     )
 
 
@@ -165,42 +161,6 @@ def _require_roles(names: tuple[str, ...], roles: Roles, path: Path, schema: Pat
         )
 
 
-def column_names(path: Path, form: CsvFormat) -> tuple[str, ...]:
-    """Names of the columns of a CSV or Parquet file.
-
-    Raises:
-        ValueError: an empty file, or a name that occurs twice.
-    """
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        names = tuple(pq.read_schema(path).names)
-    else:
-        names = form.columns or _header(path, form)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise ValueError(f"{path}: columns {twice} occur twice" if twice else f"{path} is empty")
-    return names
-
-
-def _header(path: Path, form: CsvFormat) -> tuple[str, ...]:
-    with _open(path) as stream, io.TextIOWrapper(stream, form.encoding, newline="") as file:
-        try:
-            line = file.readline().lstrip("\ufeff").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: {error}; the file must be {form.encoding} text") from error
-    quoting: dict[str, Any] = (
-        {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
-    )
-    return tuple(next(csv.reader([line], delimiter=form.separator, **quoting), []))
-
-
-def _open(path: Path) -> Any:
-    import pyarrow as pa
-
-    return pa.input_stream(path, compression="detect")
-
-
 def read_parquet(path: Path) -> Iterator[Chunk]:
     """Chunks of a Parquet file; "lines" are row numbers from 1."""
     import polars as pl
@@ -216,99 +176,32 @@ def read_parquet(path: Path) -> Iterator[Chunk]:
             yield Chunk(frame.to_dict(as_series=True), path.name, lines)
 
 
-def read_csv(path: Path, form: CsvFormat) -> Iterator[Chunk]:
-    """Chunks of a CSV file, all columns as text. Lines with a wrong number of fields come out as
-    bad rows.
+def _parquet_pieces(path: Path, columns: Columns, start: Cut) -> Iterator[Piece]:
+    """Row groups; each is read by opening the file again, so that they can be read side by side."""
+    import pyarrow.parquet as pq
 
-    Blank lines are skipped. A quote that is never closed swallows the lines up to the next one:
-    each counts as bad.
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    total, before = sum(sizes), 0
+    for group, size in enumerate(sizes):
+        step = ROWS if size > LARGE_GROUP else max(size, 1)
+        for first in range(0, size, step):
+            end = before + min(first + step, size)
+            if end > start.offset:
+                read = partial(_read_parquet, path, columns, group, first, step, before + 1)
+                yield Piece(read, Cut(0, end, end + 1), end / total)
+        before += size
 
-    Raises:
-        ValueError: text in another encoding.
-    """
+
+def _read_parquet(
+    path: Path, columns: Columns, group: int, first: int, num_rows: int, line: int
+) -> Chunk:
+    """Rows of a row group whose first is row ``line`` of the file."""
     import polars as pl
-    import pyarrow as pa
-    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
 
-    names = column_names(path, form)
-    numbering = _Numbering(path.name, 1 if form.columns else 2)
-    try:
-        with _open(path) as stream:
-            reader = pc.open_csv(
-                stream,
-                # One thread: only then do invalid rows have numbers.
-                pc.ReadOptions(
-                    use_threads=False,
-                    block_size=BLOCK,
-                    column_names=list(names),
-                    skip_rows=0 if form.columns else 1,
-                    encoding=form.encoding,
-                ),
-                pc.ParseOptions(
-                    delimiter=form.separator,
-                    quote_char=form.quote if form.quote is not None else False,
-                    invalid_row_handler=numbering.refuse,
-                    ignore_empty_lines=False,
-                ),
-                pc.ConvertOptions(
-                    column_types={name: pa.string() for name in names}, strings_can_be_null=False
-                ),
-            )
-            for batch in reader:
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                lines = numbering.lines(len(frame))
-                blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
-                frame, lines = frame.filter(pl.Series(~blank)), lines[~blank]
-                yield Chunk(frame.to_dict(as_series=True), path.name, lines, numbering.new())
-            rest = numbering.new()
-            if rest:
-                empty = {name: pl.Series(name, [], pl.String) for name in names}
-                yield Chunk(empty, path.name, np.zeros(0, np.int64), rest)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{path}: {error}; the file must be {form.encoding} text, one row a line"
-        ) from error
-
-
-class _Numbering:
-    """Line numbers of good and bad rows while a file is read.
-
-    The reader numbers rows, not lines.
-    """
-
-    def __init__(self, file: str, first: int):
-        self.file = file
-        self.next_row = first
-        self.bad_rows: list[int] = []  # rows ahead of next_row, rising
-        self.swallowed: list[tuple[int, int]] = []  # row, extra lines in it
-        self.found: list[BadRow] = []
-
-    def refuse(self, row: Any) -> str:
-        self.bad_rows.append(row.number)
-        line = row.number + sum(extra for _, extra in self.swallowed)
-        reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
-        extra = row.text.count("\n")
-        self.found += [BadRow(f"{self.file}:{line + i}", reason) for i in range(extra + 1)]
-        if extra:
-            self.swallowed.append((row.number, extra))
-        return "skip"
-
-    def lines(self, num_good: int) -> np.ndarray:
-        """Line numbers of the next good rows."""
-        start = stop = self.next_row
-        while True:
-            skipped = bisect_left(self.bad_rows, stop)
-            if stop == start + num_good + skipped:
-                break
-            stop = start + num_good + skipped
-        rows = np.setdiff1d(np.arange(start, stop), self.bad_rows)
-        self.next_row = stop
-        self.bad_rows = [row for row in self.bad_rows if row >= stop]
-        shifts = np.cumsum([0, *(extra for _, extra in self.swallowed)])
-        return rows + shifts[np.searchsorted([row for row, _ in self.swallowed], rows)]
-
-    def new(self) -> tuple[BadRow, ...]:
-        """Bad rows found since the last call."""
-        found, self.found = tuple(self.found), []
-        return found
+    with pq.ParquetFile(path) as file:
+        found = file.read_row_group(group, columns=list(columns.read)).slice(first, num_rows)
+    frame = pl.DataFrame(pl.from_arrow(found))
+    lines = np.arange(line + first, line + first + len(frame))
+    return Chunk(frame.to_dict(as_series=True), path.name, lines)

@@ -1,0 +1,391 @@
+"""Reading delimited text: names, chunks in order, and pieces that are read side by side.
+
+One row is one line. Lines with a wrong number of fields come out as bad rows with their numbers.
+"""
+
+import csv
+import io
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autorank.data.source import BadRow, Chunk, Columns, Cut, Piece
+
+BLOCK = 1 << 26  # bytes of a chunk that is read in order
+PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
+_PARSE = 1 << 22  # bytes that the parser takes at a time
+_COUNTED = 1 << 16  # bytes whose ends of lines are counted at a time, in a core's cache
+_LONGEST = 1 << 26  # bytes of a line
+
+Derive = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class CsvFormat(NamedTuple):
+    """How lines are cut. One row is one line."""
+
+    separator: str = ","
+    quote: str | None = '"'
+    columns: tuple[str, ...] | None = None  # None: the first line has the names
+    encoding: str = "utf-8"
+
+
+def column_names(path: Path, form: CsvFormat) -> tuple[str, ...]:
+    """Names of the columns of a CSV or Parquet file.
+
+    Raises:
+        ValueError: an empty file, or a name that occurs twice.
+    """
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        names = tuple(pq.read_schema(path).names)
+    else:
+        names = form.columns or _header(path, form)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise ValueError(f"{path}: columns {twice} occur twice" if twice else f"{path} is empty")
+    return names
+
+
+def _header(path: Path, form: CsvFormat) -> tuple[str, ...]:
+    with _open(path) as stream, io.TextIOWrapper(stream, form.encoding, newline="") as file:
+        try:
+            line = file.readline().lstrip("\ufeff").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: {error}; the file must be {form.encoding} text") from error
+    quoting: dict[str, Any] = (
+        {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
+    )
+    return tuple(next(csv.reader([line], delimiter=form.separator, **quoting), []))
+
+
+def _open(path: Path) -> Any:
+    import pyarrow as pa
+
+    return pa.input_stream(path, compression="detect")
+
+
+def read_csv(path: Path, form: CsvFormat) -> Iterator[Chunk]:
+    """Chunks of a CSV file, all columns as text. Lines with a wrong number of fields come out as
+    bad rows.
+
+    Blank lines are skipped. A quote that is never closed swallows the lines up to the next one:
+    each counts as bad.
+
+    Raises:
+        ValueError: text in another encoding.
+    """
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    names = column_names(path, form)
+    numbering = _Numbering(path.name, 1 if form.columns else 2)
+    try:
+        with _open(path) as stream:
+            reader = pc.open_csv(
+                stream,
+                # One thread: only then do invalid rows have numbers.
+                pc.ReadOptions(
+                    use_threads=False,
+                    block_size=BLOCK,
+                    column_names=list(names),
+                    skip_rows=0 if form.columns else 1,
+                    encoding=form.encoding,
+                ),
+                _parse_options(form, numbering),
+                pc.ConvertOptions(
+                    column_types={name: pa.string() for name in names}, strings_can_be_null=False
+                ),
+            )
+            for batch in reader:
+                frame = pl.from_arrow(batch)
+                assert isinstance(frame, pl.DataFrame)
+                lines = numbering.lines(len(frame))
+                blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
+                frame, lines = frame.filter(pl.Series(~blank)), lines[~blank]
+                yield Chunk(frame.to_dict(as_series=True), path.name, lines, numbering.new())
+            rest = numbering.new()
+            if rest:
+                empty = {name: pl.Series(name, [], pl.String) for name in names}
+                yield Chunk(empty, path.name, np.zeros(0, np.int64), rest)
+    except pa.ArrowInvalid as error:
+        raise _not_text(str(path), form, error) from error
+
+
+def pieces(
+    files: Sequence[Path],
+    form: CsvFormat,
+    columns: Columns,
+    start: Cut,
+    *,
+    derive: Derive | None = None,
+    read: Sequence[str] | None = None,
+) -> Iterator[Piece]:
+    """Pieces of about `PIECE` bytes of text files, in the order given; .gz, .bz2 and .zst are unpacked on the way.
+
+    Where a file is cut depends on its bytes alone.
+
+    Args:
+        derive: from the columns read to those with a role.
+        read: columns to read, where they are not those with a role.
+
+    Raises:
+        ValueError: a compressed file that breaks off, a line without end.
+    """
+    wanted = tuple(read) if read is not None else columns.read
+    total = sum(path.stat().st_size for path in files)
+    before = sum(path.stat().st_size for path in files[: start.file])
+    for index in range(start.file, len(files)):
+        path = files[index]
+        plan = Plan(path.name, column_names(path, form), form, columns, wanted, derive)
+        begin = start if index == start.file else Cut(index)
+        for text, line, end, position in _cut(path, form, begin):
+            share = (before + position) / max(total, 1)
+            yield Piece(partial(parse, text, line, plan), end._replace(file=index), share)
+        before += path.stat().st_size
+
+
+class Plan(NamedTuple):
+    """How the text of a file becomes columns."""
+
+    file: str  # its name in messages
+    names: tuple[str, ...]  # of all columns
+    form: CsvFormat
+    columns: Columns
+    wanted: tuple[str, ...]  # columns to read
+    derive: Derive | None = None
+
+
+def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[memoryview, int, Cut, int]]:
+    """Whole lines, the number of the first, where they end, the position in the file on the disk."""
+    import pyarrow as pa
+
+    packed = path.suffix in (".gz", ".bz2", ".zst")
+    offset, line, rest = begin.offset, begin.line, b""
+    with pa.OSFile(str(path)) as raw, _unpacked(raw, path) if packed else raw as stream:
+        try:
+            if not packed:
+                stream.seek(offset)
+            else:
+                left = offset
+                while left > 0:
+                    left -= len(_read(stream, min(left, PIECE))) or left
+            header = offset == 0 and form.columns is None
+            while True:
+                # As many bytes from here on whether or not this is where reading was taken up.
+                block = _read(stream, PIECE - len(rest) if len(rest) < PIECE else PIECE)
+                end = block.rfind(b"\n") + 1 if block else 0
+                if block and not end:
+                    if len(rest) > _LONGEST:
+                        raise ValueError(
+                            f"{path}:{line}: no end of line in {len(rest):,} bytes; is this a "
+                            "text file?"
+                        )
+                    rest += block
+                    continue
+                text = memoryview(block)[:end]
+                if rest:
+                    text = memoryview(b"".join((rest, text)))
+                rest = block[end:]
+                if not packed and rest:
+                    stream.seek(stream.tell() - len(rest))  # cheaper than putting it in front
+                    rest = b""
+                first = bytes(text).find(b"\n") + 1 if header and text else 0
+                header = header and not text
+                begins = line + (first > 0)
+                offset += len(text)
+                line += _count_lines(text)
+                if len(text) > first:
+                    yield text[first:], begins, Cut(0, offset, line), raw.tell()
+                if not block:
+                    return
+        except OSError as error:
+            raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
+
+
+def _count_lines(text: memoryview) -> int:
+    content = np.frombuffer(text, np.uint8)
+    ends = sum(
+        int(np.count_nonzero(content[first : first + _COUNTED] == ord("\n")))
+        for first in range(0, len(content), _COUNTED)
+    )
+    return ends + int(len(content) > 0 and content[-1] != ord("\n"))
+
+
+def _read(stream: Any, size: int) -> bytes:
+    """``size`` bytes, fewer at the end only."""
+    found = stream.read(size)
+    while found and len(found) < size:
+        more = stream.read(size - len(found))
+        if not more:
+            break
+        found += more
+    return found
+
+
+def _unpacked(raw: Any, path: Path) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(
+        raw, {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}[path.suffix]
+    )
+
+
+def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
+    """The columns of some whole lines, the first of which is line ``first_line`` of the file.
+
+    Numbers are read as such where all are plain. Where one is not, all columns are read again as text, which can say
+    what is wrong.
+    """
+    import pyarrow as pa
+
+    if first_line == 1 and bytes(text[:3]) == b"\xef\xbb\xbf":
+        text = text[3:]
+    numbering = _Numbering(plan.file, first_line, first_line - 1)
+    try:
+        found = _read_typed(text, numbering, plan)
+    except pa.ArrowInvalid:
+        found = None
+    if found is None:
+        numbering = _Numbering(plan.file, first_line, first_line - 1)
+        found = _read_text(text, numbering, plan)
+    columns, lines = found
+    if plan.derive is not None:
+        columns = plan.derive(columns)
+    return Chunk(columns, plan.file, lines, numbering.new())
+
+
+def _read_typed(
+    text: bytes | memoryview, numbering: "_Numbering", plan: Plan
+) -> tuple[dict[str, Any], np.ndarray] | None:
+    """Labels int8 and dense columns float64 (NaN: empty) without a detour; None where a value is odd."""
+    import pyarrow as pa
+
+    types: dict[str, Any] = dict.fromkeys(plan.wanted, pa.string())
+    types |= {name: pa.float64() for name in plan.columns.dense if name in types}
+    types |= dict.fromkeys(plan.columns.labels, pa.int8())
+    table = _read_arrow(text, numbering, plan, types)
+    found: dict[str, Any] = {}
+    for name, kind in types.items():
+        column = table[name]
+        if pa.types.is_string(kind):
+            found[name] = column.combine_chunks()
+            continue
+        values = column.to_numpy()
+        if pa.types.is_floating(kind):
+            if np.isinf(values).any() or np.isnan(values).sum() != column.null_count:
+                return None
+        elif column.null_count or (values.view(np.uint8) > 1).any():
+            return None
+        found[name] = values
+    return found, numbering.lines(len(table))
+
+
+def _read_text(
+    text: bytes | memoryview, numbering: "_Numbering", plan: Plan
+) -> tuple[dict[str, Any], np.ndarray]:
+    import polars as pl
+    import pyarrow as pa
+
+    try:
+        table = _read_arrow(text, numbering, plan, dict.fromkeys(plan.names, pa.string()))
+    except pa.ArrowInvalid as error:
+        raise _not_text(plan.file, plan.form, error) from error
+    frame = pl.DataFrame(pl.from_arrow(table))
+    lines = numbering.lines(len(frame))
+    blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
+    frame, lines = frame.filter(pl.Series(~blank)), lines[~blank]
+    return {name: frame[name] for name in plan.wanted}, lines
+
+
+def _read_arrow(
+    text: bytes | memoryview, numbering: "_Numbering", plan: Plan, types: dict[str, Any]
+) -> Any:
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    return pc.read_csv(
+        pa.BufferReader(pa.py_buffer(text)),
+        # One thread: only then do invalid rows have numbers. Pieces are what runs side by side.
+        pc.ReadOptions(
+            use_threads=False,
+            block_size=_PARSE,
+            column_names=list(plan.names),
+            encoding=plan.form.encoding,
+        ),
+        _parse_options(plan.form, numbering),
+        pc.ConvertOptions(
+            column_types=types,
+            include_columns=list(types),
+            null_values=[""],
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _parse_options(form: CsvFormat, numbering: "_Numbering") -> Any:
+    import pyarrow.csv as pc
+
+    return pc.ParseOptions(
+        delimiter=form.separator,
+        quote_char=form.quote if form.quote is not None else False,
+        invalid_row_handler=numbering.refuse,
+        ignore_empty_lines=False,
+    )
+
+
+def _not_text(file: str, form: CsvFormat, error: Exception) -> ValueError:
+    return ValueError(f"{file}: {error}; the file must be {form.encoding} text, one row a line")
+
+
+class _Numbering:
+    """Line numbers of good and bad rows while a file is read.
+
+    The reader numbers rows, not lines.
+    """
+
+    def __init__(self, file: str, first: int, before: int = 0):
+        self.file = file
+        self.before = before  # rows of the file that the reader does not see
+        self.next_row = first
+        self.bad_rows: list[int] = []  # rows ahead of next_row, rising
+        self.swallowed: list[tuple[int, int]] = []  # row, extra lines in it
+        self.found: list[BadRow] = []
+
+    def refuse(self, row: Any) -> str:
+        number = row.number + self.before
+        self.bad_rows.append(number)
+        line = number + sum(extra for _, extra in self.swallowed)
+        reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
+        extra = row.text.count("\n")
+        self.found += [BadRow(f"{self.file}:{line + i}", reason) for i in range(extra + 1)]
+        if extra:
+            self.swallowed.append((number, extra))
+        return "skip"
+
+    def lines(self, num_good: int) -> np.ndarray:
+        """Line numbers of the next good rows."""
+        if not self.bad_rows and not self.swallowed:
+            self.next_row += num_good
+            return np.arange(self.next_row - num_good, self.next_row)
+        start = stop = self.next_row
+        while True:
+            skipped = bisect_left(self.bad_rows, stop)
+            if stop == start + num_good + skipped:
+                break
+            stop = start + num_good + skipped
+        rows = np.setdiff1d(np.arange(start, stop), self.bad_rows)
+        self.next_row = stop
+        self.bad_rows = [row for row in self.bad_rows if row >= stop]
+        shifts = np.cumsum([0, *(extra for _, extra in self.swallowed)])
+        return rows + shifts[np.searchsorted([row for row, _ in self.swallowed], rows)]
+
+    def new(self) -> tuple[BadRow, ...]:
+        """Bad rows found since the last call."""
+        found, self.found = tuple(self.found), []
+        return found

@@ -1,0 +1,178 @@
+"""What the training rows of all parts teach: a vocabulary for each field, a scale for each column.
+
+A field's values are counted over the parts in runs by hash, of about `ENTRIES` values each, so that
+memory holds one run (about 150 bytes an entry) and what is kept: the values seen at least
+``min_count`` times, at most training rows / ``min_count`` of them.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autorank.data.encoders import DenseEncoder
+from autorank.data.hashing import hash_text
+from autorank.data.parts import Part, read_rows, read_values, write_whole
+from autorank.data.schema import NUM_RESERVED, UNKNOWN
+
+ENTRIES = 1 << 21  # distinct values of parts merged at a time
+ROWS = 1 << 21  # numbers whose mean is taken at a time
+
+
+class Split(NamedTuple):
+    """Order of time and training part of the rows of all parts."""
+
+    num_train: int
+    order: np.ndarray | None  # rows in the order of time; None: as read
+    train: np.ndarray | None  # bool, by row as read; None: the first num_train
+
+    def mask(self, first: int, num_rows: int) -> np.ndarray:
+        """Which of some rows as read are for training."""
+        if self.train is not None:
+            return self.train[first : first + num_rows]
+        return np.arange(first, first + num_rows) < self.num_train
+
+
+def starts(parts: Sequence[Part]) -> list[int]:
+    """The first row of each part, as read."""
+    return np.cumsum([0, *(part.num_rows for part in parts)])[:-1].tolist()
+
+
+def merge(
+    parts: Sequence[Part], source: Path, field: int, split: Split, min_count: int, folder: Path
+) -> tuple[str, ...]:
+    """The vocabulary of a field, most frequent first; equally frequent ones in the order of first appearance.
+
+    Leaves ``<field>.ids``: for each value of each part its id, offset not added (`lookup` reads it). Finished ones are
+    not made again.
+
+    Args:
+        source: folder of the parts.
+        folder: where the results go.
+    """
+    import pyarrow as pa
+
+    record, texts = folder / f"{field}.json", folder / f"{field}.values"
+    if record.exists():
+        with pa.memory_map(str(texts)) as stream:
+            return tuple(pa.ipc.open_file(stream).get_batch(0).column(0).to_pylist())
+    bounds = np.cumsum([0, *(part.num_values[field] for part in parts)])
+    runs = max(1, -(-int(bounds[-1]) // ENTRIES))
+    groups = _scratch(folder / f"{field}.ids", int(bounds[-1]), runs)
+    kept: list[tuple[Any, np.ndarray, np.ndarray]] = []
+    num_kept = 0
+    for run in range(runs):
+        values, uses, where = _entries(parts, source, field, split, bounds, run, runs)
+        coded = values.dictionary_encode()
+        codes = np.asarray(coded.indices)
+        num = len(coded.dictionary)
+        counts = np.bincount(codes, uses, num).astype(np.int64)
+        first = np.empty(num, np.int64)
+        first[codes[::-1]] = where[::-1]
+        found = np.flatnonzero(counts >= min_count)
+        ordinals = np.full(num, -1, np.int32)
+        ordinals[found] = np.arange(num_kept, num_kept + len(found), dtype=np.int32)
+        groups[where] = ordinals[codes]
+        kept.append((coded.dictionary.take(found), counts[found], first[found]))
+        num_kept += len(found)
+    counts, first = (np.concatenate([run[k] for run in kept]) for k in (1, 2))
+    ranked = np.lexsort((first, -counts))
+    ids = np.empty(num_kept + 1, np.int32)
+    ids[-1] = UNKNOWN  # read by -1
+    ids[ranked] = np.arange(NUM_RESERVED, NUM_RESERVED + num_kept, dtype=np.int32)
+    for begin in range(0, len(groups), ENTRIES):
+        block = slice(begin, begin + ENTRIES)
+        groups[block] = ids[groups[block]]
+    if not isinstance(groups, np.memmap):
+        groups.tofile(folder / f"{field}.ids")
+    values = pa.concat_arrays([run[0] for run in kept]).take(ranked)
+    batch = pa.record_batch({"values": values})
+    with pa.OSFile(str(texts), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    write_whole(record, json.dumps({"values": num_kept}))
+    return tuple(values.to_pylist())
+
+
+def lookup(parts: Sequence[Part], folder: Path, field: int, index: int) -> np.ndarray:
+    """Ids (offset not added) of a part's codes of a field, int32."""
+    first = sum(part.num_values[field] for part in parts[:index])
+    return np.fromfile(
+        folder / f"{field}.ids", np.int32, parts[index].num_values[field], offset=4 * first
+    )
+
+
+def scale(
+    parts: Sequence[Part], source: Path, column: int, name: str, split: Split
+) -> DenseEncoder:
+    """Mean and standard deviation of the known values of a dense column in the training rows."""
+    total = mean = variance = 0.0
+    waiting: list[np.ndarray] = []
+
+    def add() -> None:
+        nonlocal total, mean, variance, waiting
+        known = np.concatenate(waiting).astype(np.float64)
+        known = known[~np.isnan(known)]
+        waiting = []
+        if not len(known):
+            return
+        m, v, n = float(known.mean()), float(known.var()), total + len(known)
+        if total:  # Two sets of numbers as one (Chan, Golub, LeVeque 1979).
+            share = len(known) / n
+            v += (variance - v) * (1 - share) + (m - mean) ** 2 * share * (1 - share)
+            m = mean + (m - mean) * share
+        total, mean, variance = n, m, v
+
+    for part, first in zip(parts, starts(parts), strict=True):
+        mask = split.mask(first, part.num_rows)
+        if mask.any():
+            waiting.append(read_rows(source, part, "dense", column, column + 1)[0][mask])
+        if sum(map(len, waiting)) >= ROWS:
+            add()
+    if waiting:
+        add()
+    std = float(np.sqrt(variance))
+    return DenseEncoder(name, mean, std if std > 1e-9 else 1.0)
+
+
+def _entries(
+    parts: Sequence[Part],
+    source: Path,
+    field: int,
+    split: Split,
+    bounds: np.ndarray,
+    run: int,
+    runs: int,
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Values of the parts in a run, how often each occurs in training rows, and its place among all."""
+    import pyarrow as pa
+
+    found: list[tuple[Any, np.ndarray, np.ndarray]] = [
+        (pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, np.int64))
+    ]
+    for part, first, start in zip(parts, starts(parts), bounds, strict=False):
+        values, uses = read_values(source, part, field)
+        mask = split.mask(first, part.num_rows)
+        if not mask.any():
+            uses = np.zeros(len(values), np.int64)
+        elif not mask.all():
+            codes = read_rows(source, part, "codes", field, field + 1)[0][mask]
+            uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]
+        where = np.arange(start, start + len(values))
+        if runs > 1:
+            inside = np.flatnonzero(hash_text(values) % np.uint64(runs) == run)
+            values, uses, where = values.take(inside), uses[inside], where[inside]
+        found.append((values, uses, where))
+    return (
+        pa.concat_arrays([entry[0] for entry in found]),
+        np.concatenate([entry[1] for entry in found]),
+        np.concatenate([entry[2] for entry in found]),
+    )
+
+
+def _scratch(path: Path, size: int, runs: int) -> np.ndarray:
+    """An int32 array, on the disk where it is longer than a run."""
+    if runs == 1:
+        return np.empty(size, np.int32)
+    return np.memmap(path, np.int32, mode="w+", shape=(size,))

@@ -1,0 +1,211 @@
+"""Rows per CPU second of encoding Criteo text, of streaming prepared rows, and of finding a batch's distinct ids.
+
+    pip install -e '.[peers]' && python experiments/bench_data.py [--rounds 3]
+
+Rows are generated (`criteo_like`). Encoding is the whole of it: parse 40 columns, count values in the
+first 80 % of the rows, ids by count (at least 2) in row-major int32, logarithm and scale of 13 columns,
+three `.npy` files; ours also writes its resumable parts, checks every cell, hashes what it wrote.
+pandas does the work of the vocabulary variant, whole in memory, and gets the same ids; its text is
+Arrow's (the default of pandas 3), or Python strings (as before). Floors are the same bytes copied once.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from _bench import ROOT, Bench, Figure, Ratio, Timer, run
+
+CACHE = ROOT / "data_cache" / "bench"
+ROWS, VOCABULARY, BATCH = 500_000, 2_020_000, 4096
+TSV = f"Criteo text, {ROWS // 1000}k rows x 40"
+BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
+LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
+METRIC = "rows per CPU second"
+
+
+def text_file(rows: int = ROWS) -> Path:
+    """The generated file, made once."""
+    from autorank.data import criteo_like, criteo_like_text
+
+    path = CACHE / f"criteo_like_{criteo_like.VERSION}_{rows}.txt"
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        criteo_like_text.write(partial, rows, max_vocabulary=VOCABULARY)
+        partial.replace(path)
+    return path
+
+
+def ours(encoding: str) -> Timer:
+    """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
+    from autorank.data import criteo, store
+
+    timer = Timer()
+    for rows in (2000, ROWS):
+        source, folder = criteo.source(text_file(rows)), CACHE / encoding
+        shutil.rmtree(folder, ignore_errors=True)
+        with timer:
+            store.prepare(source, folder, encoding=encoding, workers=1, progress=lambda line: None)
+    return timer
+
+
+def peer(python_strings: bool) -> Timer:
+    """The same arrays with pandas, after those of a short file; they must be equal to ours."""
+    timer = Timer()
+    for rows in (2000, ROWS):
+        path, out = text_file(rows), CACHE / "pandas"
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        with timer:
+            with_pandas(path, out, python_strings)
+    reference = CACHE / "vocabulary"
+    if reference.exists():
+        for name in ("sparse", "labels"):
+            np.testing.assert_array_equal(*(np.load(f / f"{name}.npy") for f in (reference, out)))
+        dense = (np.load(folder / "dense.npy") for folder in (reference, out))
+        np.testing.assert_allclose(*dense, rtol=1e-3, atol=1e-4)
+    return timer
+
+
+def with_pandas(path: Path, out: Path, python_strings: bool) -> None:
+    """Encodes a Criteo file as one would with pandas."""
+    import pandas as pd  # pyright: ignore[reportMissingImports]
+
+    from autorank.data.criteo import COLUMNS, FORMAT
+
+    types = dict.fromkeys(COLUMNS.categorical, object) if python_strings else None
+    frame = pd.read_csv(path, sep="\t", header=None, names=list(FORMAT.columns or ()), dtype=types)
+    train = round(0.8 * len(frame))
+    sparse = np.empty((len(frame), len(COLUMNS.categorical)), np.int32)
+    offset = 0
+    for j, name in enumerate(COLUMNS.categorical):
+        codes, values = pd.factorize(frame[name])
+        known = codes[:train][codes[:train] >= 0]
+        counts = np.bincount(known, minlength=len(values))
+        kept = np.flatnonzero(counts >= 2)
+        kept = kept[np.argsort(-counts[kept], kind="stable")]
+        ids = np.full(len(values) + 1, 1, np.int32)
+        ids[-1] = 0
+        ids[kept] = np.arange(2, 2 + len(kept))
+        sparse[:, j] = offset + ids[codes]
+        offset += 2 + len(kept)
+    dense = np.empty((len(frame), len(COLUMNS.dense)), np.float32)
+    for k, name in enumerate(COLUMNS.dense):
+        numbers = frame[name].to_numpy(np.float64)
+        numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
+        mean, std = np.nanmean(numbers[:train]), np.nanstd(numbers[:train])
+        dense[:, k] = np.nan_to_num((numbers - mean) / std)
+    np.save(out / "sparse.npy", sparse)
+    np.save(out / "dense.npy", dense)
+    np.save(out / "labels.npy", frame[COLUMNS.click].to_numpy(np.int8)[:, None])
+
+
+def prepared() -> Path:
+    """A prepared folder, made once."""
+    from autorank.data import criteo, store
+
+    folder = CACHE / "stream"
+    store.prepare(criteo.source(text_file()), folder, progress=lambda line: None)
+    return folder
+
+
+def stream(variant: str) -> Timer:
+    """Passes over the prepared rows, files in the page cache."""
+    from autorank.data import store
+    from autorank.data.stream import blocks
+
+    data = store.load(prepared())
+    arrays = (data.sparse, data.dense, data.labels)
+    held = [np.array(array) for array in arrays]
+    into = [np.empty_like(array) for array in held]
+    for passes in (1, 5):
+        with Timer() as timer:
+            for _ in range(passes):
+                if variant.startswith("floor"):
+                    for array, target in zip(held, into, strict=True):
+                        np.copyto(target, array)
+                    continue
+                kind = np.float16 if "float16" in variant else np.float32
+                ahead = 2 if "thread" in variant else 0
+                for _block in blocks(data, BATCH, ahead=ahead, dense_dtype=kind):
+                    pass
+    timer.cpu /= 5
+    return timer
+
+
+def dedup(variant: str) -> Timer:
+    """Distinct ids of batches in turn."""
+    from autorank.data import criteo_like
+    from autorank.data.stream import deduplicator
+
+    sparse = criteo_like.arrays(ROWS, max_vocabulary=VOCABULARY, workers=1).sparse
+    batches = [sparse[first : first + BATCH] for first in range(0, ROWS - BATCH + 1, BATCH)]
+    find = deduplicator(VOCABULARY)
+    into = np.empty_like(batches[0])
+    for warm in (batches[:4], batches):
+        with Timer() as timer:
+            for batch in warm:
+                if variant.startswith("floor"):
+                    np.copyto(into, batch)
+                elif variant == "np.unique":
+                    np.unique(batch, return_inverse=True)
+                else:
+                    find(batch)
+    timer.cpu *= ROWS / (len(batches) * BATCH)
+    return timer
+
+
+def generate() -> Timer:
+    """Rows as arrays."""
+    from autorank.data import criteo_like
+
+    criteo_like.arrays(8192, max_vocabulary=VOCABULARY, workers=1)
+    with Timer() as timer:
+        criteo_like.arrays(ROWS, max_vocabulary=VOCABULARY, workers=1)
+    return timer
+
+
+def measure(shape: str, variant: str) -> dict[str, Figure]:
+    """One case."""
+    if shape == TSV:
+        if variant.startswith("pandas"):
+            timer = peer("Python" in variant)
+        elif variant == "generate arrays":
+            timer = generate()
+        else:
+            timer = ours(variant.split()[-1])
+    elif shape == BLOCKS:
+        timer = stream(variant)
+    else:
+        timer = dedup(variant)
+    return {METRIC: Figure(ROWS / timer.cpu, "rows/s")}
+
+
+CASES = (
+    (TSV, "ours, vocabulary"),
+    (TSV, "ours, hash"),
+    (TSV, "pandas"),
+    (TSV, "pandas, Python strings"),
+    (TSV, "generate arrays"),
+    (BLOCKS, "mapped files, thread"),
+    (BLOCKS, "mapped files, thread, float16"),
+    (BLOCKS, "mapped files"),
+    (BLOCKS, "floor: one copy in memory"),
+    (LOOKUPS, "marks and places"),
+    (LOOKUPS, "np.unique"),
+    (LOOKUPS, "floor: one copy in memory"),
+)
+RATIOS = (
+    Ratio(TSV, METRIC, "ours, vocabulary", "pandas", 3.0),
+    Ratio(TSV, METRIC, "ours, hash", "pandas", 3.0),
+    Ratio(TSV, METRIC, "ours, vocabulary", "pandas, Python strings", 3.0),
+    Ratio(TSV, METRIC, "ours, hash", "pandas, Python strings", 3.0),
+    Ratio(LOOKUPS, METRIC, "marks and places", "np.unique", 2.0),
+)
+BOUNDS = {
+    (BLOCKS, "mapped files, thread", METRIC): (5e6, False),
+    (LOOKUPS, "marks and places", METRIC): (4e6, False),
+}
+
+if __name__ == "__main__":
+    run(Bench("data", CASES, measure, RATIOS, BOUNDS))
