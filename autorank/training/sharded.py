@@ -60,7 +60,13 @@ def device_mesh(devices: int) -> Mesh:
     return Mesh(np.array(there[: devices or None]), (AXIS,))
 
 
-def place(data: Data, mesh: Mesh, batch_size: int) -> Data:
+def place(
+    sparse: np.ndarray | Array,
+    dense: np.ndarray | Array,
+    labels: np.ndarray | Array,
+    mesh: Mesh,
+    batch_size: int,
+) -> Data:
     """Rows in time order (on the host) -> each device holds its part of every batch, and nothing else.
 
     The rows of step ``s`` on device ``r`` are ``[s batch_size + r b, ... + b)`` with ``b = batch_size / devices``.
@@ -70,28 +76,32 @@ def place(data: Data, mesh: Mesh, batch_size: int) -> Data:
         ValueError: a batch that does not divide by the number of devices.
     """
     part = _part(batch_size, mesh.size)
-    steps = len(data.sparse) // batch_size
-    sharding = NamedSharding(mesh, P(AXIS))
+    num_steps = len(sparse) // batch_size
+    own = num_steps * part  # rows of one device
 
-    def move(column: np.ndarray | Array) -> Array:
-        column = np.asarray(column)[: steps * batch_size]
-        parts = column.reshape(steps, mesh.size, part, -1).swapaxes(0, 1)
-        shape = (mesh.size * steps * part, column.shape[1])
-        # One device's rows are copied at a time.
-        return jax.make_array_from_callback(
-            shape,
-            sharding,
-            lambda where: parts[(where[0].start or 0) // max(1, steps * part)].reshape(
-                -1, shape[1]
-            ),
-        )
+    def move(column: np.ndarray | Array, dtype: type) -> Array:
+        width = column.shape[1]
+        parts = np.asarray(column)[: num_steps * batch_size]
+        parts = parts.reshape(num_steps, mesh.size, part, width)
 
-    return Data(*map(move, data))
+        def rows_of(where: tuple[slice, ...]) -> np.ndarray:
+            # Copies one device's rows at a time, whatever the log's length.
+            device = (where[0].start or 0) // max(1, own)
+            return parts[:, device].reshape(own, width).astype(dtype)
+
+        sharding = NamedSharding(mesh, P(AXIS))
+        return jax.make_array_from_callback((mesh.size * own, width), sharding, rows_of)
+
+    return Data(move(sparse, np.int32), move(dense, np.float32), move(labels, np.float32))
 
 
-def whole_rows(rows: Float[Array, "w d"], num_ids: int) -> Float[Array, "v d"]:
-    """A sharded table on one device, in its memory: for scoring and export, where one device must hold it."""
-    return jax.device_put(np.asarray(rows)[:num_ids], jax.devices()[0])
+def on_one_device(state: TrainState, num_ids: int) -> tuple[PyTree, Float[Array, "v d"]]:
+    """Dense parameters and table on the first device, which must hold them: for scoring and export.
+
+    Through the host's memory. A table that no single device can hold trains, but cannot be exported.
+    """
+    params, rows = jax.tree.map(np.asarray, (state.params, state.table.rows))
+    return jax.device_put((params, rows[:num_ids]), jax.local_devices()[0])
 
 
 def exchange_bytes(*, batch_size: int, num_fields: int, width: int, num_ids: int, devices: int) -> int:  # fmt: skip
@@ -108,7 +118,9 @@ class Exchanged(NamedTuple):
     """The distinct ids of all devices, as one device sees them."""
 
     inverse: Int[Array, "b f"]  # position of each own look-up among the own distinct ids
-    local: Int[Array, " w"]  # row in the own block of every device's ids; the block's length where another holds it
+    local: Int[
+        Array, " w"
+    ]  # row in the own block of every device's ids; the block's length where another holds it
 
 
 def unique_ids(
@@ -130,8 +142,8 @@ def unique_ids(
 
 def make_sharded_program(
     model: Model,
-    mesh: Mesh,
     *,
+    mesh: Mesh,
     head: str,
     width: int,
     num_ids: int,
@@ -141,7 +153,7 @@ def make_sharded_program(
     """`trainer.make_program` over the devices of ``mesh``, with the same arguments, results and meaning.
 
     ``run`` and ``follow`` take data from `place`. The state's table has ``devices * block`` rows, in order, of which
-    those beyond ``num_ids`` are never touched; `whole_rows` gives the table of one device. Initial values are those of
+    those beyond ``num_ids`` are never touched; `on_one_device` gives the table without them. Initial values are those of
     one device; results agree with it up to the order of summation.
 
     Raises:
@@ -189,9 +201,7 @@ def make_sharded_program(
         touched, owner = deduplicate(exchanged.local[:, None], table.owner)
         total = jnp.zeros((len(touched.ids), width)).at[touched.inverse[:, 0]].add(gradients)
         # The entry of the other devices' ids lies beyond the block: scatters drop it.
-        return rowwise_adagrad(
-            table._replace(owner=owner), touched, total, rate=rate, eps=eps
-        )
+        return rowwise_adagrad(table._replace(owner=owner), touched, total, rate=rate, eps=eps)
 
     def loss_fn(
         params: PyTree, rows: Array, inverse: Array, dense: Array, labels: Array
@@ -266,12 +276,8 @@ def make_sharded_program(
         state = jax.lax.cond(start == 0, fresh, lambda s: s, state)
         return steps(state, hparams, schedule, data, stop)
 
-    @jax.shard_map(
-        mesh=mesh, in_specs=(state_spec, P(), P(), data_spec), out_specs=P(None, AXIS)
-    )
-    def follow_parts(
-        state: TrainState, hparams: Hparams, schedule: Schedule, data: Data
-    ) -> Array:
+    @jax.shard_map(mesh=mesh, in_specs=(state_spec, P(), P(), data_spec), out_specs=P(None, AXIS))
+    def follow_parts(state: TrainState, hparams: Hparams, schedule: Schedule, data: Data) -> Array:
         def one(state: TrainState, first: Array) -> tuple[TrainState, Array]:
             state, logits = train_step(hparams, schedule, data, state, first)
             return state, probabilities(logits, head)
