@@ -16,6 +16,7 @@ from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives import Setting, predict_rows, training_objective
+from autorank.training.programs import compiler_options
 from autorank.training.sharded import (
     device_mesh,
     exchange_bytes,
@@ -57,7 +58,7 @@ def program_of(head: str, devices: int | None, num_ids: int = IDS, width: int = 
         mesh = device_mesh(devices)
         program = make_sharded_program(model, mesh=mesh, **sizes)
         put = lambda rows: place(*rows, mesh, BATCH)  # noqa: E731
-    jitted = jax.jit(program.run, donate_argnums=1)
+    jitted = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
 
     def run(start: int, stop: int, state=None, hparams: Hparams = HPARAMS, rows: Data = LOG):
         state = program.empty() if state is None else state
@@ -92,9 +93,9 @@ def check_equal_to_one_device(head: str, counts: tuple[int, ...]):
         assert_close(one, spread(0, STEPS))
 
 
-@pytest.mark.parametrize("head", ["ctr", "esmm"])
-def test_thirty_steps_with_duplicates_equal_one_device(head):
-    check_equal_to_one_device(head, (1, 2, 3, 4))
+@pytest.mark.parametrize(("head", "counts"), [("ctr", (1, 2, 3, 4)), ("esmm", (3, 4))])
+def test_thirty_steps_with_duplicates_equal_one_device(head, counts):
+    check_equal_to_one_device(head, counts)
 
 
 def test_eight_devices_equal_one():
@@ -155,18 +156,28 @@ def test_follow_scores_every_row_before_it_is_learned_from(four):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_device_needs_its_share_of_the_table_and_no_copy_of_it():
-    """Memory of the compiled run on each of four devices, a table of 12.8 MB updated in place."""
+def test_a_device_needs_its_share_of_the_table_and_updates_it_in_place():
+    """Memory of the compiled run on each device, a table of 14.4 MB with its optimiser state."""
     num_ids, width = 200_000, 16
-    program, _, put, jitted = program_of("ctr", 4, num_ids, width)
-    arguments = (HPARAMS, SCHEDULE, put(LOG), jnp.int32(0), jnp.int32(STEPS))
-    compiled = jitted.lower(jax.random.key(0), program.empty(), *arguments).compile()
-    memory = compiled.memory_analysis()
-    share = num_ids * (width + 2) * 4 // 4
-    print(memory)
-    assert memory.argument_size_in_bytes < 1.1 * share
-    assert memory.alias_size_in_bytes > 0.9 * share
-    assert memory.temp_size_in_bytes < 1.1 * share  # drawing the first rows; no step needs it
+    for devices in (2, 4):
+        program, _, put, _ = program_of("ctr", devices, num_ids, width)
+        share = num_ids * (width + 2) * 4 // devices
+
+        # A constant start: the compiler drops the drawing of the first rows.
+        def go_on(state, hparams, schedule, data, stop, program=program):
+            return program.run(
+                jax.random.key(0), state, hparams, schedule, data, jnp.int32(1), stop
+            )
+
+        arguments = (program.empty(), HPARAMS, SCHEDULE, put(LOG), jnp.int32(STEPS))
+        compiled = jax.jit(go_on, donate_argnums=0, compiler_options=compiler_options()).lower(
+            *arguments
+        )
+        memory = compiled.compile().memory_analysis()
+        assert memory is not None
+        assert memory.argument_size_in_bytes < 1.1 * share
+        assert memory.alias_size_in_bytes > 0.9 * share
+        assert memory.temp_size_in_bytes < 0.1 * share
 
 
 @settings(max_examples=50)
@@ -196,7 +207,7 @@ def test_exchange_bytes_are_written_out():
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_the_objective_gives_the_same_with_any_number_of_devices(progressive):
-    fields = tuple(Field(f"f{i}", IDS, 0) for i in range(1)) + (Field("g", 0, IDS), Field("h", 0, IDS))  # fmt: skip
+    fields = (Field("f", IDS, 0), Field("g", 0, IDS), Field("h", 0, IDS))  # fmt: skip
     rows = len(LOG.sparse)
     schema = Schema("skewed", fields, ("x",), ("click",), rows, 25 * BATCH, ("c", "v"), "", "", {}, {})  # fmt: skip
     data = Dataset(schema, *(np.asarray(c) for c in LOG[:2]), np.asarray(LOG.labels[:, :1], np.int8))  # fmt: skip

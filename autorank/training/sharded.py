@@ -153,8 +153,8 @@ def make_sharded_program(
     """`trainer.make_program` over the devices of ``mesh``, with the same arguments, results and meaning.
 
     ``run`` and ``follow`` take data from `place`. The state's table has ``devices * block`` rows, in order, of which
-    those beyond ``num_ids`` are never touched; `on_one_device` gives the table without them. Initial values are those of
-    one device; results agree with it up to the order of summation.
+    those beyond ``num_ids`` are never touched; `on_one_device` gives the table without them. Initial values are those
+    of one device; results agree with it up to the order of summation.
 
     Raises:
         ValueError: a batch that does not divide by the number of devices.
