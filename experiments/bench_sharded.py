@@ -5,7 +5,7 @@
 
 Measured on CPUs: the sharded program on one device against the plain program, i.e. the cost of the sort that finds a
 device's distinct ids and of the second deduplication. Bytes exchanged are arithmetic (`sharded.exchange_bytes`), not
-measured. Speed on several devices is not measured here: fake CPU devices share their cores, so their rows/s say nothing.
+measured. Speed on several devices is not measured here: fake CPU devices share their cores, their rows/s say nothing.
 """
 
 import os
@@ -45,7 +45,9 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
         mesh = device_mesh(devices)
         program = make_sharded_program(model, mesh=mesh, **sizes)
         data = place(sparse, dense, labels, mesh, batch)
-        moved = exchange_bytes(batch_size=batch, num_fields=fields, width=width, num_ids=num_ids, devices=devices)  # fmt: skip
+        moved = exchange_bytes(
+            batch_size=batch, num_fields=fields, width=width, num_ids=num_ids, devices=devices
+        )
         figures["exchanged"] = Figure(moved / 1e6, "MB/step/device")
     hparams = Hparams(*(jnp.float32(v) for v in (1e-3, 0.05, 1e-8, 1e-8, 0.0, 1.0, 0.01)))
     schedule = Schedule(jnp.int32(STEPS), jnp.int32(2))
