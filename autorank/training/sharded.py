@@ -16,7 +16,7 @@ same step. Multi-host: the same functions work on a mesh of all hosts' devices a
 `place` is given global arrays; not tested here.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +84,7 @@ def place(
         parts = np.asarray(column)[: num_steps * batch_size]
         parts = parts.reshape(num_steps, mesh.size, part, width)
 
-        def rows_of(where: tuple[slice, ...]) -> np.ndarray:
+        def rows_of(where: Any) -> np.ndarray:
             # Copies one device's rows at a time, whatever the log's length.
             device = (where[0].start or 0) // max(1, own)
             return parts[:, device].reshape(own, width).astype(dtype)
@@ -166,7 +166,7 @@ def make_sharded_program(
     weights = jnp.asarray(objective_weights(head), jnp.float32)
     part = _part(batch_size, mesh.size)
     block = -(-num_ids // mesh.size)
-    table_spec = Table(P(AXIS), P(AXIS), P(AXIS))
+    table_spec = Table(*(P(AXIS),) * 3)  # pyright: ignore[reportArgumentType]
     state_spec = TrainState(P(), P(), table_spec, P(), P(), P())  # pyright: ignore[reportArgumentType]
     data_spec = Data(P(AXIS), P(AXIS), P(AXIS))  # pyright: ignore[reportArgumentType]
 
