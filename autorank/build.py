@@ -171,6 +171,7 @@ def _objective(
         fingerprint=data.fingerprint(),
         progressive=config.training.held_out == "progressive",
         workers=workers,
+        devices=config.training.devices,
     )
 
 

@@ -63,6 +63,7 @@ class TrainingConfig:
 
     batch_size: int = 256  # rows a step
     num_windows: int = 100  # windows of the NE curve
+    devices: int = 1  # spread one model and its table over this many of the host (0: all)
     held_out: str = "frozen"  # frozen: the trained model scores the held-out rows; progressive: it goes on learning
     warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
     dense_rate: float = 1e-3  # Adam, dense parameters
@@ -76,6 +77,7 @@ class TrainingConfig:
     def __post_init__(self):
         for key in ("batch_size", "num_windows"):
             _require_range(f"training.{key}", getattr(self, key), 1, 1 << 30)
+        _require_range("training.devices", self.devices, 0, 1 << 30)
         _require("training.held_out", self.held_out, ("frozen", "progressive"))
         _require_range("training.warmup_share", self.warmup_share, 0.0, 1.0)
 

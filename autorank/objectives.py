@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from autorank.cost import compiled_flops, flops_per_example, measure_qps, num_pa
 from autorank.data.batches import Dataset
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
+from autorank.training import sharded
 from autorank.training.programs import ProgramCache, ProgramStats, compiler_options
 from autorank.training.trainer import (
     Data,
@@ -114,6 +116,7 @@ def training_objective(
     fingerprint: str,
     progressive: bool = False,
     workers: int = 2,
+    devices: int = 1,
     state_bytes: int = 1 << 29,
     qps_seconds: float = 0.5,
 ) -> Objective:
@@ -122,10 +125,11 @@ def training_objective(
     ``decode`` turns a configuration ``[k]`` into a `Setting`. ``workers`` threads compile and train side by side: XLA
     does both outside the interpreter lock. The held-out rows are scored by the frozen model, or with ``progressive`` as
     the training rows are, each batch before it is learned from. Rows beyond the last full batch are left out (fewer
-    than ``batch_size``).
+    than ``batch_size``). With ``devices`` other than 1 (0: all) every model is spread over that many (`sharded`).
 
     Raises:
-        ValueError: fewer training rows than ``num_windows`` batches.
+        ValueError: fewer training rows than ``num_windows`` batches; devices that are not there, do not divide the
+            batch, or with more than one worker.
     """
     train, held_out = dataset.train(), dataset.test()
     schema = dataset.schema
@@ -136,17 +140,28 @@ def training_objective(
             f"training.batch_size={batch_size} gives {num_steps} steps on {schema.num_train} training rows, fewer "
             f"than training.num_windows={num_windows}; lower one of them"
         )
-    data = Data(
-        jnp.asarray(train.sparse),
-        jnp.asarray(train.dense, jnp.float32),
-        jnp.asarray(train.labels, jnp.float32),
-    )
+    mesh = None if devices == 1 else sharded.device_mesh(devices)
+    if mesh is not None and workers > 1:
+        raise ValueError(
+            f"training.devices={devices} with search.workers={workers}: programs that exchange rows over the same "
+            "devices wait for each other for ever if they overlap; write search.workers=1 (or workers=1 when tuning)"
+        )
+
+    if mesh is None:
+        data = Data(
+            jnp.asarray(train.sparse),
+            jnp.asarray(train.dense, jnp.float32),
+            jnp.asarray(train.labels, jnp.float32),
+        )
+    else:
+        data = sharded.place(train.sparse, train.dense, train.labels, mesh, batch_size)
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps))))
     cache, states = ProgramCache(), _States(state_bytes)
     predictors, followers = ProgramCache(), ProgramCache()
 
     def program_of(model: DhenConfig) -> Program:
-        return make_program(
+        build = make_program if mesh is None else partial(sharded.make_sharded_program, mesh=mesh)
+        return build(
             compact(model, num_fields, num_dense),
             head=model.head,
             width=model.width,
@@ -159,7 +174,9 @@ def training_objective(
         def build() -> tuple[Any, Program]:
             program = program_of(model)
             shapes = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype),
+                lambda a: jax.ShapeDtypeStruct(
+                    a.shape, a.dtype, sharding=a.sharding if _is_spread(a) else None
+                ),
                 (jax.random.key(0), program.empty(), _zero_hparams(), schedule, data),
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
@@ -239,11 +256,17 @@ def training_objective(
             [flops_per_example(decode(c).model, num_fields, num_dense) for c in configs], np.float64
         )
 
+    def whole(state: TrainState) -> tuple[Any, jax.Array]:
+        """Copies of the parameters and the table on one device."""
+        if mesh is None:
+            return jax.tree.map(jnp.copy, (state.params, state.table.rows))
+        return sharded.on_one_device(state, schema.num_ids)
+
     def trained(config: np.ndarray, seed: int) -> Trained:
         config = np.asarray(config, np.int32)
         state, *_ = train_to(config, seed, 1.0)
         # Copied: the cached state is donated if the configuration is ever continued.
-        params, rows = jax.tree.map(jnp.copy, (state.params, state.table.rows))
+        params, rows = whole(state)
         model = decode(config).model
         predict = predictors.get(structure_key(model), lambda: jax.jit(program_of(model).predict))[
             0
@@ -259,19 +282,21 @@ def training_objective(
             structure_key(setting.model), lambda: jax.jit(program_of(setting.model).follow)
         )[0]
         later = padded(held_out, batch_size)
+        if mesh is not None:
+            later = sharded.place(*later, mesh, batch_size)
         found = follow(state, setting.hparams, schedule, later)
         return np.asarray(found, np.float64)[: len(held_out.sparse)]
 
     def qps(config: np.ndarray) -> float:
         model = decode(np.asarray(config, np.int32)).model
         program = program_of(model)
-        zeros = program.empty()
+        params, table = whole(program.empty())
         rows = min(4096, schema.num_train)
         return measure_qps(
-            jax.jit(lambda p, x, d: program.predict(p, zeros.table.rows, x, d)),
-            zeros.params,
-            data.sparse[:rows],
-            data.dense[:rows],
+            jax.jit(lambda p, x, d: program.predict(p, table, x, d)),
+            params,
+            jnp.asarray(train.sparse[:rows]),
+            jnp.asarray(train.dense[:rows], jnp.float32),
             qps_seconds,
         )
 
@@ -292,6 +317,10 @@ def training_objective(
         ),
         test_labels=np.asarray(held_out.labels, np.float64),
     )
+
+
+def _is_spread(array: jax.Array) -> bool:
+    return isinstance(array.sharding, jax.sharding.NamedSharding)
 
 
 def padded(data: Dataset, batch_size: int) -> Data:

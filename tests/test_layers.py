@@ -64,6 +64,7 @@ LAYERS = {
     "autorank.training.programs": 4,
     "autorank.training.trainer": 4.5,
     "autorank.training.population": 4.6,
+    "autorank.training.sharded": 4.6,
     "autorank.cost": 5,
     "autorank.objectives": 5.5,
     "autorank.export": 5.5,

@@ -373,7 +373,7 @@ def combine(
     slot: Int[Array, "p s"],
     plan: Plan,
 ) -> list[Array]:
-    """What fills each slot, an array ``[p, b, l, d]`` for each, zeros where nothing does; parts are ``[n, b, l, d]``."""
+    """What fills each slot, an array ``[p, b, l, d]`` for each, zeros where nothing does; parts: ``[n, b, l, d]``."""
     return _combine(tuple(parts), model, slot)
 
 

@@ -5,7 +5,7 @@ arguments, so trials that differ only in those share it, and a low-fidelity run 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,42 @@ class Program(NamedTuple):
     follow: Callable[[TrainState, Hparams, Schedule, Data], Array]
 
 
+def zero_hparams() -> Hparams:
+    """For shapes."""
+    return Hparams(*(jnp.float32(0) for _ in Hparams._fields))
+
+
+def dense_optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransformation:
+    """AdamW at ``factor`` of its rate, on one flat vector: one fused update instead of one for each array."""
+    return optax.flatten(
+        optax.adamw(
+            hparams.dense_rate * factor,
+            eps=hparams.dense_eps,  # pyright: ignore[reportArgumentType]
+            weight_decay=hparams.weight_decay,  # pyright: ignore[reportArgumentType]
+        )
+    )
+
+
+def initial_state(
+    model: Model,
+    key: Key,
+    hparams: Hparams,
+    *,
+    num_ids: int,
+    width: int,
+    curve_shape: tuple[int, int],
+) -> TrainState:
+    """Before the first step. The first rows of a table do not depend on ``num_ids``."""
+    dense_key, table_key = jax.random.split(key)
+    rows = hparams.table_scale * jax.random.normal(table_key, (num_ids, width))
+    params = model.init(dense_key, hparams.init_scale)
+    opt_state = dense_optimizer(hparams, jnp.float32(1.0)).init(params)
+    table = Table(rows, jnp.zeros(num_ids), jnp.zeros(num_ids, jnp.int32))
+    zeros = jnp.zeros(curve_shape)
+    curve = Curve(zeros, zeros, zeros)
+    return TrainState(params, opt_state, table, curve, jnp.int32(0), jnp.int32(-1))
+
+
 def make_program(
     model: Model,
     *,
@@ -100,28 +136,12 @@ def make_program(
     """
     metrics = METRICS[head]
     weights = jnp.asarray(objective_weights(head), jnp.float32)
-
-    def optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransformation:
-        # One flat vector: one fused update instead of one for each parameter array.
-        return optax.flatten(
-            optax.adamw(
-                hparams.dense_rate * factor,
-                eps=hparams.dense_eps,  # pyright: ignore[reportArgumentType]
-                weight_decay=hparams.weight_decay,  # pyright: ignore[reportArgumentType]
-            )
-        )
+    curve_shape = (num_windows, len(metrics))
 
     def initialise(key: Key, hparams: Hparams) -> TrainState:
-        dense_key, table_key = jax.random.split(key)
-        rows = hparams.table_scale * jax.random.normal(table_key, (num_ids, width))
-        params = model.init(dense_key, hparams.init_scale)
-        opt_state = optimizer(hparams, jnp.float32(1.0)).init(params)
-        table = Table(rows, jnp.zeros(num_ids), jnp.zeros(num_ids, jnp.int32))
-        return TrainState(params, opt_state, table, zero_curve(), jnp.int32(0), jnp.int32(-1))
-
-    def zero_curve() -> Curve:
-        zeros = jnp.zeros((num_windows, len(metrics)))
-        return Curve(zeros, zeros, zeros)
+        return initial_state(
+            model, key, hparams, num_ids=num_ids, width=width, curve_shape=curve_shape
+        )
 
     def loss_fn(
         params: PyTree, rows: Array, touched: Touched, dense: Array, labels: Array
@@ -146,7 +166,7 @@ def make_program(
             loss_fn, argnums=(0, 1), has_aux=True
         )(state.params, gather(table, touched), touched, dense, labels)
         factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
-        updates, opt_state = optimizer(hparams, factor).update(
+        updates, opt_state = dense_optimizer(hparams, factor).update(
             dense_gradient, state.optimizer, state.params
         )
         table = rowwise_adagrad(
@@ -193,8 +213,7 @@ def make_program(
         return probabilities(model.apply(params, x, dense), head)
 
     def empty() -> TrainState:
-        hparams: Any = Hparams(*(jnp.float32(0) for _ in Hparams._fields))
-        shapes = jax.eval_shape(lambda h: initialise(jax.random.key(0), h), hparams)
+        shapes = jax.eval_shape(lambda h: initialise(jax.random.key(0), h), zero_hparams())
         # Copied: a NumPy buffer that the device array aliases must not be donated.
         return jax.tree.map(
             lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes

@@ -1,0 +1,81 @@
+"""What sharding a table over devices costs: a step of the sharded program against the plain one, and bytes exchanged.
+
+    python experiments/bench_sharded.py                              # overhead on one device (CPU ms a step)
+    python experiments/bench_sharded.py --devices 1,2,4,8 --core -1  # on a host with that many accelerators
+
+Measured on CPUs: the sharded program on one device against the plain program, i.e. the cost of the sort that finds a
+device's distinct ids and of the second deduplication. Bytes exchanged are arithmetic (`sharded.exchange_bytes`), not
+measured. Speed on several devices is not measured here: fake CPU devices share their cores, their rows/s say nothing.
+"""
+
+import os
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _bench import Bench, Figure, Timer, run
+
+from autorank.models.dhen import DhenConfig, LayerConfig, compact
+from autorank.training.programs import compiler_options
+from autorank.training.sharded import device_mesh, exchange_bytes, make_sharded_program, place
+from autorank.training.trainer import Data, Hparams, Schedule, make_program
+
+# name -> batch, fields, ids, width
+SHAPES = {"B=4096 V=2M": (4096, 26, 2_000_000, 16), "B=1024 V=200k": (1024, 10, 200_000, 16)}
+MODEL = DhenConfig(num_layers=1, layer1=LayerConfig("linear", "linear"), width=16)
+STEPS = 8
+
+
+def measure(shape: str, variant: str) -> dict[str, Figure]:
+    """Time of a step after one run that compiles and warms up; the log's ids follow a power law."""
+    batch, fields, num_ids, width = SHAPES[shape]
+    rng = np.random.default_rng(0)
+    n = STEPS * batch
+    sparse = ((rng.pareto(1.05, (n, fields)) * 100).astype(np.int64) % num_ids).astype(np.int32)
+    dense = rng.normal(size=(n, 13)).astype(np.float32)
+    labels = rng.integers(0, 2, (n, 1)).astype(np.float32)
+    sizes = {"head": "ctr", "width": width, "num_ids": num_ids, "batch_size": batch, "num_windows": 4}  # fmt: skip
+    model, figures = compact(MODEL, fields, 13), {}
+    if variant == "plain":
+        program = make_program(model, **sizes)
+        data = Data(jnp.asarray(sparse), jnp.asarray(dense), jnp.asarray(labels))
+    else:
+        devices = int(variant.split()[1])
+        mesh = device_mesh(devices)
+        program = make_sharded_program(model, mesh=mesh, **sizes)
+        data = place(sparse, dense, labels, mesh, batch)
+        moved = exchange_bytes(
+            batch_size=batch, num_fields=fields, width=width, num_ids=num_ids, devices=devices
+        )
+        figures["exchanged"] = Figure(moved / 1e6, "MB/step/device")
+    hparams = Hparams(*(jnp.float32(v) for v in (1e-3, 0.05, 1e-8, 1e-8, 0.0, 1.0, 0.01)))
+    schedule = Schedule(jnp.int32(STEPS), jnp.int32(2))
+    go = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
+    key, one = jax.random.key(0), jnp.int32(1)
+    state = go(key, program.empty(), hparams, schedule, data, jnp.int32(0), one)
+    jax.block_until_ready(state)
+    with Timer() as timer:
+        state = go(key, state, hparams, schedule, data, one, jnp.int32(STEPS))
+        jax.block_until_ready(state)
+    assert int(state.step) == STEPS and int(state.failed_step) == -1
+    steps = STEPS - 1
+    figures["step cpu"] = Figure(1e3 * timer.cpu / steps, "ms")
+    figures["step wall"] = Figure(1e3 * timer.wall / steps, "ms")
+    return figures
+
+
+def device_counts() -> list[int]:
+    """``--devices 1,2,4``, taken off the command line; the processes of the driver do not need it."""
+    if "--devices" not in sys.argv:
+        return [1]
+    at = sys.argv.index("--devices")
+    counts = [int(text) for text in sys.argv[at + 1].split(",")]
+    del sys.argv[at : at + 2]
+    return counts
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    variants = ["plain", *(f"sharded {count}" for count in device_counts())]
+    run(Bench("sharded", [(shape, v) for shape in SHAPES for v in variants], measure))
