@@ -91,11 +91,11 @@ def alone(config, params, x, dense, num_dense=N):
     return logits, *slopes
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_population_is_compact_in_value_and_gradient(seed):
-    head = "esmm" if seed == 3 else "ctr"
+    head = "esmm" if seed == 1 else "ctr"
     num_dense = 0 if seed == 2 else N
-    configs = random_configs(seed, 10, head=head)
+    configs = random_configs(seed, 7, head=head)
     params = own_params(configs, num_dense, seed)
     x, dense = rows(configs, num_dense)
     plan = plan_of(configs, F, num_dense)._replace(flat=seed % 2 == 1, remat=seed in (1, 2))
