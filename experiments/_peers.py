@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
+import torch  # pyright: ignore[reportMissingImports]
+from torch import nn  # pyright: ignore[reportMissingImports]
 
 
 class Network(NamedTuple):
@@ -95,9 +95,9 @@ def fuxictr_step(
 
     Every field has its table (``sizes`` rows each); ids of ``sparse`` count from 0 in each field.
     """
-    from fuxictr.features import FeatureMap
-    from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
-    from fuxictr.pytorch.models import BaseModel
+    from fuxictr.features import FeatureMap  # pyright: ignore[reportMissingImports]
+    from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block  # pyright: ignore[reportMissingImports]
+    from fuxictr.pytorch.models import BaseModel  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
