@@ -213,6 +213,7 @@ def run(bench: Bench) -> None:
     found: dict[tuple[str, str], list[Measured]] = {case: [] for case in cases}
     environment = one_thread(None if options.core < 0 else options.core)
     started, done = time.perf_counter(), 0
+    rows: list[dict[str, str]] = []
     for round_index in range(options.rounds):
         for case in cases if round_index % 2 == 0 else reversed(cases):
             python = peers_python() if case[1] in bench.peers else sys.executable
@@ -223,10 +224,12 @@ def run(bench: Bench) -> None:
             shown = {k: f"{f.value:.4g} {f.unit}" for k, f in found[case][-1].figures.items()}
             name = f"round {round_index + 1}/{options.rounds} {' | '.join(case)}"
             print(f"{name}: {shown}, {left:.0f} s left", flush=True)
-    rows = summarise(bench, found)
+        # After each round, so that a bench that is stopped leaves whole rounds.
+        rows = summarise(bench, found)
+        if not options.no_write:
+            write(options.out, rows)
     show(bench, rows)
     if not options.no_write:
-        write(options.out, rows)
         print(f"wrote {options.out}")
 
 
