@@ -185,7 +185,10 @@ def _mean(values: Array, weights: Array) -> Array:
 
 
 def _by_rows(row_sums: Callable[..., Array], *own: Array) -> Array:
-    """``row_sums(*own [..., r, 1]) -> [..., r, q]`` over blocks of rows."""
+    """``row_sums(*own [..., r, 1]) -> [..., r]`` over blocks of rows.
+
+    One sum at a time: XLA on a CPU makes a loop over vectors of it, of several stacked sums it does not.
+    """
     n = own[0].shape[-1]
     size = max(1, PAIRS // n)
     if n <= size:
@@ -195,17 +198,18 @@ def _by_rows(row_sums: Callable[..., Array], *own: Array) -> Array:
     shape = (*own[0].shape[:-1], blocks, size)
     split = [jnp.moveaxis(jnp.pad(x, pad).reshape(shape), -2, 0) for x in own]
     sums = jax.lax.map(lambda rows: row_sums(*(x[..., :, None] for x in rows)), split)
-    return jnp.moveaxis(sums, 0, -3).reshape(*shape[:-2], blocks * size, -1)[..., :n, :]
+    return jnp.moveaxis(sums, 0, -2).reshape(*shape[:-2], blocks * size)[..., :n]
 
 
-def _mean_over_pairs(weights: Array, sums: Array) -> Array:
-    """``sum_i w_i sums[i, 0] / Z`` with ``Z = sum_i w_i sums[i, 1]``, the weight of all pairs."""
-    return (weights * sums[..., 0]).sum(-1) / _positive((weights * sums[..., 1]).sum(-1))
+def _below(targets: Array, weights: Array) -> Array:
+    """Weight of the items with a smaller target, for each item; the scores play no part, so loops compute it once."""
+    y, w = targets[..., None, :], weights[..., None, :]
+    return _by_rows(lambda own_y: jnp.where(own_y > y, w, 0.0).sum(-1), targets)
 
 
-def _slope(weights: Array, sums: Array) -> Array:
-    total = _positive((weights * sums[..., 1]).sum(-1))
-    return weights * sums[..., 0] / total[..., None]
+def _total(weights: Array, below: Array) -> Array:
+    """The weight of all pairs, 1 if there are none."""
+    return _positive((weights * below).sum(-1))
 
 
 def _positive(total: Array) -> Array:
@@ -217,11 +221,10 @@ def _margin(scores: Array, targets: Array, weights: Array, margin: float) -> Arr
     f, y, w = (x[..., None, :] for x in (scores, targets, weights))
 
     def row_sums(own_f: Array, own_y: Array) -> Array:
-        larger = jnp.where(own_y > y, w, 0.0)
-        hinge = jnp.maximum(0.0, margin - (own_f - f))
-        return jnp.stack([(larger * hinge).sum(-1), larger.sum(-1)], axis=-1)
+        return jnp.where(own_y > y, w * jnp.maximum(0.0, margin - (own_f - f)), 0.0).sum(-1)
 
-    return _mean_over_pairs(weights, _by_rows(row_sums, scores, targets))
+    sums = _by_rows(row_sums, scores, targets)
+    return (weights * sums).sum(-1) / _total(weights, _below(targets, weights))
 
 
 def _margin_forward(scores: Array, targets: Array, weights: Array, margin: float):
@@ -230,11 +233,12 @@ def _margin_forward(scores: Array, targets: Array, weights: Array, margin: float
 
     def row_sums(own_f: Array, own_y: Array) -> Array:
         ahead = own_f - f
-        down = jnp.where((own_y > y) & (ahead < margin), w, 0.0)
-        up = jnp.where((own_y < y) & (-ahead < margin), w, 0.0)
-        return jnp.stack([(up - down).sum(-1), jnp.where(own_y > y, w, 0.0).sum(-1)], axis=-1)
+        down = jnp.where(ahead < margin, -w, 0.0)
+        up = jnp.where((own_y < y) & (ahead > -margin), w, 0.0)
+        return jnp.where(own_y > y, down, up).sum(-1)
 
-    slope = _slope(weights, _by_rows(row_sums, scores, targets))
+    total = _total(weights, _below(targets, weights))
+    slope = weights * _by_rows(row_sums, scores, targets) / total[..., None]
     return _margin(scores, targets, weights, margin), slope
 
 
@@ -244,44 +248,50 @@ def _logistic(scores: Array, targets: Array, weights: Array, lambdas: bool) -> A
     f, y, w, g, d = (x[..., None, :] for x in (scores, targets, weights, gain, discount))
 
     def row_sums(own_f: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
-        larger = jnp.where(own_y > y, w, 0.0)
-        loss = jax.nn.softplus(f - own_f)
+        loss = w * jax.nn.softplus(f - own_f)
         loss = loss * jnp.abs((own_g - g) * (own_d - d)) if lambdas else loss
-        return jnp.stack([(larger * loss).sum(-1), larger.sum(-1)], axis=-1)
+        return jnp.where(own_y > y, loss, 0.0).sum(-1)
 
-    return _mean_over_pairs(weights, _by_rows(row_sums, scores, targets, gain, discount))
+    sums = _by_rows(row_sums, scores, targets, gain, discount)
+    return (weights * sums).sum(-1) / _total(weights, _below(targets, weights))
 
 
 def _logistic_forward(scores: Array, targets: Array, weights: Array, lambdas: bool):
     """``dL/df_i = w_i / Z sum_j w_j ([y_i < y_j] e_i - [y_i > y_j] e_j) / (e_i + e_j)``.
 
-    ``e = exp(f)``; ``Z`` is the weight of all pairs.
+    ``e = exp(f)``; ``Z`` is the weight of all pairs. Since ``-e_j = e_i - (e_i + e_j)``, the sum is
+    ``e_i sum_j w_j [y_i != y_j] / (e_i + e_j)`` minus the weight of all ``y_j < y_i``: one division and one comparison
+    a pair. With factors on the pairs that weight would depend on the scores, so there the sum is taken as it stands.
     """
     middle = _mean(scores, weights)[..., None]
     powers = jnp.exp(jnp.clip(scores - middle, -CLIP, CLIP))
-    gain, discount = _lambdas(scores, targets, weights) if lambdas else (scores, scores)
-    e, y, w, g, d = (x[..., None, :] for x in (powers, targets, weights, gain, discount))
+    e, y, w = (x[..., None, :] for x in (powers, targets, weights))
+    below = _below(targets, weights)
+    if lambdas:
+        gain, discount = _lambdas(scores, targets, weights)
+        g, d = (x[..., None, :] for x in (gain, discount))
 
-    def row_sums(own_e: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
-        pull = (jnp.where(own_y < y, own_e, 0.0) - jnp.where(own_y > y, e, 0.0)) / (own_e + e)
-        pull = pull * jnp.abs((own_g - g) * (own_d - d)) if lambdas else pull
-        return jnp.stack([(w * pull).sum(-1), jnp.where(own_y > y, w, 0.0).sum(-1)], axis=-1)
+        def factored(own_e: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
+            # Ties have the same gain, so their factor is 0.
+            pull = w * jnp.where(own_y < y, own_e, -e) / (own_e + e)
+            return (pull * jnp.abs((own_g - g) * (own_d - d))).sum(-1)
 
-    slope = _slope(weights, _by_rows(row_sums, powers, targets, gain, discount))
+        sums = _by_rows(factored, powers, targets, gain, discount)
+    else:
+
+        def row_sums(own_e: Array, own_y: Array) -> Array:
+            return jnp.where(own_y != y, w / (own_e + e), 0.0).sum(-1)
+
+        sums = powers * _by_rows(row_sums, powers, targets) - below
+    slope = weights * sums / _total(weights, below)[..., None]
     return _logistic(scores, targets, weights, lambdas), slope
 
 
 def _lambdas(scores: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
-    """Gain and discount of each item ``[..., n]``."""
-    f, y, w = (x[..., None, :] for x in (scores, targets, weights))
-
-    def row_sums(own_f: Array, own_y: Array) -> Array:
-        behind, before = jnp.where(y > own_y, w, 0.0), jnp.where(f < own_f, w, 0.0)
-        return jnp.stack([behind.sum(-1), before.sum(-1)], axis=-1)
-
-    sums = _by_rows(row_sums, scores, targets)
-    gain = sums[..., 0] / _positive(weights.sum(-1))[..., None]
-    return gain, 1.0 / jnp.log2(2.0 + sums[..., 1])
+    """Gain and discount of each item ``[..., n]``: the share of items with a larger target, and of its rank."""
+    behind = _below(-targets, weights)
+    before = _below(scores, weights)
+    return behind / _positive(weights.sum(-1))[..., None], 1.0 / jnp.log2(2.0 + before)
 
 
 def _backward(static: float | bool, slope: Array, cotangent: Array):

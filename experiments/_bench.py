@@ -11,6 +11,7 @@ Rows go to ``experiments/results/bench_<name>.csv``; those of other shapes, vari
 
 import argparse
 import csv
+import importlib.util
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -40,24 +41,29 @@ class Figure(NamedTuple):
     unit: str
 
 
+class Measured(NamedTuple):
+    """What one process found."""
+
+    figures: Mapping[str, Figure]
+    versions: str
+
+
 class Ratio(NamedTuple):
-    """``metric`` of variant ``over`` divided by that of ``under``, on one shape; the target it must reach."""
+    """``metric`` of variant ``over`` divided by that of ``under``, on one shape; the target it must reach, if any."""
 
     shape: str
     metric: str
     over: str
     under: str
-    target: float
+    target: float | None = None
     at_most: bool = False  # the target is an upper bound
+    shape_under: str = ""  # of the divisor, if it is another shape
 
     @property
     def variant(self) -> str:
         """Its name in the results."""
-        return f"{self.over} / {self.under}"
-
-    def met(self, value: float) -> bool:
-        """Whether ``value`` reaches the target."""
-        return value <= self.target if self.at_most else value >= self.target
+        shape = f" at {self.shape_under}" if self.shape_under else ""
+        return f"{self.over} / {self.under}{shape}"
 
 
 class Bench(NamedTuple):
@@ -69,6 +75,35 @@ class Bench(NamedTuple):
     ratios: Sequence[Ratio] = ()
     # Bounds on single figures: (shape, variant, metric) -> (bound, at_most).
     bounds: Mapping[tuple[str, str, str], tuple[float, bool]] = {}
+    # Variants that need torch and fuxictr: measured by the interpreter that `peers_python` finds, else left out.
+    peers: Collection[str] = ()
+
+
+def targets_of(bench: Bench) -> dict[tuple[str, str, str], tuple[float, bool]]:
+    """(shape, variant, metric) -> (target, whether it is an upper bound), of ratios and of single figures."""
+    ratios = {
+        (r.shape, r.variant, r.metric): (r.target, r.at_most)
+        for r in bench.ratios
+        if r.target is not None
+    }
+    return ratios | dict(bench.bounds)
+
+
+def met(value: float, target: tuple[float, bool]) -> bool:
+    """Whether a figure reaches its target."""
+    bound, at_most = target
+    return value <= bound if at_most else value >= bound
+
+
+def peers_python() -> str | None:
+    """The interpreter with the peers (``make peers``): ``AUTORANK_PEERS_PYTHON``, ``.venv-peers``, or this one."""
+    asked = os.environ.get("AUTORANK_PEERS_PYTHON")
+    if asked:
+        return asked
+    own = ROOT / ".venv-peers" / "bin" / "python"
+    if own.exists():
+        return str(own)
+    return sys.executable if importlib.util.find_spec("torch") else None
 
 
 def device_name() -> str:
@@ -159,7 +194,8 @@ def run(bench: Bench) -> None:
         if "BENCH_CORE" in os.environ and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {int(os.environ["BENCH_CORE"])})
         figures = bench.measure(*options.one)
-        print("BENCH " + json.dumps({name: tuple(figure) for name, figure in figures.items()}))
+        found_figures = {name: tuple(figure) for name, figure in figures.items()}
+        print("BENCH " + json.dumps({"figures": found_figures, "versions": versions()}))
         return
     cases = [
         c
@@ -169,83 +205,108 @@ def run(bench: Bench) -> None:
     if options.list or not cases:
         print("\n".join(" | ".join(case) for case in bench.cases))
         return
-    found: dict[tuple[str, str], list[dict[str, Figure]]] = {case: [] for case in cases}
+    if peers_python() is None and any(variant in bench.peers for _, variant in cases):
+        print(
+            "no interpreter with the peers: their variants are left out (make peers installs one)"
+        )
+        cases = [case for case in cases if case[1] not in bench.peers]
+    found: dict[tuple[str, str], list[Measured]] = {case: [] for case in cases}
     environment = one_thread(None if options.core < 0 else options.core)
     started, done = time.perf_counter(), 0
+    rows: list[dict[str, str]] = []
     for round_index in range(options.rounds):
         for case in cases if round_index % 2 == 0 else reversed(cases):
-            found[case].append(_in_process(case, environment))
+            python = peers_python() if case[1] in bench.peers else sys.executable
+            assert python is not None
+            found[case].append(_in_process(python, case, environment))
             done += 1
             left = (time.perf_counter() - started) / done * (options.rounds * len(cases) - done)
-            shown = {k: f"{f.value:.4g} {f.unit}" for k, f in found[case][-1].items()}
+            shown = {k: f"{f.value:.4g} {f.unit}" for k, f in found[case][-1].figures.items()}
             name = f"round {round_index + 1}/{options.rounds} {' | '.join(case)}"
             print(f"{name}: {shown}, {left:.0f} s left", flush=True)
-    rows = summarise(bench, found)
+        # After each round, so that a bench that is stopped leaves whole rounds.
+        rows = summarise(bench, found)
+        if not options.no_write:
+            write(options.out, rows)
     show(bench, rows)
     if not options.no_write:
-        write(options.out, rows)
         print(f"wrote {options.out}")
 
 
-def _in_process(case: tuple[str, str], environment: Mapping[str, str]) -> dict[str, Figure]:
-    """One measurement in a fresh process; a variant whose packages are missing gives nothing."""
+def _in_process(python: str, case: tuple[str, str], environment: Mapping[str, str]) -> Measured:
+    """One measurement in a fresh process; one that fails says why and gives nothing."""
     script = sys.modules["__main__"].__file__
     assert script is not None
     done = subprocess.run(
-        [sys.executable, script, "--one", *case],
+        [python, script, "--one", *case],
         env=dict(environment),
         capture_output=True,
         text=True,
     )
     for line in done.stdout.splitlines():
         if line.startswith("BENCH "):
-            return {name: Figure(*pair) for name, pair in json.loads(line[6:]).items()}
+            told = json.loads(line[6:])
+            figures = {name: Figure(*pair) for name, pair in told["figures"].items()}
+            return Measured(figures, told["versions"])
     print(f"{' | '.join(case)} failed:\n{done.stderr[-1500:]}", file=sys.stderr, flush=True)
-    return {}
+    return Measured({}, "")
 
 
 def summarise(
-    bench: Bench, found: Mapping[tuple[str, str], Sequence[Mapping[str, Figure]]]
+    bench: Bench, found: Mapping[tuple[str, str], Sequence[Measured]]
 ) -> list[dict[str, str]]:
     """Rows of the results: every metric of every case, and every ratio, as median, low and high over rounds."""
-    stamp = {"device": device_name(), "versions": versions(), "git revision": revision()}
+    stamp = {"device": device_name(), "git revision": revision()}
 
     def row(
-        shape: str, variant: str, metric: str, unit: str, values: Sequence[float]
+        shape: str,
+        variant: str,
+        metric: str,
+        unit: str,
+        values: Sequence[float],
+        measured_with: str,
     ) -> dict[str, str]:
         spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
         numbers = {name: f"{value:.5g}" for name, value in spread.items()} | {
             "repeats": str(len(values))
         }
         names = {"bench": bench.name, "shape": shape, "variant": variant}
-        return names | {"metric": metric, "unit": unit} | numbers | stamp
+        names |= {"metric": metric, "unit": unit, "versions": measured_with}
+        return names | numbers | stamp
 
     rows = []
     for (shape, variant), rounds in found.items():
-        for metric in dict.fromkeys(name for figures in rounds for name in figures):
-            values = [figures[metric] for figures in rounds if metric in figures]
-            rows.append(row(shape, variant, metric, values[0].unit, [v.value for v in values]))
+        for metric in dict.fromkeys(name for one in rounds for name in one.figures):
+            told = [one for one in rounds if metric in one.figures]
+            values = [one.figures[metric].value for one in told]
+            unit = told[0].figures[metric].unit
+            rows.append(row(shape, variant, metric, unit, values, told[0].versions))
     for ratio in bench.ratios:
-        over, under = (found.get((ratio.shape, name), ()) for name in (ratio.over, ratio.under))
+        over = found.get((ratio.shape, ratio.over), ())
+        under = found.get((ratio.shape_under or ratio.shape, ratio.under), ())
         pairs = [
-            a[ratio.metric].value / b[ratio.metric].value
+            (a, b)
             for a, b in zip(over, under, strict=False)
-            if ratio.metric in a and ratio.metric in b
+            if ratio.metric in a.figures and ratio.metric in b.figures
         ]
+        values = [a.figures[ratio.metric].value / b.figures[ratio.metric].value for a, b in pairs]
         if pairs:
-            rows.append(row(ratio.shape, ratio.variant, ratio.metric, "x", pairs))
+            both = ", ".join(
+                dict.fromkeys(text for one in pairs[0] for text in one.versions.split(", "))
+            )
+            rows.append(row(ratio.shape, ratio.variant, ratio.metric, "x", values, both))
     return rows
 
 
 def show(bench: Bench, rows: Sequence[Mapping[str, str]]) -> None:
     """The rows as a table, with the targets."""
-    targets = {(r.shape, r.variant, r.metric): r for r in bench.ratios}
+    targets = targets_of(bench)
     for row in rows:
         target = targets.get((row["shape"], row["variant"], row["metric"]))
         note = ""
         if target:
-            sign = "<=" if target.at_most else ">="
-            note = f"  target {sign} {target.target:g}: {'met' if target.met(float(row['median'])) else 'SHORT'}"
+            sign = "<=" if target[1] else ">="
+            note = f"  target {sign} {target[0]:g}: {'met' if met(float(row['median']), target) else 'SHORT'}"
         print(
             f"{row['shape']:28s} {row['variant']:44s} {row['metric']:16s} {row['median']:>10s} "
             f"[{row['low']}, {row['high']}] {row['unit']}{note}"

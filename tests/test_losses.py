@@ -200,3 +200,27 @@ def test_the_gradient_keeps_no_pairs(name):
     program = jax.jit(jax.grad(LOSSES[name])).lower(shape, shape).compile()
     memory = program.memory_analysis()
     assert memory is not None and memory.temp_size_in_bytes < n * n  # pairs of float32 are 4 n^2
+
+
+@pytest.mark.parametrize("name", ["pairwise_logistic", "pairwise_margin"])
+@pytest.mark.parametrize("n", [7, 300])  # below and above one block of rows
+def test_analytic_gradient_is_that_of_autodiff_over_all_pairs(name, n, monkeypatch):
+    monkeypatch.setattr(losses, "PAIRS", 20 * n if n > 100 else losses.PAIRS)
+    rng = np.random.default_rng(n)
+    f = jnp.asarray(rng.normal(size=(2, n)) * [[0.003], [2.0]], jnp.float32)
+    y = jnp.asarray(rng.integers(0, n // 2, (2, n)), jnp.float32)  # ties
+    w = jnp.asarray(rng.integers(0, 3, (2, n)), jnp.float32)  # rows left out, rows drawn twice
+
+    def by_definition(f):
+        ahead = f[:, :, None] - f[:, None, :]
+        pairs = (y[:, :, None] > y[:, None, :]) * w[:, :, None] * w[:, None, :]
+        hinge = jnp.maximum(0.0, 0.001 - ahead)
+        each = jax.nn.softplus(-ahead) if name == "pairwise_logistic" else hinge
+        return jnp.mean((pairs * each).sum((1, 2)) / pairs.sum((1, 2)))
+
+    loss = jax.jit(jax.value_and_grad(lambda f: getattr(losses, name)(f, y, weights=w)))
+    value, gradient = loss(f)
+    true_value, true_gradient = jax.jit(jax.value_and_grad(by_definition))(f)
+    np.testing.assert_allclose(value, true_value, rtol=2e-6)
+    scale = np.abs(np.asarray(true_gradient)).max()
+    np.testing.assert_allclose(gradient, true_gradient, atol=3e-6 * scale, rtol=1e-5)

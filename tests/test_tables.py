@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.training.tables import Table, deduplicate, gather, look_up, rowwise_adagrad
+from autorank.training.tables import (
+    BLOCK,
+    Table,
+    deduplicate,
+    draw_rows,
+    look_up,
+    max_distinct,
+    overflows,
+    rowwise_adagrad,
+    sum_duplicates,
+)
 
 
 def new_table(num_rows: int, width: int, seed: int = 0) -> Table:
@@ -46,10 +56,10 @@ def test_fifty_steps_equal_dense_adagrad_with_duplicates():
         touched, owner = deduplicate(ids, table.owner)
         table = table._replace(owner=owner)
 
-        def loss(rows):
-            return jnp.mean(jnp.square(look_up(rows, touched).sum(axis=1) - targets))
+        def loss(x):
+            return jnp.mean(jnp.square(x.sum(axis=1) - targets))
 
-        gradient = jax.grad(loss)(gather(table, touched))
+        gradient = sum_duplicates(jax.grad(loss)(look_up(table, ids)), touched)
         return rowwise_adagrad(
             table, touched, gradient, rate=jnp.float32(rate), eps=jnp.float32(eps)
         )
@@ -90,9 +100,58 @@ def test_update_copies_no_table(num_rows):
     def step(table, ids):
         touched, owner = deduplicate(ids, table.owner)
         table = table._replace(owner=owner)
-        gradient = jnp.square(gather(table, touched))
+        gradient = sum_duplicates(jnp.square(look_up(table, ids)), touched)
         return rowwise_adagrad(table, touched, gradient, rate=jnp.float32(0.1), eps=jnp.float32(0))
 
     memory = jax.jit(step, donate_argnums=0).lower(table, ids).compile().memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 0.05 * table.rows.nbytes
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 8), min_size=6, max_size=6), st.integers(1, 6))
+def test_a_capacity_from_the_data_changes_nothing_unless_it_overflows(values, capacity):
+    ids = jnp.asarray(np.array(values, np.int32).reshape(3, 2))
+    table = new_table(9, 2)
+    gradient = jax.random.normal(jax.random.key(1), (3, 2, 2))
+
+    def update(capacity):
+        touched, _ = deduplicate(ids, table.owner, capacity)
+        after = rowwise_adagrad(
+            table,
+            touched,
+            sum_duplicates(gradient, touched),
+            rate=jnp.float32(0.1),
+            eps=jnp.float32(0),
+        )
+        return bool(overflows(touched)), np.asarray(after.rows)
+
+    full = update(None)
+    assert not full[0]
+    overflow, rows = update(capacity)
+    assert overflow == (len(set(values)) > capacity)
+    if not overflow:
+        np.testing.assert_array_equal(rows, full[1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_max_distinct_counts_full_batches(batch_size):
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 400, (150, 3)).astype(np.int32)
+    batches = [ids[i * batch_size : (i + 1) * batch_size] for i in range(len(ids) // batch_size)]
+    most = max(len(np.unique(batch)) for batch in batches)
+    found = max_distinct(ids, batch_size)
+    assert most <= found < most + 256 and found % 256 == 0
+
+
+def test_a_large_table_is_drawn_in_place_and_is_normal():
+    shape = (BLOCK + 1001, 16)  # 17 blocks, the last one moved back
+    draw = jax.jit(draw_rows, donate_argnums=1)
+    buffer = jnp.full(shape, jnp.nan)
+    compiled = draw.lower(jax.random.key(3), buffer, jnp.float32(0.5)).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None and memory.temp_size_in_bytes < 0.5 * buffer.nbytes
+    rows = np.asarray(compiled(jax.random.key(3), buffer, jnp.float32(0.5)))
+    assert np.isfinite(rows).all()
+    assert abs(rows.std() - 0.5) < 0.005 and abs(rows.mean()) < 0.002
+    assert len(np.unique(rows[:, 0])) > 0.99 * len(rows), "blocks must not repeat each other"

@@ -266,3 +266,51 @@ def test_table_objective_answers_from_its_table():
     np.testing.assert_array_equal(table.cost(configs[::-1]), [2.0, 1.0])
     with pytest.raises(KeyError, match=r"\[7, 7\] is not in the table"):
         list(table.evaluate(np.array([[7, 7]]), [0], 1.0))
+
+
+def test_training_holds_one_table_in_memory():
+    """Donated, initialised and updated in place: temporaries stay far below the table (PERFORMANCE 8.2, 8.3)."""
+    num_ids = 1_000_000  # compiled, not run
+    program = make_program(
+        compact(MODEL, 2, 1),
+        head="ctr",
+        width=4,
+        num_ids=num_ids,
+        batch_size=BATCH,
+        num_windows=WINDOWS,
+    )
+    state = jax.eval_shape(program.empty)
+    steps = jnp.int32(0), jnp.int32(ROWS // BATCH)
+    compiled = (
+        jax.jit(program.run, donate_argnums=1)
+        .lower(jax.random.key(0), state, HPARAMS, SCHEDULE, DATA, *steps)
+        .compile()
+    )
+    memory = compiled.memory_analysis()
+    size = 4 * num_ids * (4 + 2)
+    assert memory is not None and memory.temp_size_in_bytes < 0.2 * size
+    assert memory.alias_size_in_bytes >= size, "the state must be donated"
+    assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 0.01 * size
+
+
+def test_a_known_bound_on_distinct_ids_changes_no_bit_and_a_wrong_one_ends_the_run():
+    def with_bound(bound: int):
+        program = make_program(
+            compact(MODEL, 2, 1),
+            head="ctr",
+            width=4,
+            num_ids=IDS,
+            batch_size=BATCH,
+            num_windows=WINDOWS,
+            max_distinct=bound,
+        )
+        steps = jnp.int32(0), jnp.int32(20)
+        key = jax.random.key(0)
+        return jax.jit(program.run)(key, program.empty(), HPARAMS, SCHEDULE, DATA, *steps)
+
+    distinct = [len(np.unique(DATA.sparse[i * BATCH : (i + 1) * BATCH])) for i in range(20)]
+    assert max(distinct) == IDS
+    free, bounded = run(0, 20), with_bound(IDS)
+    np.testing.assert_array_equal(np.asarray(bounded.table.rows), np.asarray(free.table.rows))
+    wrong = with_bound(IDS - 1)
+    assert int(wrong.failed_step) == distinct.index(IDS)

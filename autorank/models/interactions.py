@@ -141,6 +141,7 @@ def _attend(
             scores = jnp.where(prefix(m, active.positions)[None, None], scores, -jnp.inf)
         mixed = jnp.einsum("bmn,bne->bme", _softmax(scores), value)
         return mixed.reshape(b, heads, m, -1).transpose(0, 2, 1, 3).reshape(b, m, d)
+    assert active.width is not None
     head_width = active.width // active.heads
     owner = jnp.arange(d) // head_width
     member = (owner[None] == jnp.arange(heads)[:, None]).astype(qkv.dtype)

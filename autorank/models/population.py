@@ -6,7 +6,8 @@ and the results go back to their models. The work is that of the modules in use,
 bank, so that a hundred architectures train side by side at about the cost of their own modules.
 
 Which slots go where is data (`Routing`): populations that fit the same `Plan` share one program. Models that end early
-leave the program early. All models of a plan have one width. Weights beyond a model's own sizes are replaced by zeros, as in the masked build.
+leave the program early. All models of a plan have one width. Weights beyond a model's own sizes are replaced by zeros,
+as in the masked build.
 """
 
 from collections import Counter
@@ -376,12 +377,12 @@ def _layer(
                 positions: Array,
                 tokens: Array,
                 sizes: dict,
-                k: int = k,
                 module: Any = module,
+                leaf_tree: PyTree = tree["banks"][k],
             ) -> Array:
                 counts = _counts(positions, positions, tokens=tokens, sizes=sizes)
                 active = Active(positions, None, sizes["rank"], None, sizes["mlp_depth"])
-                return call(module, _cut(params, tree["banks"][k], counts), x, active)
+                return call(module, _cut(params, leaf_tree, counts), x, active)
 
             parts.append(
                 jax.vmap(part)(
@@ -555,11 +556,9 @@ def insert(
 ) -> PyTree:
     """Compact parameters of each model (NumPy or JAX) as the population's, NumPy, zero (norm scales one) elsewhere."""
     empty = jax.tree.map(
-        lambda leaf, owner: np.full(
-            owner.shape + leaf.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32
-        ),
+        lambda leaf, s: np.full(s.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32),
         _parameters(plan, num_fields, num_dense),
-        jax.eval_shape(lambda: owners(plan, routing, num_fields, num_dense)),
+        shapes(plan, num_fields, num_dense),
         is_leaf=is_leaf,
     )
     at = jax.tree.map(np.asarray, routing)
@@ -598,7 +597,8 @@ def _find(
 ) -> tuple[Any, tuple]:
     """The population's array that holds a compact parameter, and its place there."""
     part, *rest = leaf.path
-    value, lead = tree[part] if not part.startswith("layer") else None, p
+    value: Any = tree.get(part)
+    lead = p
     if part.startswith("layer"):
         index = int(part.removeprefix("layer")) - 1
         value, lead = tree["layers"][index], int(at.place[p])
@@ -635,6 +635,29 @@ def owners(plan: Plan, routing: Routing, num_fields: int, num_dense: int) -> PyT
     each = jnp.arange(plan.size)
     whole = {n: constant(tree[n], each) for n in ("embedding", "head")}
     return whole | {"layers": [of_layer(i) for i in range(len(plan.layers))]}
+
+
+def shapes(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
+    """`jax.ShapeDtypeStruct` of every parameter array, leading axis included."""
+    tree = _parameters(plan, num_fields, num_dense)
+
+    def lead(tree: PyTree, count: int) -> PyTree:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), jnp.float32),
+            tree,
+            is_leaf=is_leaf,
+        )
+
+    def of_layer(layer: LayerPlan, own: PyTree) -> PyTree:
+        banks = [lead(t, b.count) for t, b in zip(own["banks"], layer.banks, strict=True)]
+        return {n: lead(own[n], layer.size) for n in ("norm", "scale", "shortcut")} | {
+            "banks": banks
+        }
+
+    whole = {n: lead(tree[n], plan.size) for n in ("embedding", "head")}
+    return whole | {
+        "layers": [of_layer(*pair) for pair in zip(plan.layers, tree["layers"], strict=True)]
+    }
 
 
 # --- parameters --------------------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from autorank.models.population import (
     owners,
     population,
     routing,
+    shapes,
 )
-from autorank.training.tables import deduplicate
+from autorank.training.tables import deduplicate, draw_rows
 from autorank.training.trainer import Curve, Data, Hparams, Schedule
 from autorank.typing import Array, Float, Int, PyTree
 
@@ -51,6 +52,8 @@ class PopulationProgram(NamedTuple):
     # Configurations, seeds, hparams [p] -> the state before the first step; compiles what it needs itself.
     start: Callable[[Sequence[DhenConfig], Sequence[int], Hparams], tuple[PopulationState, Routing]]
     run: Callable[[PopulationState, Routing, Hparams, Schedule, Data, Array], PopulationState]
+    # What `start` gives, for `jax.eval_shape`: compiling needs no values.
+    shapes: Callable[[Sequence[DhenConfig]], tuple[PopulationState, Routing]]
 
 
 def make_population(
@@ -100,8 +103,8 @@ def make_population(
             jax.lax.dynamic_slice_in_dim(column, state.step * batch_size, batch_size)
             for column in data
         )
-        touched, owner = deduplicate(sparse, state.owner)
-        ids = touched.ids[:capacity]
+        touched, owner = deduplicate(sparse, state.owner, capacity)
+        ids = touched.ids
         rows = state.rows.at[ids].get(mode="clip", unique_indices=True)
         slopes, parts = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
             state.params, rows, touched.inverse, dense, labels.astype(jnp.float32), routing
@@ -179,7 +182,7 @@ def make_population(
 
     def table(keys: Array, scales: Array) -> Array:
         def place(i: Array, rows: Array) -> Array:
-            own = scales[i] * jax.random.normal(keys[i], (num_ids, plan.width))
+            own = draw_rows(keys[i], jnp.zeros((num_ids, plan.width)), scales[i])
             return jax.lax.dynamic_update_slice_in_dim(rows, own[:, None], i, 1)
 
         empty = jnp.zeros((num_ids, plan.size, plan.width))
@@ -204,19 +207,29 @@ def make_population(
             for i, (tree, c) in enumerate(zip(trees, map(canonical, configs), strict=True))
         ]
         params = insert(members, configs, plan, route, num_fields, num_dense)
-        params = jax.tree.map(jnp.asarray, params)
+        rows = draw_table(split[:, 1], hparams.table_scale)
+        return around(jax.tree.map(jnp.asarray, params), rows), route
+
+    def around(params: PyTree, rows: Array) -> PopulationState:
+        """The state before the first step."""
         zeros = jnp.zeros((num_windows, plan.size, len(metrics)))
-        state = PopulationState(
+        return PopulationState(
             params,
             jax.tree.map(jnp.zeros_like, params),
             jax.tree.map(jnp.zeros_like, params),
-            draw_table(split[:, 1], hparams.table_scale),
+            rows,
             jnp.zeros((num_ids, plan.size)),
             jnp.zeros(num_ids, jnp.int32),
             Curve(zeros, jnp.copy(zeros), jnp.copy(zeros)),
             jnp.int32(0),
             jnp.full(plan.size, -1, jnp.int32),
         )
-        return state, route
 
-    return PopulationProgram(start, run)
+    def state_shapes(configs: Sequence[DhenConfig]) -> tuple[PopulationState, Routing]:
+        route = routing(plan, configs, num_fields, num_dense)
+        params = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, s.dtype), shapes(plan, num_fields, num_dense)
+        )
+        return around(params, jnp.zeros((num_ids, plan.size, plan.width))), route
+
+    return PopulationProgram(start, run, state_shapes)

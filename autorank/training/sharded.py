@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec as P
 
 from autorank.models.dhen import Model
 from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
-from autorank.training.tables import Table, Touched, deduplicate, look_up, rowwise_adagrad
+from autorank.training.tables import Table, deduplicate, draw_rows, rowwise_adagrad
 from autorank.training.trainer import (
     Curve,
     Data,
@@ -36,7 +36,7 @@ from autorank.training.trainer import (
     Schedule,
     TrainState,
     dense_optimizer,
-    initial_state,
+    fresh_state,
     make_program,
     zero_hparams,
 )
@@ -170,13 +170,22 @@ def make_sharded_program(
     state_spec = TrainState(P(), P(), table_spec, P(), P(), P())  # pyright: ignore[reportArgumentType]
     data_spec = Data(P(AXIS), P(AXIS), P(AXIS))  # pyright: ignore[reportArgumentType]
 
-    def initialise(key: Key, hparams: Hparams) -> TrainState:
-        state = initial_state(
-            model, key, hparams, num_ids=mesh.size * block, width=width, curve_shape=(num_windows, len(metrics))
-        )  # fmt: skip
+    def zero_table() -> Table:
+        rows = mesh.size * block
         # One entry more for each device: where ids of other devices go.
         owner = jnp.zeros(mesh.size * (block + 1), jnp.int32)
-        return state._replace(table=state.table._replace(owner=owner))
+        return Table(jnp.zeros((rows, width)), jnp.zeros(rows), owner)
+
+    @jax.shard_map(mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
+    def draw(key: Key, scale: Array, rows: Array) -> Array:
+        return draw_rows(key, rows, scale, jax.lax.axis_index(AXIS) * block)
+
+    def initialise(key: Key, hparams: Hparams, table: Table) -> TrainState:
+        """As `initial_state`, every device drawing its own rows."""
+        dense_key, table_key = jax.random.split(key)
+        rows = draw(table_key, hparams.table_scale, table.rows)
+        table = Table(rows, jnp.zeros_like(table.accumulator), table.owner)
+        return fresh_state(model, dense_key, hparams, table, (num_windows, len(metrics)))
 
     def shardings(state: TrainState) -> TrainState:
         whole, rows = (NamedSharding(mesh, spec) for spec in (P(), P(AXIS)))
@@ -207,7 +216,7 @@ def make_sharded_program(
         params: PyTree, rows: Array, inverse: Array, dense: Array, labels: Array
     ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
         """This device's summand of the loss over the whole batch."""
-        logits = model.apply(params, look_up(rows, Touched(inverse, inverse)), dense)
+        logits = model.apply(params, rows.at[inverse].get(mode="promise_in_bounds"), dense)
         losses, where, targets = task_losses(logits, labels, head)
         where = where.astype(losses.dtype)
         sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
@@ -269,8 +278,8 @@ def make_sharded_program(
         start: Array,
         stop: Array,
     ) -> TrainState:
-        def fresh(_: TrainState) -> TrainState:
-            made = initialise(key, hparams)
+        def fresh(state: TrainState) -> TrainState:
+            made = initialise(key, hparams, state.table)
             return jax.lax.with_sharding_constraint(made, shardings(made))
 
         state = jax.lax.cond(start == 0, fresh, lambda s: s, state)
@@ -289,7 +298,9 @@ def make_sharded_program(
         return follow_parts(state, hparams, schedule, data).reshape(-1, len(metrics))
 
     def empty() -> TrainState:
-        shapes = jax.eval_shape(lambda h: initialise(jax.random.key(0), h), zero_hparams())
+        shapes = jax.eval_shape(
+            lambda h: initialise(jax.random.key(0), h, zero_table()), zero_hparams()
+        )
 
         def zeros(shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Array:
             # Made on the devices: no host or device ever holds the whole table.

@@ -1,16 +1,21 @@
 """One stacked embedding table, updated on the touched rows only.
 
-All fields share one ``(v, d)`` array; a field's ids are shifted by its offset. A step gathers each touched row once,
-differentiates with respect to the gathered rows, and scatters the update back, so that its cost depends on the batch
+All fields share one ``(v, d)`` array; a field's ids are shifted by its offset. A step looks its rows up,
+differentiates with respect to what was looked up, and scatters the update back, so that its cost depends on the batch
 and not on the vocabulary. Gradients of duplicate ids are summed per row *before* the accumulator sees them: that is
 what makes it Adagrad (Duchi et al. 2011; row-wise form: one accumulator a row, Gupta et al. 2014).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from autorank.typing import Array, Float, Int
+from autorank.typing import Array, Bool, Float, Int, Key
+
+# Elements drawn at once for a new table: noise for a large one must not need another table's memory.
+BLOCK = 1 << 17
 
 
 class Table(NamedTuple):
@@ -28,23 +33,59 @@ class Touched(NamedTuple):
     inverse: Int[Array, "b f"]  # position in `ids` of each looked-up id
 
 
+def draw_rows(
+    key: Key, rows: Float[Array, "v d"], scale: Float[Array, ""], first_row: Array | int = 0
+) -> Float[Array, "v d"]:
+    """``scale`` times standard normal values in the place of ``rows``, block by block.
+
+    A row's values depend on its number alone (``rows[0]`` is row ``first_row``), not on how many rows there are or on
+    which device holds them.
+    """
+    num_rows, width = rows.shape
+    size = max(1, BLOCK // width)
+
+    def one(block: Array, rows: Array) -> Array:
+        noise = scale * jax.random.normal(jax.random.fold_in(key, block), (size, width))
+        at = block * size - first_row + jnp.arange(size)
+        at = jnp.where(at < 0, num_rows + size + jnp.arange(size), at)  # beyond: dropped
+        return rows.at[at].set(noise, mode="drop", unique_indices=True)
+
+    return jax.lax.fori_loop(first_row // size, -(-(first_row + num_rows) // size), one, rows)
+
+
+def max_distinct(ids: np.ndarray, batch_size: int) -> int:
+    """The most distinct ids in any full batch of ``[n, f]``, counted on the host; rounded up to a multiple of 256.
+
+    Walks the log once, about 0.1 s for a million rows.
+    """
+    last_seen = np.full(int(ids.max(initial=0)) + 1, -1, np.int32)
+    most = 0
+    for batch in range(len(ids) // batch_size):
+        rows = ids[batch * batch_size : (batch + 1) * batch_size].reshape(-1)
+        last_seen[rows] = np.arange(rows.size, dtype=np.int32)
+        most = max(most, int(np.count_nonzero(last_seen[rows] == np.arange(rows.size))))
+    return -(-most // 256) * 256
+
+
 def deduplicate(
-    ids: Int[Array, "b f"], owner: Int[Array, " v"]
+    ids: Int[Array, "b f"], owner: Int[Array, " v"], capacity: int | None = None
 ) -> tuple[Touched, Int[Array, " v"]]:
     """Finds the distinct ids without sorting (XLA's sort is slow on CPUs).
 
     Each lookup writes its position into ``owner[id]``; the one that is read back represents the id. Capacity is
-    ``u = min(b f, v)``, so nothing can overflow. ``owner`` need not be cleared: only entries just written are read.
+    ``u = min(b f, v)``, so nothing can overflow, or a smaller ``capacity`` known from the data (`max_distinct`): ids
+    beyond it are left out of the update, and `overflows` says so. ``owner`` need not be cleared: only entries just
+    written are read.
     """
     flat = ids.reshape(-1)
     num_lookups, num_rows = flat.shape[0], owner.shape[0]
-    capacity = min(num_lookups, num_rows)
+    capacity = min(num_lookups, num_rows, capacity or num_lookups)
     position = jnp.arange(num_lookups, dtype=jnp.int32)
-    owner = owner.at[flat].set(position, mode="promise_in_bounds")
-    representative = owner.at[flat].get(mode="promise_in_bounds")
+    owner = owner.at[flat].set(position, mode="promise_in_bounds", wrap_negative_indices=False)
+    representative = owner.at[flat].get(mode="promise_in_bounds", wrap_negative_indices=False)
     is_first = representative == position
     slot = jnp.cumsum(is_first.astype(jnp.int32)) - 1
-    inverse = slot.at[representative].get(mode="promise_in_bounds")
+    inverse = slot.at[representative].get(mode="promise_in_bounds", wrap_negative_indices=False)
     padding = num_rows + jnp.arange(capacity, dtype=jnp.int32)
     unique = padding.at[jnp.where(is_first, slot, capacity)].set(
         flat, mode="drop", unique_indices=True
@@ -52,14 +93,38 @@ def deduplicate(
     return Touched(unique, inverse.reshape(ids.shape)), owner
 
 
-def gather(table: Table, touched: Touched) -> Float[Array, "u d"]:
-    """Reads each distinct row once; padding reads some row and never reaches a lookup."""
-    return table.rows.at[touched.ids].get(mode="clip", unique_indices=True)
+def overflows(touched: Touched) -> Bool[Array, ""]:
+    """Whether the batch holds more distinct ids than ``touched`` has room for."""
+    return jnp.max(touched.inverse) >= touched.ids.shape[0]
 
 
-def look_up(rows: Float[Array, "u d"], touched: Touched) -> Float[Array, "b f d"]:
-    """Expands distinct rows to lookups; its transpose sums the gradients of duplicates."""
-    return rows.at[touched.inverse].get(mode="promise_in_bounds")
+def look_up(table: Table, ids: Int[Array, "b f"]) -> Float[Array, "b f d"]:
+    """The rows of a batch, straight from the table.
+
+    A gather of the distinct rows first and then of the lookups is fused by XLA:CPU, which computes both indices for
+    every element; likewise it fuses one gather with the reshape that a model begins with. Behind a condition (that
+    always holds) nothing can be fused: 3 ms less for 106,496 lookups of 16.
+    """
+
+    def read() -> Array:
+        flat = table.rows.at[ids.reshape(-1)]
+        return flat.get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+    if jax.default_backend() == "cpu":
+        shape = (ids.size, table.rows.shape[1])
+        rows = jax.lax.cond(ids[0, 0] >= 0, read, lambda: jnp.zeros(shape, table.rows.dtype))
+    else:
+        rows = read()
+    return rows.reshape(*ids.shape, -1)
+
+
+def sum_duplicates(gradient: Float[Array, "b f d"], touched: Touched) -> Float[Array, "u d"]:
+    """Gradient of each distinct row from that of every lookup; zero for padding."""
+    width = gradient.shape[-1]
+    zeros = jnp.zeros((touched.ids.shape[0], width), gradient.dtype)
+    return zeros.at[touched.inverse.reshape(-1)].add(
+        gradient.reshape(-1, width), mode="drop", wrap_negative_indices=False
+    )
 
 
 def rowwise_adagrad(
@@ -71,13 +136,15 @@ def rowwise_adagrad(
     eps: Float[Array, ""],
 ) -> Table:
     """``acc += mean_d g^2``; ``row -= rate g / (sqrt(acc) + eps)`` on the touched rows."""
-    accumulator = table.accumulator.at[touched.ids].get(mode="clip", unique_indices=True)
+    # The padding's ids are large, not negative.
+    rows = table.rows.at[touched.ids]
+    of_row = table.accumulator.at[touched.ids]
+    accumulator = of_row.get(mode="clip", unique_indices=True, wrap_negative_indices=False)
     accumulator = accumulator + jnp.mean(jnp.square(gradient), axis=-1)
-    step = -rate * gradient / (jnp.sqrt(accumulator) + eps)[:, None]
-    return Table(
-        rows=table.rows.at[touched.ids].add(step, mode="drop", unique_indices=True),
-        accumulator=table.accumulator.at[touched.ids].set(
-            accumulator, mode="drop", unique_indices=True
-        ),
-        owner=table.owner,
-    )
+    step = gradient * (-rate / (jnp.sqrt(accumulator) + eps))[:, None]
+    place: dict[str, Any] = {
+        "mode": "drop",
+        "unique_indices": True,
+        "wrap_negative_indices": False,
+    }
+    return Table(rows.add(step, **place), of_row.set(accumulator, **place), table.owner)

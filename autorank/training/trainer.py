@@ -17,11 +17,12 @@ from autorank.models.dhen import Model
 from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
 from autorank.training.tables import (
     Table,
-    Touched,
     deduplicate,
-    gather,
+    draw_rows,
     look_up,
+    overflows,
     rowwise_adagrad,
+    sum_duplicates,
 )
 from autorank.typing import Array, Float, Int, Key, PyTree
 
@@ -98,20 +99,22 @@ def dense_optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransforma
 
 
 def initial_state(
-    model: Model,
-    key: Key,
-    hparams: Hparams,
-    *,
-    num_ids: int,
-    width: int,
-    curve_shape: tuple[int, int],
+    model: Model, key: Key, hparams: Hparams, table: Table, curve_shape: tuple[int, int]
 ) -> TrainState:
-    """Before the first step. The first rows of a table do not depend on ``num_ids``."""
+    """Before the first step, in the memory of the old ``table``."""
     dense_key, table_key = jax.random.split(key)
-    rows = hparams.table_scale * jax.random.normal(table_key, (num_ids, width))
+    rows = draw_rows(table_key, table.rows, hparams.table_scale)
+    return fresh_state(
+        model, dense_key, hparams, Table(rows, jnp.zeros_like(table.accumulator), table.owner), curve_shape
+    )  # fmt: skip
+
+
+def fresh_state(
+    model: Model, dense_key: Key, hparams: Hparams, table: Table, curve_shape: tuple[int, int]
+) -> TrainState:
+    """A state with new dense parameters around a table that is ready."""
     params = model.init(dense_key, hparams.init_scale)
     opt_state = dense_optimizer(hparams, jnp.float32(1.0)).init(params)
-    table = Table(rows, jnp.zeros(num_ids), jnp.zeros(num_ids, jnp.int32))
     zeros = jnp.zeros(curve_shape)
     curve = Curve(zeros, zeros, zeros)
     return TrainState(params, opt_state, table, curve, jnp.int32(0), jnp.int32(-1))
@@ -125,6 +128,7 @@ def make_program(
     num_ids: int,
     batch_size: int,
     num_windows: int,
+    max_distinct: int | None = None,
 ) -> Program:
     """Builds the training program of one structure.
 
@@ -133,20 +137,25 @@ def make_program(
     sparse, dense)`` gives probabilities ``[b, q]``. ``follow(state, hparams, schedule, data)`` goes on learning on
     later rows (a multiple of ``batch_size``) and gives each row's probabilities from before it was learned from. Dense
     parameters: AdamW with linear warm-up; table: row-wise Adagrad with the same warm-up (own choice).
+
+    ``max_distinct`` bounds the distinct ids of a batch (`tables.max_distinct` counts them), which makes the table's
+    update cheaper; a batch with more ends the run like a non-finite loss.
     """
     metrics = METRICS[head]
     weights = jnp.asarray(objective_weights(head), jnp.float32)
     curve_shape = (num_windows, len(metrics))
 
-    def initialise(key: Key, hparams: Hparams) -> TrainState:
-        return initial_state(
-            model, key, hparams, num_ids=num_ids, width=width, curve_shape=curve_shape
-        )
+    def zero_table() -> Table:
+        owner = jnp.zeros(num_ids, jnp.int32)
+        return Table(jnp.zeros((num_ids, width)), jnp.zeros(num_ids), owner)
+
+    def initialise(key: Key, hparams: Hparams, table: Table) -> TrainState:
+        return initial_state(model, key, hparams, table, curve_shape)
 
     def loss_fn(
-        params: PyTree, rows: Array, touched: Touched, dense: Array, labels: Array
+        params: PyTree, x: Array, dense: Array, labels: Array
     ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
-        logits = model.apply(params, look_up(rows, touched), dense)
+        logits = model.apply(params, x, dense)
         losses, where, targets = task_losses(logits, labels, head)
         where = where.astype(losses.dtype)
         sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
@@ -160,18 +169,23 @@ def make_program(
         sparse, dense, labels = (
             jax.lax.dynamic_slice_in_dim(column, first, batch_size) for column in data
         )
-        touched, owner = deduplicate(sparse, state.table.owner)
+        touched, owner = deduplicate(sparse, state.table.owner, max_distinct)
         table = state.table._replace(owner=owner)
-        (loss, (sums, logits)), (dense_gradient, row_gradient) = jax.value_and_grad(
+        (loss, (sums, logits)), (dense_gradient, gradient) = jax.value_and_grad(
             loss_fn, argnums=(0, 1), has_aux=True
-        )(state.params, gather(table, touched), touched, dense, labels)
+        )(state.params, look_up(table, sparse), dense, labels)
         factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
         updates, opt_state = dense_optimizer(hparams, factor).update(
             dense_gradient, state.optimizer, state.params
         )
         table = rowwise_adagrad(
-            table, touched, row_gradient, rate=hparams.table_rate * factor, eps=hparams.table_eps
+            table,
+            touched,
+            sum_duplicates(gradient, touched),
+            rate=hparams.table_rate * factor,
+            eps=hparams.table_eps,
         )
+        healthy = jnp.isfinite(loss) & ~overflows(touched)
         window = state.step * num_windows // jnp.maximum(schedule.num_steps, 1)
         state = TrainState(
             params=optax.apply_updates(state.params, updates),
@@ -179,7 +193,7 @@ def make_program(
             table=table,
             curve=Curve(*(c.at[window].add(s) for c, s in zip(state.curve, sums, strict=True))),
             step=state.step + 1,
-            failed_step=jnp.where(jnp.isfinite(loss), state.failed_step, state.step),
+            failed_step=jnp.where(healthy, state.failed_step, state.step),
         )
         return state, logits
 
@@ -192,7 +206,9 @@ def make_program(
         start: Array,
         stop: Array,
     ) -> TrainState:
-        state = jax.lax.cond(start == 0, lambda s: initialise(key, hparams), lambda s: s, state)
+        state = jax.lax.cond(
+            start == 0, lambda s: initialise(key, hparams, s.table), lambda s: s, state
+        )
         return jax.lax.while_loop(
             lambda s: (s.step < stop) & (s.failed_step < 0),
             lambda s: train_step(hparams, schedule, data, s, s.step * batch_size)[0],
@@ -213,7 +229,9 @@ def make_program(
         return probabilities(model.apply(params, x, dense), head)
 
     def empty() -> TrainState:
-        shapes = jax.eval_shape(lambda h: initialise(jax.random.key(0), h), zero_hparams())
+        shapes = jax.eval_shape(
+            lambda h: initialise(jax.random.key(0), h, zero_table()), zero_hparams()
+        )
         # Copied: a NumPy buffer that the device array aliases must not be donated.
         return jax.tree.map(
             lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes
