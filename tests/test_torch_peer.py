@@ -14,6 +14,7 @@ from autorank.models.interactions import MODULES
 from autorank.training.tables import Table, deduplicate, gather, look_up, rowwise_adagrad
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # its threads would wait for each other on a busy machine
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 import _torch_dhen as peer  # noqa: E402  # pyright: ignore[reportMissingImports]
 import _torch_tables as tables  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -100,16 +101,17 @@ def test_one_step_of_the_table_is_ours():
     assert (found[12:] == rows[12:]).all()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch.optim.Adagrad's
 @pytest.mark.parametrize("table", tables.TABLE_OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_measure_learns(table, dtype):
     rng = torch.Generator().manual_seed(0)
-    sparse = torch.randint(0, 10, (12_800, 4), generator=rng)
+    sparse = torch.randint(0, 10, (9_600, 4), generator=rng)
     labels = (sparse[:, :1] + sparse[:, 1:2] >= 9).float()
     config = DhenConfig(layer1=LayerConfig("attention", "dot"), layer2=LayerConfig("fmb", "linear"))
     options = {"batch_size": 64, "device": "cpu", "dtype": dtype, "compile": False, "table": table}
-    found = peer.measure(config, sparse, torch.zeros(12_800, 0), labels, steps=40, warmup=160, **options)  # fmt: skip
-    assert found["loss"] < 0.45  # of 0.688 for the mean
+    found = peer.measure(config, sparse, torch.zeros(9_600, 0), labels, steps=30, warmup=120, **options)  # fmt: skip
+    assert found["loss"] < 0.1  # nats, of 0.69 for a constant
     assert found["rows_per_second"] > 0 and found["compile_seconds"] > 0
 
 
