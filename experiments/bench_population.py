@@ -363,7 +363,7 @@ def torch_part(sizes: dict[str, int]) -> None:
     except ImportError as error:
         print(f"no PyTorch variants: {error}")
         return
-    data, num_ids = log(sizes["sample_rows"], sizes["ids"])
+    data, _ = log(sizes["sample_rows"], sizes["ids"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tensors = [torch.from_numpy(np.asarray(a)).to(device) for a in data]
     configs = sample(sizes["models"])
@@ -372,7 +372,7 @@ def torch_part(sizes: dict[str, int]) -> None:
     runs = []
     for config in sampled(configs, sizes["sample"]):
         found = measure(
-            config, *tensors, num_ids=num_ids, batch_size=sizes["batch"], steps=steps, warmup=10, device=device,
+            config, *tensors, batch_size=sizes["batch"], steps=steps, warmup=10, device=device,
             dtype="bfloat16", compile=True,
         )  # fmt: skip
         runs.append((found["compile_seconds"], found["rows_per_second"]))
