@@ -271,13 +271,18 @@ def _fit(key: Key, space: Space, predictor: Predictor, history: History) -> tupl
     cost = history.metrics[:, 1]
     where = jnp.stack([known(history), known(history) & ~jnp.isnan(cost)], axis=1)
     targets = history.metrics.at[:, 1].set(jnp.nan_to_num(cost))
-    fitted = predictor.fit(key, features, targets, where)
+    score = scorer(space, predictor, predictor.fit(key, features, targets, where))
+    return score, calibrate(score(history.configs)[0], targets, where)
+
+
+def scorer(space: Space, predictor: Predictor, fitted: Any) -> Callable[[Any], tuple[Any, Any]]:
+    """``score(configs [n, k]) -> (mean [n, 2], spread [n, 2])`` of a fitted predictor."""
 
     def score(configs: Int[Array, "n k"]) -> tuple[Array, Array]:
         scores = predictor.score(fitted, space.features(configs))
         return scores.mean, scores.spread
 
-    return score, calibrate(score(history.configs)[0], targets, where)
+    return score
 
 
 def _leaders(

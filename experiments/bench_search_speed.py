@@ -1,0 +1,118 @@
+"""Seconds of a whole search, everything included, and where they go.
+
+    python experiments/bench_search_speed.py --rounds 1 --core -1 --only MovieLens
+
+Each measurement starts with an empty cache of programs and an empty run folder, with the settings of `make search`.
+Phases are wall seconds of the main thread; compiling and training happen side by side on two workers inside
+"trials", so theirs are summed over workers. ``MOVIELENS`` names the folder or archive of the data (else it is fetched
+first, which is not counted). Use ``--core -1``: a search takes two cores.
+"""
+
+import functools
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from _bench import Bench, Figure, run
+
+SHAPES = {
+    "MovieLens-100K, 100 trials": ["data=movielens"],
+    "synthetic, toy": ["experiment=toy"],
+}
+# Function -> phase, as (module, name, phase).
+PHASES = (
+    ("autorank.build", "dataset", "prepare"),
+    ("autorank.job", "describe", "describe"),
+    ("autorank.search", "diagnose", "diagnose predictor"),
+    ("autorank.search", "run_finals", "finalists"),
+    ("autorank.search", "run_test", "held-out test"),
+    ("autorank.search", "summarise", "summary with rows/s"),
+    ("autorank.job", "export_winner", "export"),
+    ("autorank.job", "write_report", "report"),
+)
+
+
+def timed(spent: Counter[str], phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call``, its wall seconds added to a phase."""
+
+    @functools.wraps(call)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            spent[phase] += time.perf_counter() - began
+
+    return wrapper
+
+
+def measure(shape: str, variant: str) -> Mapping[str, Figure]:
+    """One search in this process."""
+    scratch = Path(tempfile.mkdtemp(prefix="bench-search-"))
+    os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
+    os.environ.setdefault("WANDB_MODE", "offline")
+    from _app import CONFIGS, register, set_up_jax, settings
+    from hydra import compose, initialize_config_dir
+
+    from autorank.config import SearchConfig
+
+    began, cpu = time.perf_counter(), time.process_time()
+    register()
+    overrides = list(SHAPES[shape])
+    if "MOVIELENS" in os.environ and "data=movielens" in overrides:
+        overrides.append(f"data.path={os.environ['MOVIELENS']}")
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        config = settings(compose("search", overrides=overrides), SearchConfig)
+    set_up_jax()
+    import importlib
+
+    import jax
+
+    from autorank import build, job, search
+
+    spent: Counter[str] = Counter()
+    for module, name, phase in PHASES:
+        owner = importlib.import_module(module)
+        setattr(owner, name, timed(spent, phase, getattr(owner, name)))
+    plain_round, plain_objective = search.run_round, build.objective
+
+    def run_round(context: Any, ask: Any, *rest: Any) -> Any:
+        waiting = timed(spent, "ask", lambda *a: jax.block_until_ready(ask(*a)))
+        return plain_round(context, waiting, *rest)
+
+    def objective(*args: Any) -> Any:
+        found = plain_objective(*args)
+
+        def evaluate(*what: Any) -> Any:
+            started = time.perf_counter()
+            for index, outcome in found.evaluate(*what):
+                spent["trials"] += time.perf_counter() - started
+                spent["training (workers)"] += outcome.seconds
+                yield index, outcome
+                started = time.perf_counter()
+            spent["trials"] += time.perf_counter() - started
+
+        return found._replace(evaluate=evaluate)
+
+    search.run_round, build.objective = run_round, objective
+    summary = job.run_search(config, scratch / "run")
+    figures = {
+        "wall": Figure(time.perf_counter() - began, "s"),
+        "cpu": Figure(time.process_time() - cpu, "s"),
+        "compiling (workers)": Figure(summary["compile_seconds"], "s"),
+        "compiles": Figure(summary["num_compiles"], "programs"),
+    }
+    gain = (summary["ne_gain_percent"] or {}).get("mean")
+    if gain is not None:
+        figures["NE gain"] = Figure(gain, "%")
+    return figures | {phase: Figure(seconds, "s") for phase, seconds in spent.items()}
+
+
+BENCH = Bench(name="search_speed", cases=[(shape, "autorank") for shape in SHAPES], measure=measure)
+
+if __name__ == "__main__":
+    run(BENCH)
