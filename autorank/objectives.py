@@ -202,6 +202,7 @@ def training_objective(
     )
     # A population on CPUs keeps one core busy, so several share the memory; on an accelerator it has it for itself.
     side_by_side = workers if backend == "cpu" else 1
+    most = [group_size]  # models of a group; halved by every group that was too large
     lanes: dict[Any, Lane] = {device: Lane(side_by_side) for device in places}
     # Work that is queued on an accelerator keeps its thread waiting: half of them go on compiling.
     lanes["compact"] = Lane(workers if backend == "cpu" else max(1, workers // 2), elastic=True)
@@ -407,6 +408,8 @@ def training_objective(
                 i = members[0]
                 return [compact_job(i, *batch[i], stop, reason)]
             half = len(members) // 2
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                most[0] = min(most[0] or half, half)
             return [
                 group_job(part, batch, stop, groups.plan([batch[i][2].model for i in part]), reason, place)
                 for part in (members[:half], members[half:])
@@ -436,7 +439,7 @@ def training_objective(
             shape,
             free=min(map(free_bytes, places)) // side_by_side if open_ else 0,
             parts=len(places),
-            limit=group_size,
+            limit=most[0],
         )
         for number, group in enumerate(formed):
             members = [open_[i] for i in group]

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,23 +11,30 @@ import numpy as np
 import pytest
 
 from autorank import objectives
+from autorank.config import PlanConfig, TrainingConfig, fingerprint
 from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
+from autorank.ledger import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives import Setting, training_objective
+from autorank.report_tables import cost_table
+from autorank.run_folder import read_run
+from autorank.search import executors
 from autorank.training import programs
 from autorank.training.executor import PRIORS, CostModel, Costs, Work, choose, work_of
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.trainer import Hparams
+from tests.fake_run import write_run
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16
 RATES = Hparams(*map(jnp.float32, (3e-3, 0.1, 1e-8, 1e-8, 0.01, 1.0, 0.05)))
 
 
 def model(first: str, **changed) -> DhenConfig:
-    own: dict[str, Any] = {"width": 4, "num_layers": 1, "num_tokens": 2, "layer1": LayerConfig(first), "norm": "none"}  # fmt: skip
-    return DhenConfig(**(own | {"head_width": 4, "mlp_width": 4} | changed))
+    own: dict[str, Any] = {"width": 4, "num_layers": 1, "num_tokens": 2, "norm": "none"}
+    own |= {"layer1": LayerConfig(first), "head_width": 4, "mlp_width": 4}
+    return DhenConfig(**(own | changed))
 
 
 MODELS = [model("linear"), model("cross"), model("linear", num_tokens=3)]
@@ -228,7 +236,8 @@ SHAPE = Shape(2, 1, IDS, BATCH, WINDOWS, 40)
 
 
 def test_groups_hold_one_width_and_fit_the_memory():
-    configs = [model("linear"), model("cross", width=8), model("linear", num_layers=2, layer2=LayerConfig("dot")), model("dot")]  # fmt: skip
+    deep = model("linear", num_layers=2, layer2=LayerConfig("dot"))
+    configs = [model("linear"), model("cross", width=8), deep, model("dot")]
     groups = form_groups(configs, SHAPE, free=1 << 40)
     assert sorted(map(sorted, groups)) == [[0, 2, 3], [1]]
     assert groups[0][0] == 2  # deepest first
@@ -322,3 +331,31 @@ def test_hits_and_misses_on_the_disk_are_counted():
             jax.monitoring.record_event(event)
     assert (cache.stats.disk_hits, cache.stats.disk_misses) == (2, 3)
     assert programs.ProgramCache().stats.disk_hits == 0
+
+
+# --- what a run says about it ---------------------------------------------------------------------------------
+
+
+def test_which_build_trains_is_not_part_of_a_ledgers_identity_but_its_precision_is():
+    plan = PlanConfig()
+    same = [fingerprint(replace(plan, executor=e), leave_out=("executor",)) for e in ("auto", "compact")]  # fmt: skip
+    assert same[0] == same[1] != fingerprint(replace(plan, trials=7), leave_out=("executor",))
+    assert fingerprint(TrainingConfig()) != fingerprint(TrainingConfig(precision="bfloat16"))
+    with pytest.raises(ValueError, match=r"search.executor='masked'.*auto, compact, population"):
+        PlanConfig(executor="masked")
+
+
+def test_the_summary_and_the_report_count_what_each_build_trained(tmp_path):
+    trial = Trial(0, "round", 0, 0, (0,), 0, 1.0, None, "finished", "", None, None, None, 0.0)
+    details = [{"executor": "compact", "why": "a"}, {"executor": "population", "why": "b"}, {}]
+    details.append({"executor": "population", "why": "c"})
+    found = executors([*(trial._replace(outcome={"details": d}) for d in details), trial])
+    assert found == {
+        "compact": {"trials": 1, "why": "a"},
+        "population": {"trials": 2, "why": "c"},
+    }
+    run = read_run(write_run(tmp_path, num_trials=40))
+    summary = run.summary | {"executors": found, "num_hits": 5, "disk_hits": 7, "disk_misses": 11}
+    page = cost_table(run._replace(summary=summary))
+    for text in ("trials trained by the population build", "2 (c)", "found on the disk", ">7<", ">11<"):  # fmt: skip
+        assert text in page, text
