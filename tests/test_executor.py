@@ -222,14 +222,19 @@ def test_measured_costs_replace_the_priors_and_are_averaged():
     assert costs.costs.compact_compile == pytest.approx(40.0)
     costs.compiled("compact", 10.0)
     assert costs.costs.compact_compile == pytest.approx(40 * (10 / 40) ** 0.4)
-    costs.compiled("population", 60.0, size=10)  # 30 were expected
+    costs.compiled("population", 60.0, size=10)
     assert costs.costs.population_compile == pytest.approx(40.0)
     assert costs.costs.population_compile_model == pytest.approx(2.0)
     works = trials(3)
     costs.trained("population", works, 10.0)
     assert costs.costs.population_rate == pytest.approx(work_of(works, COSTS) / 10)
     costs.trained("compact", works, 0.0)  # nothing measured
-    assert costs.costs.compact_rate == COSTS.compact_rate
+    # Not measured itself, it moves with what was: the machine is slower than the prior's by this much.
+    slower = work_of(works, COSTS) / 10 / COSTS.population_rate
+    assert costs.costs.compact_rate == pytest.approx(COSTS.compact_rate * slower)
+    costs.trained("compact", works, 1.0)
+    assert costs.costs.compact_rate == pytest.approx(work_of(works, COSTS))
+    assert costs.costs.population_rate == pytest.approx(work_of(works, COSTS) / 10)
 
 
 SHAPE = Shape(2, 1, IDS, BATCH, WINDOWS, 40)
@@ -346,7 +351,7 @@ def test_which_build_trains_is_not_part_of_a_ledgers_identity_but_its_precision_
 
 
 def test_the_summary_and_the_report_count_what_each_build_trained(tmp_path):
-    trial = Trial(0, "round", 0, 0, (0,), 0, 1.0, None, "finished", "", None, None, None, 0.0)
+    trial = Trial(0, "round", 0, 0, (0,), 0, 1.0, None, "finished", "", None, None, None, 0.0, None)
     details = [{"executor": "compact", "why": "a"}, {"executor": "population", "why": "b"}, {}]
     details.append({"executor": "population", "why": "c"})
     found = executors([*(trial._replace(outcome={"details": d}) for d in details), trial])

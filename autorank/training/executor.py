@@ -37,13 +37,18 @@ class Costs(NamedTuple):
 
 
 # Where a run has not measured yet. CPU: compiling as in `experiments/bench_compile.py` (docs/design.md); a population
-# of small DHENs trained at about 0.6 of the compact builds' speed and took 10 to 30 s to compile for 2 to 10 models.
+# of small DHENs trained at about 0.6 of the compact builds' speed and took 10 to 30 s to compile for 2 to 8 models.
 # Accelerators: estimates from an H100 with 16-wide DHENs of about 2e5 FLOPs a row: 15 s and 3e6 rows/s for a compact
 # program, about 60 s and 2e6 rows/s of all models together for a population of a hundred.
 PRIORS = {
-    "cpu": Costs(2.0, 5e9, 8.0, 1.0, 0.6 * 5e9, 2e4, True),
+    "cpu": Costs(2.0, 5e9, 8.0, 2.5, 0.6 * 5e9, 2e4, True),
     "gpu": Costs(15.0, 3e6 * 2e5, 10.0, 0.5, 2e6 * 2e5, 2e4, False),
 }
+# The same cost of either build.
+PARTNERS = (
+    (("compact_compile",), ("population_compile", "population_compile_model")),
+    (("compact_rate",), ("population_rate",)),
+)
 KEEP = (
     0.6  # weight of what is known when another measurement comes; the first one replaces the prior
 )
@@ -116,7 +121,11 @@ def compact_seconds(
 
 
 class CostModel:
-    """Costs that follow what is measured, an exponential average of logarithms; safe for threads."""
+    """Costs that follow what is measured, an exponential average of logarithms; safe for threads.
+
+    What has not been measured moves with what the other build measured: a machine that is slower than the prior's is
+    so for both, and the prior's ratio stays until there is a better one.
+    """
 
     def __init__(self, prior: Costs) -> None:
         self._costs, self._lock = prior, threading.Lock()
@@ -151,6 +160,8 @@ class CostModel:
             if names[0] in self._seen:
                 ratio **= 1 - KEEP
             self._seen.add(names[0])
+            other = next(b if a == names else a for a, b in PARTNERS if names in (a, b))
+            names += other if other[0] not in self._seen else ()
             self._costs = self._costs._replace(
                 **{name: getattr(self._costs, name) * ratio for name in names}
             )
