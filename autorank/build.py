@@ -139,7 +139,8 @@ def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray],
 
 def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objective:
     """Training on the log, one configuration of the space after another."""
-    return _objective(config, data, decoder(config, search_space), config.search.workers)
+    decode = decoder(config, search_space)
+    return _objective(config, data, decode, config.search.workers, config.search.executor)
 
 
 def listed_objective(
@@ -154,6 +155,7 @@ def _objective(
     data: Dataset,
     decode: Callable[[np.ndarray], Setting],
     workers: int,
+    executor: str = "auto",
 ) -> Objective:
     labels = len(data.schema.labels)
     if config.model.head != "ctr" and labels < 2:
@@ -172,6 +174,8 @@ def _objective(
         progressive=config.training.held_out == "progressive",
         workers=workers,
         devices=config.training.devices,
+        executor=executor,
+        precision=config.training.precision,
     )
 
 
@@ -294,5 +298,6 @@ def identity(config: SearchConfig, search_space: Space, data: Dataset) -> dict[s
         "model and training": fingerprint(config.model, config.training),
         "searcher": fingerprint(config.searcher, config.predictor),
         "fidelity": fingerprint(config.fidelity),
-        "plan": fingerprint(config.search),
+        # Which build trains changes the time, not the result.
+        "plan": fingerprint(config.search, leave_out=("executor",)),
     }

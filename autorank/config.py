@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autorank.models.dhen import DhenConfig
+from autorank.training.executor import EXECUTORS
 
 SOURCES = ("movielens", "kuairand", "criteo", "avazu", "synthetic", "criteo_like", "table")
 
@@ -65,6 +66,9 @@ class TrainingConfig:
     num_windows: int = 100  # windows of the NE curve
     devices: int = 1  # spread one model and its table over this many of the host (0: all)
     held_out: str = "frozen"  # frozen: the trained model scores the held-out rows; progressive: it goes on learning
+    precision: str = (
+        "float32"  # of a population's activations: float32, bfloat16; single models: float32
+    )
     warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
     dense_rate: float = 1e-3  # Adam, dense parameters
     table_rate: float = 5e-2  # row-wise Adagrad, embedding rows
@@ -78,6 +82,7 @@ class TrainingConfig:
         for key in ("batch_size", "num_windows"):
             _require_range(f"training.{key}", getattr(self, key), 1, 1 << 30)
         _require_range("training.devices", self.devices, 0, 1 << 30)
+        _require("training.precision", self.precision, ("float32", "bfloat16"))
         _require("training.held_out", self.held_out, ("frozen", "progressive"))
         _require_range("training.warmup_share", self.warmup_share, 0.0, 1.0)
 
@@ -187,9 +192,13 @@ class PlanConfig:
     final_seeds: int = 5  # seeds of each finalist on all data
     finalists: int = 3  # best by label; the best at equal cost and at equal NE come on top
     workers: int = 2  # trials compiled and trained side by side
+    executor: str = (
+        "auto"  # what trains: auto (the faster one by measured costs), compact, population
+    )
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
+        _require("search.executor", self.executor, EXECUTORS)
         _require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
         for key in ("trials", "noise_seeds", "final_seeds", "finalists", "workers"):
             _require_range(f"search.{key}", getattr(self, key), 1, 1_000_000)
@@ -328,7 +337,8 @@ def plain(record: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(record)))
 
 
-def fingerprint(*records: Any) -> str:
-    """sha256 over the content of records: equal settings, equal fingerprint."""
-    text = json.dumps([plain(r) for r in records], sort_keys=True)
+def fingerprint(*records: Any, leave_out: tuple[str, ...] = ()) -> str:
+    """sha256 over the content of records: equal settings, equal fingerprint; fields ``leave_out`` do not count."""
+    kept = [{k: v for k, v in plain(r).items() if k not in leave_out} for r in records]
+    text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

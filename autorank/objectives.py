@@ -5,12 +5,12 @@ The search knows nothing else about it, so a table, a surrogate or a job on a cl
 """
 
 import hashlib
+import logging
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,9 +22,24 @@ from autorank.cost import compiled_flops, flops_per_example, measure_qps, num_pa
 from autorank.data.batches import Dataset
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
+from autorank.models.population import Plan
+from autorank.training import executor as executors
 from autorank.training import sharded
+from autorank.training.executor import CostModel, Work, choose
+from autorank.training.groups import (
+    Device,
+    GroupResult,
+    Shape,
+    dense_size,
+    form_groups,
+    free_bytes,
+    make_groups,
+    member_bytes,
+)
+from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.programs import ProgramCache, ProgramStats, compiler_options
 from autorank.training.trainer import (
+    Curve,
     Data,
     Hparams,
     Program,
@@ -34,6 +49,10 @@ from autorank.training.trainer import (
     make_program,
     window_ne,
 )
+
+LOG = logging.getLogger(__name__)
+# One model too big for the device is a failed trial, not the end of the search.
+FAILURES = (jax.errors.JaxRuntimeError, MemoryError)
 
 
 class Outcome(NamedTuple):
@@ -92,6 +111,15 @@ class _States:
         self._states: OrderedDict[tuple, tuple[TrainState, int]] = OrderedDict()
         self._limit, self._lock = limit_bytes, threading.Lock()
 
+    def __contains__(self, key: tuple) -> bool:
+        with self._lock:
+            return key in self._states
+
+    @property
+    def limit(self) -> int:
+        """Bytes."""
+        return self._limit
+
     def pop(self, key: tuple) -> TrainState | None:
         with self._lock:
             found = self._states.pop(key, None)
@@ -117,13 +145,22 @@ def training_objective(
     progressive: bool = False,
     workers: int = 2,
     devices: int = 1,
+    executor: str = "compact",
+    precision: str = "float32",
+    group_size: int = 0,
+    group_devices: Sequence[Device] | None = None,
+    prior: executors.Costs | None = None,
     state_bytes: int = 1 << 29,
     qps_seconds: float = 0.5,
 ) -> Objective:
-    """Trains the compact build of each configuration in one pass over the training rows.
+    """Trains each configuration in one pass over the training rows: alone, or many of them as one population.
 
     ``decode`` turns a configuration ``[k]`` into a `Setting`. ``workers`` threads compile and train side by side: XLA
-    does both outside the interpreter lock. The held-out rows are scored by the frozen model, or with ``progressive`` as
+    does both outside the interpreter lock. ``executor`` says which build trains (`training.executor`): "compact",
+    "population", or "auto" for the faster one by costs that begin as ``prior`` and are measured as it goes; trials
+    that continue an earlier run are always compact. ``precision`` is that of a population's activations. A population
+    has at most ``group_size`` models (0: as many as fit the memory) and runs on one of ``group_devices`` (None: all
+    accelerators, or the first CPU device). The held-out rows are scored by the frozen model, or with ``progressive`` as
     the training rows are, each batch before it is learned from. Rows beyond the last full batch are left out (fewer
     than ``batch_size``). With ``devices`` other than 1 (0: all) every model is spread over that many (`sharded`).
 
@@ -157,6 +194,26 @@ def training_objective(
         data = sharded.place(train.sparse, train.dense, train.labels, mesh, batch_size)
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps))))
     cache, states = ProgramCache(), _States(state_bytes)
+    shape = Shape(num_fields, num_dense, schema.num_ids, batch_size, num_windows, num_steps)
+    backend = jax.default_backend()
+    costs = CostModel(prior or executors.prior(backend))
+    places = list(
+        group_devices or (jax.local_devices()[:1] if backend == "cpu" else jax.local_devices())
+    )
+    # A population on CPUs keeps one core busy, so several share the memory; on an accelerator it has it for itself.
+    side_by_side = workers if backend == "cpu" else 1
+    most = [group_size]  # models of a group; halved by every group that was too large
+    lanes: dict[Any, Lane] = {device: Lane(side_by_side) for device in places}
+    # Work that is queued on an accelerator keeps its thread waiting: half of them go on compiling.
+    lanes["compact"] = Lane(workers if backend == "cpu" else max(1, workers // 2), elastic=True)
+    groups = make_groups(
+        data,
+        schedule,
+        shape,
+        cache,
+        dtype=jnp.dtype(precision),
+        clock=time.perf_counter,
+    )
     predictors, followers = ProgramCache(), ProgramCache()
 
     def program_of(model: DhenConfig) -> Program:
@@ -185,15 +242,11 @@ def training_objective(
 
         return cache.get(structure_key(model), build)
 
-    def train_to(
-        config: np.ndarray, seed: int, fidelity: float
-    ) -> tuple[TrainState, int, float, float]:
-        """State after the fidelity's steps, the steps, seconds of training and of compiling."""
-        trial = decode(config)
-        (run, program), compile_seconds = compiled(trial.model)
-        # Whole windows: a label never looks at half a one.
-        windows = math.ceil(fidelity * num_windows - 1e-9)
-        stop = math.ceil(windows * num_steps / num_windows)
+    def train_compact(
+        compiled: tuple[Any, Program], config: np.ndarray, seed: int, setting: Setting, stop: int
+    ) -> tuple[TrainState, float]:
+        """State after ``stop`` steps, continued where it was left, and the seconds of training."""
+        run, program = compiled
         key = (config.tobytes(), int(seed))
         state = states.pop(key)
         if state is None or int(state.step) > stop:
@@ -201,55 +254,208 @@ def training_objective(
         start = jnp.int32(int(state.step))
         started = time.perf_counter()
         state = run(
-            jax.random.key(seed), state, trial.hparams, schedule, data, start, jnp.int32(stop)
+            jax.random.key(seed), state, setting.hparams, schedule, data, start, jnp.int32(stop)
         )
         jax.block_until_ready(state.step)
         seconds = time.perf_counter() - started
         states.put(key, state)
-        return state, stop, seconds, compile_seconds
+        return state, seconds
 
-    def evaluate_one(config: np.ndarray, seed: int, fidelity: float) -> Outcome:
-        model = decode(config).model
-        flops = float(flops_per_example(model, num_fields, num_dense))
-        nothing = np.full((num_windows, len(METRICS[head])), np.nan)
-        try:
-            state, stop, seconds, compile_seconds = train_to(config, seed, fidelity)
-        except (jax.errors.JaxRuntimeError, MemoryError) as error:
-            # One model too big for the device is a failed trial, not the end of the search.
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-            return Outcome(
-                nothing, (float("nan"),) * nothing.shape[1], flops, 0, 0.0, 0.0, reason, {}
-            )
-        reached = int(state.step) * num_windows // num_steps
-        curve = np.where(np.arange(num_windows)[:, None] < reached, window_ne(state.curve), np.nan)
-        failed_step = int(state.failed_step)
+    def train_to(config: np.ndarray, seed: int) -> TrainState:
+        """The state after all training rows."""
+        setting = decode(config)
+        (program, _) = compiled(setting.model)
+        return train_compact(program, config, seed, setting, num_steps)[0]
+
+    def work_of(setting: Setting, rows: int) -> Work:
+        flops = float(flops_per_example(setting.model, num_fields, num_dense))
+        return Work(structure_key(setting.model), flops, rows)
+
+    def steps_of(fidelity: float) -> int:
+        # Whole windows: a label never looks at half a one.
+        windows = math.ceil(fidelity * num_windows - 1e-9)
+        return math.ceil(windows * num_steps / num_windows)
+
+    def outcome_of(
+        curve: Curve, step: int, failed_step: int, stop: int, flops: float, **rest: Any
+    ) -> Outcome:
+        """``step``: steps that count; ``curve`` of one model, on the host or the device."""
+        reached = step * num_windows // num_steps
+        windows = np.where(np.arange(num_windows)[:, None] < reached, window_ne(curve), np.nan)
         failed = "" if failed_step < 0 else f"non-finite loss at step {failed_step} of {num_steps}"
-        return Outcome(
-            curve,
-            tuple(float(v) for v in lifetime_ne(state.curve)),
-            flops,
-            stop * batch_size,
-            seconds,
-            compile_seconds,
-            failed,
-            {"structure": structure_key(model), "num_parameters": num_parameters(state.params)},
-        )
+        ne = tuple(float(v) for v in lifetime_ne(curve))
+        return Outcome(windows, ne, flops, stop * batch_size, failed=failed, **rest)
+
+    def compact_job(
+        i: int, config: np.ndarray, seed: int, setting: Setting, stop: int, why: str
+    ) -> Job:
+        work = work_of(setting, stop * batch_size)
+
+        def prepare() -> Any:
+            try:
+                found = compiled(setting.model)
+            except FAILURES as error:
+                return error
+            if found[1]:
+                costs.compiled("compact", found[1])
+            return found
+
+        def train(prepared: Any) -> tuple[list[tuple[int, Outcome]], list[Job]]:
+            details: dict[str, Any] = {"executor": "compact", "why": why}
+            try:
+                if isinstance(prepared, Exception):
+                    raise prepared
+                state, seconds = train_compact(prepared[0], config, seed, setting, stop)
+            except FAILURES as error:
+                nothing = np.full((num_windows, len(METRICS[head])), np.nan)
+                nan = (float("nan"),) * nothing.shape[1]
+                return [
+                    (i, Outcome(nothing, nan, work.flops, 0, 0.0, 0.0, first_line(error), details))
+                ], []
+            details |= {
+                "structure": work.structure,
+                "num_parameters": num_parameters(state.params),
+            }
+            failed_step = int(state.failed_step)
+            if failed_step < 0:
+                costs.trained("compact", [work], seconds)
+            done = outcome_of(
+                state.curve,
+                int(state.step),
+                failed_step,
+                stop,
+                work.flops,
+                seconds=seconds,
+                compile_seconds=prepared[1],
+                details=details,
+            )
+            return [(i, done)], []
+
+        return Job(work.structure, prepare, train, "compact")
+
+    def group_job(
+        members: Sequence[int],
+        batch: Sequence[tuple[np.ndarray, int, Setting]],
+        stop: int,
+        plan: Plan,
+        why: str,
+        place: int,
+    ) -> Job:
+        """``members`` are indices into ``batch``, the trials of a call of ``evaluate``."""
+        device = places[place % len(places)]
+        configs, seeds, settings = zip(*(batch[i] for i in members), strict=True)
+        models, rates = [s.model for s in settings], [s.hparams for s in settings]
+        works = [work_of(s, stop * batch_size) for s in settings]
+
+        def prepare() -> Any:
+            try:
+                found = groups.compile(plan, models, device)
+            except FAILURES as error:
+                return error
+            if found[1]:
+                costs.compiled("population", found[1], plan.size)
+            return found
+
+        def train(prepared: Any) -> tuple[list[tuple[int, Outcome]], list[Job]]:
+            try:
+                if isinstance(prepared, Exception):
+                    raise prepared
+                result = groups.train(prepared[0], plan, models, seeds, rates, device, stop)
+            except FAILURES as error:
+                return [], smaller(error)
+            costs.trained("population", works, result.seconds)
+            failed_steps = [int(f) for f in result.failed_steps]
+            found = []
+            for at, (i, work, failed) in enumerate(zip(members, works, failed_steps, strict=False)):
+                details = {
+                    "executor": "population",
+                    "why": why,
+                    "precision": precision,
+                    "models": len(members),
+                    "structure": work.structure,
+                    "num_parameters": dense_size(models[at], shape),
+                }
+                done = outcome_of(
+                    Curve(*(c[:, at] for c in result.curves)),
+                    stop if failed < 0 else failed + 1,
+                    failed,
+                    stop,
+                    work.flops,
+                    seconds=result.seconds / len(members),
+                    compile_seconds=prepared[1] / len(members),
+                    details=details,
+                )
+                found.append((i, done))
+            keep_best(result, found)
+            return found, []
+
+        def keep_best(result: GroupResult, found: Sequence[tuple[int, Outcome]]) -> None:
+            """The members that a search will most likely ask for again, as many as the cache of states holds."""
+            alive = [at for at, (_, done) in enumerate(found) if not done.failed]
+            alive.sort(key=lambda at: found[at][1].ne[0])
+            room = states.limit // max(member_bytes(model, shape) for model in models)
+            try:
+                for at in reversed(alive[:room]):
+                    key = (configs[at].tobytes(), int(seeds[at]))
+                    states.put(key, groups.member(result, models, rates, at))
+            except FAILURES as error:
+                LOG.info("states of a population are not kept: %s", first_line(error))
+
+        def smaller(error: Exception) -> list[Job]:
+            reason = f"a population of {len(members)} failed: {first_line(error)}"
+            LOG.warning("%s; its trials are tried in smaller ones", reason)
+            if len(members) == 1:
+                i = members[0]
+                return [compact_job(i, *batch[i], stop, reason)]
+            half = len(members) // 2
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                most[0] = min(most[0] or half, half)
+            return [
+                group_job(part, batch, stop, groups.plan([batch[i][2].model for i in part]), reason, place)
+                for part in (members[:half], members[half:])
+            ]  # fmt: skip
+
+        return Job(f"population on {device}: {plan}", prepare, train, device)
 
     def evaluate(
         configs: np.ndarray, seeds: Sequence[int], fidelity: float
     ) -> Iterator[tuple[int, Outcome]]:
         configs = np.asarray(configs, np.int32)
-        with ThreadPoolExecutor(workers) as pool:
-            jobs = {
-                pool.submit(evaluate_one, config, int(seed), fidelity): i
-                for i, (config, seed) in enumerate(zip(configs, seeds, strict=True))
-            }
-            try:
-                for job in as_completed(jobs):
-                    yield jobs[job], job.result()
-            finally:
-                for job in jobs:
-                    job.cancel()
+        stop = steps_of(fidelity)
+        batch = [(c, int(s), decode(c)) for c, s in zip(configs, seeds, strict=True)]
+        whys: dict[int, str] = {}
+        if mesh is not None:
+            whys = dict.fromkeys(range(len(batch)), f"training.devices={devices}")
+        elif executor == "compact":
+            whys = dict.fromkeys(range(len(batch)), "search.executor=compact")
+        else:
+            for i, (config, seed, _) in enumerate(batch):
+                if (config.tobytes(), seed) in states:
+                    whys[i] = "continues an earlier run"
+        open_ = [i for i in range(len(batch)) if i not in whys]
+        jobs: list[Job] = []
+        formed = form_groups(
+            [batch[i][2].model for i in open_],
+            shape,
+            free=min(map(free_bytes, places)) // side_by_side if open_ else 0,
+            parts=len(places),
+            limit=most[0],
+        )
+        for number, group in enumerate(formed):
+            members = [open_[i] for i in group]
+            settings = [batch[i][2] for i in members]
+            plan = groups.plan([s.model for s in settings])
+            works = [work_of(s, stop * batch_size) for s in settings]
+            there = {w.structure for w in works if w.structure in cache}
+            share = max(1, workers // len(formed))
+            decision = choose(works, plan, there, groups.known(), share, costs.costs, executor)
+            LOG.info("%s: %s", decision.kind, decision.reason)
+            if decision.kind == "population":
+                jobs.append(group_job(members, batch, stop, plan, decision.reason, number))
+            else:
+                whys |= dict.fromkeys(members, decision.reason)
+        jobs += [compact_job(i, *batch[i], stop, why) for i, why in sorted(whys.items())]
+        yield from run_jobs(jobs, workers, lanes)
 
     def cost(configs: np.ndarray) -> np.ndarray:
         return np.array(
@@ -264,7 +470,7 @@ def training_objective(
 
     def trained(config: np.ndarray, seed: int) -> Trained:
         config = np.asarray(config, np.int32)
-        state, *_ = train_to(config, seed, 1.0)
+        state = train_to(config, seed)
         # Copied: the cached state is donated if the configuration is ever continued.
         params, rows = whole(state)
         model = decode(config).model
@@ -277,7 +483,7 @@ def training_objective(
         if not progressive:
             return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
         setting = decode(np.asarray(config, np.int32))
-        state, *_ = train_to(np.asarray(config, np.int32), seed, 1.0)
+        state = train_to(np.asarray(config, np.int32), seed)
         follow = followers.get(
             structure_key(setting.model), lambda: jax.jit(program_of(setting.model).follow)
         )[0]
@@ -317,6 +523,11 @@ def training_objective(
         ),
         test_labels=np.asarray(held_out.labels, np.float64),
     )
+
+
+def first_line(error: Exception) -> str:
+    """Kind and beginning of an error, for a trial's reason."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _is_spread(array: jax.Array) -> bool:

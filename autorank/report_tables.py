@@ -281,6 +281,13 @@ def cost_table(run: Run) -> str:
         ("training time of all trials", seconds(spent)),
         ("compiling, summed over trials", seconds(summary.get("compile_seconds") or compiling)),
         ("programs compiled", count(summary.get("num_compiles"))),
+        ("asked for again, already there", count(summary.get("num_hits"))),
+        ("programs found on the disk", count(summary.get("disk_hits"))),
+        ("programs compiled and written to the disk", count(summary.get("disk_misses"))),
+        *(
+            (f"trials trained by the {kind} build", f"{count(entry['trials'])} ({entry['why']})")
+            for kind, entry in (summary.get("executors") or {}).items()
+        ),
         ("sessions", count(summary.get("num_sessions"))),
     ]
     return table(("", ""), (("", row) for row in rows if row[1] != NONE))

@@ -329,8 +329,26 @@ def totals(context: Context) -> dict[str, Any]:
         "num_sessions": len(sessions),
         "num_compiles": sum(s["num_compiles"] for s in sessions),
         "compile_seconds": sum(s["compile_seconds"] for s in sessions),
+        # Sessions of older versions did not count these.
+        **{
+            name: sum(s.get(name, 0) for s in sessions)
+            for name in ("num_hits", "disk_hits", "disk_misses")
+        },
+        "executors": executors(context.ledger.trials()),
         "trained_examples": trained_examples(context.ledger.trials(), context.objective.num_rows),
     }
+
+
+def executors(trials: Sequence[Trial]) -> dict[str, Any]:
+    """How many trials each build trained, and the reason that it gave last."""
+    found: dict[str, Any] = {}
+    for trial in trials:
+        details = (trial.outcome or {}).get("details") or {}
+        if kind := details.get("executor"):
+            entry = found.setdefault(kind, {"trials": 0, "why": ""})
+            entry["trials"] += 1
+            entry["why"] = details.get("why", "")
+    return found
 
 
 def trained_examples(trials: Sequence[Trial], num_rows: int) -> int:

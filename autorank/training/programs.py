@@ -36,9 +36,39 @@ def compiler_options() -> dict[str, Any] | None:
 class ProgramStats(NamedTuple):
     """What compiling cost so far."""
 
-    num_compiles: int
-    num_hits: int
+    num_compiles: int  # programs that this process built or loaded
+    num_hits: int  # asked for again
     compile_seconds: float
+    # Of the whole process, small programs included: found in JAX's cache on the disk, or compiled and written there.
+    disk_hits: int = 0
+    disk_misses: int = 0
+
+
+class DiskCounts:
+    """Counts JAX's events of the on-disk cache from the first use on; one for the process."""
+
+    HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = {self.HIT: 0, self.MISS: 0}
+        jax.monitoring.register_event_listener(self._listen)
+
+    def _listen(self, event: str, **_: Any) -> None:
+        if event in self._counts:
+            with self._lock:
+                self._counts[event] += 1
+
+    def __call__(self) -> tuple[int, int]:
+        """Hits and misses so far."""
+        with self._lock:
+            return self._counts[self.HIT], self._counts[self.MISS]
+
+
+@functools.cache
+def disk_counts() -> DiskCounts:
+    """The process's counter."""
+    return DiskCounts()
 
 
 class ProgramCache:
@@ -53,6 +83,11 @@ class ProgramCache:
         self._locks: dict[str, threading.Lock] = {}
         self._programs: dict[str, Any] = {}
         self._stats = ProgramStats(0, 0, 0.0)
+        self._disk_before = disk_counts()()
+
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._programs
 
     def get(self, key: str, build: Callable[[], Any]) -> tuple[Any, float]:
         """The program of ``key`` and the seconds spent on building it now (0 for a hit)."""
@@ -65,7 +100,8 @@ class ProgramCache:
             started = time.perf_counter()
             program = build()
             seconds = time.perf_counter() - started
-            self._programs[key] = program
+            with self._lock:
+                self._programs[key] = program
             self._count(num_compiles=1, seconds=seconds)
             return program, seconds
 
@@ -81,5 +117,6 @@ class ProgramCache:
     @property
     def stats(self) -> ProgramStats:
         """Counts since the cache was made."""
+        hits, misses = (n - b for n, b in zip(disk_counts()(), self._disk_before, strict=True))
         with self._lock:
-            return self._stats
+            return self._stats._replace(disk_hits=hits, disk_misses=misses)

@@ -1,0 +1,130 @@
+"""Compiling ahead: a few threads that train what is ready and compile what is next, so that none waits for another."""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+
+class Job(NamedTuple):
+    """One program and what is trained with it; both functions run in threads."""
+
+    program: str  # jobs of one program wait, without a thread, for a single compile
+    # Gives what `train` gets; called again by every later job of the program, which then is a hit of the cache.
+    compile: Callable[[], Any]
+    train: Callable[[Any], tuple[Sequence[Any], Sequence["Job"]]]  # results, and jobs to add
+    lane: Hashable = ""  # what it occupies while it trains, see `run_jobs`
+
+
+class Lane(NamedTuple):
+    """How many jobs may train side by side there."""
+
+    slots: int
+    # Whether threads that have nothing to compile may go beyond it: a device whose work only queues up may, one
+    # whose memory would not hold another may not.
+    elastic: bool = False
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, lanes: Mapping[Hashable, Lane]) -> Iterator[Any]:
+    """Results in the order in which they come; training goes before compiling, in at most ``workers`` threads.
+
+    An error of a job ends the whole and is raised here. Whoever stops iterating waits for what is under way, no more.
+    """
+    queue = _Queue(jobs, lanes)
+    threads = [threading.Thread(target=queue.work, daemon=True) for _ in range(max(1, workers))]
+    for thread in threads:
+        thread.start()
+    try:
+        ended = 0
+        while ended < len(threads):
+            kind, value = queue.results.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                ended += 1
+            else:
+                yield value
+    finally:
+        queue.stop()
+        for thread in threads:
+            thread.join()
+
+
+class _Queue:
+    def __init__(self, jobs: Sequence[Job], lanes: Mapping[Hashable, Lane]) -> None:
+        self.results: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        self._lanes, self._changed = lanes, threading.Condition()
+        self._new: deque[Job] = deque()  # the first job of each program that nobody compiles yet
+        self._waiting: dict[str, list[Job]] = {}  # later jobs of a program that is not ready
+        self._compiled: set[str] = set()
+        self._ready: deque[tuple[Job, Callable[[], Any]]] = deque()
+        self._training: Counter[Hashable] = Counter()
+        self._unfinished = 0
+        self._stopped = False
+        self._add(jobs)
+
+    def _add(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._unfinished += 1
+            if job.program in self._compiled:
+                self._ready.append((job, job.compile))
+            elif job.program in self._waiting:
+                self._waiting[job.program].append(job)
+            else:
+                self._waiting[job.program] = []
+                self._new.append(job)
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def work(self) -> None:
+        try:
+            while (found := self._next()) is not None:
+                job, prepared = found
+                if prepared is None:
+                    self._compile(job)
+                else:
+                    self._train(job, prepared)
+        except BaseException as error:  # noqa: BLE001  raised by `run_jobs`
+            self.stop()
+            self.results.put(("error", error))
+        self.results.put(("end", None))
+
+    def _next(self) -> tuple[Job, Callable[[], Any] | None] | None:
+        """A job to train, or one to compile (None beside it), or None at the end."""
+        with self._changed:
+            while not self._stopped and self._unfinished:
+                for strict in (True, False):
+                    for i, (job, _) in enumerate(self._ready):
+                        lane = self._lanes.get(job.lane, Lane(1, True))
+                        full = self._training[job.lane] >= lane.slots
+                        if not full or (not strict and lane.elastic):
+                            found = self._ready[i]
+                            del self._ready[i]
+                            self._training[job.lane] += 1
+                            return found
+                    if self._new:
+                        return self._new.popleft(), None
+                self._changed.wait()
+            return None
+
+    def _compile(self, job: Job) -> None:
+        prepared = job.compile()
+        with self._changed:
+            self._compiled.add(job.program)
+            self._ready.append((job, lambda: prepared))
+            self._ready += [(other, other.compile) for other in self._waiting.pop(job.program)]
+            self._changed.notify_all()
+
+    def _train(self, job: Job, prepared: Callable[[], Any]) -> None:
+        results, more = job.train(prepared())
+        for result in results:
+            self.results.put(("result", result))
+        with self._changed:
+            self._training[job.lane] -= 1
+            self._add(more)
+            self._unfinished -= 1
+            self._changed.notify_all()
