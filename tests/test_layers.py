@@ -43,6 +43,8 @@ LAYERS = {
     "autorank.searchers.evolution": 2,
     "autorank.searchers.reinforce": 2,
     "autorank.predictor": 2,
+    "autorank.pending": 2,
+    "autorank.sweep": 6,
     "autorank.data.download": 2,
     "autorank.data.text": 2,
     "autorank.data.synthetic": 3,
