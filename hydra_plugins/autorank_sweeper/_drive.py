@@ -241,7 +241,6 @@ def can_overlap(launcher: Launcher) -> bool:
     known = (
         "JoblibLauncher",
         "AutorankRayLauncher",
-        "RayLauncher",
         "LocalLauncher",
         "SlurmLauncher",
     )

@@ -50,6 +50,9 @@ def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
     launcher = sweeper.launcher
+    if hasattr(launcher, "start"):
+        launcher.start()  # here: before JAX has threads, which do not survive a fork
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
 
     def composes(job: list[str]) -> None:
         loader.load_sweep_config(config, list(job))

@@ -1,7 +1,6 @@
 """`hydra/launcher=autorank_ray`: each job is a Ray task. Nothing of Ray is imported before a launch."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from omegaconf import DictConfig, open_dict
 from hydra_plugins.autorank_sweeper import config as _config  # noqa: F401  registers the schemas
 
 LOG = logging.getLogger(__name__)
-_STARTING = threading.Lock()
 
 
 def run_on_worker(
@@ -43,7 +41,7 @@ def run_on_worker(
 
 
 class AutorankRayLauncher(Launcher):
-    """Starts a local Ray cluster or joins one, and runs jobs there. Safe to call from several threads."""
+    """Starts a local Ray cluster or joins one, and runs jobs there; once started, from any thread."""
 
     def __init__(
         self, address: str | None, num_workers: int | None, num_cpus: float, num_gpus: float
@@ -60,6 +58,25 @@ class AutorankRayLauncher(Launcher):
         """Keeps what a launch needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
+    def start(self) -> None:
+        """Starts or joins the cluster, once.
+
+        From the main thread: Ray's processes end with the thread that started them.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError(
+                "hydra/launcher=autorank_ray needs Ray: pip install 'autorank[ray]'"
+            ) from error
+        if ray.is_initialized():
+            return
+        LOG.info("starting or joining a Ray cluster (address=%s)", self.address)
+        if self.address:
+            ray.init(address=self.address)
+        else:
+            ray.init(num_cpus=self.num_workers, include_dashboard=False)
+
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
@@ -68,25 +85,11 @@ class AutorankRayLauncher(Launcher):
         Raises:
             ray.exceptions.RayError: a job took its worker with it. Nothing is retried here.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise ImportError(
-                "hydra/launcher=autorank_ray needs Ray: pip install 'autorank[ray]'"
-            ) from error
+        self.start()
+        import ray
 
         assert self.config is not None
         setup_globals()
-        with _STARTING:
-            if not ray.is_initialized():
-                LOG.info("starting or joining a Ray cluster (address=%s)", self.address)
-                local = {} if self.address else {"num_cpus": self.num_workers}
-                ray.init(
-                    address=self.address,
-                    include_dashboard=None if self.address else False,
-                    log_to_driver=True,
-                    **local,
-                )
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         run = ray.remote(
             num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0, max_calls=0
