@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank import fidelity
+from autorank.cluster import Workers
 from autorank.config import (
+    BackendConfig,
     DataConfig,
     FidelityConfig,
     PlanConfig,
@@ -232,6 +234,13 @@ def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Se
         num_policies=s.num_policies,
         mutation_rate=s.mutation_rate,
     )
+
+
+def workers(config: BackendConfig) -> Workers | None:
+    """The workers of a cluster; None where trials run in this process."""
+    if config.kind == "local":
+        return None
+    return Workers(**{name: getattr(config, name) for name in Workers._fields})
 
 
 def searcher_names() -> tuple[str, ...]:
