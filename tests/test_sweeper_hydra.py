@@ -15,6 +15,8 @@ from hydra.test_utils.launcher_common_tests import (
     LauncherTestSuite,
 )
 
+# Hydra's suites run apps of its version base 1.1, of which it warns.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*Future Hydra versions:UserWarning")
 ROOT = Path(__file__).resolve().parents[1]
 
 

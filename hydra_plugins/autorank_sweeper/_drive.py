@@ -69,6 +69,9 @@ class Driver:
         try:
             returns = list(self.launcher.launch(jobs, initial_job_idx=batch[0].id - 1))
         except Exception as error:
+            if self.in_process:  # no worker that could have died: a full disk, a broken config
+                self._interrupted(batch)
+                raise
             if len(batch) > 1:
                 LOG.warning(
                     "a launch of %d jobs broke (%s); they are started again one by one",

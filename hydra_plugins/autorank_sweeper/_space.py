@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autorank.grammar import Domain, find, read, same
 from autorank.space import Space, parse_space
+from hydra_plugins.autorank_sweeper._impl import written
 
 
 class Swept(NamedTuple):
@@ -36,18 +37,6 @@ class Swept(NamedTuple):
 def name_of(key: str) -> str:
     """An override's key without ``+``."""
     return key.lstrip("+")
-
-
-def parse(
-    params: Mapping[str, Any], arguments: Sequence[str], loader: Any
-) -> tuple[dict[str, Override], list[str]]:
-    """Overrides by key, those of the sweeper's ``params`` first; a later one replaces an earlier one."""
-    parser = OverridesParser.create(config_loader=loader)
-    lines = [f"{key}={_text(value)}" for key, value in params.items()]
-    found: dict[str, Override] = {}
-    for override in parser.parse_overrides([*lines, *arguments]):
-        found[override.get_key_element()] = override
-    return found, list(found)
 
 
 def domain(key: str, override: Override, grid_size: int) -> tuple[Domain, tuple[str, ...]]:
@@ -90,10 +79,7 @@ def build(
     without = []
     for key, override in overrides.items():
         if not override.is_sweep_override():
-            line = override.get_key_element()
-            if override.value_type is not None:
-                line += f"={override.get_value_element_as_str()}"
-            fixed[key] = line
+            fixed[key] = written(override)
             continue
         name = name_of(key)
         found, texts[key] = domain(key, override, grid_size)
@@ -161,7 +147,3 @@ def _plain(item: Any) -> Any:
     if isinstance(item, dict):
         return {_plain(name): _plain(inner) for name, inner in item.items()}
     return item
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else Override._get_value_element_as_str(value)
