@@ -46,7 +46,7 @@ def connect(workers: Workers) -> None:
         ClusterError: Ray is not installed or the cluster cannot be reached.
     """
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ClusterError("backend=ray needs Ray: pip install 'autorank[ray]'") from error
     if ray.is_initialized():
@@ -88,8 +88,8 @@ def distributed(local: Objective, make: Callable[[], Objective], workers: Worker
         make: builds the same objective inside a worker; sent by Ray, so it must be importable there.
         workers: see `Workers`; `connect` was called.
     """
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import RayActorError, RayTaskError  # pyright: ignore[reportMissingImports]
 
     environment = {n: os.environ[n] for n in ("XLA_FLAGS", "JAX_PLATFORMS") if n in os.environ}
     actor = ray.remote(

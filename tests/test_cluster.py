@@ -46,8 +46,10 @@ def deadly(folder: Path, victim: tuple[int, ...], times: int) -> Objective:
 
 @pytest.fixture(scope="session")
 def cluster():
-    workers = Workers(num_workers=2)
-    connect(workers)
+    workers = Workers(
+        num_workers=2, num_cpus=0.25
+    )  # the actors of the tests before may still be there
+    connect(workers._replace(num_cpus=2.0))
     yield workers
     ray.shutdown()
 

@@ -1,3 +1,5 @@
+# Optuna is an extra: where it is missing, types are too.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Our searchers inside an Optuna study: ``optuna.create_study(sampler=AutoRankSampler())``.
 
 Storages, dashboard, pruners and ``optimize`` stay Optuna's. A proposal is a function of the seed,

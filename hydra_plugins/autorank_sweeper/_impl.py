@@ -18,7 +18,7 @@ def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
         HydraException: settings or overrides that cannot be meant, a ledger of another sweep, a second driver,
             a damaged ledger, a full disk, too many failures: each with what to do.
     """
-    settings = {
+    settings: dict[str, Any] = {
         k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v
         for k, v in sweeper.settings.items()
     }

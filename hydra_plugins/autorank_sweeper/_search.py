@@ -221,9 +221,9 @@ def digest(name: str) -> str:
 def stop_workers(launcher: Any) -> None:
     """Lets an interrupted driver end at once: joblib's pool would wait for its jobs."""
     if launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher):
-        from joblib.externals.loky import get_reusable_executor
+        from joblib.externals.loky import get_reusable_executor  # pyright: ignore[reportMissingImports]
 
-        get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
 
 
 def save_results(folder: Path, sweep: Sweep, swept: Swept) -> None:

@@ -64,7 +64,7 @@ class AutorankRayLauncher(Launcher):
         From the main thread: Ray's processes end with the thread that started them.
         """
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(
                 "hydra/launcher=autorank_ray needs Ray: pip install 'autorank[ray]'"
@@ -86,9 +86,10 @@ class AutorankRayLauncher(Launcher):
             ray.exceptions.RayError: a job took its worker with it. Nothing is retried here.
         """
         self.start()
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
-        assert self.config is not None
+        assert self.config is not None and self.task_function is not None
+        assert self.hydra_context is not None
         setup_globals()
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         run = ray.remote(
