@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 
@@ -28,7 +28,7 @@ def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
     swept = [o for o in overrides.values() if o.is_sweep_override()]
     for override in swept:
         if override.is_hydra_override():
-            raise HydraException(
+            raise CompactHydraException(
                 f"Sweeping over Hydra's configuration is not supported : '{override.input_line}'"
             )
     folder = Path(config.hydra.sweep.dir)
@@ -68,18 +68,22 @@ def check(settings: Mapping[str, Any]) -> None:
     least = {"trials": 1, "batch_size": 1, "attempts": 1, "initial": 1, "grid_size": 2}
     for key, low in least.items():
         if settings[key] < low:
-            raise HydraException(f"hydra.sweeper.{key}={settings[key]} must be {low} or more")
+            raise CompactHydraException(
+                f"hydra.sweeper.{key}={settings[key]} must be {low} or more"
+            )
     cap = settings["max_batch_size"]
     if cap is not None and cap < 1:
-        raise HydraException(f"hydra.sweeper.max_batch_size={cap} must be 1 or more, or null")
+        raise CompactHydraException(
+            f"hydra.sweeper.max_batch_size={cap} must be 1 or more, or null"
+        )
     for key in ("alpha", "max_failure_rate"):
         if not 0 <= settings[key] <= 1:
-            raise HydraException(f"hydra.sweeper.{key}={settings[key]} must lie in [0, 1]")
+            raise CompactHydraException(f"hydra.sweeper.{key}={settings[key]} must lie in [0, 1]")
     if settings["direction"] not in ("minimize", "maximize"):
-        raise HydraException(
+        raise CompactHydraException(
             f"hydra.sweeper.direction={settings['direction']} is not known; write minimize or maximize"
         )
     if settings["cost_cap"] is not None and settings["cost_cap"] <= 0:
-        raise HydraException(
+        raise CompactHydraException(
             f"hydra.sweeper.cost_cap={settings['cost_cap']} must be above 0 (times the baseline's cost)"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from autorank.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, Trial
@@ -37,7 +37,7 @@ def search(
     try:
         swept, first_config, without = space_of(settings, overrides, loader, config)
     except ValueError as error:
-        raise HydraException(str(error)) from error
+        raise CompactHydraException(str(error)) from error
     if hasattr(launcher, "start"):
         launcher.start()  # here: before JAX has threads, which do not survive a fork
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
@@ -56,8 +56,8 @@ def search(
         with Ledger.open(path, identity(settings, swept, first_config)) as ledger:
             return _search(settings, swept, ledger, launcher, composes, folder)
     except STOPS as error:
-        # Hydra prints its own exceptions without a stack; these say what to do.
-        raise HydraException(f"{type(error).__name__}: {error}") from error
+        # Hydra prints compact exceptions without a stack: these say what to do.
+        raise CompactHydraException(f"{type(error).__name__}: {error}") from error
 
 
 def _search(
@@ -139,7 +139,7 @@ def _search(
     if overlap is None:
         overlap = can_overlap(launcher) and not exhaustive
     if overlap and in_process(launcher):
-        raise HydraException(
+        raise CompactHydraException(
             "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
             "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
         )
@@ -203,7 +203,7 @@ def identity(settings: Mapping[str, Any], swept: Swept, config: DictConfig) -> d
     return {
         "space": swept.space.fingerprint(),
         "fixed overrides": " ".join(swept.fixed.values()),
-        "app config": hashlib.sha256(content.encode()).hexdigest(),
+        "own config of the app": hashlib.sha256(content.encode()).hexdigest(),
         "search settings": json.dumps({name: settings[name] for name in names}),
         "files": json.dumps({name: digest(name) for name in settings["files"]}),
     }
@@ -215,7 +215,7 @@ def digest(name: str) -> str:
         with Path(name).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise HydraException(f"hydra.sweeper.files: cannot read {name} ({error})") from error
+        raise CompactHydraException(f"hydra.sweeper.files: cannot read {name} ({error})") from error
 
 
 def stop_workers(launcher: Any) -> None:

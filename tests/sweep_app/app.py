@@ -22,7 +22,7 @@ def main(config):
                 flag.touch()
             if config.do == "raise":
                 raise RuntimeError("out of memory")
-            if config.do == "nan":
+            if config.do == "no_number":
                 return float("nan")
             if config.do == "rubbish":
                 return {"loss": 1.0}
