@@ -137,11 +137,8 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """Uniform, from seed, trial and name alone: for parameters outside the shared space."""
         letters = [ord(c) for c in param_name]
-        rng = np.random.RandomState(
-            np.random.default_rng([self._seed, trial.number, *letters]).integers(2**32)
-        )
-        sampler = optuna.samplers.RandomSampler()
-        sampler._rng.rng = rng
+        own = int(np.random.default_rng([self._seed, trial.number, *letters]).integers(2**32))
+        sampler = optuna.samplers.RandomSampler(seed=own)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _searcher(self, space: Space) -> tuple[Searcher, Any, Any]:
