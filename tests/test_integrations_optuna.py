@@ -50,15 +50,6 @@ def test_running_trials_are_not_proposed_again():
     assert sorted(asked) == list(range(40))
 
 
-def test_the_predictor_finds_what_random_search_does_not():
-    """Fifty trials of a planted problem with 16 x 8 x 3 = 384 configurations."""
-    study = optuna.create_study(sampler=AutoRankSampler("autorank", seed=0, initial=12))
-    run(study, 30)
-    later = [t.value for t in study.trials[14:] if t.value is not None]
-    first = [t.value for t in study.trials[:12] if t.value is not None]
-    assert sum(later) / len(later) < 0.7 * sum(first) / len(first)
-
-
 def test_refusals_name_what_to_write():
     with pytest.raises(ValueError, match="searcher='tpe' is not known; write one of autorank"):
         AutoRankSampler("tpe")
