@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank import fidelity
+from autorank.cluster import Workers
 from autorank.config import (
+    BackendConfig,
     DataConfig,
     FidelityConfig,
+    PlanConfig,
     SearchConfig,
+    SearcherConfig,
     TrainConfig,
     TrainingConfig,
     TuneConfig,
@@ -234,6 +238,53 @@ def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Se
         num_policies=s.num_policies,
         mutation_rate=s.mutation_rate,
     )
+
+
+def workers(config: BackendConfig) -> Workers | None:
+    """The workers of a cluster; None where trials run in this process."""
+    if config.kind == "local":
+        return None
+    return Workers(**{name: getattr(config, name) for name in Workers._fields})
+
+
+def searcher_names() -> tuple[str, ...]:
+    """What `named_searcher` knows."""
+    return tuple(dict.fromkeys(("autorank", "paper", *SEARCHERS)))
+
+
+def named_searcher(
+    name: str, search_space: Space, *, trials: int, batch_size: int, initial: int, alpha: float
+) -> Searcher:
+    """A searcher by its config's name with the settings of ``configs/searcher``, for spaces that are not ours.
+
+    Args:
+        name: one of `searcher_names`.
+        search_space: any.
+        trials: most that will be told or pending at once.
+        batch_size: proposals of an ask.
+        initial: trials told before a predictor is trusted.
+        alpha: weight of the cost in the reward of searchers that predict it.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in searcher_names():
+        raise ValueError(
+            f"searcher={name!r} is not known; write one of {', '.join(searcher_names())}"
+        )
+    values: dict[str, Any] = {"name": name, "batch_size": batch_size, "alphas": (alpha,)}
+    if name not in SEARCHERS:
+        values["name"] = "predictor"
+    exploratory = min(2, batch_size - 1)
+    values["num_exploratory"] = exploratory
+    if name == "autorank":
+        values["num_local"] = min(5, batch_size - exploratory)
+    config = SearchConfig(
+        searcher=SearcherConfig(**values),
+        search=PlanConfig(trials=trials),
+        fidelity=FidelityConfig(num_pilots=initial),
+    )
+    return searcher(config, search_space, predictor(config, search_space, capacity(config)))
 
 
 def plan(config: SearchConfig) -> Plan:

@@ -224,6 +224,25 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class BackendConfig:
+    """Where trials run; changes nothing about their outcomes."""
+
+    kind: str = "local"  # local, ray
+    address: str | None = None  # ray: null starts a local cluster; auto or host:port joins one
+    num_workers: int = 2  # ray
+    population: int = 1  # ray: trials handed to a worker at a time
+    num_cpus: float = 1.0  # ray: of each worker
+    num_gpus: float = 0.0  # ray: of each worker
+    attempts: int = 2  # ray: a trial that takes so many workers along has failed
+    trial_seconds: float | None = None  # ray: a worker that takes longer is killed
+
+    def __post_init__(self):
+        _require("backend.kind", self.kind, ("local", "ray"))
+        for key in ("num_workers", "population", "attempts"):
+            _require_range(f"backend.{key}", getattr(self, key), 1, 1_000_000)
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """`experiments/search.py`."""
 
@@ -238,6 +257,7 @@ class SearchConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     fidelity: FidelityConfig = field(default_factory=FidelityConfig)
     search: PlanConfig = field(default_factory=PlanConfig)
+    backend: BackendConfig = field(default_factory=BackendConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

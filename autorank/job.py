@@ -1,6 +1,7 @@
 """The programs' bodies: a search from settings to report, one model from settings to weights."""
 
 import csv
+import functools
 import itertools
 import json
 import logging
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 import yaml
 
-from autorank import build
+from autorank import build, cluster
 from autorank.config import SearchConfig, TrainConfig, TuneConfig, flatten, plain, with_values
 from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
@@ -47,9 +48,15 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     if config.fresh:
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    workers = build.workers(config.backend)
+    if workers is not None:
+        cluster.connect(workers)
     data = build.dataset(config.data, LOG.info)
     space = build.space(config)
     objective = build.objective(config, data, space)
+    if workers is not None:
+        make = functools.partial(worker_objective, located(config))
+        objective = cluster.distributed(objective, make, workers)
     predictor = build.predictor(config, space, build.capacity(config))
     LOG.info("%s", describe(space, objective, data))
     with Ledger.open(folder / "trials.db", build.identity(config, space, data)) as ledger:
@@ -87,6 +94,23 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     print(console_table(summary))
     print(f"report: {report}")
     return summary
+
+
+def located(config: SearchConfig) -> SearchConfig:
+    """Settings whose files are found from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).resolve())
+
+    d = config.data
+    places = {key: absolute(getattr(d, key)) for key in ("folder", "path", "schema")}
+    return replace(config, data=replace(d, **places))
+
+
+def worker_objective(config: SearchConfig) -> Objective:
+    """What a worker of a cluster evaluates with: the driver's objective, built there."""
+    data = build.dataset(config.data, LOG.info)
+    return build.objective(config, data, build.space(config))
 
 
 def describe(space: Space, objective: Objective, data: Dataset) -> str:

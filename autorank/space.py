@@ -291,7 +291,7 @@ class Space:
 
 
 def parse_space(
-    decisions: Mapping[str, str],
+    decisions: Mapping[str, str | Domain],
     conditions: Mapping[str, Mapping[str, Sequence[Any]]],
     baseline: Mapping[str, Any],
     *,
@@ -301,7 +301,7 @@ def parse_space(
 
     Args:
         decisions: key -> ``choice(...)``, ``range(...)`` or ``interval(...)``, tagged or not
-            (``autorank.grammar``).
+            (``autorank.grammar``), or a domain read already.
         conditions: key glob -> {parent glob: values}; a decision under several of them is active if
             any holds.
         baseline: key -> value; inside an interval the nearest grid point stands for it.
@@ -319,7 +319,10 @@ def parse_space(
         raise ValueError(
             f"grid_size={grid_size} cannot hold an interval's two ends; write 2 or more"
         )
-    domains = {key: read(key, text, grid_size) for key, text in decisions.items()}
+    domains = {
+        key: text if isinstance(text, Domain) else read(key, text, grid_size)
+        for key, text in decisions.items()
+    }
     parents: dict[str, list[tuple[str, tuple[Any, ...]]]] = {key: [] for key in domains}
     for child_glob, wanted in conditions.items():
         for child in _matches(f"conditions.{child_glob}", child_glob, domains):

@@ -1,0 +1,1 @@
+"""`hydra/sweeper=autorank` and `hydra/launcher=autorank_ray`."""

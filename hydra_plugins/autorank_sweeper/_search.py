@@ -1,0 +1,268 @@
+"""The search itself: space, ledger, searcher, launcher. The leading underscore keeps Hydra's scan out."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from autorank.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, Trial
+from autorank.sweep import Sweep, SweepPlan, SweepStopped
+from hydra_plugins.autorank_sweeper import _space
+from hydra_plugins.autorank_sweeper._drive import Driver, can_overlap, in_process, launcher_name
+from hydra_plugins.autorank_sweeper._space import Swept
+
+LOG = logging.getLogger(__name__)
+STOPS = (LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, SweepStopped)
+LEAST_ASK = 8  # proposals that a searcher makes at a time; fewer are taken in turn
+
+
+def search(
+    sweeper: Any, settings: Mapping[str, Any], overrides: Mapping[str, Override], folder: Path
+) -> list[list[JobReturn]]:
+    """Runs or resumes the search in ``folder``.
+
+    Raises:
+        HydraException: see `_impl.run`.
+    """
+    loader, config, launcher = sweeper.hydra_context.config_loader, sweeper.config, sweeper.launcher
+    try:
+        swept, first_config, without = space_of(settings, overrides, loader, config)
+    except ValueError as error:
+        raise CompactHydraException(str(error)) from error
+    if hasattr(launcher, "start"):
+        launcher.start()  # here: before JAX has threads, which do not survive a fork
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+
+    def composes(job: list[str]) -> None:
+        loader.load_sweep_config(config, list(job))
+
+    if without:
+        LOG.info(
+            "no baseline inside the space for %s: the first trial takes the first choice (name others in "
+            "hydra.sweeper.baseline)",
+            ", ".join(without),
+        )
+    path = Path(settings["ledger"] or folder / "trials.db")
+    try:
+        with Ledger.open(path, identity(settings, swept, first_config)) as ledger:
+            return _search(settings, swept, ledger, launcher, composes, folder)
+    except STOPS as error:
+        # Hydra prints compact exceptions without a stack: these say what to do.
+        raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+
+
+def _search(
+    settings: Mapping[str, Any],
+    swept: Swept,
+    ledger: Ledger,
+    launcher: Any,
+    composes: Any,
+    folder: Path,
+) -> list[list[JobReturn]]:
+    space = swept.space
+    assert space is not None
+    trials, batch_size = settings["trials"], settings["batch_size"]
+    cap = settings["max_batch_size"]
+    exhaustive = space.cardinality() <= trials
+    searcher = None
+    if not exhaustive:
+        from autorank import build
+
+        searcher = build.named_searcher(
+            settings["searcher"],
+            space,
+            trials=trials + 2 * batch_size,
+            batch_size=max(LEAST_ASK, batch_size),
+            initial=settings["initial"],
+            alpha=settings["alpha"],
+        )
+    predicts = settings["searcher"] not in ("random", "evolution", "reinforce")
+    plan = SweepPlan(
+        trials,
+        settings["seed"],
+        settings["direction"] == "maximize",
+        settings["max_failure_rate"],
+        0.0 if predicts else settings["alpha"],
+        settings["cost_cap"],
+    )
+    ledger.put("decisions", [d._asdict() for d in space.decisions])
+    ledger.put("baseline", [int(v) for v in space.baseline])
+    ledger.put("plan", plan._asdict())
+    sweep = Sweep(space, searcher, ledger, plan)
+    known = len(sweep.trials())
+    LOG.info(
+        "%s: %d decisions, %s configurations, %s; %s",
+        ledger.path,
+        space.num_decisions,
+        f"{space.cardinality():,}"
+        if space.cardinality() < 10**9
+        else f"{float(space.cardinality()):.2e}",
+        "all of them are run"
+        if exhaustive
+        else f"{trials} trials by searcher={settings['searcher']}",
+        f"resuming: {known} trials are there"
+        if known
+        else f"to resume a stopped sweep add hydra.sweep.dir={folder}",
+    )
+
+    def report(trial: Trial) -> None:
+        best = sweep.best()
+        ended = sum(t.status != "proposed" for t in sweep.trials())
+        LOG.info(
+            "trial %d %s%s; %d of %d, best %s",
+            trial.id - 1,
+            "failed: " + trial.reason if trial.status == "failed" else f"gave {trial.quality:g}",
+            "" if trial.cost is None else f" at cost {trial.cost:g}",
+            ended,
+            sweep._total(),
+            "none yet" if best is None else f"{best.quality:g} (trial {best.id - 1})",
+        )
+
+    driver = Driver(
+        sweep,
+        launcher,
+        lambda trial: swept.overrides(trial.config),
+        composes,
+        attempts=settings["attempts"],
+        report=report,
+    )
+    overlap = settings["asynchronous"]
+    if overlap is None:
+        overlap = can_overlap(launcher) and not exhaustive
+    if overlap and in_process(launcher):
+        raise CompactHydraException(
+            "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
+            "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
+        )
+    try:
+        sweep.check_failures()
+        if overlap:
+            driver.in_flight(batch_size, shared_fate=launcher_name(launcher) == "JoblibLauncher")
+        else:
+            driver.rounds(min(batch_size, cap or batch_size) if not exhaustive else trials, cap)
+    except BaseException as error:
+        stop_workers(launcher)
+        if not isinstance(error, SweepStopped):
+            LOG.warning(
+                "stopped; the same command with hydra.sweep.dir=%s continues it: nothing that ended is lost",
+                folder,
+            )
+        raise
+    finally:
+        save_results(folder, sweep, swept)
+    return driver.returns
+
+
+def space_of(
+    settings: Mapping[str, Any], overrides: Mapping[str, Any], loader: Any, config: DictConfig
+) -> tuple[Swept, DictConfig, list[str]]:
+    """The space around the app's own values, the composed config of the first trial, keys without a baseline."""
+    conditions = settings["conditions"] or {}
+    size = settings["grid_size"]
+    given = _space.given_values(settings["baseline"])
+    sweeps = {_space.name_of(k) for k, o in overrides.items() if o.is_sweep_override()}
+    for key in given:
+        if key not in sweeps:
+            raise ValueError(
+                f"hydra.sweeper.baseline: {key} is not swept; give it as an ordinary override ({key}=...)"
+            )
+    start, _ = _space.build(overrides, {}, conditions, size)
+    fixed = list(start.fixed.values())
+    try:
+        own = loader.load_sweep_config(config, fixed)
+    except HydraException:  # a mandatory group is swept over
+        first = None if start.space is None else start.space.baseline
+        own = loader.load_sweep_config(config, start.overrides(first))
+    values = _space.composed_values(overrides, own, own.hydra.runtime.choices)
+    swept, without = _space.build(overrides, values | given, conditions, size)
+    for key in without:
+        if _space.name_of(key) in given:
+            raise ValueError(
+                f"hydra.sweeper.baseline: {_space.name_of(key)}={given[_space.name_of(key)]!r} is not in its sweep"
+            )
+    return swept, own, without
+
+
+def identity(settings: Mapping[str, Any], swept: Swept, config: DictConfig) -> dict[str, str]:
+    """What makes a ledger this sweep's own: any difference is refused on resume."""
+    assert swept.space is not None
+    config = config.copy()
+    with open_dict(config):
+        config.pop("hydra", None)
+    content = json.dumps(OmegaConf.to_container(config, resolve=False), sort_keys=True, default=str)
+    names = ("searcher", "seed", "direction", "initial", "alpha", "cost_cap")
+    return {
+        "space": swept.space.fingerprint(),
+        "fixed overrides": " ".join(swept.fixed.values()),
+        "own config of the app": hashlib.sha256(content.encode()).hexdigest(),
+        "search settings": json.dumps({name: settings[name] for name in names}),
+        "files": json.dumps({name: digest(name) for name in settings["files"]}),
+    }
+
+
+def digest(name: str) -> str:
+    """sha256 of a file named in ``hydra.sweeper.files``."""
+    try:
+        with Path(name).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CompactHydraException(f"hydra.sweeper.files: cannot read {name} ({error})") from error
+
+
+def stop_workers(launcher: Any) -> None:
+    """Lets an interrupted driver end at once: joblib's pool would wait for its jobs."""
+    if launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher):
+        from joblib.externals.loky import get_reusable_executor  # pyright: ignore[reportMissingImports]
+
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+
+
+def save_results(folder: Path, sweep: Sweep, swept: Swept) -> None:
+    """``optimization_results.yaml`` beside the jobs, also when the sweep was stopped."""
+    best, trials = sweep.best(), sweep.trials()
+    failed = [t for t in trials if t.status == "failed"]
+    ended = [t for t in trials if t.status != "proposed"]
+
+    def row(trial: Trial | None) -> dict[str, Any] | None:
+        if trial is None:
+            return None
+        found: dict[str, Any] = {"trial": trial.id - 1, "overrides": swept.overrides(trial.config)}
+        found |= {"quality": trial.quality, "cost": trial.cost}
+        return found
+
+    results = {
+        "name": "autorank",
+        "ledger": str(sweep.ledger.path),
+        "trials": len(ended),
+        "failed": len(failed),
+        "best": row(best),
+        "baseline": row(trials[0]) if trials and trials[0].status == "finished" else None,
+        "front": [row(t) for t in sweep.front()] if any(t.cost for t in trials) else None,
+    }
+    text = yaml.safe_dump(results, sort_keys=False)
+    part = folder / "optimization_results.yaml.part"
+    try:
+        part.write_text(text)
+        os.replace(part, folder / "optimization_results.yaml")
+    except OSError as error:
+        LOG.warning("cannot write optimization_results.yaml: %s", error)
+    if best is not None:
+        LOG.info(
+            "best of %d trials (%d failed): %s gave %g%s. One run each: repeat the best few before believing it",
+            len(ended),
+            len(failed),
+            " ".join(swept.overrides(best.config)),
+            best.quality,
+            "" if best.cost is None else f" at cost {best.cost:g}",
+        )
+    elif ended:
+        LOG.error("none of %d trials gave a result; the last one: %s", len(ended), ended[-1].reason)

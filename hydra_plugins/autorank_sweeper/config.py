@@ -1,0 +1,51 @@
+"""Settings of `hydra/sweeper=autorank` and `hydra/launcher=autorank_ray`; every one is explained in docs/sweeper.md."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+
+@dataclass
+class AutorankSweeperConf:
+    """Lower is better unless ``direction`` says otherwise; a job returns a number or (quality, cost)."""
+
+    _target_: str = "hydra_plugins.autorank_sweeper.sweeper.AutorankSweeper"
+    trials: int = 100  # more may be given to a finished sweep
+    batch_size: int = 8  # trials of a round, or trials in flight where the launcher allows that
+    max_batch_size: int | None = None  # most jobs handed to a synchronous launcher at once
+    asynchronous: bool | None = None  # null: where the launcher allows it
+    searcher: str = "autorank"
+    initial: int = 20  # trials before the searcher's predictor is trusted
+    seed: int = 0
+    direction: str = "minimize"  # or maximize
+    baseline: list[str] = field(default_factory=list)  # overrides of the first trial
+    alpha: float = 0.0  # weight of log(cost) against quality, 0 to 1
+    cost_cap: float | None = None  # times the baseline's cost; dearer trials rank below all others
+    max_failure_rate: float = 0.5
+    time_limit: float | None = None  # seconds for each trial
+    attempts: int = 2  # a trial whose worker died so often is a failed one
+    ledger: str | None = None  # null: <hydra.sweep.dir>/trials.db
+    grid_size: int = 16  # points of an interval
+    params: dict[str, Any] | None = None  # the space: key -> sweep; the command line wins
+    conditions: dict[str, Any] | None = None  # key glob -> {parent glob: values}
+    files: list[str] = field(default_factory=list)  # their content is part of the sweep's identity
+
+
+@dataclass
+class AutorankRayConf:
+    """One Ray task for each job; see `ray.init` and `ray.remote`."""
+
+    _target_: str = "hydra_plugins.autorank_sweeper.ray_launcher.AutorankRayLauncher"
+    address: str | None = None  # null: a local cluster; "auto" or host:port: an existing one
+    num_workers: int | None = None  # of a local cluster; null: one per core
+    num_cpus: float = 1.0  # of each job
+    num_gpus: float = 0.0  # of each job
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="autorank", node=AutorankSweeperConf, provider="autorank"
+)
+ConfigStore.instance().store(
+    group="hydra/launcher", name="autorank_ray", node=AutorankRayConf, provider="autorank"
+)
