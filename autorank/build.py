@@ -13,7 +13,9 @@ from autorank import fidelity
 from autorank.config import (
     DataConfig,
     FidelityConfig,
+    PredictorConfig,
     SearchConfig,
+    SearcherConfig,
     TrainConfig,
     TrainingConfig,
     TuneConfig,
@@ -177,7 +179,11 @@ def _objective(
 
 def predictor(config: SearchConfig, search_space: Space, capacity: int) -> Predictor:
     """The ensemble."""
-    p = config.predictor
+    return make_predictor(config.predictor, search_space, capacity)
+
+
+def make_predictor(p: PredictorConfig, search_space: Space, capacity: int) -> Predictor:
+    """The ensemble that settings name, over any space."""
     return ensemble(
         search_space.num_features,
         capacity=capacity,
@@ -200,8 +206,22 @@ def capacity(config: SearchConfig) -> int:
 
 def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Searcher:
     """Who proposes."""
-    s = config.searcher
-    common: dict[str, Any] = {"batch_size": s.batch_size, "capacity": capacity(config)}
+    initial = config.fidelity.num_pilots or 20
+    return make_searcher(
+        config.searcher, ranker, search_space, capacity=capacity(config), initial=initial
+    )
+
+
+def make_searcher(
+    s: SearcherConfig,
+    ranker: Predictor | PredictorConfig,
+    search_space: Space,
+    *,
+    capacity: int,
+    initial: int,
+) -> Searcher:
+    """The searcher that settings name, over any space; ``initial`` trials come before the predictor."""
+    common: dict[str, Any] = {"batch_size": s.batch_size, "capacity": capacity}
     if s.name == "random":
         return random_search(search_space, **common)
     if s.name == "evolution":
@@ -214,11 +234,13 @@ def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Se
         )
     if s.name == "reinforce":
         return reinforce(search_space, **common, rate=s.rate, entropy_coef=s.entropy_coef)
+    if isinstance(ranker, PredictorConfig):
+        ranker = make_predictor(ranker, search_space, capacity)
     return predictor_search(
         search_space,
         **common,
         predictor=ranker,
-        initial=config.fidelity.num_pilots or 20,
+        initial=initial,
         num_exploratory=s.num_exploratory,
         num_local=s.num_local,
         alphas=s.alphas,

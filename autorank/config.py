@@ -276,6 +276,28 @@ class ReportConfig:
     run: str = "???"  # the run's folder
 
 
+@dataclass(frozen=True)
+class BenchSearchConfig:
+    """`experiments/bench_search.py`: searchers x tasks x seeds."""
+
+    searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
+    tasks: str = "*"  # comma-separated globs over suite/task
+    seeds: int = 1
+    first_seed: int = 0
+    trials: int = 100
+    batch: int = 1  # proposals an ask
+    noise: float = 0.0  # sd of what is told, in units of the median random regret
+    workers: int = 1  # processes
+    runs: str = "runs"
+    table: str | None = "experiments/results/bench_search.csv"  # null = leave it
+
+    def __post_init__(self):
+        object.__setattr__(self, "searchers", tuple(self.searchers))
+        for key in ("seeds", "trials", "batch", "workers"):
+            _require_range(key, getattr(self, key), 1, 1_000_000)
+        _require_range("noise", self.noise, 0.0, 10.0)
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """``{"model": {"width": 8}, "training.eps": 1}`` to dotted keys; both spellings may be mixed."""
     flat: dict[str, Any] = {}
