@@ -2,7 +2,7 @@
 
 python experiments/bench_levels.py        (a few minutes on one core; writes experiments/results/bench_levels.csv)
 
-Tables and the planted functions have an exact minimum. For the surrogates the best of 100,000 random configurations is
+Tables and the planted functions have an exact minimum. For the surrogates the best of 30,000 random configurations is
 improved by coordinate descent from the 20 best (all grid values of one decision after another, until nothing improves).
 """
 
@@ -65,7 +65,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", default="*")
-    parser.add_argument("--random", type=int, default=100_000)
+    parser.add_argument("--random", type=int, default=30_000)
     parser.add_argument("--starts", type=int, default=20)
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_levels.csv")
     options = parser.parse_args()

@@ -56,7 +56,11 @@ def hpo_table(suite: str, task: str) -> Benchmark:
         Decision(n, tuple(c), "categorical" if types[n] is str else "number", n in LOG_KEYS)
         for n, c in space.items()
     )
-    losses, costs = _arrays(bench._dataset, [len(d.choices) for d in decisions])
+    losses, costs = _arrays(
+        bench._dataset,
+        [len(d.choices) for d in decisions],
+        100.0 if suite == "nasbench201" else 1.0,
+    )
     where = {d.name: {v: i for i, v in enumerate(d.choices)} for d in decisions}
 
     def query(rows: Sequence[Values]) -> np.ndarray:
@@ -68,16 +72,17 @@ def hpo_table(suite: str, task: str) -> Benchmark:
     return Benchmark(suite, task, Space(decisions, middle), {}, query, float(finite.min()))
 
 
-def _arrays(data: Mapping[str, Mapping], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean loss and log mean time over recorded seeds, one axis a decision."""
+def _arrays(
+    data: Mapping[str, Mapping], sizes: Sequence[int], whole: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean loss and log mean time over recorded seeds, one axis a decision; ``whole`` = all right."""
     losses, costs = np.full(sizes, np.nan), np.zeros(sizes)
     for key, row in data.items():
         at = tuple(int(c) for c in key)
         if "val_loss" in row:
             losses[at] = np.mean(row["val_loss"])
         else:
-            accuracy = np.mean(row["val_acc"])
-            losses[at] = (100.0 if accuracy > 1.5 else 1.0) - accuracy
+            losses[at] = whole - np.mean(row["val_acc"])
         costs[at] = math.log(max(float(np.mean(row["train_time"])), 1e-6))
     return losses, costs
 

@@ -81,7 +81,7 @@ def nb301(folder: Path) -> Benchmark:
         x = [[codes[n][r.get(n, "#na#")] for n in NB301_INPUTS] for r in rows]
         x_cat = np.array(x, np.int32).reshape(-1, len(NB301_INPUTS))
         out = run(x_cat, np.full((len(x_cat), 1), NB301_EPOCHS, np.float32))
-        return np.stack([100 - out[:, 0], np.log(np.maximum(out[:, 2], 1e-3))], axis=1).astype(
+        return np.stack([100 * (1 - out[:, 0]), np.log(np.maximum(out[:, 2], 1e-3))], axis=1).astype(
             np.float64
         )
 
