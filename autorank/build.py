@@ -40,6 +40,7 @@ from autorank.objectives import Objective, Setting, training_objective
 from autorank.predictor import Predictor, ensemble
 from autorank.search import FidelityPlan
 from autorank.searchers.base import Searcher
+from autorank.searchers.bayes import bayes
 from autorank.searchers.evolution import evolution
 from autorank.searchers.predictor_search import predictor_search
 from autorank.searchers.random_search import random_search
@@ -48,7 +49,7 @@ from autorank.space import Space, parse_space
 from autorank.stages import Plan
 from autorank.training.trainer import Hparams
 
-SEARCHERS = ("predictor", "random", "evolution", "reinforce")
+SEARCHERS = ("bayes", "predictor", "random", "evolution", "reinforce")
 
 
 def data_source(config: DataConfig) -> store.Source:
@@ -234,6 +235,21 @@ def make_searcher(
         )
     if s.name == "reinforce":
         return reinforce(search_space, **common, rate=s.rate, entropy_coef=s.entropy_coef)
+    if s.name == "bayes":
+        return bayes(
+            search_space,
+            **common,
+            initial=s.initial,
+            alphas=s.alphas,
+            warp=s.warp,
+            starts=s.starts,
+            fit_steps=s.fit_steps,
+            num_climbers=s.num_climbers,
+            climb_steps=s.climb_steps,
+            feasibility=s.feasibility,
+            failures=s.failures,
+            mutation_rate=s.mutation_rate,
+        )
     if isinstance(ranker, PredictorConfig):
         ranker = make_predictor(ranker, search_space, capacity)
     return predictor_search(

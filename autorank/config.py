@@ -112,11 +112,23 @@ class SearcherConfig:
     num_policies: int = 1  # predictor: policy seeds for each alpha
     population: int = 20  # evolution
     tournament: int = 5  # evolution
-    mutation_rate: float = 0.1  # evolution, exploratory mutants
+    mutation_rate: float = 0.1  # evolution, exploratory mutants, candidates of bayes
+    initial: int = 10  # bayes: first trials, a Latin hypercube; pilots count
+    warp: str = "half_rank"  # bayes, of the qualities: half_rank, rank, none
+    starts: tuple[float, ...] = (0.0,)  # bayes: log factors on the initial length scales
+    fit_steps: int = 60  # bayes: Adam steps of a fit
+    num_climbers: int = 6  # bayes: candidates from which the acquisition is climbed
+    climb_steps: int = 12  # bayes
+    feasibility: bool = True  # bayes: learn from failed trials where not to go
+    failures: str = "worst"  # bayes: as bad as the worst finished trial (worst), or no statement on quality (nothing)
 
     def __post_init__(self):
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
-        _require("searcher.name", self.name, ("predictor", "random", "evolution", "reinforce"))
+        object.__setattr__(self, "starts", tuple(float(a) for a in self.starts))
+        _require(
+            "searcher.name", self.name, ("bayes", "predictor", "random", "evolution", "reinforce")
+        )
+        _require("searcher.warp", self.warp, ("half_rank", "rank", "none"))
         _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))
         if not self.alphas:
             raise ValueError("searcher.alphas is empty; write at least one, for example [0.0]")

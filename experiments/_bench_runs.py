@@ -195,7 +195,7 @@ def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, An
     from autorank.config import PredictorConfig
     from autorank.training.programs import compiler_options
 
-    settings = with_values(settings_of(name), {"batch_size": batch})
+    settings = with_values(settings_of(name), {"batch_size": batch, "alphas": (0.0,)})
     searcher = make_searcher(settings, PredictorConfig(), space, capacity=capacity, initial=20)
     options = compiler_options()
     ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
