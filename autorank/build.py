@@ -241,7 +241,7 @@ def make_searcher(
             **common,
             initial=s.initial,
             alphas=s.alphas,
-            warp=s.warp,
+            warps=s.warps,
             starts=s.starts,
             fit_steps=s.fit_steps,
             num_climbers=s.num_climbers,

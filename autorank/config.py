@@ -114,7 +114,7 @@ class SearcherConfig:
     tournament: int = 5  # evolution
     mutation_rate: float = 0.1  # evolution, exploratory mutants, candidates of bayes
     initial: int = 10  # bayes: first trials, a Latin hypercube; pilots count
-    warp: str = "half_rank"  # bayes, of the qualities: half_rank, rank, none
+    warps: tuple[str, ...] = ("half_rank", "none")  # bayes: models of qualities so transformed; also rank
     starts: tuple[float, ...] = (0.0,)  # bayes: log factors on the initial length scales
     fit_steps: int = 60  # bayes: Adam steps of a fit
     num_climbers: int = 6  # bayes: candidates from which the acquisition is climbed
@@ -128,7 +128,9 @@ class SearcherConfig:
         _require(
             "searcher.name", self.name, ("bayes", "predictor", "random", "evolution", "reinforce")
         )
-        _require("searcher.warp", self.warp, ("half_rank", "rank", "none"))
+        object.__setattr__(self, "warps", tuple(self.warps))
+        for warp in self.warps:
+            _require("searcher.warps", warp, ("half_rank", "rank", "none"))
         _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))
         if not self.alphas:
             raise ValueError("searcher.alphas is empty; write at least one, for example [0.0]")

@@ -56,7 +56,7 @@ def bayes(
     capacity: int,
     initial: int = 10,
     alphas: tuple[float, ...] = (0.0,),
-    warp: str = "half_rank",
+    warps: tuple[str, ...] = ("half_rank", "none"),
     starts: tuple[float, ...] = (0.0,),
     fit_steps: int = 60,
     num_climbers: int = 6,
@@ -73,7 +73,7 @@ def bayes(
         capacity: most trials that can be told.
         initial: trials of a Latin hypercube before the model is trusted; trials told from elsewhere count.
         alphas: weights of the cost: what is improved is ``(1 - alpha) quality + alpha cost``, both standardised.
-        warp: ``half_rank``, ``rank`` or ``none``, of the qualities.
+        warps: any of ``half_rank``, ``rank``, ``none``: a model each of the qualities so transformed, averaged.
         starts: logarithmic factors on the initial length scales; the fits are averaged by their evidence.
         fit_steps: Adam steps of a fit.
         num_climbers: candidates from which the acquisition is climbed.
@@ -89,13 +89,14 @@ def bayes(
     Raises:
         ValueError: settings that cannot be meant, by name.
     """
-    _check(warp, alphas, starts, initial, fit_steps, num_climbers, climb_steps)
+    _check(warps, alphas, starts, initial, fit_steps, num_climbers, climb_steps)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     embed, owner = gp.embedding(space)
     k = space.num_decisions
     priors = gp.default_priors(k)
     neighbours = acquisition.neighbourhood(space)
     weighs_cost = any(a > 0 for a in alphas)
+    num = len(warps) * len(starts)
     # Sizes of the model's buffers: history and the batch's earlier proposals.
     sizes = _sizes(capacity, batch_size)
 
@@ -109,14 +110,13 @@ def bayes(
         finished = used & jnp.isfinite(quality)
         failed = used & ~jnp.isfinite(quality)
         any_failed = jnp.any(failed)
-        targets = acquisition.warp(warp, quality, finished)
+        warped = [acquisition.warp(kind, quality, finished) for kind in warps]
         if failures == "worst":
-            targets = jnp.where(failed, jnp.max(targets), targets)
+            warped = [jnp.where(failed, jnp.max(t), t) for t in warped]
         costed = used & jnp.isfinite(cost)
         costs = acquisition.warp("none", cost, costed)
         of_quality = used if failures == "worst" else finished
-        num = len(starts)
-        problems = [(targets, of_quality, s, fit_steps) for s in starts]
+        problems = [(t, of_quality, s, fit_steps) for t in warped for s in starts]
         problems.append((failed.astype(jnp.float32), used, 0.0, jnp.where(any_failed, fit_steps, 0)))
         if weighs_cost:
             problems.append((costs, costed, 0.0, fit_steps))
@@ -126,7 +126,8 @@ def bayes(
             starts=stacked[2], steps=stacked[3],
         )  # fmt: skip
         part = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], fitted)  # noqa: E731
-        return Model(part(0, num), part(-1, None), part(num, num + 1), any_failed), targets, costs
+        model = Model(part(0, num), part(-1, None), part(num, num + 1), any_failed)
+        return model, jnp.stack([t for t in warped for _ in starts]), costs
 
     def moments(model: Model, features: Array, alpha: Array) -> tuple[Array, Array]:
         """Mean and variance ``[starts, m]`` of what is improved."""
@@ -151,16 +152,18 @@ def bayes(
         def guided(key: Key, history: History) -> Proposal:
             model, targets, costs = model_of(min(size, capacity), history)
             extended = _extend(model, size)
-            targets, costs = (jnp.pad(t, (0, size - len(t))) for t in (targets, costs))
-            rows = embed(_padded(history.configs, size))
-            weights = jax.nn.softmax(model.quality.evidence)
+            room = size - len(costs)
+            targets, costs = jnp.pad(targets, ((0, 0), (0, room))), jnp.pad(costs, (0, room))
+            # Starts of one warp are weighed by their evidence; warps, whose units differ, equally.
+            evidence = model.quality.evidence.reshape(len(warps), len(starts))
+            weights = jax.nn.softmax(evidence, axis=1).reshape(-1) / len(warps)
 
             def choose(carry, index):
                 model, targets, costs, pending = carry
                 alpha = jnp.asarray(alphas, jnp.float32)[index % len(alphas)]
-                mean, _ = moments(model, rows, alpha)
-                in_play = model.quality.where  # believed proposals too
-                best_mean = jnp.min(jnp.where(in_play, mean, jnp.inf), axis=1)
+                # The features of the model: told trials, and the believed ones of this batch.
+                mean, _ = moments(model, model.quality.features[0], alpha)
+                best_mean = jnp.min(jnp.where(model.quality.where, mean, jnp.inf), axis=1)
                 told = jnp.concatenate([history.configs, pending])
                 valid = jnp.concatenate([known(history), jnp.arange(batch_size) < index])
                 marks = [jnp.where(valid, h, 0) for h in hashes(told)]
@@ -183,14 +186,14 @@ def bayes(
                 feature = embed(config[None])
                 row = history.count + index
                 # Believe the mean: the next proposal of the batch goes elsewhere.
-                quality_mean = gp.predict(jax.tree.map(lambda a: a[0], model.quality), feature, owner)
+                quality_mean = jax.vmap(lambda p: gp.predict(p, feature, owner))(model.quality)
                 cost_mean = gp.predict(jax.tree.map(lambda a: a[0], model.cost), feature, owner)
-                targets = targets.at[row].set(quality_mean[0][0], mode="drop")
+                targets = targets.at[:, row].set(quality_mean[0][:, 0], mode="drop")
                 costs = costs.at[row].set(cost_mean[0][0], mode="drop")
                 log_p = feasible(model, feature)[0]
                 if batch_size > 1:
                     model = _believe(model, row, feature[0], targets, costs, owner, weighs_cost)
-                report = (quality_mean[0][0], cost_mean[0][0], quality_mean[1][0], gain, jnp.exp(log_p), alpha)
+                report = (quality_mean[0][0, 0], cost_mean[0][0], quality_mean[1][0, 0], gain, jnp.exp(log_p), alpha)
                 return (model, targets, costs, pending.at[index].set(config)), report
 
             start = (extended, targets, costs, jnp.zeros((batch_size, k), jnp.int32))
@@ -203,7 +206,7 @@ def bayes(
             def shown(values: Array) -> Array:
                 return jnp.where(kept, values[at], jnp.nan)
 
-            predicted = jnp.stack([shown(_unwarp(quality, targets, history)),
+            predicted = jnp.stack([shown(_unwarp(quality, targets[0], history)),
                                    shown(_uncost(cost, history)) if weighs_cost else jnp.full(batch_size, jnp.nan)], 1)  # fmt: skip
             info = {
                 "repeat": repeat, "alpha": shown(alpha), "spread": shown(jnp.sqrt(variance)),
@@ -243,12 +246,6 @@ def _sizes(capacity: int, batch_size: int) -> list[int]:
     return [*sizes, most]
 
 
-def _padded(rows: Array, size: int) -> Array:
-    """The first ``size`` rows, zeros where there are fewer."""
-    rows = rows[:size]
-    return jnp.pad(rows, ((0, size - len(rows)), (0, 0)))
-
-
 def _extend(model: Model, size: int) -> Model:
     """Room for believed proposals behind the history."""
 
@@ -270,16 +267,18 @@ def _believe(
     """The posteriors with one more row, hyperparameters as they are."""
 
     def add(posteriors: gp.Posterior, values: Array) -> gp.Posterior:
-        def one(p: gp.Posterior) -> gp.Posterior:
+        def one(p: gp.Posterior, values: Array) -> gp.Posterior:
             where = p.where.at[row].set(True, mode="drop")
             features = p.features.at[row].set(feature, mode="drop")
             made = gp.condition(p.theta, features=features, targets=values, where=where, owner=owner)
             return made._replace(evidence=p.evidence)
 
-        return jax.vmap(one)(posteriors)
+        return jax.vmap(one)(posteriors, values)
 
     quality = add(model.quality, targets)
-    return model._replace(quality=quality, cost=add(model.cost, costs) if weighs_cost else model.cost)
+    if not weighs_cost:
+        return model._replace(quality=quality)
+    return model._replace(quality=quality, cost=add(model.cost, costs[None]))
 
 
 def _pool(key: Key, space: Space, history: History, rate: float) -> Int[Array, "m k"]:
@@ -364,9 +363,9 @@ def _uncost(values: Array, history: History) -> Array:
     return mean + spread * values
 
 
-def _check(warp, alphas, starts, initial, fit_steps, num_climbers, climb_steps) -> None:
-    if warp not in acquisition.WARPS:
-        raise ValueError(f"warp={warp!r} is not known; write one of {', '.join(acquisition.WARPS)}")
+def _check(warps, alphas, starts, initial, fit_steps, num_climbers, climb_steps) -> None:
+    if not warps or not set(warps) <= set(acquisition.WARPS):
+        raise ValueError(f"warps={warps!r}: write one or more of {', '.join(acquisition.WARPS)}")
     if not alphas or not all(0 <= a <= 1 for a in alphas):
         raise ValueError(f"alphas={alphas!r} must be one or more numbers in [0, 1]")
     if not starts:
