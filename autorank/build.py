@@ -244,6 +244,7 @@ def make_searcher(
             warps=s.warps,
             starts=s.starts,
             fit_steps=s.fit_steps,
+            scale_sd=s.scale_sd,
             num_climbers=s.num_climbers,
             climb_steps=s.climb_steps,
             feasibility=s.feasibility,

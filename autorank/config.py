@@ -114,9 +114,13 @@ class SearcherConfig:
     tournament: int = 5  # evolution
     mutation_rate: float = 0.1  # evolution, exploratory mutants, candidates of bayes
     initial: int = 10  # bayes: first trials, a Latin hypercube; pilots count
-    warps: tuple[str, ...] = ("half_rank", "none")  # bayes: models of qualities so transformed; also rank
+    warps: tuple[str, ...] = (
+        "half_rank",
+        "none",
+    )  # bayes: models of qualities so transformed; also rank
     starts: tuple[float, ...] = (0.0,)  # bayes: log factors on the initial length scales
     fit_steps: int = 60  # bayes: Adam steps of a fit
+    scale_sd: float = 1.0  # bayes: of the prior on log length scales
     num_climbers: int = 6  # bayes: candidates from which the acquisition is climbed
     climb_steps: int = 12  # bayes
     feasibility: bool = True  # bayes: learn from failed trials where not to go
@@ -129,6 +133,7 @@ class SearcherConfig:
             "searcher.name", self.name, ("bayes", "predictor", "random", "evolution", "reinforce")
         )
         object.__setattr__(self, "warps", tuple(self.warps))
+        _require("searcher.failures", self.failures, ("worst", "nothing"))
         for warp in self.warps:
             _require("searcher.warps", warp, ("half_rank", "rank", "none"))
         _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))

@@ -3,10 +3,11 @@
     k(x, x') = s^2 (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r),    r^2 = sum_d |e_d(x) - e_d(x')|^2 / l_d^2
 
 ``e_d`` embeds decision ``d``: its scaled number, or a one-hot vector over sqrt(2), so that two different choices lie 1
-apart; an inactive decision is the zero vector (a conditional number carries an indicator), so that it lies between 1/2 and
-1 from any choice and 0 from another inactive one. Priors: log-normal length scales whose median grows with the square root of
-the number of decisions (Hvarfner et al., arXiv 2402.02229), log-normal noise and amplitude. Rows that are not used are
-masked: an identity block that adds nothing to the likelihood, so a growing history never recompiles.
+apart; an inactive decision is the zero vector (a conditional number carries an indicator), so that it lies
+between 1/2 and 1 from any choice and 0 from another inactive one. Priors: log-normal length scales whose median
+grows with the square root of the number of decisions (Hvarfner et al., arXiv 2402.02229), log-normal noise and
+amplitude. Rows that are not used are masked: an identity block that adds nothing to the likelihood, so a growing
+history never recompiles.
 """
 
 import math
@@ -52,18 +53,24 @@ class Posterior(NamedTuple):
     evidence: Array  # float32: log posterior density of theta
 
 
-def default_priors(num_decisions: int) -> Priors:
+def default_priors(num_decisions: int, scale_sd: float = 1.0) -> Priors:
     """Length scales around 0.5 sqrt(k / 4), noise around 3 % of the targets' standard deviation."""
     return Priors(
-        scale=(math.log(0.5) + 0.5 * math.log(num_decisions / 4), 1.0),
+        scale=(math.log(0.5) + 0.5 * math.log(num_decisions / 4), scale_sd),
         amplitude=(0.0, 1.0),
         noise=(math.log(1e-3), 1.5),
     )
 
 
-def embedding(space: Space) -> tuple[Callable[[Int[Array, "n k"]], Float[Array, "n x"]], np.ndarray]:
+def embedding(
+    space: Space,
+) -> tuple[Callable[[Int[Array, "n k"]], Float[Array, "n x"]], np.ndarray]:
     """``embed(configs [n, k]) -> [n, x]`` and the decision of each column, int ``[x]``."""
-    owners, choices, numbers = [], [], np.zeros((space.num_decisions, space.max_choices), np.float32)
+    owners, choices, numbers = (
+        [],
+        [],
+        np.zeros((space.num_decisions, space.max_choices), np.float32),
+    )
     for i, d in enumerate(space.decisions):
         if d.kind == "number":
             numbers[i] = space._features[2][i] - 0.5
@@ -185,9 +192,7 @@ def density_and_gradient(
         trace * noise,
     )
     prior = [(p - m) / sd for p, (m, sd) in zip(theta, priors, strict=True)]
-    gradient = Theta(
-        *(g - z / sd for g, z, (_, sd) in zip(gradient, prior, priors, strict=True))
-    )
+    gradient = Theta(*(g - z / sd for g, z, (_, sd) in zip(gradient, prior, priors, strict=True)))
     return fit_term - 0.5 * sum(jnp.sum(z * z) for z in prior), gradient
 
 
@@ -254,9 +259,7 @@ def condition(
     owner: np.ndarray,
 ) -> Posterior:
     """The posterior under given hyperparameters."""
-    correlation = covariance(
-        theta._replace(amplitude=jnp.float32(0.0)), features, features, owner
-    )
+    correlation = covariance(theta._replace(amplitude=jnp.float32(0.0)), features, features, owner)
     both = where[:, None] & where[None, :]
     amplitude = jnp.exp(theta.amplitude)
     diagonal = jnp.where(where, jnp.exp(theta.noise) + JITTER * amplitude, 1.0)

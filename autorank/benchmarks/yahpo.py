@@ -81,9 +81,9 @@ def nb301(folder: Path) -> Benchmark:
         x = [[codes[n][r.get(n, "#na#")] for n in NB301_INPUTS] for r in rows]
         x_cat = np.array(x, np.int32).reshape(-1, len(NB301_INPUTS))
         out = run(x_cat, np.full((len(x_cat), 1), NB301_EPOCHS, np.float32))
-        return np.stack([100 * (1 - out[:, 0]), np.log(np.maximum(out[:, 2], 1e-3))], axis=1).astype(
-            np.float64
-        )
+        return np.stack(
+            [100 * (1 - out[:, 0]), np.log(np.maximum(out[:, 2], 1e-3))], axis=1
+        ).astype(np.float64)
 
     return Benchmark("nb301", "v2", Space(tuple(decisions), _middle(decisions)), {}, query)
 
@@ -104,7 +104,7 @@ def _json(path: Path) -> Any:
 def _session(path: str):
     """``run(x_cat, x_cont) -> outputs [n, q]`` of an ONNX file, on one thread."""
     try:
-        import onnxruntime
+        import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "YAHPO surrogates need onnxruntime: pip install 'autorank[bench]'"

@@ -84,9 +84,7 @@ def vary(key: Key, space: Space, parents: Int[Array, "n k"], rate: float) -> Int
     near = jnp.clip(parents + step.astype(jnp.int32), 0, sizes - 1)
     small = jax.random.uniform(coin_key, parents.shape) < 0.75
     both = space.active(mutants) & space.active(parents)
-    return space.canonical(
-        jnp.where((mutants != parents) & ordered & small & both, near, mutants)
-    )
+    return space.canonical(jnp.where((mutants != parents) & ordered & small & both, near, mutants))
 
 
 def cross(key: Key, space: Space, left: Int[Array, "n k"], right: Int[Array, "n k"]) -> Array:

@@ -1,14 +1,15 @@
 """Bayesian optimisation with a Gaussian process: what wins with about 100 trials.
 
-Each ``ask`` fits Gaussian processes to everything told (quality; cost, if it weighs; which trials failed) and takes, one
-after another, the configuration of highest expected improvement times probability of not failing. It is searched for
-among random configurations, mutants and crossings of the best trials, then by changing one decision at a time. A
-proposal of a batch is believed to give its predicted mean (kriging believer) before the next is chosen. All buffers have
-fixed sizes: the first of a few sizes that holds the history.
+Each ``ask`` fits Gaussian processes to everything told (quality; cost, if it weighs; which trials failed) and
+takes, one after another, the configuration of highest expected improvement times probability of not failing. It is
+searched for among random configurations, mutants and crossings of the best trials, then by changing one decision at
+a time. A proposal of a batch is believed to give its predicted mean (kriging believer) before the next is chosen.
+All buffers have fixed sizes: the first of a few sizes that holds the history.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,7 @@ def bayes(
     warps: tuple[str, ...] = ("half_rank", "none"),
     starts: tuple[float, ...] = (0.0,),
     fit_steps: int = 60,
+    scale_sd: float = 1.0,
     num_climbers: int = 6,
     climb_steps: int = 12,
     feasibility: bool = True,
@@ -76,24 +78,25 @@ def bayes(
         warps: any of ``half_rank``, ``rank``, ``none``: a model each of the qualities so transformed, averaged.
         starts: logarithmic factors on the initial length scales; the fits are averaged by their evidence.
         fit_steps: Adam steps of a fit.
+        scale_sd: standard deviation of the prior on the logarithm of a length scale.
         num_climbers: candidates from which the acquisition is climbed.
         climb_steps: most changes of one decision each makes.
         feasibility: learn from failed trials where not to go.
         failures: what a failed trial says about quality: ``worst`` (as bad as the worst finished one) or ``nothing``.
         mutation_rate: of candidates.
 
-    Proposals carry predicted metrics (in the told units; cost NaN where no alpha weighs it) and, in ``info``: ``repeat``,
-    ``alpha``, ``spread`` (of the warped quality), ``acquisition`` (log expected improvement) and ``feasible``
+    Proposals carry predicted metrics (in the told units; cost NaN where no alpha weighs it) and, in ``info``:
+    ``repeat``, ``alpha``, ``spread`` (of the warped quality), ``acquisition`` (log expected improvement) and ``feasible``
     (probability).
 
     Raises:
         ValueError: settings that cannot be meant, by name.
     """
-    _check(warps, alphas, starts, initial, fit_steps, num_climbers, climb_steps)
+    _check(warps, failures, alphas, starts, initial, fit_steps, num_climbers, climb_steps)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     embed, owner = gp.embedding(space)
     k = space.num_decisions
-    priors = gp.default_priors(k)
+    priors = gp.default_priors(k, scale_sd)
     neighbours = acquisition.neighbourhood(space)
     weighs_cost = any(a > 0 for a in alphas)
     num = len(warps) * len(starts)
@@ -101,7 +104,9 @@ def bayes(
     sizes = _sizes(capacity, batch_size)
 
     def init(key: Key) -> State:
-        return State(empty(space, capacity), acquisition.latin_hypercube(key, space, max(initial, 1)))
+        return State(
+            empty(space, capacity), acquisition.latin_hypercube(key, space, max(initial, 1))
+        )
 
     def model_of(size: int, history: History) -> tuple[Model, Array, Array]:
         """Fits on the first ``size`` rows; also the targets of quality and of cost."""
@@ -116,8 +121,12 @@ def bayes(
         costed = used & jnp.isfinite(cost)
         costs = acquisition.warp("none", cost, costed)
         of_quality = used if failures == "worst" else finished
-        problems = [(t, of_quality, s, fit_steps) for t in warped for s in starts]
-        problems.append((failed.astype(jnp.float32), used, 0.0, jnp.where(any_failed, fit_steps, 0)))
+        problems: list[tuple[Any, ...]] = [
+            (t, of_quality, s, fit_steps) for t in warped for s in starts
+        ]
+        problems.append(
+            (failed.astype(jnp.float32), used, 0.0, jnp.where(any_failed, fit_steps, 0))
+        )
         if weighs_cost:
             problems.append((costs, costed, 0.0, fit_steps))
         stacked = [jnp.stack([jnp.asarray(p[i]) for p in problems]) for i in range(4)]
@@ -193,13 +202,22 @@ def bayes(
                 log_p = feasible(model, feature)[0]
                 if batch_size > 1:
                     model = _believe(model, row, feature[0], targets, costs, owner, weighs_cost)
-                report = (quality_mean[0][0, 0], cost_mean[0][0], quality_mean[1][0, 0], gain, jnp.exp(log_p), alpha)
+                report = (
+                    quality_mean[0][0, 0],
+                    cost_mean[0][0],
+                    quality_mean[1][0, 0],
+                    gain,
+                    jnp.exp(log_p),
+                    alpha,
+                )
                 return (model, targets, costs, pending.at[index].set(config)), report
 
             start = (extended, targets, costs, jnp.zeros((batch_size, k), jnp.int32))
             (_, _, _, chosen), found = jax.lax.scan(choose, start, jnp.arange(batch_size))
             quality, cost, variance, gain, safe, alpha = found
-            configs, repeat, position = propose(jax.random.fold_in(key, batch_size), history, chosen)
+            configs, repeat, position = propose(
+                jax.random.fold_in(key, batch_size), history, chosen
+            )
             at = jnp.minimum(position, batch_size - 1)
             kept = position < batch_size
 
@@ -230,7 +248,7 @@ def bayes(
         finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
         ready = (history.count >= initial) & (finished >= 2)
         branches = [lambda h: at_first(key, h, state.design)]
-        branches += [lambda h, run=guided_at(size): run(key, h) for size in sizes]
+        branches += [partial(guided_at(size), key) for size in sizes]
         return jax.lax.switch(jnp.where(ready, 1 + needed, 0), branches, history)
 
     def tell(state: State, configs, metrics) -> State:
@@ -270,7 +288,9 @@ def _believe(
         def one(p: gp.Posterior, values: Array) -> gp.Posterior:
             where = p.where.at[row].set(True, mode="drop")
             features = p.features.at[row].set(feature, mode="drop")
-            made = gp.condition(p.theta, features=features, targets=values, where=where, owner=owner)
+            made = gp.condition(
+                p.theta, features=features, targets=values, where=where, owner=owner
+            )
             return made._replace(evidence=p.evidence)
 
         return jax.vmap(one)(posteriors, values)
@@ -363,9 +383,11 @@ def _uncost(values: Array, history: History) -> Array:
     return mean + spread * values
 
 
-def _check(warps, alphas, starts, initial, fit_steps, num_climbers, climb_steps) -> None:
+def _check(warps, failures, alphas, starts, initial, fit_steps, num_climbers, climb_steps) -> None:
     if not warps or not set(warps) <= set(acquisition.WARPS):
         raise ValueError(f"warps={warps!r}: write one or more of {', '.join(acquisition.WARPS)}")
+    if failures not in ("worst", "nothing"):
+        raise ValueError(f"failures={failures!r} is not known; write one of worst, nothing")
     if not alphas or not all(0 <= a <= 1 for a in alphas):
         raise ValueError(f"alphas={alphas!r} must be one or more numbers in [0, 1]")
     if not starts:
@@ -377,4 +399,3 @@ def _check(warps, alphas, starts, initial, fit_steps, num_climbers, climb_steps)
             raise ValueError(f"{name}={value} must be {least} or more")
     if not 1 <= num_climbers <= POOL:
         raise ValueError(f"num_climbers={num_climbers} must lie in [1, {POOL}]")
-

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark
-from autorank.space import Decision, find
+from autorank.space import find
 
 
 class Told(NamedTuple):
@@ -45,20 +45,16 @@ def filled(benchmark: Benchmark, values: dict[str, Any]) -> dict[str, Any]:
     return {d.name: values.get(d.name, d.choices[b]) for d, b in pairs}
 
 
-def ordinal(decision: Decision) -> bool:
-    """An ordered decision with more than one choice and no native interval."""
-    return decision.kind == "number"
-
-
 class WorstSoFar:
     """The value that stands for a failure where a peer has no failed trials: the worst finished one so far."""
 
     def __init__(self) -> None:
-        self._worst = 1.0
+        self._worst: float | None = None
 
     def __call__(self, losses: Sequence[float]) -> list[float]:
-        finite = [v for v in losses if np.isfinite(v)]
-        if finite:
-            self._worst = max([*finite] if not hasattr(self, "_seen") else [*finite, self._worst])
-            self._seen = True
-        return [v if np.isfinite(v) else self._worst for v in losses]
+        """Losses without NaN; 1 where nothing has finished."""
+        for v in losses:
+            if np.isfinite(v):
+                self._worst = v if self._worst is None else max(v, self._worst)
+        stand_in = 1.0 if self._worst is None else self._worst
+        return [v if np.isfinite(v) else stand_in for v in losses]

@@ -1,5 +1,6 @@
 """cmaes: CatCMAwM, CMA-ES with margin for continuous, integer and categorical variables together."""
 
+# pyright: reportMissingImports=false
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ class CatCmaPeer:
                 low, high = self._benchmark.intervals[d.name][:2]
                 values[d.name] = min(max(values[d.name], low), high)
             ints = [] if solution.z is None else solution.z
-            for d, g, z in zip(self._ints, self._grids, ints, strict=True):
+            for d, z in zip(self._ints, ints, strict=True):
                 if d.name in self._benchmark.intervals:
                     values[d.name] = int(round(np.exp(z) if d.log else z))
                 else:

@@ -1,5 +1,6 @@
 """Optuna 5: GPSampler, TPESampler. A failed trial is told as FAIL, which is its documented way."""
 
+# pyright: reportMissingImports=false
 from collections.abc import Sequence
 from typing import Any
 

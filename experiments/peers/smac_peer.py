@@ -5,6 +5,8 @@ A failed trial is told as crashed with the worst cost so far: with its documente
 """
 
 import tempfile
+
+# pyright: reportMissingImports=false
 from collections.abc import Sequence
 from typing import Any
 
