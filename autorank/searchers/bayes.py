@@ -86,8 +86,8 @@ def bayes(
         mutation_rate: of candidates.
 
     Proposals carry predicted metrics (in the told units; cost NaN where no alpha weighs it) and, in ``info``:
-    ``repeat``, ``alpha``, ``spread`` (of the warped quality), ``acquisition`` (log expected improvement) and ``feasible``
-    (probability).
+    ``repeat``, ``alpha``, ``spread`` (of the warped quality), ``acquisition`` (log expected improvement) and
+    ``feasible`` (probability).
 
     Raises:
         ValueError: settings that cannot be meant, by name.
@@ -224,8 +224,9 @@ def bayes(
             def shown(values: Array) -> Array:
                 return jnp.where(kept, values[at], jnp.nan)
 
-            predicted = jnp.stack([shown(_unwarp(quality, targets[0], history)),
-                                   shown(_uncost(cost, history)) if weighs_cost else jnp.full(batch_size, jnp.nan)], 1)  # fmt: skip
+            nothing = jnp.full(batch_size, jnp.nan)
+            of_cost = shown(_uncost(cost, history)) if weighs_cost else nothing
+            predicted = jnp.stack([shown(_unwarp(quality, targets[0], history)), of_cost], axis=1)
             info = {
                 "repeat": repeat, "alpha": shown(alpha), "spread": shown(jnp.sqrt(variance)),
                 "acquisition": shown(gain), "feasible": shown(safe),
