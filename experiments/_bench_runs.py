@@ -73,6 +73,7 @@ def settings_of(name: str) -> SearcherConfig:
         raise ValueError(f"searcher {base!r} is not known; write one of {known} or {list(PEERS)}")
     values = yaml.safe_load(file.read_text()) or {}
     values |= {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return with_values(SearcherConfig(), values)
 
 

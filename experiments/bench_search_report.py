@@ -66,15 +66,13 @@ def paired(
         return float("nan"), float("nan"), float("nan"), 0
     rng = np.random.default_rng(0)
     point = float(np.mean([left[t].mean() - right[t].mean() for t in tasks]))
-    means = []
-    for _ in range(draws):
-        picked = rng.choice(len(tasks), len(tasks))
-        parts = [
-            rng.choice(left[tasks[i]], len(left[tasks[i]])).mean()
-            - rng.choice(right[tasks[i]], len(right[tasks[i]])).mean()
-            for i in picked
-        ]
-        means.append(np.mean(parts))
+
+    def resampled(values: np.ndarray) -> np.ndarray:
+        return values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
+
+    gaps = np.stack([resampled(left[t]) - resampled(right[t]) for t in tasks])  # [tasks, draws]
+    picked = rng.integers(len(tasks), size=(len(tasks), draws))
+    means = np.take_along_axis(gaps, picked, axis=0).mean(axis=0)
     low, high = np.quantile(means, [0.025, 0.975])
     return point, float(low), float(high), len(tasks)
 

@@ -1,5 +1,6 @@
 """Adapters of other packages, each skipped without its package; and the files of benchmark runs."""
 
+import csv
 import json
 
 import numpy as np
@@ -86,3 +87,24 @@ def test_inactive_values_come_and_go(shared_data):
     values = benchmark.space.decode(config)
     whole = filled(benchmark, values)
     assert len(whole) == 34 and active_only(benchmark, whole) == values
+
+
+def test_the_document_is_made_from_the_committed_results():
+    from experiments import bench_search_report as report
+
+    with report.CSV.open(newline="") as stream:
+        table = report.Table(list(csv.DictReader(stream)))
+    text = report.DOCUMENT.read_text()
+    assert report.render(text, table) == text
+
+
+def test_a_paired_difference_and_its_interval():
+    from experiments.bench_search_report import paired
+
+    rng = np.random.default_rng(0)
+    left = {f"t{i}": 0.1 * i + rng.normal(0, 0.01, 20) for i in range(40)}
+    right = {t: v + 0.05 for t, v in left.items()}
+    point, low, high, tasks = paired(left, right | {"other": np.zeros(3)})
+    assert tasks == 40 and abs(point + 0.05) < 1e-9 and low < -0.05 < high
+    assert high - low < 0.01
+    assert paired(left, {"other": np.zeros(3)})[3] == 0
