@@ -16,6 +16,7 @@ from autorank.config import (
     DataConfig,
     FidelityConfig,
     PlanConfig,
+    PredictorConfig,
     SearchConfig,
     SearcherConfig,
     TrainConfig,
@@ -42,6 +43,7 @@ from autorank.objectives import Objective, Setting, training_objective
 from autorank.predictor import Predictor, ensemble
 from autorank.search import FidelityPlan
 from autorank.searchers.base import Searcher
+from autorank.searchers.bayes import bayes
 from autorank.searchers.evolution import evolution
 from autorank.searchers.predictor_search import predictor_search
 from autorank.searchers.random_search import random_search
@@ -50,7 +52,7 @@ from autorank.space import Space, parse_space
 from autorank.stages import Plan
 from autorank.training.trainer import Hparams
 
-SEARCHERS = ("predictor", "random", "evolution", "reinforce")
+SEARCHERS = ("bayes", "predictor", "random", "evolution", "reinforce")
 
 
 def data_source(config: DataConfig) -> store.Source:
@@ -185,7 +187,11 @@ def _objective(
 
 def predictor(config: SearchConfig, search_space: Space, capacity: int) -> Predictor:
     """The ensemble."""
-    p = config.predictor
+    return make_predictor(config.predictor, search_space, capacity)
+
+
+def make_predictor(p: PredictorConfig, search_space: Space, capacity: int) -> Predictor:
+    """The ensemble that settings name, over any space."""
     return ensemble(
         search_space.num_features,
         capacity=capacity,
@@ -208,8 +214,22 @@ def capacity(config: SearchConfig) -> int:
 
 def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Searcher:
     """Who proposes."""
-    s = config.searcher
-    common: dict[str, Any] = {"batch_size": s.batch_size, "capacity": capacity(config)}
+    initial = config.fidelity.num_pilots or 20
+    return make_searcher(
+        config.searcher, ranker, search_space, capacity=capacity(config), initial=initial
+    )
+
+
+def make_searcher(
+    s: SearcherConfig,
+    ranker: Predictor | PredictorConfig,
+    search_space: Space,
+    *,
+    capacity: int,
+    initial: int,
+) -> Searcher:
+    """The searcher that settings name, over any space; ``initial`` trials come before the predictor."""
+    common: dict[str, Any] = {"batch_size": s.batch_size, "capacity": capacity}
     if s.name == "random":
         return random_search(search_space, **common)
     if s.name == "evolution":
@@ -222,11 +242,29 @@ def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Se
         )
     if s.name == "reinforce":
         return reinforce(search_space, **common, rate=s.rate, entropy_coef=s.entropy_coef)
+    if s.name == "bayes":
+        return bayes(
+            search_space,
+            **common,
+            initial=s.initial,
+            alphas=s.alphas,
+            warps=s.warps,
+            starts=s.starts,
+            fit_steps=s.fit_steps,
+            scale_sd=s.scale_sd,
+            num_climbers=s.num_climbers,
+            climb_steps=s.climb_steps,
+            feasibility=s.feasibility,
+            failures=s.failures,
+            mutation_rate=s.mutation_rate,
+        )
+    if isinstance(ranker, PredictorConfig):
+        ranker = make_predictor(ranker, search_space, capacity)
     return predictor_search(
         search_space,
         **common,
         predictor=ranker,
-        initial=config.fidelity.num_pilots or 20,
+        initial=initial,
         num_exploratory=s.num_exploratory,
         num_local=s.num_local,
         alphas=s.alphas,
@@ -273,12 +311,9 @@ def named_searcher(
             f"searcher={name!r} is not known; write one of {', '.join(searcher_names())}"
         )
     values: dict[str, Any] = {"name": name, "batch_size": batch_size, "alphas": (alpha,)}
-    if name not in SEARCHERS:
-        values["name"] = "predictor"
-    exploratory = min(2, batch_size - 1)
-    values["num_exploratory"] = exploratory
-    if name == "autorank":
-        values["num_local"] = min(5, batch_size - exploratory)
+    # What configs/searcher/{autorank,paper}.yaml name.
+    values["name"] = {"autorank": "bayes", "paper": "predictor"}.get(name, name)
+    values["num_exploratory"] = min(2, batch_size - 1)
     config = SearchConfig(
         searcher=SearcherConfig(**values),
         search=PlanConfig(trials=trials),

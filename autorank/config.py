@@ -117,11 +117,30 @@ class SearcherConfig:
     num_policies: int = 1  # predictor: policy seeds for each alpha
     population: int = 20  # evolution
     tournament: int = 5  # evolution
-    mutation_rate: float = 0.1  # evolution, exploratory mutants
+    mutation_rate: float = 0.1  # evolution, exploratory mutants, candidates of bayes
+    initial: int = 10  # bayes: first trials, a Latin hypercube; pilots count
+    warps: tuple[str, ...] = (
+        "half_rank",
+        "none",
+    )  # bayes: models of qualities so transformed; also rank
+    starts: tuple[float, ...] = (0.0,)  # bayes: log factors on the initial length scales
+    fit_steps: int = 60  # bayes: Adam steps of a fit
+    scale_sd: float = 1.0  # bayes: of the prior on log length scales
+    num_climbers: int = 6  # bayes: candidates from which the acquisition is climbed
+    climb_steps: int = 12  # bayes
+    feasibility: bool = True  # bayes: learn from failed trials where not to go
+    failures: str = "worst"  # bayes: as bad as the worst finished trial (worst), or no statement on quality (nothing)
 
     def __post_init__(self):
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
-        _require("searcher.name", self.name, ("predictor", "random", "evolution", "reinforce"))
+        object.__setattr__(self, "starts", tuple(float(a) for a in self.starts))
+        _require(
+            "searcher.name", self.name, ("bayes", "predictor", "random", "evolution", "reinforce")
+        )
+        object.__setattr__(self, "warps", tuple(self.warps))
+        _require("searcher.failures", self.failures, ("worst", "nothing"))
+        for warp in self.warps:
+            _require("searcher.warps", warp, ("half_rank", "rank", "none"))
         _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))
         if not self.alphas:
             raise ValueError("searcher.alphas is empty; write at least one, for example [0.0]")
@@ -303,6 +322,28 @@ class ReportConfig:
     """`experiments/report.py`."""
 
     run: str = "???"  # the run's folder
+
+
+@dataclass(frozen=True)
+class BenchSearchConfig:
+    """`experiments/bench_search.py`: searchers x tasks x seeds."""
+
+    searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
+    tasks: str = "*"  # comma-separated globs over suite/task
+    seeds: int = 1
+    first_seed: int = 0
+    trials: int = 100
+    batch: int = 1  # proposals an ask
+    noise: float = 0.0  # sd of what is told, in units of the median random regret
+    workers: int = 1  # processes
+    runs: str = "runs"
+    table: str | None = "experiments/results/bench_search.csv"  # null = leave it
+
+    def __post_init__(self):
+        object.__setattr__(self, "searchers", tuple(self.searchers))
+        for key in ("seeds", "trials", "batch", "workers"):
+            _require_range(key, getattr(self, key), 1, 1_000_000)
+        _require_range("noise", self.noise, 0.0, 10.0)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

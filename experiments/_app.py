@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from autorank.config import (
+    BenchSearchConfig,
     PrepareConfig,
     ReportConfig,
     SearchConfig,
@@ -48,6 +49,7 @@ def register() -> None:
         "base_prepare": PrepareConfig,
         "base_report": ReportConfig,
         "base_tune": TuneConfig,
+        "base_bench_search": BenchSearchConfig,
     }
     for name, record in records.items():
         store.store(name=name, node=schema(record))

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from _bench import Bench, Figure, Ratio, Timer, run
 
 DECISIONS, CHOICES, MEMBERS, HIDDEN, ALPHA, RATE = 12, 8, 20, (64, 64), 0.1, 0.1

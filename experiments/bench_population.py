@@ -4,11 +4,11 @@
     python experiments/bench_population.py --part population --rows 10000000
     python experiments/bench_population.py --small              # the same program at toy size, for any machine
 
-Parts: ``population`` (the hundred models; the total has compiling in it), ``single`` (rows a second of one MLP 400x3 and of
-DCN-V2 with low-rank crosses of 512, and the share of the card's measured matrix rate), ``precision`` (NE with bfloat16
-activations against float32: the same models, seeds and rows), ``compact`` (some of the same models as programs of their
-own, the hundred extrapolated from them), ``torch`` (the same with PyTorch and ``torch.compile``). Rows come from
-`autorank.data.criteo_like`, generated on the device. Nothing is interleaved: an accelerator is not shared.
+Parts: ``population`` (the hundred models; the total has compiling in it), ``single`` (rows a second of one MLP 400x3
+and of DCN-V2 with low-rank crosses of 512, and the share of the card's measured matrix rate), ``precision`` (NE with
+bfloat16 activations against float32: the same models, seeds and rows), ``compact`` (some of the same models as programs
+of their own, the hundred extrapolated from them), ``torch`` (the same with PyTorch and ``torch.compile``). Rows come
+from `autorank.data.criteo_like`, generated on the device. Nothing is interleaved: an accelerator is not shared.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def say(shape: str, variant: str, metric: str, unit: str, *values: float) -> Non
     """Prints a figure and keeps it as a row of the results."""
     spread = {"median": statistics.median(values), "low": min(values), "high": max(values)}
     numbers = {k: f"{v:.5g}" for k, v in spread.items()} | {"repeats": str(len(values))}
-    stamp = {"device": _bench.device_name(), "versions": _bench.versions(), "git revision": _bench.revision()}  # fmt: skip
+    stamp = {"device": _bench.device_name(), "versions": _bench.versions()}
+    stamp["git revision"] = _bench.revision()
     name = {"bench": "population", "shape": shape, "variant": variant, "metric": metric}
     ROWS.append(name | {"unit": unit} | numbers | stamp)
     print(f"{shape} | {variant} | {metric}: {spread['median']:.5g} {unit}", flush=True)
@@ -162,7 +163,7 @@ def train_population(
             rate = len(group) * int(last.num_steps) * batch_size / (seconds - drawn) / 1e6
             print(
                 f"  group of {len(group)}: width {group[0].width}, {plans[index].instances} modules, compiled in "
-                f"{jobs and compiling:.0f} s summed, drawn in {drawn:.1f} s, {seconds:.1f} s, {rate:.2f} M model-rows/s, "
+                f"{compiling:.0f} s summed, drawn in {drawn:.1f} s, {seconds:.1f} s, {rate:.2f} M model-rows/s, "
                 f"temporaries {memory.temp_size_in_bytes / 2**30:.1f} GiB, {failed} failed, "
                 f"{time.perf_counter() - started:.0f} s in all, {len(left)} groups left",
                 flush=True,
@@ -176,7 +177,8 @@ def population_part(sizes: dict[str, int]) -> None:
     """The hundred models, compile included."""
     data, num_ids = log(sizes["rows"], sizes["ids"])
     configs = sample(sizes["models"])
-    shape = f"{len(configs)} DHENs (dhen_small), {sizes['rows'] / 1e6:g}M rows, V={num_ids / 1e6:.2g}M, B={sizes['batch']}"  # fmt: skip
+    size = f"{sizes['rows'] / 1e6:g}M rows, V={num_ids / 1e6:.2g}M, B={sizes['batch']}"
+    shape = f"{len(configs)} DHENs (dhen_small), {size}"
     levels, seconds = train_population(
         configs, list(range(len(configs))), data, num_ids, sizes["batch"], sizes["group"], jnp.bfloat16, OPTIONS_HERE
     )  # fmt: skip
@@ -326,7 +328,8 @@ def extrapolate(
     say(shape, name, "million rows/s, one model", "M/s", *(r / 1e6 for _, r in runs))
     seconds = models * statistics.fmean(c + rows / r for c, r in runs)
     say(shape, name, f"{models} models one after another, extrapolated", "s", seconds)
-    say(shape, name, f"{models} models, compiling free, extrapolated", "s", models * statistics.fmean(rows / r for _, r in runs))  # fmt: skip
+    seconds = models * statistics.fmean(rows / r for _, r in runs)
+    say(shape, name, f"{models} models, compiling free, extrapolated", "s", seconds)
 
 
 def compact_part(sizes: dict[str, int]) -> None:
@@ -335,7 +338,8 @@ def compact_part(sizes: dict[str, int]) -> None:
     configs, batch_size, runs = sample(sizes["models"]), sizes["batch"], []
     for config in sampled(configs, sizes["sample"]):
         program = make_program(
-            compact(config, F, N), head="ctr", width=config.width, num_ids=num_ids, batch_size=batch_size, num_windows=WINDOWS
+            compact(config, F, N), head="ctr", width=config.width, num_ids=num_ids, batch_size=batch_size,
+            num_windows=WINDOWS,
         )  # fmt: skip
         last = schedule(data, batch_size)
         arguments = (jax.random.key(0), program.empty(), hparams(None), last, data)

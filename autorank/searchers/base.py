@@ -105,7 +105,7 @@ def fresh(
     rows = jnp.concatenate([history.configs, candidates])
     used = jnp.concatenate([known(history), jnp.ones(len(candidates), bool)])
     position = jnp.arange(len(rows), dtype=jnp.int32)
-    first, second = _hashes(rows)
+    first, second = hashes(rows)
     first, second, unused, position = jax.lax.sort(
         (first, second, (~used).astype(jnp.int32), position), num_keys=3, is_stable=True
     )
@@ -138,7 +138,7 @@ def proposer(space: Space, *, batch_size: int, capacity: int) -> Callable:
     return propose
 
 
-def _hashes(rows: Int[Array, "m k"]) -> tuple[Array, Array]:
+def hashes(rows: Int[Array, "m k"]) -> tuple[Array, Array]:
     """Two multilinear hashes, uint32 ``[m]``."""
     factors = np.random.default_rng(20231107).integers(0, 1 << 32, (2, rows.shape[1]), np.uint32)
     values = rows.astype(jnp.uint32) + 1

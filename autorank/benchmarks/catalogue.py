@@ -1,0 +1,68 @@
+"""Every benchmark by name, and the levels that its regret is measured between."""
+
+import csv
+from functools import cache
+from pathlib import Path
+
+from autorank.benchmarks.base import Benchmark
+from autorank.benchmarks.mixed import mixed
+from autorank.benchmarks.tables import BARS_TASKS, HPO_TASKS, bars, hpo_table
+from autorank.benchmarks.yahpo import LCBENCH_TASKS, lcbench, nb301
+
+MIXED_SEEDS = ("0", "1", "2")
+# What the issue of a search's quality is decided on, by suite.
+SUITES: dict[str, tuple[str, ...]] = {
+    "lcbench": LCBENCH_TASKS,
+    "nb301": ("v2",),
+    **HPO_TASKS,
+    "bars": BARS_TASKS,
+    "mixed": MIXED_SEEDS,
+    "mixed_crash": MIXED_SEEDS,
+}
+NAMES = tuple(f"{suite}/{task}" for suite, tasks in SUITES.items() for task in tasks)
+
+
+@cache
+def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
+    """The benchmark called ``suite/task``; ``data`` is the folder of shared data sets.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    suite, _, task = name.partition("/")
+    if name not in NAMES:
+        raise ValueError(f"{name} is not a benchmark; write one of {', '.join(NAMES)}")
+    if suite == "lcbench":
+        return lcbench(task, data / "yahpo" / "lcbench", grid_size=grid_size)
+    if suite == "nb301":
+        return nb301(data / "yahpo" / "nb301")
+    if suite == "bars":
+        return bars(task, data / "bars" / "tuner_trials.jsonl.gz")
+    if suite in HPO_TASKS:
+        return hpo_table(suite, task)
+    return mixed(int(task), crash=suite == "mixed_crash", grid_size=grid_size)
+
+
+def matching(globs: str) -> list[str]:
+    """Names that match any of comma-separated globs, in order.
+
+    Raises:
+        ValueError: a glob that matches nothing.
+    """
+    import fnmatch
+
+    found: set[str] = set()
+    for glob in globs.split(","):
+        names = set(fnmatch.filter(NAMES, glob.strip()))
+        if not names:
+            raise ValueError(f"tasks: no benchmark is called {glob!r}; known: {', '.join(NAMES)}")
+        found |= names
+    return [n for n in NAMES if n in found]
+
+
+def levels(file: Path) -> dict[str, tuple[float, float]]:
+    """Best known and median random loss by name, from ``experiments/bench_levels.py``'s table."""
+    with file.open(newline="") as stream:
+        return {
+            r["benchmark"]: (float(r["best"]), float(r["typical"])) for r in csv.DictReader(stream)
+        }

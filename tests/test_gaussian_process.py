@@ -1,0 +1,181 @@
+"""The Gaussian process against numpy and scipy, its gradient against finite differences, masks against fewer rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import gamma, kv
+
+from autorank import gaussian_process as gp
+from autorank.space import Decision, Space
+
+SPACE = Space(
+    (
+        Decision("kind", ("a", "b", "c")),
+        Decision("rate", tuple(np.geomspace(1e-4, 1e-1, 9).tolist()), "number", True),
+        Decision("heads", (1, 2, 4), "number", False, (("kind", ("b", "c")),)),
+        Decision("mode", ("x", "y"), "categorical", False, (("kind", ("a",)),)),
+    ),
+    (0, 4, 0, 0),
+)
+K = SPACE.num_decisions
+EMBED, OWNER = gp.embedding(SPACE)
+PRIORS = gp.default_priors(K)
+
+
+def distance(left: dict, right: dict) -> np.ndarray:
+    """Squared, by decision, from the definition."""
+    rate = {r: i / 8 for i, r in enumerate(SPACE.decisions[1].choices)}
+    heads = {1: 0.0, 2: 1 / 3, 4: 1.0}
+    found = np.zeros(K)
+    found[0] = left["kind"] != right["kind"]
+    found[1] = (rate[left["rate"]] - rate[right["rate"]]) ** 2
+    if "heads" in left and "heads" in right:
+        found[2] = (heads[left["heads"]] - heads[right["heads"]]) ** 2
+    elif "heads" in left or "heads" in right:
+        only = left if "heads" in left else right
+        found[2] = 0.5 + (heads[only["heads"]] - 0.5) ** 2
+    if "mode" in left and "mode" in right:
+        found[3] = left["mode"] != right["mode"]
+    elif "mode" in left or "mode" in right:
+        found[3] = 0.5
+    return found
+
+
+def matern_by_bessel(r: np.ndarray) -> np.ndarray:
+    """The textbook form with the modified Bessel function, nu = 5/2."""
+    z = np.sqrt(5.0) * np.maximum(r, 1e-9)
+    return 2 ** (1 - 2.5) / gamma(2.5) * z**2.5 * kv(2.5, z)
+
+
+def reference_kernel(theta: gp.Theta, left, right) -> np.ndarray:
+    scales = np.exp(np.asarray(theta.scales, np.float64))
+    a = [SPACE.decode(c) for c in np.asarray(left)]
+    b = [SPACE.decode(c) for c in np.asarray(right)]
+    squared = np.array([[(distance(x, y) / scales**2).sum() for y in b] for x in a])
+    return float(np.exp(theta.amplitude)) * matern_by_bessel(np.sqrt(squared))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    configs = SPACE.sample(jax.random.key(1), 24)
+    theta = gp.Theta(
+        jnp.asarray(rng.normal(-0.3, 0.4, K), jnp.float32), jnp.float32(0.2), jnp.float32(-3.0)
+    )
+    targets = rng.normal(size=24)
+    return configs, theta, targets
+
+
+def test_kernel_is_the_textbook_matern_over_decisions(problem):
+    configs, theta, _ = problem
+    found = gp.covariance(theta, EMBED(configs), EMBED(configs[:7]), OWNER)
+    np.testing.assert_allclose(found, reference_kernel(theta, configs, configs[:7]), atol=2e-4)
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 17, 40])
+def test_triangles_are_inverted(n):
+    rng = np.random.default_rng(n)
+    kernel = np.exp(-0.5 * (rng.uniform(0, 3, (n, 1)) - rng.uniform(0, 3, (1, n))) ** 2)
+    lower = np.linalg.cholesky(kernel @ kernel.T + 0.01 * np.eye(n))
+    found = gp.inverse_lower(jnp.asarray(lower, jnp.float32))
+    np.testing.assert_allclose(found @ lower, np.eye(n), atol=2e-3)
+    assert (np.triu(np.asarray(found), 1) == 0).all()
+
+
+def density_of(configs, theta, targets, where):
+    apart = gp.squared_distances(EMBED(configs), EMBED(configs), OWNER, K).reshape(K, -1)
+    return gp.density_and_gradient(
+        theta, apart, jnp.asarray(targets, jnp.float32), jnp.asarray(where), PRIORS
+    )
+
+
+def reference_density(configs, theta, targets) -> float:
+    kernel = reference_kernel(theta, configs, configs)
+    noise = float(np.exp(theta.noise)) + gp.JITTER * float(np.exp(theta.amplitude))
+    n = len(targets)
+    value = stats.multivariate_normal.logpdf(
+        targets, np.zeros(n), kernel + noise * np.eye(n), allow_singular=False
+    )
+    value += 0.5 * n * np.log(2 * np.pi)
+    for part, (mean, sd) in zip(theta, PRIORS, strict=True):
+        value -= 0.5 * np.sum(((np.asarray(part, np.float64) - mean) / sd) ** 2)
+    return float(value)
+
+
+def test_density_is_scipys(problem):
+    configs, theta, targets = problem
+    value, _ = density_of(configs, theta, targets, np.ones(24, bool))
+    np.testing.assert_allclose(value, reference_density(configs, theta, targets), rtol=2e-3)
+
+
+def test_gradient_is_that_of_the_reference(problem):
+    configs, theta, targets = problem
+    _, gradient = density_of(configs, theta, targets, np.ones(24, bool))
+    for name in gp.Theta._fields:
+        value = np.asarray(getattr(theta, name), np.float64)
+        for i in np.ndindex(value.shape):
+            ends = []
+            for step in (1e-3, -1e-3):
+                moved = value.copy()
+                moved[i] += step
+                ends.append(reference_density(configs, theta._replace(**{name: moved}), targets))
+            expected = (ends[0] - ends[1]) / 2e-3
+            np.testing.assert_allclose(
+                np.asarray(getattr(gradient, name))[i], expected, rtol=5e-3, atol=5e-2
+            )
+
+
+def test_unused_rows_change_nothing(problem):
+    configs, theta, targets = problem
+    where = np.arange(24) % 3 != 0
+    masked = np.where(where, targets, 0.0)
+    value, gradient = density_of(configs, theta, masked, where)
+    rows = np.flatnonzero(where)
+    fewer, expected = density_of(configs[rows], theta, targets[rows], np.ones(len(rows), bool))
+    np.testing.assert_allclose(value, fewer, rtol=1e-4)
+    for left, right in zip(gradient, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=2e-3, atol=2e-3)
+
+
+def test_prediction_is_the_reference_posterior(problem):
+    configs, theta, targets = problem
+    where = np.arange(24) < 17
+    made = gp.condition(
+        theta,
+        features=EMBED(configs),
+        targets=jnp.asarray(targets, jnp.float32),
+        where=jnp.asarray(where),
+        owner=OWNER,
+    )
+    others = SPACE.sample(jax.random.key(5), 30)
+    mean, variance = gp.predict(made, EMBED(others), OWNER)
+    noise = float(np.exp(theta.noise)) + gp.JITTER * float(np.exp(theta.amplitude))
+    kernel = reference_kernel(theta, configs[:17], configs[:17]) + noise * np.eye(17)
+    cross = reference_kernel(theta, others, configs[:17])
+    np.testing.assert_allclose(mean, cross @ np.linalg.solve(kernel, targets[:17]), atol=5e-3)
+    expected = np.exp(0.2) - np.einsum("ij,ji->i", cross, np.linalg.solve(kernel, cross.T))
+    np.testing.assert_allclose(variance, expected, atol=5e-3)
+
+
+def test_fit_finds_the_decision_that_matters_and_climbs():
+    """A function of the rate alone: its length scale ends far below those that do not matter."""
+    configs = SPACE.sample(jax.random.key(3), 64)
+    targets = jnp.sin(configs[:, 1].astype(jnp.float32))
+    targets = (targets - targets.mean()) / targets.std()
+    fitted = jax.jit(
+        lambda steps: gp.fit(
+            EMBED(configs),
+            jnp.stack([targets, targets]),
+            jnp.ones((2, 64), bool),
+            owner=OWNER,
+            num_decisions=K,
+            priors=PRIORS,
+            starts=jnp.zeros(2),
+            steps=steps,
+        )
+    )(jnp.array([60, 2]))
+    scales = np.asarray(fitted.theta.scales)[0]
+    assert scales[1] < min(scales[0], scales[2], scales[3]) - 1.0
+    assert fitted.evidence[0] > fitted.evidence[1] + 5

@@ -1,0 +1,110 @@
+"""Adapters of other packages, each skipped without its package; and the files of benchmark runs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from autorank.benchmarks.catalogue import get
+from experiments import _bench_runs as runs
+from experiments.peers.base import WorstSoFar, active_only, filled
+
+PACKAGES = {"optuna": "optuna-tpe", "cmaes": "catcma", "ConfigSpace": "smac-rf"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.filterwarnings("ignore")
+def test_a_peer_proposes_inside_the_space_and_is_resumed(package, tmp_path):
+    pytest.importorskip(package)
+    job = runs.Job(PACKAGES[package], "mixed_crash/0", 2, 0.1, 0, 12)
+    assert runs.run(job._replace(trials=6), tmp_path) == 6
+    assert runs.run(job, tmp_path) == 6
+    lines = runs.read(job.path(tmp_path))
+    benchmark = get("mixed_crash/0", runs.DATA)
+    for line in lines:
+        for values, loss in zip(line["values"], line["loss"], strict=True):
+            assert set(values) == set(benchmark.space.names)
+            for name, interval in benchmark.intervals.items():
+                assert interval.low <= values[name] <= interval.high
+            again = benchmark.query([values])[0, 0]
+            assert loss == again or (loss is None and np.isnan(again))
+
+
+def test_a_run_of_ours_is_the_same_whether_or_not_it_was_stopped(tmp_path):
+    job = runs.Job("random", "mixed/0", 2, 0.2, 3, 8)
+    assert runs.run(job, tmp_path / "whole") == 8
+    assert runs.run(job._replace(trials=4), tmp_path / "parts") == 4
+    path = job.path(tmp_path / "parts")
+    path.write_text(path.read_text() + '{"values": [{"optim')  # a kill in the middle of a line
+    assert runs.run(job, tmp_path / "parts") == 4
+    whole, parts = (runs.read(job.path(tmp_path / d)) for d in ("whole", "parts"))
+    timeless = [[{k: v for k, v in line.items() if k in ("values", "loss", "seen")} for line in r]
+                for r in (whole, parts)]  # fmt: skip
+    assert timeless[0] == timeless[1]
+    assert runs.run(job, tmp_path / "whole") == 0
+
+
+def test_the_table_follows_the_incumbent_that_was_seen(tmp_path):
+    folder = tmp_path / "random"
+    folder.mkdir()
+    losses = [[0.9, None], [0.5, 0.7], *[[0.8, 0.8]] * 3]
+    seen = [[0.9, None], [0.6, 0.4], *[[0.8, 0.8]] * 3]
+    lines = [
+        {"values": [{}, {}], "loss": a, "seen": b, "cost": [0, 0], "cpu": 2.0, "wall": 2.0, "tell_cpu": 0.0}
+        for a, b in zip(losses, seen, strict=True)
+    ]  # fmt: skip
+    file = folder / "mixed_crash_0-b2-n0.1-s4.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = runs.summary(tmp_path)
+    typical = runs.levels(runs.LEVELS)["mixed_crash/0"][1]
+    assert (row["suite"], row["task"], row["batch"], row["seed"]) == ("mixed_crash", "0", 2, 4)
+    assert row["trials"] == 10 and row["failed"] == 1
+    np.testing.assert_allclose(float(row["regret"]), 0.7 / typical, rtol=1e-5)
+    assert float(row["seconds_per_suggestion"]) == 1.0
+
+
+def test_variants_are_read_as_settings():
+    found = runs.settings_of("autorank+warps=[none]+fit_steps=5")
+    assert (found.name, found.warps, found.fit_steps) == ("bayes", ("none",), 5)
+    with pytest.raises(ValueError, match="searcher 'nobody' is not known"):
+        runs.settings_of("nobody")
+    with pytest.raises(ValueError, match="unknown key steppes"):
+        runs.settings_of("paper+steppes=5")
+
+
+def test_failures_are_the_worst_so_far():
+    worst = WorstSoFar()
+    assert worst([float("nan")]) == [1.0]
+    assert worst([5.0, float("nan"), 7.0]) == [5.0, 7.0, 7.0]
+    assert worst([float("nan"), -3.0]) == [7.0, -3.0]
+
+
+def test_inactive_values_come_and_go(shared_data):
+    pytest.importorskip("onnxruntime")
+    benchmark = get("nb301/v2", shared_data)
+    config = np.asarray(benchmark.space.baseline, np.int32)
+    values = benchmark.space.decode(config)
+    whole = filled(benchmark, values)
+    assert len(whole) == 34 and active_only(benchmark, whole) == values
+
+
+def test_the_document_is_made_from_the_committed_results():
+    from experiments import bench_search_report as report
+
+    with report.CSV.open(newline="") as stream:
+        table = report.Table(list(csv.DictReader(stream)))
+    text = report.DOCUMENT.read_text()
+    assert report.render(text, table) == text
+
+
+def test_a_paired_difference_and_its_interval():
+    from experiments.bench_search_report import paired
+
+    rng = np.random.default_rng(0)
+    left = {f"t{i}": 0.1 * i + rng.normal(0, 0.01, 20) for i in range(40)}
+    right = {t: v + 0.05 for t, v in left.items()}
+    point, low, high, tasks = paired(left, right | {"other": np.zeros(3)})
+    assert tasks == 40 and abs(point + 0.05) < 1e-9 and low < -0.05 < high
+    assert high - low < 0.01
+    assert paired(left, {"other": np.zeros(3)})[3] == 0
