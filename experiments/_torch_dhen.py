@@ -150,7 +150,8 @@ def load(model: TorchDhen, params: Mapping[str, Any]) -> None:
 
 def _load(module: nn.Module, params: Mapping[str, Any], path: tuple[str, ...], loaded: set[int]) -> None:  # fmt: skip
     for name, value in params.items():
-        own, here = getattr(module, name, None), (*path, name)
+        own: Any = getattr(module, name, None)
+        here = (*path, name)
         if isinstance(value, Mapping) and isinstance(own, nn.Module):
             _load(own, value, here, loaded)
             continue
