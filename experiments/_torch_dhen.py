@@ -164,7 +164,8 @@ def _load(module: nn.Module, params: Mapping[str, Any], path: tuple[str, ...], l
             value = value[order].permute(2, 1, 0)
         elif isinstance(own, nn.Linear):
             target = own.weight
-            value = value.reshape(own.in_features, own.out_features).T
+            if value.numel() == target.numel():
+                value = value.reshape(own.in_features, own.out_features).T
         elif isinstance(own, nn.Parameter):
             target = own
         else:  # the offset of up, logit, kernel1 ... is named up_bias, logit_bias, bias1 ...
