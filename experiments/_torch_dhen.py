@@ -150,7 +150,8 @@ def load(model: TorchDhen, params: Mapping[str, Any]) -> None:
 
 def _load(module: nn.Module, params: Mapping[str, Any], path: tuple[str, ...], loaded: set[int]) -> None:  # fmt: skip
     for name, value in params.items():
-        own, here = getattr(module, name, None), (*path, name)
+        own: Any = getattr(module, name, None)
+        here = (*path, name)
         if isinstance(value, Mapping) and isinstance(own, nn.Module):
             _load(own, value, here, loaded)
             continue
@@ -163,7 +164,8 @@ def _load(module: nn.Module, params: Mapping[str, Any], path: tuple[str, ...], l
             value = value[order].permute(2, 1, 0)
         elif isinstance(own, nn.Linear):
             target = own.weight
-            value = value.reshape(own.in_features, own.out_features).T
+            if value.numel() == target.numel():
+                value = value.reshape(own.in_features, own.out_features).T
         elif isinstance(own, nn.Parameter):
             target = own
         else:  # the offset of up, logit, kernel1 ... is named up_bias, logit_bias, bias1 ...

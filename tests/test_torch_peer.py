@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.models.dhen import CHOICES, DhenConfig, LayerConfig, canonical, compact
+from autorank.models.blocks import fill, noise_size
+from autorank.models.dhen import CHOICES, DhenConfig, LayerConfig, canonical, compact, parameters
 from autorank.models.interactions import MODULES
 from autorank.training.tables import Table, deduplicate, gather, look_up, rowwise_adagrad
 
@@ -52,17 +53,20 @@ def test_equal_logits(i):
     rng = np.random.default_rng(i)
     ours = compact(config, num_fields, num_dense)
     # Offsets and scales, too, off their initial values.
+    tree = parameters(config, num_fields, num_dense)
+    noise = rng.standard_normal(noise_size(tree)).astype(np.float32)
     params = jax.tree.map(
-        lambda p: p + 0.3 * jnp.asarray(rng.standard_normal(p.shape), jnp.float32),
-        ours.init(jax.random.key(i), 1.0),
+        lambda p: p + 0.3 * rng.standard_normal(p.shape).astype(np.float32),
+        fill(noise, tree, lambda leaf: np.float32(leaf.fan_in**-0.5)),
     )
     ids = rng.integers(0, num_ids, (16, num_fields)).astype(np.int32)
     dense = rng.standard_normal((16, num_dense)).astype(np.float32)
     model = peer.TorchDhen(config, num_fields, num_dense, num_ids)
     torch.nn.init.normal_(model.table.weight)
-    peer.load(model, jax.tree.map(np.asarray, params))
+    peer.load(model, params)
     rows = model.table.weight.detach().numpy()[ids]
-    expected = np.asarray(ours.apply(params, jnp.asarray(rows), jnp.asarray(dense)))
+    arguments = jax.tree.map(jnp.asarray, (params, rows, dense))
+    expected = np.asarray(jax.jit(ours.apply)(*arguments))
     with torch.no_grad():
         found = model(torch.from_numpy(ids), torch.from_numpy(dense)).numpy()
     assert np.std(expected) > 1e-3
@@ -119,7 +123,7 @@ def test_errors_say_what_to_write():
     with pytest.raises(ValueError, match="write model.head=ctr"):
         peer.TorchDhen(DhenConfig(head="esmm"), 2, 0, 5)
     config = DhenConfig(layer1=LayerConfig("linear"))
-    params = compact(config, 3, 0).init(jax.random.key(0), 1.0)
+    params = fill(np.ones(40_000, np.float32), parameters(config, 3, 0), lambda leaf: 1.0)
     with pytest.raises(ValueError, match="does not fit"):
         peer.load(peer.TorchDhen(config, 4, 0, 5), params)
     params.pop("head")
