@@ -194,7 +194,7 @@ def population_part(sizes: dict[str, int]) -> None:
         rows / seconds["training"] / 1e6,
     )
     flops = 3 * np.mean([flops_per_example(c, F, N) for c in configs]) * rows / seconds["training"]
-    say(shape, "population bf16", "useful TFLOP/s while training", "TFLOP/s", flops / 1e12)
+    say(shape, "population bf16", "useful TFLOP/s while training", "TFLOP/s", float(flops) / 1e12)
     full = seconds["waiting"] + seconds["training"] * 45.8e6 / sizes["rows"]
     say(shape, "population bf16", "total at 45.8M rows, extrapolated", "s", full)
     say(shape, "population bf16", "NE, last quarter: best, median, worst", "NE", *sorted(levels))
@@ -203,7 +203,7 @@ def population_part(sizes: dict[str, int]) -> None:
 def precision_part(sizes: dict[str, int]) -> None:
     """NE of bfloat16 activations against float32, paired by model and seed."""
     data, num_ids = log(sizes["precision_rows"], sizes["ids"])
-    fixed = dict(width=16, num_tokens=8, mlp_width=64, head_width=64)
+    fixed: dict[str, Any] = {"width": 16, "num_tokens": 8, "mlp_width": 64, "head_width": 64}
     base = [
         DhenConfig(num_layers=1, layer1=LayerConfig("fmb", "linear"), norm="post", **fixed),
         DhenConfig(num_layers=1, layer1=LayerConfig("attention", "cross"), norm="none", **fixed),
@@ -362,7 +362,7 @@ def compact_part(sizes: dict[str, int]) -> None:
 def torch_part(sizes: dict[str, int]) -> None:
     """Some of the hundred in PyTorch."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
         from _torch_dhen import measure  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         print(f"no PyTorch variants: {error}")
