@@ -49,9 +49,8 @@ PARTNERS = (
     (("compact_compile",), ("population_compile", "population_compile_model")),
     (("compact_rate",), ("population_rate",)),
 )
-KEEP = (
-    0.6  # weight of what is known when another measurement comes; the first one replaces the prior
-)
+# Weight of what is known when another measurement comes; the first one replaces the prior.
+KEEP = 0.6
 
 
 class Decision(NamedTuple):

@@ -21,16 +21,12 @@ from autorank.models.dhen import (
     parameters,
 )
 from autorank.models.embedding import num_embeddings
-from autorank.models.heads import METRICS
 from autorank.models.population import (
     Plan,
     Routing,
     extract,
     misfit,
-    owners,
     plan_of,
-    population,
-    routing,
 )
 from autorank.training.population import PopulationProgram, PopulationState, make_population
 from autorank.training.programs import ProgramCache, compiler_options
@@ -194,12 +190,12 @@ def make_groups(
                 num_windows=shape.num_windows,
                 dtype=dtype,
             )
-            route = routing(plan, configs, num_fields, num_dense)
+            state, route = jax.eval_shape(lambda: program.shapes(configs))
             rates = Hparams(*(jnp.zeros(plan.size) for _ in Hparams._fields))
             there = jax.sharding.SingleDeviceSharding(device)
             shapes = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there),
-                (state_shapes(plan, route, shape), route, rates, schedule, data, np.int32(0)),
+                (state, route, rates, schedule, data, np.int32(0)),
             )
             run = jax.jit(program.run, donate_argnums=0, compiler_options=compiler_options())
             compiled = run.lower(*shapes).compile()
@@ -283,31 +279,6 @@ def stack(hparams: Sequence[Hparams], size: int) -> Hparams:
 def flat(tree: PyTree) -> np.ndarray:
     """All values as one vector, in the order of `optax.flatten`."""
     return np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(tree)])
-
-
-def state_shapes(plan: Plan, route: Routing, shape: Shape) -> PopulationState:
-    """Of the state before the first step, with nothing allocated."""
-
-    def array(*lengths: int, dtype: Any = np.float32) -> Any:
-        return jax.ShapeDtypeStruct(lengths, dtype)
-
-    tree = population(plan, shape.num_fields, shape.num_dense).tree
-    whose = jax.eval_shape(lambda: owners(plan, route, shape.num_fields, shape.num_dense))
-    params = jax.tree.map(
-        lambda leaf, owner: array(*owner.shape, *leaf.shape), tree, whose, is_leaf=is_leaf
-    )
-    sums = array(shape.num_windows, plan.size, len(METRICS[plan.head]))
-    return PopulationState(
-        params=params,
-        first_moment=params,
-        second_moment=params,
-        rows=array(shape.num_ids, plan.size, plan.width),
-        accumulator=array(shape.num_ids, plan.size),
-        owner=array(shape.num_ids, dtype=np.int32),
-        curve=Curve(sums, sums, sums),
-        step=array(dtype=np.int32),
-        failed_step=array(plan.size, dtype=np.int32),
-    )
 
 
 def member_bytes(config: DhenConfig, shape: Shape) -> int:
