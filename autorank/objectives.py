@@ -438,7 +438,8 @@ def training_objective(
             [batch[i][2].model for i in open_],
             shape,
             free=min(map(free_bytes, places)) // side_by_side if open_ else 0,
-            parts=len(places),
+            # On an accelerator a group for each thread: compiling takes longer than training.
+            parts=len(places) if backend == "cpu" else max(len(places), workers),
             limit=most[0],
         )
         for number, group in enumerate(formed):

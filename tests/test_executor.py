@@ -210,10 +210,14 @@ def test_a_setting_decides(setting):
         assert found.kind == setting and found.reason.startswith(f"search.executor={setting}")
 
 
-def test_priors_take_a_hundred_models_to_a_population_on_an_accelerator_only():
-    hundred = [Work(str(i), 2e5, 10_000_000) for i in range(100)]
-    assert choose(hundred, "plan", (), (), 2, PRIORS["gpu"]).kind == "population"
-    assert choose(hundred, "plan", (), (), 2, PRIORS["cpu"]).kind == "compact"
+def test_priors_take_many_structures_to_a_population_on_an_accelerator_only():
+    # What one of two threads gets of a hundred.
+    half = [Work(str(i), 7e5, 10_000_000) for i in range(50)]
+    assert choose(half, "plan", (), (), 1, PRIORS["gpu"]).kind == "population"
+    # Compiled already, single programs are the faster ones there, too.
+    assert choose(half, "plan", {w.structure for w in half}, (), 1, PRIORS["gpu"]).kind == "compact"
+    for workers in (1, 2, 8):
+        assert choose(half, "plan", (), (), workers, PRIORS["cpu"]).kind == "compact"
 
 
 def test_measured_costs_replace_the_priors_and_are_averaged():

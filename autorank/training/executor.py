@@ -38,11 +38,12 @@ class Costs(NamedTuple):
 
 # Where a run has not measured yet. CPU: compiling as in `experiments/bench_compile.py` (docs/design.md); a population
 # of small DHENs trained at about 0.6 of the compact builds' speed and took 10 to 30 s to compile for 2 to 8 models.
-# Accelerators: estimates from an H100 with 16-wide DHENs of about 2e5 FLOPs a row: 15 s and 3e6 rows/s for a compact
-# program, about 60 s and 2e6 rows/s of all models together for a population of a hundred.
+# Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of about 7e5 FLOPs a row (its
+# TFLOP/s over three passes): 11.8 s and 6.4e6 rows/s for a compact program (median of 3, float32); 681 s summed over
+# threads and 3.4e6 rows/s of all models together for a hundred in populations (bfloat16).
 PRIORS = {
     "cpu": Costs(2.0, 5e9, 8.0, 2.5, 0.6 * 5e9, 2e4, True),
-    "gpu": Costs(15.0, 3e6 * 2e5, 10.0, 0.5, 2e6 * 2e5, 2e4, False),
+    "gpu": Costs(11.8, 6.4e6 * 7e5, 5.0, 6.5, 3.4e6 * 7e5, 2e4, False),
 }
 # The same cost of either build.
 PARTNERS = (
