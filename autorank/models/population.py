@@ -364,7 +364,9 @@ def _layer(
         )
         y = jnp.where((at.positions == at.outputs)[:, None, None, None], y, mixed)
     if layer.banks:
-        inputs: Any = _dispatch(before, at.model, at.slot, tuple(bank.count for bank in layer.banks))
+        inputs: Any = _dispatch(
+            before, at.model, at.slot, tuple(bank.count for bank in layer.banks)
+        )
         parts = []
         for k, (bank, start) in enumerate(zip(layer.banks, layer.starts, strict=True)):
             here = slice(start, start + bank.count)
