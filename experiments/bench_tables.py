@@ -1,0 +1,98 @@
+"""The tables of docs/performance.md, made from experiments/results/bench_*.csv.
+
+    python experiments/bench_tables.py            # writes them between the markers
+    python experiments/bench_tables.py --check    # fails when they are not those of the results
+
+A table shows every ratio of a bench with its target, and the figures of ``WHOLE`` benches in full.
+"""
+
+import argparse
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import _bench
+
+PAGE = _bench.ROOT / "docs" / "performance.md"
+NAMES = ("training", "predictor", "policy", "data", "search_speed", "population")
+WHOLE = ("population", "search_speed")  # no ratios: every figure is shown
+
+
+def ratios(name: str) -> dict[tuple[str, str, str], _bench.Ratio]:
+    """The targets that a bench declares, by shape, variant and metric."""
+    module = importlib.import_module(f"bench_{name}")
+    listed = list(getattr(module, "RATIOS", ()))
+    listed += [r for v in vars(module).values() if isinstance(v, _bench.Bench) for r in v.ratios]
+    return {(r.shape, r.variant, r.metric): r for r in listed}
+
+
+def verdict(ratio: _bench.Ratio | None, median: float) -> str:
+    """The target and whether it is met."""
+    if ratio is None or not ratio.target:
+        return ""
+    met = median <= ratio.target if ratio.at_most else median >= ratio.target
+    return f"{'<=' if ratio.at_most else '>='} {ratio.target:g} {'met' if met else '**short**'}"
+
+
+def table(name: str) -> str:
+    """One bench as Markdown; what measured it is in the last line."""
+    rows = _bench.read(_bench.RESULTS / f"bench_{name}.csv")
+    if not rows:
+        return "Not measured."
+    declared = ratios(name)
+    lines = [
+        "| shape | variant | metric | median [lowest, highest] | target |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["unit"] != "x" and name not in WHOLE:
+            continue
+        found = declared.get((row["shape"], row["variant"], row["metric"]))
+        spread = "" if row["repeats"] == "1" else f" [{row['low']}, {row['high']}]"
+        lines.append(
+            f"| {row['shape']} | {row['variant']} | {row['metric']} | {row['median']}{spread} {row['unit']} "
+            f"| {verdict(found, float(row['median']))} |"
+        )
+    made = sorted({(r["device"], r["versions"], r["git revision"], r["repeats"]) for r in rows})
+    revisions = sorted({m[2] for m in made})
+    lines += [
+        "",
+        f"{', '.join(sorted({m[0] for m in made}))}; {'; '.join(sorted({m[1] for m in made}))}; revision "
+        f"{', '.join(revisions)}; repeats {', '.join(sorted({m[3] for m in made}))}.",
+    ]
+    return "\n".join(lines)
+
+
+def filled(text: str) -> str:
+    """The page with its tables made anew."""
+    for name in NAMES:
+        mark = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.S)
+        if not mark.search(text):
+            raise SystemExit(
+                f"{PAGE.name} has no place for {name}: add <!-- {name}: begin --> and end"
+            )
+        made = table(name)
+        text = mark.sub(lambda m, made=made: f"{m.group(1)}{made}\n{m.group(2)}", text)
+    return text
+
+
+def main() -> None:
+    """Writes or checks the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    sys.path.insert(0, str(Path(__file__).parent))
+    old = PAGE.read_text()
+    new = filled(old)
+    if check and new != old:
+        raise SystemExit(
+            f"{PAGE.name} is not made of the results: python experiments/bench_tables.py"
+        )
+    PAGE.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
