@@ -25,7 +25,7 @@ import optax
 
 from autorank import losses
 from autorank.metrics import kendall_tau_b
-from autorank.typing import Array, Bool, Float, Key, PyTree
+from autorank.typing import Array, Bool, Float, Int, Key, PyTree
 
 TASKS = 2  # NE gain in percent, log FLOPs ratio
 LOSSES: dict[str, Callable[..., Array]] = {
@@ -64,6 +64,9 @@ class Predictor(NamedTuple):
     fit: Callable[[Key, Array, Array, Array], FitState]
     score: Callable[[FitState, Array], Scores]
     capacity: int  # rows that `fit` expects
+    # For features that are sums of rows of a table [r, x]: ``score_sums(state, table)(rows [n, k])`` is ``score`` of
+    # ``table[rows].sum(1)``, the first layer applied to the table once instead of to every configuration.
+    score_sums: Callable[[FitState, Array], Callable[[Array], Scores]] | None = None
 
 
 class Net(nn.Module):
@@ -72,11 +75,27 @@ class Net(nn.Module):
     hidden: tuple[int, ...]
     shared: bool
 
+    @property
+    def trunks(self) -> int:
+        """Separate MLPs."""
+        return 1 if self.shared else TASKS
+
+    def after_first_layer(self, weights: PyTree, inputs: list[Array]) -> Float[Array, "n 2"]:
+        """Scores from the first layer's products ``[n, h]`` (no bias yet) of every trunk, and one member's weights."""
+        outputs = []
+        for trunk, h in enumerate(inputs):
+            for layer in range(len(self.hidden)):
+                dense = weights[f"trunk{trunk}_layer{layer}"]
+                h = nn.relu((h @ dense["kernel"] if layer else h) + dense["bias"][None])
+            head = weights[f"trunk{trunk}_head"]
+            outputs.append(h @ head["kernel"] + head["bias"][None])
+        return jnp.concatenate(outputs, axis=-1)
+
     @nn.compact
     def __call__(self, x: Float[Array, "n x"]) -> Float[Array, "n 2"]:
         """Scores of both tasks."""
         outputs = []
-        for trunk in range(1 if self.shared else TASKS):
+        for trunk in range(self.trunks):
             h = x
             for layer, width in enumerate(self.hidden):
                 h = nn.relu(nn.Dense(width, name=f"trunk{trunk}_layer{layer}")(h))
@@ -201,12 +220,40 @@ def ensemble(
             final,
         )
 
-    def score(state: FitState, features: Float[Array, "n x"]) -> Scores:
-        outputs = jax.vmap(apply, (0, None))(state.params, features)
+    def combined(state: FitState, outputs: Float[Array, "e n 2"]) -> Scores:
         outputs = (outputs - state.mean[:, None, :]) / state.sd[:, None, :]
         return Scores(outputs.mean(axis=0), outputs.std(axis=0))
 
-    return Predictor(fit, score, capacity)
+    def score(state: FitState, features: Float[Array, "n x"]) -> Scores:
+        return combined(state, jax.vmap(apply, (0, None))(state.params, features))
+
+    def score_sums(
+        state: FitState, table: Float[Array, "r x"]
+    ) -> Callable[[Int[Array, "n k"]], Scores]:
+        weights = state.params["params"]
+        firsts = [weights[f"trunk{t}_layer0"]["kernel"] for t in range(net.trunks)]
+        projected = [jnp.einsum("rx,exh->erh", table, first) for first in firsts]
+
+        def score_rows(rows: Int[Array, "n k"]) -> Scores:
+            def member(projected_and_params: tuple[list[Array], PyTree]) -> Array:
+                # A chain of gathers, not a reduction over the gathered: that one XLA:CPU does not vectorise.
+                inputs = [
+                    sum(
+                        part.at[rows[:, i]].get(mode="clip", wrap_negative_indices=False)
+                        for i in range(rows.shape[1])
+                    )
+                    for part in projected_and_params[0]
+                ]
+                return net.after_first_layer(projected_and_params[1], inputs)
+
+            every = (projected, weights)
+            if member_map == "vmap":
+                return combined(state, jax.vmap(member)(every))
+            return combined(state, jax.lax.map(member, every))
+
+        return score_rows
+
+    return Predictor(fit, score, capacity, score_sums if hidden else None)
 
 
 def initial_params(key: Key, shapes: PyTree, members: int) -> PyTree:

@@ -154,6 +154,22 @@ class Space:
         pairs = np.array(columns, np.int32)
         return pairs[:, 0], pairs[:, 1], numbers
 
+    @cached_property
+    def feature_rows(self) -> np.ndarray:
+        """float32 ``[k * c + 1, x]``: what choice ``c`` of decision ``k`` adds to ``features``; the last row is zero.
+
+        ``features`` of a configuration is the sum of its active decisions' rows.
+        """
+        decision, choice, numbers = self._features
+        rows = np.zeros((self.num_decisions * self.max_choices + 1, len(decision)), np.float32)
+        for column, (i, j) in enumerate(zip(decision.tolist(), choice.tolist(), strict=True)):
+            first = i * self.max_choices
+            if j < 0:
+                rows[first : first + self.max_choices, column] = numbers[i]
+            else:
+                rows[first + j, column] = 1.0
+        return rows
+
     # Arrays.
 
     def active(self, configs: Int[Array | np.ndarray, "n k"]) -> Bool[Array, "n k"]:

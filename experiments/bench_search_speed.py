@@ -12,7 +12,7 @@ import functools
 import os
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ PHASES = (
 )
 
 
-def timed(spent: Counter[str], phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
+def timed(
+    spent: defaultdict[str, float], phase: str, call: Callable[..., Any]
+) -> Callable[..., Any]:
     """``call``, its wall seconds added to a phase."""
 
     @functools.wraps(call)
@@ -74,7 +76,7 @@ def measure(shape: str, variant: str) -> Mapping[str, Figure]:
 
     from autorank import build, job, search
 
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for module, name, phase in PHASES:
         owner = importlib.import_module(module)
         setattr(owner, name, timed(spent, phase, getattr(owner, name)))

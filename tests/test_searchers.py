@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import stats
 
-from autorank.predictor import Predictor, Scores
+from autorank.predictor import Predictor, Scores, ensemble
 from autorank.searchers import base
 from autorank.searchers.bayes import bayes
 from autorank.searchers.evolution import evolution
@@ -20,6 +20,7 @@ from autorank.searchers.predictor_search import (
     predictor_search,
     reward_of,
     run_policy,
+    scorer,
 )
 from autorank.searchers.random_search import random_search
 from autorank.searchers.reinforce import draw, entropy, learn, reinforce, uniform_policy
@@ -452,25 +453,32 @@ def test_rewards_are_their_formulas():
 
 
 def test_the_policy_finds_the_planted_optimum():
+    """Over 64 seeds: of 600, 93 % ended at the optimum and the median of the last entropy was 0.102."""
     metrics_of = separable(SPACE)
     course = jax.jit(
-        lambda key: run_policy(
-            key,
-            SPACE,
-            metrics_of,
-            lambda scores: -scores[:, 0],
-            steps=300,
-            samples=32,
-            rate=0.1,
-            entropy_coef=0.0,
+        jax.vmap(
+            lambda key: run_policy(
+                key,
+                SPACE,
+                metrics_of,
+                lambda scores: -scores[:, 0],
+                steps=300,
+                samples=32,
+                rate=0.1,
+                entropy_coef=0.0,
+            )
         )
-    )(KEY)
+    )(jax.random.split(KEY, 64))
     every = SPACE.enumerate(10**5)
     quality = np.asarray(metrics_of(every))[:, 0]
-    np.testing.assert_array_equal(course.configs[-1, 0], every[quality.argmin()])
-    np.testing.assert_allclose(course.rewards[-1].mean(), -quality.min(), rtol=0.02)
-    assert course.entropy[0] > 0.999 and course.entropy[-1] < 0.1
-    assert abs(float(course.metrics[0, 0]) - quality.mean()) < 1.0
+    ends = np.asarray(course.configs[:, -1, 0])
+    found = (ends == every[quality.argmin()]).all(axis=1)
+    assert found.mean() > 0.84
+    rewards = np.asarray(course.rewards)[found, -1].mean()
+    np.testing.assert_allclose(rewards, -quality.min(), rtol=0.02)
+    entropies = np.asarray(course.entropy)
+    assert (entropies[:, 0] > 0.999).all() and np.median(entropies[:, -1]) < 0.125
+    assert abs(float(course.metrics[:, 0, 0].mean()) - quality.mean()) < 1.0
 
 
 @pytest.fixture(scope="module")
@@ -654,3 +662,40 @@ def test_nothing_but_failures_gives_other_trials(small):
 def test_settings_of_the_gaussian_process_are_checked(settings, words):
     with pytest.raises(ValueError, match=words):
         bayes(SPACE, batch_size=4, capacity=8, **settings)
+
+
+def test_scores_of_choices_are_those_of_their_features():
+    """The first layer by rows of a table: conditions, numbers and one-hot features, and both kinds of nets."""
+    space = Space(
+        (
+            Decision("a", (1, 2, 3)),
+            Decision("n", (0.1, 1.0, 10.0), "number", True),
+            Decision("b", ("x", "y"), parents=(("a", (2, 3)),)),
+        ),
+        (0, 1, 0),
+    )
+    configs = jnp.asarray(space.enumerate(100))
+    own = np.arange(3) * 3 + np.asarray(configs)
+    rows = np.where(np.asarray(space.active(configs)), own, 9)
+    np.testing.assert_array_equal(space.feature_rows[rows].sum(axis=1), space.features(configs))
+    for settings_ in (
+        {"hidden": (5, 4)},
+        {"hidden": (6,), "multi_task": False},
+        {"hidden": (5, 4), "member_map": "vmap"},
+    ):
+        predictor = ensemble(space.num_features, capacity=16, members=3, steps=2, **settings_)
+        metrics = jax.random.normal(jax.random.key(3), (16, 2))
+        features = (
+            jnp.zeros((16, space.num_features)).at[: len(configs)].set(space.features(configs))
+        )
+        where = jnp.tile((jnp.arange(16) < len(configs))[:, None], (1, 2))
+        fitted = jax.jit(predictor.fit)(KEY, features, metrics, where)
+        mean, spread = jax.jit(scorer(space, predictor, fitted))(configs)
+        plain = predictor.score(fitted, space.features(configs))
+        np.testing.assert_allclose(mean, plain.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(spread, plain.spread, rtol=1e-4, atol=1e-5)
+
+
+def test_without_hidden_layers_scores_come_from_features():
+    predictor = ensemble(SPACE.num_features, capacity=8, members=2, steps=1, hidden=())
+    assert predictor.score_sums is None

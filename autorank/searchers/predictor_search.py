@@ -277,12 +277,24 @@ def _fit(key: Key, space: Space, predictor: Predictor, history: History) -> tupl
 
 def scorer(space: Space, predictor: Predictor, fitted: Any) -> Callable[[Any], tuple[Any, Any]]:
     """``score(configs [n, k]) -> (mean [n, 2], spread [n, 2])`` of a fitted predictor."""
+    if predictor.score_sums is None:
 
-    def score(configs: Int[Array, "n k"]) -> tuple[Array, Array]:
-        scores = predictor.score(fitted, space.features(configs))
+        def from_features(configs: Int[Array, "n k"]) -> tuple[Array, Array]:
+            scores = predictor.score(fitted, space.features(configs))
+            return scores.mean, scores.spread
+
+        return from_features
+    # Every decision adds its own columns, so a configuration's features are the sum of one row a decision.
+    table = jnp.asarray(space.feature_rows)
+    of_rows = predictor.score_sums(fitted, table)
+    starts = jnp.arange(space.num_decisions, dtype=jnp.int32) * space.max_choices
+
+    def from_rows(configs: Int[Array, "n k"]) -> tuple[Array, Array]:
+        own = starts[None, :] + jnp.asarray(configs, jnp.int32)
+        scores = of_rows(jnp.where(space.active(configs), own, len(table) - 1))
         return scores.mean, scores.spread
 
-    return score
+    return from_rows
 
 
 def _leaders(

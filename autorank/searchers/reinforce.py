@@ -43,10 +43,15 @@ def log_probabilities(space: Space, logits: Float[Array, "k c"]) -> Float[Array,
 
 
 def draw(key: Key, space: Space, logits: Float[Array, "k c"], n: int) -> Int[Array, "n k"]:
-    """Canonical configurations from the policy."""
-    log_p = log_probabilities(space, logits)
-    noise = jax.random.gumbel(key, (n, *log_p.shape))
-    return space.canonical(jnp.argmax(log_p[None] + noise, axis=2))
+    """Canonical configurations from the policy, by the inverse of each decision's cumulative distribution.
+
+    One uniform number a decision; the argmax of Gumbel noise needs one for every choice.
+    """
+    below = jnp.cumsum(jnp.exp(log_probabilities(space, logits)), axis=1)[:, :-1]
+    uniform = jax.random.uniform(key, (n, space.num_decisions))
+    choice = jnp.sum(uniform[:, :, None] >= below[None], axis=2)
+    # Rounding may leave the last cumulative probability below the number drawn.
+    return space.canonical(jnp.minimum(choice, jnp.asarray(space.num_choices - 1)[None]))
 
 
 def entropy(space: Space, logits: Float[Array, "k c"]) -> Float[Array, ""]:
