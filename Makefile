@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: setup search test lint types
+.PHONY: setup search test lint types peers
 
 setup: .venv/ready
 
@@ -26,3 +26,9 @@ lint: setup
 
 types: setup
 	$(BIN)/pyright
+
+# PyTorch and FuxiCTR in an environment of their own, for experiments/bench_*.py; torch first, or another one is drawn in.
+peers:
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check fuxictr==2.3.10

@@ -235,15 +235,16 @@ def ensemble(
         projected = [jnp.einsum("rx,exh->erh", table, first) for first in firsts]
 
         def score_rows(rows: Int[Array, "n k"]) -> Scores:
-            def member(projected_and_params: tuple[list[Array], PyTree]) -> Array:
+            def add_up(part: Float[Array, "r h"]) -> Float[Array, "n h"]:
                 # A chain of gathers, not a reduction over the gathered: that one XLA:CPU does not vectorise.
-                inputs = [
-                    sum(
-                        part.at[rows[:, i]].get(mode="clip", wrap_negative_indices=False)
-                        for i in range(rows.shape[1])
-                    )
-                    for part in projected_and_params[0]
+                own = [
+                    part.at[rows[:, i]].get(mode="clip", wrap_negative_indices=False)
+                    for i in range(rows.shape[1])
                 ]
+                return sum(own[1:], own[0])
+
+            def member(projected_and_params: tuple[list[Array], PyTree]) -> Array:
+                inputs = [add_up(part) for part in projected_and_params[0]]
                 return net.after_first_layer(projected_and_params[1], inputs)
 
             every = (projected, weights)

@@ -90,7 +90,7 @@ def torch_loop(batch: int) -> dict[str, Figure]:
             noise = -torch.log(-torch.log(torch.rand(batch, DECISIONS, CHOICES)))
             configs = (log_p + noise).argmax(dim=2)
             features = nn.functional.one_hot(configs, CHOICES).float().flatten(1)
-            scores = sum((net(features) for net in nets[1:]), nets[0](features)) / MEMBERS
+            scores: Any = sum((net(features) for net in nets[1:]), nets[0](features)) / MEMBERS
             rewards = -(1 - ALPHA) * scores[:, 0] - ALPHA * scores[:, 1]
             advantage = rewards - baseline
             baseline = 0.95 * baseline + 0.05 * rewards.mean()
