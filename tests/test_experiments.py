@@ -58,7 +58,8 @@ def test_mistakes_are_named(override, words):
 def toy_run(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     program(
-        "search", "experiment=toy", *TOY, "tracking.mode=offline", "model.head=esmm",
+        # The paper's searcher: with its policy and predictor there is one figure of everything.
+        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
         f"runs={runs}", "name=toy", f"data.folder={runs}/data",
     )  # fmt: skip
     return runs / "toy"
@@ -84,7 +85,8 @@ def test_a_search_leaves_everything(toy_run):
 def test_resuming_a_finished_run_changes_nothing(toy_run):
     before = json.loads((toy_run / "summary.json").read_text())
     done = program(
-        "search", "experiment=toy", *TOY, "tracking.mode=offline", "model.head=esmm",
+        # The paper's searcher: with its policy and predictor there is one figure of everything.
+        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
         f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data",
     )  # fmt: skip
     after = json.loads((toy_run / "summary.json").read_text())
