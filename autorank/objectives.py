@@ -37,7 +37,7 @@ from autorank.training.groups import (
     member_bytes,
 )
 from autorank.training.pipeline import Job, Lane, run_jobs
-from autorank.training.programs import ProgramCache, ProgramStats, compiler_options
+from autorank.training.programs import ProgramCache, ProgramStats, compiler_options, lower
 from autorank.training.trainer import (
     Curve,
     Data,
@@ -237,8 +237,8 @@ def training_objective(
                 (jax.random.key(0), program.empty(), _zero_hparams(), schedule, data),
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
-            run = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
-            return run.lower(*shapes, step, step).compile(), program
+            options = {"donate_argnums": 1, "compiler_options": compiler_options()}
+            return lower(program.run, *shapes, step, step, **options).compile(), program
 
         return cache.get(structure_key(model), build)
 

@@ -6,7 +6,8 @@
 
 Parts: ``population`` (the hundred models; the total has compiling in it), ``single`` (rows a second of one MLP 400x3
 and of DCN-V2 with low-rank crosses of 512, and the share of the card's measured matrix rate), ``precision`` (NE with
-bfloat16 activations against float32: the same models, seeds and rows), ``compact`` (some of the same models as programs
+bfloat16 activations against float32: the same models, seeds and rows), ``kernels`` (tiny batched products),
+``compact`` (some of the same models as programs
 of their own, the hundred extrapolated from them), ``torch`` (the same with PyTorch and ``torch.compile``). Rows come
 from `autorank.data.criteo_like`, generated on the device. Nothing is interleaved: an accelerator is not shared.
 """
@@ -32,9 +33,12 @@ import numpy as np
 
 from autorank.cost import flops_per_example
 from autorank.data import criteo_like
+from autorank.models import interactions, small_products
+from autorank.models.blocks import Active
 from autorank.models.dhen import DhenConfig, LayerConfig, Model, compact
-from autorank.models.population import plan_of
+from autorank.models.population import plan_of, tuned
 from autorank.training.population import make_population
+from autorank.training.programs import lower
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
 # The space of configs/space/dhen_small.yaml; Hydra, which reads that file, is not needed here.
@@ -98,25 +102,33 @@ def schedule(data: Data, batch_size: int) -> Schedule:
 
 
 def groups_of(configs: list[DhenConfig], size: int) -> list[list[DhenConfig]]:
-    """One width a group, at most ``size`` models, alike in depth and tokens; the widest first."""
+    """One width a group, at most ``size`` models, alike in depth and tokens; what compiles soonest first.
+
+    The shallowest models of each width are a small group of their own: the device has something to train while the
+    large ones compile.
+    """
     found = []
-    for width in sorted({c.width for c in configs}, reverse=True):
+    for width in sorted({c.width for c in configs}):
         own = [c for c in configs if c.width == width]
         own.sort(key=lambda c: (-c.num_layers, c.num_tokens, c.ensemble))
-        parts = -(-len(own) // size)
-        found += [own[len(own) * i // parts : len(own) * (i + 1) // parts] for i in range(parts)]
-    return sorted(found, key=lambda g: sum(flops_per_example(c, F, N) for c in g))
+        ends = [len(own)]
+        if len(own) > size:
+            ends.insert(0, len(own) - size // 4)
+        parts = -(-ends[0] // size)
+        ends = [ends[0] * i // parts for i in range(1, parts)] + ends
+        found += [own[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    return sorted(found, key=lambda g: sum(c.num_layers for c in g))
 
 
 def train_population(
     configs: list[DhenConfig], seeds: list[int], data: Data, num_ids: int, batch_size: int, size: int, dtype: Any,
-    options: dict | None, threads: int = 8,
+    options: dict | None, threads: int = 12,
 ) -> tuple[np.ndarray, dict[str, float]]:  # fmt: skip
     """Trains all models, groups compiled ahead by threads; NE of the last quarter of windows, and seconds."""
     started = time.perf_counter()
     groups = groups_of(configs, size)
     place = {id(c): i for i, c in enumerate(configs)}
-    plans = [plan_of(g, F, N)._replace(flat=g[0].width <= 32) for g in groups]
+    plans = [tuned(plan_of(g, F, N), jax.default_backend()) for g in groups]
     last = schedule(data, batch_size)
 
     def build(index: int) -> tuple[Any, Any, float]:
@@ -125,14 +137,16 @@ def train_population(
         program = make_population(
             plans[index], F, N, num_ids=num_ids, batch_size=batch_size, num_windows=WINDOWS, dtype=dtype
         )  # fmt: skip
-        shapes = jax.eval_shape(partial(program.shapes, group))
-        run = jax.jit(program.run, donate_argnums=0)
+        shapes = program.shapes(group)
         arguments = (*shapes, hparams(len(group)), last, data, jnp.int32(0))
         arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
-        compiled = run.lower(*arguments).compile(compiler_options=options)
+        run = lower(program.run, *arguments, donate_argnums=0)
+        compiled = run.compile(compiler_options=options)
+        program.prepare(group)
         return program, compiled, time.perf_counter() - begun
 
-    levels, training, compiling, waited = np.zeros(len(configs)), 0.0, 0.0, 0.0
+    levels = np.zeros(len(configs))
+    training = compiling = waited = drawing = 0.0
     with ThreadPoolExecutor(threads) as pool:
         jobs: list[Future] = [pool.submit(build, i) for i in range(len(groups))]
         left = set(range(len(groups)))
@@ -151,6 +165,7 @@ def train_population(
             state, route = program.start(group, own, hparams(len(group)))
             jax.block_until_ready(state.rows)
             drawn = time.perf_counter() - begun
+            drawing += drawn
             state = run(state, route, hparams(len(group)), last, data, last.num_steps)
             curve = jax.device_get(state.curve)
             failed = int((np.asarray(state.failed_step) >= 0).sum())
@@ -170,7 +185,8 @@ def train_population(
             )
             del state, run, program
     total = time.perf_counter() - started
-    return levels, {"total": total, "training": training, "compiling": compiling, "waiting": waited}
+    seconds = {"total": total, "training": training, "compiling": compiling, "waiting": waited}
+    return levels, seconds | {"drawing": drawing}
 
 
 def population_part(sizes: dict[str, int]) -> None:
@@ -183,6 +199,7 @@ def population_part(sizes: dict[str, int]) -> None:
         configs, list(range(len(configs))), data, num_ids, sizes["batch"], sizes["group"], jnp.bfloat16, OPTIONS_HERE
     )  # fmt: skip
     rows = len(configs) * (sizes["rows"] // sizes["batch"]) * sizes["batch"]
+    say(shape, "population bf16", "initial tables and weights", "s", seconds["drawing"])
     say(shape, "population bf16", "total with compiling", "s", seconds["total"])
     say(shape, "population bf16", "waiting for compilers", "s", seconds["waiting"])
     say(shape, "population bf16", "compiling, summed over threads", "s", seconds["compiling"])
@@ -384,16 +401,94 @@ def torch_part(sizes: dict[str, int]) -> None:
     extrapolate("torch.compile bf16", shape, len(configs), sizes["rows"], runs)
 
 
+def kernels_part(sizes: dict[str, int]) -> None:
+    """The tiny batched products, forward and backward: ours against the compiler's, results compared."""
+    models, batch = (10, sizes["batch"]) if jax.default_backend() == "gpu" else (2, 8)
+    form = "gpu" if jax.default_backend() == "gpu" else "interpret"
+    width, keys = 16, jax.random.split(jax.random.key(0), 4)
+
+    def library(qkv: Any, positions: Any, heads: int) -> Any:
+        parts = qkv.reshape(*qkv.shape[:2], 3, width)
+        active = Active(positions, None, positions, None, None)
+        return interactions.attention_of(parts, heads, active)
+
+    def gram(x: Any) -> Any:
+        return jnp.einsum("bmd,bnd->bmn", x, x)
+
+    cases: list[tuple[str, int, Callable, Callable]] = []
+    for m in (27, 43):
+        cases.append(
+            (
+                f"Gram {m} x {m} x {width}",
+                width,
+                gram,
+                lambda x: small_products.products(x, x, form),
+            )
+        )
+        for heads in (1, 4):
+            ours = partial(small_products.attend, heads=heads, kernels=form)
+            cases.append(
+                (f"attention of {m}, width {width}, {heads} heads", 3 * width,
+                 lambda x, heads=heads: library(x, jnp.int32(20), heads),
+                 lambda x, ours=ours: ours(x, jnp.int32(20)))
+            )  # fmt: skip
+    for name, columns, theirs, own in cases:
+        m = int(name.split()[1 if name[0] == "G" else 2].strip(","))
+        x = jax.random.normal(keys[0], (models, batch, m, columns), jnp.bfloat16)
+        size = jax.eval_shape(jax.vmap(own), x).shape
+        slope = jax.random.normal(keys[1], size, jnp.bfloat16)
+
+        def both(x: Any, slope: Any, f: Callable) -> Any:
+            value, back = jax.vjp(jax.vmap(f), x)
+            return value, back(slope)[0]
+
+        found = {}
+        for variant, f in (("compiler", theirs), ("one warp a row", own)):
+            run = jax.jit(partial(both, f=f)).lower(x, slope).compile(compiler_options=OPTIONS_HERE)
+            found[variant] = jax.block_until_ready(run(x, slope))
+            times = []
+            for _ in range(5):
+                begun = time.perf_counter()
+                jax.block_until_ready([run(x, slope) for _ in range(10)])
+                times.append((time.perf_counter() - begun) / 10 * 1e6)
+            say(f"{name}, {models} models x {batch}", variant, "forward and backward", "us", *times)
+        floor = (
+            2 * (3 * x.size + 2 * slope.size) / 2.4e12 * 1e6
+        )  # bytes: x twice, its slope, value, slope
+        say(
+            f"{name}, {models} models x {batch}",
+            "bytes at 2.4 TB/s",
+            "forward and backward",
+            "us",
+            floor,
+        )
+        away = [
+            float(
+                jnp.max(jnp.abs(a.astype(jnp.float32) - b))
+                / jnp.max(jnp.abs(b.astype(jnp.float32)))
+            )
+            for a, b in zip(*found.values(), strict=True)
+        ]
+        say(
+            f"{name}, {models} models x {batch}",
+            "one warp a row",
+            "largest difference, relative",
+            "1",
+            *away,
+        )
+
+
 PARTS: dict[str, Callable[[dict[str, int]], None]] = {
     "population": population_part,
     "single": single_part,
+    "kernels": kernels_part,
     "precision": precision_part,
     "compact": compact_part,
     "torch": torch_part,
 }
 OPTIONS_HERE: dict | None = None
 FULL = {
-    "models": 100, "rows": 10_000_000, "ids": 2_000_000, "batch": 4096, "group": 34, "precision_rows": 2_000_000,
+    "models": 100, "rows": 10_000_000, "ids": 2_000_000, "batch": 4096, "group": 17, "precision_rows": 2_000_000,
     "seeds": 5, "single_rows": 4_000_000, "sample": 4, "sample_rows": 1_500_000,
 }  # fmt: skip
 SMALL = {

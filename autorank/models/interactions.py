@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.models import small_products
 from autorank.models.blocks import (
     Active,
     Mlp,
@@ -46,6 +47,7 @@ class Sizes(NamedTuple):
     flat: bool = (
         False  # linear maps as matrix products over the flattened embeddings (`blocks.mix`)
     )
+    kernels: str = ""  # which form of `small_products`, "" for none
 
     @property
     def input(self) -> dict[str, int]:
@@ -86,7 +88,7 @@ class Dot(nn.Module):
         s = self.sizes
         # Row-major below the diagonal: the pairs of the first n embeddings are the first n (n - 1) / 2.
         rows, columns = np.tril_indices(s.positions, -1)
-        gram = jnp.einsum("bmd,bnd->bmn", x, x).reshape(x.shape[0], -1)
+        gram = _products(x, x, s).reshape(x.shape[0], -1)
         below = rows * s.positions + columns
         mlp = Mlp({"pairs": len(rows)}, s.output, s.mlp_depth, s.mlp_width, name="mlp")
         if s.flat:
@@ -110,11 +112,15 @@ class Attention(nn.Module):
         ffn = {"ffn": FFN_FACTOR * s.width}
         qkv = kernel(self, "qkv", width, {"part": 3, **width})
         project = kernel(self, "project", width, width)
-        if s.flat:
+        if small_products.fits(s.kernels, s.positions, s.width // s.heads):
+            positions = jnp.int32(s.positions) if active is None else active.positions
+            parts = x @ qkv.reshape(s.width, -1)
+            mixed = small_products.attend(parts, positions, s.heads, s.kernels) @ project
+        elif s.flat:
             mixed = _attend_flat(x, qkv, project, s.heads, active)
         else:
             parts = (x @ qkv.reshape(s.width, -1)).reshape(*x.shape[:2], 3, s.width)
-            mixed = _attend(parts, s.heads, active) @ project
+            mixed = attention_of(parts, s.heads, active) @ project
         x = Norm(width, name="norm1")(x + mixed, where)
         hidden = nn.relu(
             x @ kernel(self, "up", width, ffn) + bias(self, "up_bias", ffn)[None, None]
@@ -127,7 +133,16 @@ class Attention(nn.Module):
         return mix(x, weight, flat=s.flat)
 
 
-def _attend(
+def _products(
+    x: Float[Array, "b m d"], y: Float[Array, "b n d"], sizes: Sizes
+) -> Float[Array, "b m n"]:
+    """All dot products of the embeddings of a row."""
+    if small_products.fits(sizes.kernels, x.shape[1], y.shape[1], x.shape[2]):
+        return small_products.products(x, y, sizes.kernels)
+    return jnp.einsum("bmd,bnd->bmn", x, y)
+
+
+def attention_of(
     qkv: Float[Array, "b m 3 d"], heads: int, active: Active | None
 ) -> Float[Array, "b m d"]:
     """Scaled dot-product attention. Masked: a head is a membership mask over the width."""
@@ -259,7 +274,7 @@ class Fmb(nn.Module):
         axes = {"positions": s.positions, "rank": s.rank}
         project = kernel(self, "project", {"positions": s.positions}, {"rank": s.rank})
         projected = mix(x, project, flat=s.flat)
-        products = jnp.einsum("bmd,brd->bmr", x, projected)
+        products = _products(x, projected, s)
         where = None
         if active is not None:
             where = (

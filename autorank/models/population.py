@@ -33,6 +33,9 @@ from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, USES, Sizes
 from autorank.typing import Array, Bool, Float, Int, PyTree
 
+MAX_FLAT_WIDTH = (
+    32  # wider, the extra arithmetic of `Plan.flat` costs more than the transposes that it spares
+)
 PADDED = ("rank", "kernel", "mlp_depth", "mlp_width")  # sizes that a bank pads to its largest
 
 
@@ -88,6 +91,7 @@ class Plan(NamedTuple):
         False  # has room to spare: fewer or smaller models fit too, at the cost of some masks
     )
     flat: bool = False  # see `interactions.Sizes`
+    kernels: str = ""  # likewise
     remat: bool = (
         False  # layers are computed again in the backward pass: memory of one instead of all
     )
@@ -193,6 +197,14 @@ def plan_of(
         has_concat=any(config.ensemble == "concat" for config in found),
         head=found[0].head,
         loose=headroom > 1,
+    )
+
+
+def tuned(plan: Plan, backend: str) -> Plan:
+    """The plan in the forms that are fastest on a backend (`jax.default_backend`); equal up to rounding."""
+    return plan._replace(
+        flat=backend != "cpu" and plan.width <= MAX_FLAT_WIDTH,
+        kernels="gpu" if backend == "gpu" else "",
     )
 
 
@@ -424,6 +436,7 @@ def _sizes(plan: Plan, layer: LayerPlan, bank: Bank) -> Sizes:
         bank.mlp_depth,
         bank.mlp_width,
         plan.flat,
+        plan.kernels,
     )
 
 

@@ -27,9 +27,10 @@ from autorank.models.population import (
     extract,
     misfit,
     plan_of,
+    tuned,
 )
 from autorank.training.population import PopulationProgram, PopulationState, make_population
-from autorank.training.programs import ProgramCache, compiler_options
+from autorank.training.programs import ProgramCache, compiler_options, lower
 from autorank.training.tables import Table
 from autorank.training.trainer import (
     Curve,
@@ -170,7 +171,7 @@ def make_groups(
             return frozenset(plans)
 
     def plan(configs: Sequence[DhenConfig]) -> Plan:
-        own = plan_of(configs, num_fields, num_dense)
+        own = tuned(plan_of(configs, num_fields, num_dense), jax.default_backend())
         there = known()
         if own in there:
             return own
@@ -190,15 +191,16 @@ def make_groups(
                 num_windows=shape.num_windows,
                 dtype=dtype,
             )
-            state, route = jax.eval_shape(lambda: program.shapes(configs))
+            state, route = program.shapes(configs)
             rates = Hparams(*(jnp.zeros(plan.size) for _ in Hparams._fields))
             there = jax.sharding.SingleDeviceSharding(device)
             shapes = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there),
                 (state, route, rates, schedule, data, np.int32(0)),
             )
-            run = jax.jit(program.run, donate_argnums=0, compiler_options=compiler_options())
-            compiled = run.lower(*shapes).compile()
+            options = {"donate_argnums": 0, "compiler_options": compiler_options()}
+            compiled = lower(program.run, *shapes, **options).compile()
+            program.prepare(configs, device)
             with lock:
                 plans.add(plan)
             return compiled, program
@@ -218,7 +220,7 @@ def make_groups(
         started = clock()
         with jax.default_device(device):
             stacked = stack(hparams, plan.size)
-            state, route = program.start(configs, seeds, stacked)
+            state, route = program.start(configs, seeds, stacked, device)
             here = jax.device_put((state, route, stacked, schedule), device)
             state = run(*here, data_on(device), jax.device_put(np.int32(stop), device))
         curves, failed = jax.device_get((state.curve, state.failed_step))

@@ -6,6 +6,7 @@ A model gets the same initial values and the same updates as in the compact buil
 a trial is a matter of execution alone (tested). No arithmetic mixes models, so one that diverges harms no other.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,16 @@ from autorank.models.population import (
     shapes,
 )
 from autorank.training.tables import deduplicate, draw_rows
-from autorank.training.trainer import Curve, Data, Hparams, Schedule
+from autorank.training.trainer import (
+    DENSE,
+    EMBEDDING,
+    INPUT,
+    OPTIMIZER,
+    Curve,
+    Data,
+    Hparams,
+    Schedule,
+)
 from autorank.typing import Array, Float, Int, PyTree
 
 BETA1, BETA2 = 0.9, 0.999  # Adam, as in the compact build
@@ -49,11 +59,13 @@ class PopulationState(NamedTuple):
 class PopulationProgram(NamedTuple):
     """Functions of one plan; the caller compiles them."""
 
-    # Configurations, seeds, hparams [p] -> the state before the first step; compiles what it needs itself.
-    start: Callable[[Sequence[DhenConfig], Sequence[int], Hparams], tuple[PopulationState, Routing]]
+    # Configurations, seeds, hparams [p], device (None: the first) -> the state before the first step.
+    start: Callable[..., tuple[PopulationState, Routing]]
     run: Callable[[PopulationState, Routing, Hparams, Schedule, Data, Array], PopulationState]
-    # What `start` gives, for `jax.eval_shape`: compiling needs no values.
+    # The shapes of what `start` gives: compiling needs no values.
     shapes: Callable[[Sequence[DhenConfig]], tuple[PopulationState, Routing]]
+    # Configurations, device: compiles what `start` will need, which else it does itself.
+    prepare: Callable[..., None]
 
 
 def make_population(
@@ -86,9 +98,11 @@ def make_population(
     def loss_fn(
         params: PyTree, rows: Array, inverse: Array, dense: Array, labels: Array, routing: Routing
     ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
-        looked_up = rows.at[inverse].get(mode="promise_in_bounds")  # [b, f, p, d]
-        x = looked_up.astype(dtype).transpose(2, 0, 1, 3)
-        logits = model.apply(cast(params), x, dense.astype(dtype), routing).astype(jnp.float32)
+        with jax.named_scope(EMBEDDING):
+            looked_up = rows.at[inverse].get(mode="promise_in_bounds")  # [b, f, p, d]
+            x = looked_up.astype(dtype).transpose(2, 0, 1, 3)
+        with jax.named_scope(DENSE):
+            logits = model.apply(cast(params), x, dense.astype(dtype), routing).astype(jnp.float32)
         losses, where, targets = jax.vmap(lambda z: task_losses(z, labels, plan.head))(logits)
         where = where.astype(losses.dtype)
         sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=1)  # [p, q]
@@ -99,20 +113,24 @@ def make_population(
     def train_step(
         state: PopulationState, routing: Routing, hparams: Hparams, schedule: Schedule, data: Data
     ) -> PopulationState:
-        sparse, dense, labels = (
-            jax.lax.dynamic_slice_in_dim(column, state.step * batch_size, batch_size)
-            for column in data
-        )
-        touched, owner = deduplicate(sparse, state.owner, capacity)
+        with jax.named_scope(INPUT):
+            sparse, dense, labels = (
+                jax.lax.dynamic_slice_in_dim(column, state.step * batch_size, batch_size)
+                for column in data
+            )
+            touched, owner = deduplicate(sparse, state.owner, capacity)
         ids = touched.ids
-        rows = state.rows.at[ids].get(mode="clip", unique_indices=True)
+        with jax.named_scope(EMBEDDING):
+            rows = state.rows.at[ids].get(mode="clip", unique_indices=True)
         slopes, parts = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(
             state.params, rows, touched.inverse, dense, labels.astype(jnp.float32), routing
         )
         loss, *sums = parts
         factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
-        params, first, second = adamw(state, slopes[0], routing, hparams, factor)
-        table, accumulator = update_rows(state, ids, slopes[1], hparams, factor)
+        with jax.named_scope(OPTIMIZER):
+            params, first, second = adamw(state, slopes[0], routing, hparams, factor)
+        with jax.named_scope(EMBEDDING):
+            table, accumulator = update_rows(state, ids, slopes[1], hparams, factor)
         window = state.step * num_windows // jnp.maximum(schedule.num_steps, 1)
         return PopulationState(
             params,
@@ -180,56 +198,77 @@ def make_population(
             state,
         )
 
-    def table(keys: Array, scales: Array) -> Array:
+    def draws(seeds: Array, scales: Array, longest: int) -> tuple[Array, Array, Array, Array]:
+        """Standard normal numbers for the dense parts ``[p, longest]``, the tables, accumulators, scratch."""
+        split = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed)))(seeds)
+
         def place(i: Array, rows: Array) -> Array:
-            own = draw_rows(keys[i], jnp.zeros((num_ids, plan.width)), scales[i])
+            own = draw_rows(split[i, 1], jnp.zeros((num_ids, plan.width)), scales[i])
             return jax.lax.dynamic_update_slice_in_dim(rows, own[:, None], i, 1)
 
         empty = jnp.zeros((num_ids, plan.size, plan.width))
-        return jax.lax.fori_loop(0, plan.size, place, empty)
+        rows = jax.lax.fori_loop(0, plan.size, place, empty)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (longest,)))(split[:, 0])
+        return noise, rows, jnp.zeros((num_ids, plan.size)), jnp.zeros(num_ids, jnp.int32)
 
-    draw_table = jax.jit(table)
+    @functools.cache
+    def compiled_draws(longest: int, device: Any) -> Any:
+        there = jax.sharding.SingleDeviceSharding(device)
+        seeds, scales = (
+            jax.ShapeDtypeStruct((plan.size,), kind, sharding=there)
+            for kind in (jnp.uint32, jnp.float32)
+        )
+        return jax.jit(draws, static_argnums=2).lower(seeds, scales, longest).compile()
+
+    def drawing(configs: Sequence[DhenConfig], device: Any) -> Any:
+        # One draw for all: a normal draw's beginning does not depend on its length, so a power of two serves many.
+        trees = (parameters(canonical(c), num_fields, num_dense) for c in configs)
+        longest = 1 << (max(map(noise_size, trees)) - 1).bit_length()
+        return compiled_draws(longest, device)
+
+    def prepare(configs: Sequence[DhenConfig], device: Any = None) -> None:
+        drawing(configs, device or jax.local_devices()[0])
 
     def start(
-        configs: Sequence[DhenConfig], seeds: Sequence[int], hparams: Hparams
+        configs: Sequence[DhenConfig], seeds: Sequence[int], hparams: Hparams, device: Any = None
     ) -> tuple[PopulationState, Routing]:
-        route = routing(plan, configs, num_fields, num_dense)
-        short = plan.size - len(configs)
-        numbers = jnp.asarray(np.array([*seeds, *[0] * short], np.uint32))
-        split = jax.vmap(lambda s: jax.random.split(jax.random.key(s)))(numbers)
-        trees = [parameters(canonical(c), num_fields, num_dense) for c in configs]
-        # One draw for all: a normal draw's beginning does not depend on its length.
-        longest = max(map(noise_size, trees))
-        noise = np.asarray(jax.vmap(lambda k: jax.random.normal(k, (longest,)))(split[:, 0]))
-        scales = np.asarray(hparams.init_scale)
-        members = [
-            fill(noise[i], tree, lambda leaf, i=i, c=c: scales[i] * initial_spread(c, leaf))
-            for i, (tree, c) in enumerate(zip(trees, map(canonical, configs), strict=True))
-        ]
-        params = insert(members, configs, plan, route, num_fields, num_dense)
-        rows = draw_table(split[:, 1], hparams.table_scale)
-        return around(jax.tree.map(jnp.asarray, params), rows), route
+        device = device or jax.local_devices()[0]
+        with jax.default_device(device):
+            route = routing(plan, configs, num_fields, num_dense)
+            short = plan.size - len(configs)
+            numbers = jnp.asarray(np.array([*seeds, *[0] * short], np.uint32))
+            noise, *tables = drawing(configs, device)(
+                *jax.device_put((numbers, hparams.table_scale), device)
+            )
+            noise, scales = np.asarray(noise), np.asarray(hparams.init_scale)
+            members = [
+                fill(
+                    noise[i],
+                    parameters(config, num_fields, num_dense),
+                    lambda leaf, i=i, c=config: scales[i] * initial_spread(c, leaf),
+                )
+                for i, config in enumerate(map(canonical, configs))
+            ]
+            params = insert(members, configs, plan, route, num_fields, num_dense)
+            # One transfer: an array made on the device is a program for every shape. Copied, as the state is donated.
+            return jax.device_put(around(params, *tables), device, may_alias=False), route
 
-    def around(params: PyTree, rows: Array) -> PopulationState:
-        """The state before the first step."""
-        zeros = jnp.zeros((num_windows, plan.size, len(metrics)))
+    def around(params: PyTree, rows: Any, accumulator: Any, owner: Any) -> PopulationState:
+        """The state before the first step, NumPy but for the tables."""
+        curve = (np.zeros((num_windows, plan.size, len(metrics)), np.float32) for _ in range(3))
+        moments = (jax.tree.map(lambda a: np.zeros(a.shape, np.float32), params) for _ in range(2))
+        failed = np.full(plan.size, -1, np.int32)
         return PopulationState(
-            params,
-            jax.tree.map(jnp.zeros_like, params),
-            jax.tree.map(jnp.zeros_like, params),
-            rows,
-            jnp.zeros((num_ids, plan.size)),
-            jnp.zeros(num_ids, jnp.int32),
-            Curve(zeros, jnp.copy(zeros), jnp.copy(zeros)),
-            jnp.int32(0),
-            jnp.full(plan.size, -1, jnp.int32),
+            params, *moments, rows, accumulator, owner, Curve(*curve), np.int32(0), failed
         )
 
     def state_shapes(configs: Sequence[DhenConfig]) -> tuple[PopulationState, Routing]:
         route = routing(plan, configs, num_fields, num_dense)
-        params = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype), shapes(plan, num_fields, num_dense)
-        )
-        return around(params, jnp.zeros((num_ids, plan.size, plan.width))), route
+        params = shapes(plan, num_fields, num_dense)
+        own = (num_ids, plan.size)
+        kinds = (((*own, plan.width), jnp.float32), (own, jnp.float32), ((num_ids,), jnp.int32))
+        tables = (jax.ShapeDtypeStruct(*kind) for kind in kinds)
+        to_shape = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype)  # noqa: E731
+        return jax.tree.map(to_shape, around(params, *tables)), route
 
-    return PopulationProgram(start, run, state_shapes)
+    return PopulationProgram(start, run, state_shapes, prepare)

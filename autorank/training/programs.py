@@ -20,6 +20,19 @@ CPU_OPTIONS: dict[str, Any] = {
 }
 
 
+_TRACING = threading.Lock()
+
+
+def lower(function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
+    """``jax.jit(function, **options).lower(*shapes)``, one thread at a time.
+
+    Tracing is Python, which threads only take turns at: side by side all would be ready late, one after another the
+    first is ready early and compiles while the next is traced.
+    """
+    with _TRACING:
+        return jax.jit(function, **options).lower(*shapes)
+
+
 @functools.cache
 def compiler_options() -> dict[str, Any] | None:
     """Options for ``jax.jit(..., compiler_options=)`` on this backend; None where XLA does not know them."""

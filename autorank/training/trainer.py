@@ -26,6 +26,9 @@ from autorank.training.tables import (
 )
 from autorank.typing import Array, Float, Int, Key, PyTree
 
+# Names of the parts of a step in profiles (`experiments/bench_profile.py`).
+INPUT, EMBEDDING, DENSE, OPTIMIZER = PHASES = ("input", "embedding", "dense", "optimizer")
+
 
 class Hparams(NamedTuple):
     """What a trial may change without a new program; float32 scalars (or ``[p]`` under vmap)."""
@@ -152,6 +155,7 @@ def make_program(
     def initialise(key: Key, hparams: Hparams, table: Table) -> TrainState:
         return initial_state(model, key, hparams, table, curve_shape)
 
+    @jax.named_scope(DENSE)
     def loss_fn(
         params: PyTree, x: Array, dense: Array, labels: Array
     ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
@@ -166,25 +170,30 @@ def make_program(
     def train_step(
         hparams: Hparams, schedule: Schedule, data: Data, state: TrainState, first: Array
     ) -> tuple[TrainState, Array]:
-        sparse, dense, labels = (
-            jax.lax.dynamic_slice_in_dim(column, first, batch_size) for column in data
-        )
-        touched, owner = deduplicate(sparse, state.table.owner, max_distinct)
-        table = state.table._replace(owner=owner)
+        with jax.named_scope(INPUT):
+            sparse, dense, labels = (
+                jax.lax.dynamic_slice_in_dim(column, first, batch_size) for column in data
+            )
+            touched, owner = deduplicate(sparse, state.table.owner, max_distinct)
+        with jax.named_scope(EMBEDDING):
+            table = state.table._replace(owner=owner)
+            x = look_up(table, sparse)
         (loss, (sums, logits)), (dense_gradient, gradient) = jax.value_and_grad(
             loss_fn, argnums=(0, 1), has_aux=True
-        )(state.params, look_up(table, sparse), dense, labels)
+        )(state.params, x, dense, labels)
         factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
-        updates, opt_state = dense_optimizer(hparams, factor).update(
-            dense_gradient, state.optimizer, state.params
-        )
-        table = rowwise_adagrad(
-            table,
-            touched,
-            sum_duplicates(gradient, touched),
-            rate=hparams.table_rate * factor,
-            eps=hparams.table_eps,
-        )
+        with jax.named_scope(OPTIMIZER):
+            updates, opt_state = dense_optimizer(hparams, factor).update(
+                dense_gradient, state.optimizer, state.params
+            )
+        with jax.named_scope(EMBEDDING):
+            table = rowwise_adagrad(
+                table,
+                touched,
+                sum_duplicates(gradient, touched),
+                rate=hparams.table_rate * factor,
+                eps=hparams.table_eps,
+            )
         healthy = jnp.isfinite(loss) & ~overflows(touched)
         window = state.step * num_windows // jnp.maximum(schedule.num_steps, 1)
         state = TrainState(

@@ -1,0 +1,178 @@
+"""Batches of tiny matrix products on a GPU: one row of the log at a time, in registers.
+
+A Gram matrix or an attention head of a ranking model is 20 to 60 embeddings of width 4 to 64. A library kernel computes
+it as a tile of 64 or 128, several times slower than its bytes can move, and an attention made of such products writes
+every score to memory. Here one warp computes a row's product (or head) with tensor cores and writes the result only,
+forward and backward. Written in Pallas (its Triton form); "interpret" runs the same code anywhere, for tests.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from autorank.typing import Array, Float, Int
+
+MAX_POSITIONS = 64  # beyond, a row's scores do not stay in one warp's registers
+KERNELS = ("gpu", "interpret")  # what a plan may ask for; "" leaves everything to the compiler
+
+
+def fits(kernels: str, *sizes: int) -> bool:
+    """Whether `products` and `attend` take these sizes; else they are left to the compiler."""
+    return kernels in KERNELS and max(sizes) <= MAX_POSITIONS
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def products(x: Float[Array, "b m d"], y: Float[Array, "b n d"], kernels: str) -> Array:
+    """``x y^T`` of each row, ``[b, m, n]``; float32 sums."""
+    return _products_fwd(x, y, kernels)[0]
+
+
+def _products_fwd(x: Array, y: Array, kernels: str) -> tuple[Array, tuple[Array, Array]]:
+    (batch, m, _), n = x.shape, y.shape[1]
+
+    def kernel(x_ref: Any, y_ref: Any, out_ref: Any) -> None:
+        _store(out_ref, _dot(_load(x_ref), _load(y_ref), (1, 1)), 0)
+
+    shape = jax.ShapeDtypeStruct((batch, m, n), x.dtype)
+    return _call(kernel, kernels, (batch,), (x, y), (shape,))[0], (x, y)
+
+
+def _products_bwd(kernels: str, saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
+    x, y = saved
+
+    def kernel(x_ref: Any, y_ref: Any, slope_ref: Any, to_x: Any, to_y: Any) -> None:
+        slope = _load(slope_ref)
+        _store(to_x, _dot(slope, _load(y_ref), (1, 0)), 0)
+        _store(to_y, _dot(slope, _load(x_ref), (0, 0)), 0)
+
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, y)]
+    to_x, to_y = _call(kernel, kernels, (x.shape[0],), (x, y, slope), shapes)
+    return to_x, to_y
+
+
+products.defvjp(_products_fwd, _products_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def attend(
+    qkv: Float[Array, "b m c"], positions: Int[Array, ""], heads: int, kernels: str
+) -> Float[Array, "b m d"]:
+    """Scaled dot-product attention of every head over the first ``positions`` embeddings.
+
+    ``qkv`` holds query, key and value side by side (``c = 3 d``), each with its heads side by side. Softmax and sums
+    are float32; nothing of the size of the scores is kept for the backward pass.
+    """
+    return _attend_fwd(qkv, positions, heads, kernels)[0]
+
+
+def _attend_fwd(
+    qkv: Array, positions: Array, heads: int, kernels: str
+) -> tuple[Array, tuple[Array, Array]]:
+    batch, m, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    size = width // heads
+
+    def kernel(qkv_ref: Any, positions_ref: Any, out_ref: Any) -> None:
+        query, key, value, first = _head(qkv_ref, width, size)
+        scores = _scores(query, key, positions_ref[0], size)
+        mixed = _dot(scores.astype(qkv.dtype), value, (1, 0))
+        _store(out_ref, mixed, first, size)
+
+    shape = jax.ShapeDtypeStruct((batch, m, width), qkv.dtype)
+    (mixed,) = _call(kernel, kernels, (batch, heads), (qkv, positions), (shape,))
+    return mixed, (qkv, positions)
+
+
+def _attend_bwd(
+    heads: int, kernels: str, saved: tuple[Array, Array], slope: Array
+) -> tuple[Array, None]:
+    qkv, positions = saved
+    width = qkv.shape[2] // 3
+    size = width // heads
+
+    def kernel(qkv_ref: Any, positions_ref: Any, slope_ref: Any, out_ref: Any) -> None:
+        query, key, value, first = _head(qkv_ref, width, size)
+        slope = _load(slope_ref, first, size)
+        scores = _scores(query, key, positions_ref[0], size)
+        to_value = _dot(scores.astype(qkv.dtype), slope, (0, 0))
+        to_scores = _dot(slope, value, (1, 1))
+        inner = jnp.sum(to_scores * scores, axis=1, keepdims=True)
+        to_logits = (scores * (to_scores - inner) * size**-0.5).astype(qkv.dtype)
+        _store(out_ref, _dot(to_logits, key, (1, 0)), first, size)
+        _store(out_ref, _dot(to_logits, query, (0, 0)), width + first, size)
+        _store(out_ref, to_value, 2 * width + first, size)
+
+    shape = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
+    (found,) = _call(kernel, kernels, (qkv.shape[0], heads), (qkv, positions, slope), (shape,))
+    return found, None
+
+
+attend.defvjp(_attend_fwd, _attend_bwd)
+
+
+def _head(ref: Any, width: int, size: int) -> tuple[Array, Array, Array, Any]:
+    """Query, key and value of this program's head, and its first column."""
+    first = pl.program_id(1) * size
+    query, key, value = (_load(ref, part * width + first, size) for part in range(3))
+    return query, key, value, first
+
+
+def _scores(query: Array, key: Array, positions: Array, size: int) -> Array:
+    """Softmax over the active keys, float32."""
+    logits = _dot(query, key, (1, 1)) * size**-0.5
+    column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+    logits = jnp.where(column < positions, logits, -jnp.inf)
+    powers = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
+    return powers / jnp.sum(powers, axis=1, keepdims=True)
+
+
+def _padded(size: int) -> int:
+    """Sides of a block are powers of two; tensor cores want 16."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def _where(ref: Any, first: Any, size: int | None) -> tuple[Any, Array]:
+    """Columns ``[first, first + size)`` of a ``[m, c]`` block, padded, and the mask of what is inside."""
+    rows, columns = ref.shape
+    size = columns if size is None else size
+    shape = _padded(rows), _padded(size)
+    at = [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
+    return ref.at[pl.ds(0, shape[0]), pl.ds(first, shape[1])], (at[0] < rows) & (at[1] < size)
+
+
+def _load(ref: Any, first: Any = 0, size: int | None = None) -> Array:
+    here, inside = _where(ref, first, size)
+    return triton.load(here, mask=inside, other=0.0)
+
+
+def _store(ref: Any, value: Array, first: Any, size: int | None = None) -> None:
+    here, inside = _where(ref, first, size)
+    triton.store(here, value.astype(ref.dtype), mask=inside)
+
+
+def _dot(a: Array, b: Array, over: tuple[int, int]) -> Array:
+    dims = (((over[0],), (over[1],)), ((), ()))
+    return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
+
+
+def _call(kernel: Any, kernels: str, grid: tuple[int, ...], inputs: Any, outputs: Any) -> Any:
+    """Runs ``kernel`` for every row (and head): arrays are seen one row at a time, scalars whole."""
+
+    def spec(array: Any) -> pl.BlockSpec:
+        if array.ndim == 1:
+            return pl.BlockSpec((1,), lambda *_: (0,))
+        return pl.BlockSpec((None, *array.shape[1:]), lambda row, *_: (row, 0, 0))
+
+    inputs = [a.reshape(1) if a.ndim == 0 else a for a in inputs]
+    return pl.pallas_call(
+        kernel,
+        grid=grid,
+        in_specs=[spec(a) for a in inputs],
+        out_specs=[spec(a) for a in outputs],
+        out_shape=list(outputs),
+        compiler_params=triton.CompilerParams(num_warps=1, num_stages=1),
+        interpret=kernels == "interpret",
+    )(*inputs)
