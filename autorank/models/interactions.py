@@ -21,9 +21,11 @@ from autorank.models.blocks import (
     Active,
     Mlp,
     Norm,
+    along,
     bias,
     flat_map,
     kernel,
+    kronecker,
     mix,
     prefix,
     within,
@@ -112,21 +114,21 @@ class Attention(nn.Module):
         ffn = {"ffn": FFN_FACTOR * s.width}
         qkv = kernel(self, "qkv", width, {"part": 3, **width})
         project = kernel(self, "project", width, width)
+        parts = along(x, qkv.reshape(s.width, -1), flat=s.flat)
         if small_products.fits(s.kernels, s.positions, s.width // s.heads):
             positions = jnp.int32(s.positions) if active is None else active.positions
-            parts = x @ qkv.reshape(s.width, -1)
-            mixed = small_products.attend(parts, positions, s.heads, s.kernels) @ project
-        elif s.flat:
-            mixed = _attend_flat(x, qkv, project, s.heads, active)
+            mixed = small_products.attend(parts, positions, s.heads, s.kernels)
         else:
-            parts = (x @ qkv.reshape(s.width, -1)).reshape(*x.shape[:2], 3, s.width)
-            mixed = attention_of(parts, s.heads, active) @ project
+            mixed = attention_of(parts.reshape(*x.shape[:2], 3, s.width), s.heads, active)
+        mixed = along(mixed, project, flat=s.flat)
         x = Norm(width, name="norm1")(x + mixed, where)
         hidden = nn.relu(
-            x @ kernel(self, "up", width, ffn) + bias(self, "up_bias", ffn)[None, None]
+            along(x, kernel(self, "up", width, ffn), flat=s.flat)
+            + bias(self, "up_bias", ffn)[None, None]
         )
         down = (
-            hidden @ kernel(self, "down", ffn, width) + bias(self, "down_bias", width)[None, None]
+            along(hidden, kernel(self, "down", ffn, width), flat=s.flat)
+            + bias(self, "down_bias", width)[None, None]
         )
         x = Norm(width, name="norm2")(x + down, where)
         weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
@@ -167,23 +169,6 @@ def attention_of(
     return jnp.einsum("bhmn,bnhe->bme", _softmax(scores), value)
 
 
-def _attend_flat(
-    x: Float[Array, "b m d"], qkv: Array, project: Array, heads: int, active: Active | None
-) -> Float[Array, "b m d"]:
-    """The same with the heads' order built into the weights, so that no activation is transposed."""
-    b, m, d = x.shape
-    each = jnp.eye(m, dtype=x.dtype)
-    shared = jnp.einsum("mn,dphe->mdphne", each, qkv.reshape(d, 3, heads, d // heads))
-    parts = flat_map(x, shared).reshape(b, 3, heads, m, d // heads)
-    query, key, value = (parts[:, i].reshape(b * heads, m, -1) for i in range(3))
-    scores = jnp.einsum("bme,bne->bmn", query, key) * float(heads / d) ** 0.5
-    if active is not None:
-        scores = jnp.where(prefix(m, active.positions)[None, None], scores, -jnp.inf)
-    mixed = jnp.einsum("bmn,bne->bme", _softmax(scores), value).reshape(b, heads, m, -1)
-    shared = jnp.einsum("mn,hed->hmend", each, project.reshape(heads, d // heads, d))
-    return flat_map(mixed, shared)
-
-
 def _softmax(scores: Array) -> Array:
     """Over the last axis, in float32."""
     return jax.nn.softmax(scores.astype(jnp.float32)).astype(scores.dtype)
@@ -206,11 +191,8 @@ class Cross(nn.Module):
         s = self.sizes
         positions, width = {"positions": s.positions}, {"width": s.width}
         across = kernel(self, "across", positions, positions)
-        along = kernel(self, "along", width, width)
-        if s.flat:
-            y = flat_map(x, jnp.einsum("mn,de->mdne", across, along))
-        else:
-            y = mix(x, across) @ along
+        inner = kernel(self, "along", width, width)
+        y = flat_map(x, kronecker(across, inner)) if s.flat else mix(x, across) @ inner
         y = x * (y + bias(self, "bias", s.input)[None])
         return mix(y, kernel(self, "out", positions, {"tokens": s.tokens}), flat=s.flat)
 
@@ -250,7 +232,7 @@ class Convolution(nn.Module):
         weight = kernel(self, "kernel", {"taps": s.kernel, **width}, {"channels": s.width})
         if s.flat:
             band = np.stack([np.eye(m, k=-offset, dtype=np.float32) for offset in offsets])
-            y = flat_map(x, jnp.einsum("tmn,tdc->mdnc", band.astype(x.dtype), weight))
+            y = flat_map(x, sum(map(kronecker, jnp.asarray(band, x.dtype), weight)))
         else:
             padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
             taps = [padded[:, reach + o : reach + o + m] for o in offsets]
