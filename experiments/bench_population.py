@@ -486,6 +486,14 @@ PARTS: dict[str, Callable[[dict[str, int]], None]] = {
     "compact": compact_part,
     "torch": torch_part,
 }
+# Targets: (shape, variant, metric) -> (bound, whether it is an upper one).
+HUNDRED = "100 DHENs (dhen_small), 10M rows, V=2M, B=4096"
+DCN = "DCN-V2 rank 512, d=128, V=2M, B=65536"
+BOUNDS: dict[tuple[str, str, str], tuple[float, bool]] = {
+    (HUNDRED, "population bf16", "total with compiling"): (300.0, True),
+    ("MLP 400x3, d=16, V=2M, B=4096", "one model bf16", "million rows/s"): (10.0, False),
+    (DCN, "one model bf16", "share of the measured matrix rate"): (40.0, False),
+}
 OPTIONS_HERE: dict | None = None
 FULL = {
     "models": 100, "rows": 10_000_000, "ids": 2_000_000, "batch": 4096, "group": 17, "precision_rows": 2_000_000,

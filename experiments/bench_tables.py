@@ -15,24 +15,26 @@ from pathlib import Path
 import _bench
 
 PAGE = _bench.ROOT / "docs" / "performance.md"
-NAMES = ("training", "predictor", "policy", "data", "search_speed", "population")
-WHOLE = ("population", "search_speed")  # no ratios: every figure is shown
+NAMES = ("training", "predictor", "policy", "data", "search_speed", "population", "profile")
+WHOLE = ("population", "profile", "search_speed")  # no ratios: every figure is shown
 
 
-def ratios(name: str) -> dict[tuple[str, str, str], _bench.Ratio]:
-    """The targets that a bench declares, by shape, variant and metric."""
+def targets(name: str) -> dict[tuple[str, str, str], tuple[float, bool]]:
+    """The targets that a bench declares, by shape, variant and metric: (bound, whether it is an upper one)."""
     module = importlib.import_module(f"bench_{name}")
-    listed = list(getattr(module, "RATIOS", ()))
-    listed += [r for v in vars(module).values() if isinstance(v, _bench.Bench) for r in v.ratios]
-    return {(r.shape, r.variant, r.metric): r for r in listed}
+    found = dict(getattr(module, "BOUNDS", {}))
+    for value in vars(module).values():
+        if isinstance(value, _bench.Bench):
+            found |= _bench.targets_of(value)
+    return found
 
 
-def verdict(ratio: _bench.Ratio | None, median: float) -> str:
+def verdict(target: tuple[float, bool] | None, median: float) -> str:
     """The target and whether it is met."""
-    if ratio is None or not ratio.target:
+    if target is None:
         return ""
-    met = median <= ratio.target if ratio.at_most else median >= ratio.target
-    return f"{'<=' if ratio.at_most else '>='} {ratio.target:g} {'met' if met else '**short**'}"
+    sign = "<=" if target[1] else ">="
+    return f"{sign} {target[0]:g} {'met' if _bench.met(median, target) else '**short**'}"
 
 
 def table(name: str) -> str:
@@ -40,7 +42,7 @@ def table(name: str) -> str:
     rows = _bench.read(_bench.RESULTS / f"bench_{name}.csv")
     if not rows:
         return "Not measured."
-    declared = ratios(name)
+    declared = targets(name)
     lines = [
         "| shape | variant | metric | median [lowest, highest] | target |",
         "|---|---|---|---|---|",
