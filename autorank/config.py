@@ -67,7 +67,7 @@ class TrainingConfig:
     devices: int = 1  # spread one model and its table over this many of the host (0: all)
     held_out: str = "frozen"  # frozen: the trained model scores the held-out rows; progressive: it goes on learning
     precision: str = (
-        "float32"  # of a population's activations: float32, bfloat16; single models: float32
+        "float32"  # of matrix products and a population's activations: float32, bfloat16
     )
     warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
     dense_rate: float = 1e-3  # Adam, dense parameters

@@ -38,6 +38,7 @@ from autorank.training.groups import (
 )
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.programs import ProgramCache, ProgramStats, compiler_options, lower
+from autorank.training.tables import max_distinct
 from autorank.training.trainer import (
     Curve,
     Data,
@@ -48,6 +49,7 @@ from autorank.training.trainer import (
     lifetime_ne,
     make_program,
     window_ne,
+    zero_hparams,
 )
 
 LOG = logging.getLogger(__name__)
@@ -158,7 +160,8 @@ def training_objective(
     ``decode`` turns a configuration ``[k]`` into a `Setting`. ``workers`` threads compile and train side by side: XLA
     does both outside the interpreter lock. ``executor`` says which build trains (`training.executor`): "compact",
     "population", or "auto" for the faster one by costs that begin as ``prior`` and are measured as it goes; trials
-    that continue an earlier run are always compact. ``precision`` is that of a population's activations. A population
+    that continue an earlier run are always compact. ``precision`` is that of matrix products, and of a population's
+    activations; sums, weights and scoring are float32. A population
     has at most ``group_size`` models (0: as many as fit the memory) and runs on one of ``group_devices`` (None: all
     accelerators, or the first CPU device). The held-out rows are scored by the frozen model, or with ``progressive`` as
     the training rows are, each batch before it is learned from. Rows beyond the last full batch are left out (fewer
@@ -166,7 +169,7 @@ def training_objective(
 
     Raises:
         ValueError: fewer training rows than ``num_windows`` batches; devices that are not there, do not divide the
-            batch, or with more than one worker.
+            batch, or with more than one worker or another precision than float32.
     """
     train, held_out = dataset.train(), dataset.test()
     schema = dataset.schema
@@ -183,6 +186,13 @@ def training_objective(
             f"training.devices={devices} with search.workers={workers}: programs that exchange rows over the same "
             "devices wait for each other for ever if they overlap; write search.workers=1 (or workers=1 when tuning)"
         )
+
+    if mesh is not None and precision != "float32":
+        raise ValueError(
+            f"training.precision={precision} with training.devices={devices}: a model that is spread over devices "
+            "trains in float32; write training.precision=float32"
+        )
+    most_distinct = max(max_distinct(part.sparse, batch_size) for part in (train, held_out))
 
     if mesh is None:
         data = Data(
@@ -212,12 +222,14 @@ def training_objective(
         shape,
         cache,
         dtype=jnp.dtype(precision),
+        most_distinct=most_distinct,
         clock=time.perf_counter,
     )
     predictors, followers = ProgramCache(), ProgramCache()
 
     def program_of(model: DhenConfig) -> Program:
-        build = make_program if mesh is None else partial(sharded.make_sharded_program, mesh=mesh)
+        single = partial(make_program, max_distinct=most_distinct, precision=precision)
+        build = single if mesh is None else partial(sharded.make_sharded_program, mesh=mesh)
         return build(
             compact(model, num_fields, num_dense),
             head=model.head,
@@ -234,7 +246,7 @@ def training_objective(
                 lambda a: jax.ShapeDtypeStruct(
                     a.shape, a.dtype, sharding=a.sharding if _is_spread(a) else None
                 ),
-                (jax.random.key(0), program.empty(), _zero_hparams(), schedule, data),
+                (jax.random.key(0), program.empty(), zero_hparams(), schedule, data),
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
             options = {"donate_argnums": 1, "compiler_options": compiler_options()}
@@ -616,7 +628,3 @@ def table_objective(
         cost=lambda asked: np.array([flops[find(c)] for c in asked], np.float64),
         stats=lambda: ProgramStats(0, 0, 0.0),
     )
-
-
-def _zero_hparams() -> Hparams:
-    return Hparams(*(jnp.float32(0) for _ in Hparams._fields))

@@ -103,6 +103,7 @@ def dcn(num_fields: int, shape: Shape) -> Any:
     import jax
     import jax.numpy as jnp
 
+    from autorank.models.blocks import product
     from autorank.models.dhen import Model
 
     size = num_fields * WIDTH + NUM_DENSE
@@ -119,16 +120,18 @@ def dcn(num_fields: int, shape: Shape) -> Any:
     def apply(params: Any, x: Any, dense: Any) -> Any:
         first = x = jnp.concatenate([x.reshape(x.shape[0], -1), dense], axis=1)
         for weight, bias in params[: shape.num_crosses]:
-            x = first * (x @ weight + bias) + x
+            x = first * (product(x, weight) + bias) + x
         for weight, bias in params[shape.num_crosses : -1]:
-            x = jax.nn.relu(x @ weight + bias)
+            x = jax.nn.relu(product(x, weight) + bias)
         weight, bias = params[-1]
-        return x @ weight + bias
+        return product(x, weight) + bias
 
     return Model(init, apply)
 
 
-def ours(shape: Shape, rows: Rows, quick_compile: bool = False) -> dict[str, Figure]:
+def ours(
+    shape: Shape, rows: Rows, quick_compile: bool = False, precision: str = "float32"
+) -> dict[str, Figure]:
     """`Program.run` with the bound on distinct ids that its data gives.
 
     ``quick_compile`` takes the compiler's options of a search, which compile faster and make slower scatters.
@@ -144,7 +147,7 @@ def ours(shape: Shape, rows: Rows, quick_compile: bool = False) -> dict[str, Fig
     distinct = max_distinct(ids, shape.batch_size)
     program = make_program(
         dcn(len(rows.sizes), shape), head="ctr", width=WIDTH, num_ids=int(rows.sizes.sum()),
-        batch_size=shape.batch_size, num_windows=4, max_distinct=distinct,
+        batch_size=shape.batch_size, num_windows=4, max_distinct=distinct, precision=precision,
     )  # fmt: skip
     data = Data(
         jnp.asarray(ids),
@@ -313,8 +316,9 @@ def floor(shape: Shape, rows: Rows) -> dict[str, Figure]:
     }
 
 
-OURS, QUICK, DENSE, OPTAX, FLOOR = (
-    "autorank", "autorank, quick to compile", "its dense part alone", "optax.adam over the table", "floor",
+OURS, QUICK, MIXED, DENSE, OPTAX, FLOOR = (
+    "autorank", "autorank, quick to compile", "autorank, bfloat16 products", "its dense part alone",
+    "optax.adam over the table", "floor",
 )  # fmt: skip
 TORCH, HALF, ADAGRAD, FUXICTR = (
     "torch sparse", "torch sparse, bfloat16 products", "torch sparse, Adagrad on the table", "FuxiCTR",
@@ -322,8 +326,8 @@ TORCH, HALF, ADAGRAD, FUXICTR = (
 PEERS = (TORCH, HALF, ADAGRAD, FUXICTR)
 MEASURED = {
     "MLP 64x2": (OURS, QUICK, DENSE, FLOOR, OPTAX, TORCH, HALF, ADAGRAD, FUXICTR),
-    "MLP 400x3": (OURS, DENSE, FLOOR, OPTAX, TORCH, HALF, FUXICTR),
-    "3 crosses + MLP 400x3": (OURS, DENSE, FLOOR, TORCH, HALF, FUXICTR),
+    "MLP 400x3": (OURS, MIXED, DENSE, FLOOR, OPTAX, TORCH, HALF, FUXICTR),
+    "3 crosses + MLP 400x3": (OURS, MIXED, DENSE, FLOOR, TORCH, HALF, FUXICTR),
     "B=1024, V=0.21M, MLP 64x2": (OURS, DENSE, OPTAX, TORCH, FUXICTR),
 }
 SCALING = (OURS, OPTAX, TORCH)
@@ -338,6 +342,7 @@ def measure(shape_name: str, variant: str) -> Mapping[str, Figure]:
     return {
         OURS: ours,
         QUICK: functools.partial(ours, quick_compile=True),
+        MIXED: functools.partial(ours, precision="bfloat16"),
         DENSE: dense_part,
         OPTAX: optax_step,
         FLOOR: floor,
@@ -363,6 +368,11 @@ BENCH = Bench(
             Ratio(shape, STEP, other, OURS, target)
             for shape, goals in GOALS.items()
             for other, target in goals.items()
+        ),
+        *(
+            Ratio(shape, STEP, other, MIXED, GOALS[shape][other])
+            for shape in ("MLP 400x3", "3 crosses + MLP 400x3")
+            for other in (TORCH, HALF, FUXICTR)
         ),
         *(
             Ratio(shape, STEP, OURS, DENSE, 1.2 if shape == "MLP 400x3" else None, at_most=True)

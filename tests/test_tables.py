@@ -135,10 +135,12 @@ def test_a_capacity_from_the_data_changes_nothing_unless_it_overflows(values, ca
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_max_distinct_counts_full_batches(batch_size):
+def test_max_distinct_counts_batches(batch_size):
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 400, (150, 3)).astype(np.int32)
-    batches = [ids[i * batch_size : (i + 1) * batch_size] for i in range(len(ids) // batch_size)]
+    batches = [
+        ids[i * batch_size : (i + 1) * batch_size] for i in range(-(-len(ids) // batch_size))
+    ]
     most = max(len(np.unique(batch)) for batch in batches)
     found = max_distinct(ids, batch_size)
     assert most <= found < most + 256 and found % 256 == 0

@@ -9,6 +9,7 @@ from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives import Setting, predict_rows, table_objective, training_objective
+from autorank.training.programs import compiler_options
 from autorank.training.trainer import (
     Data,
     Hparams,
@@ -314,3 +315,28 @@ def test_a_known_bound_on_distinct_ids_changes_no_bit_and_a_wrong_one_ends_the_r
     np.testing.assert_array_equal(np.asarray(bounded.table.rows), np.asarray(free.table.rows))
     wrong = with_bound(IDS - 1)
     assert int(wrong.failed_step) == distinct.index(IDS)
+
+
+def test_bfloat16_products_train_every_module():
+    """All modules in one model with a search's compiler options: XLA:CPU does not run every bfloat16 product."""
+    pairs = (("dot", "attention"), ("cross", "cross_low"), ("convolution", "fmb"), ("mask", "wukong"))  # fmt: skip
+    layers_ = {f"layer{i}": LayerConfig(*pair) for i, pair in enumerate(pairs, 1)}
+    config = DhenConfig(
+        width=4, num_layers=4, num_tokens=3, rank=2, heads=2, kernel=3, mlp_width=8, head_width=8, **layers_
+    )  # fmt: skip
+    first, whole = [], []
+    for precision in ("float32", "bfloat16"):
+        program = make_program(
+            compact(config, 2, 1), head="ctr", width=4, num_ids=IDS, batch_size=BATCH,
+            num_windows=WINDOWS, precision=precision,
+        )  # fmt: skip
+        run_ = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
+        for stop, found in ((1, first), (ROWS // BATCH, whole)):
+            steps = jnp.int32(0), jnp.int32(stop)
+            state = run_(jax.random.key(0), program.empty(), HPARAMS, SCHEDULE, DATA, *steps)
+            assert int(state.failed_step) < 0
+            found.append(float(lifetime_ne(state.curve)[0]))
+    # The same model, its weights rounded to 8 bits; training then goes its own way, and learns as well.
+    assert first[0] != first[1], "no product was rounded"
+    assert abs(first[1] / first[0] - 1) < 2**-8, first
+    assert max(whole) < 0.7, whole

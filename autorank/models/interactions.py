@@ -28,6 +28,7 @@ from autorank.models.blocks import (
     kronecker,
     mix,
     prefix,
+    product,
     within,
 )
 from autorank.typing import Array, Float
@@ -192,7 +193,7 @@ class Cross(nn.Module):
         positions, width = {"positions": s.positions}, {"width": s.width}
         across = kernel(self, "across", positions, positions)
         inner = kernel(self, "along", width, width)
-        y = flat_map(x, kronecker(across, inner)) if s.flat else mix(x, across) @ inner
+        y = flat_map(x, kronecker(across, inner)) if s.flat else product(mix(x, across), inner)
         y = x * (y + bias(self, "bias", s.input)[None])
         return mix(y, kernel(self, "out", positions, {"tokens": s.tokens}), flat=s.flat)
 
@@ -208,8 +209,9 @@ class CrossLow(nn.Module):
     ) -> Float[Array, "b l d"]:
         """``m`` embeddings in, ``l`` out."""
         s, rank = self.sizes, {"rank": self.sizes.rank}
-        low = x.reshape(x.shape[0], -1) @ kernel(self, "down", s.input, rank).reshape(-1, s.rank)
-        y = low @ kernel(self, "up", rank, s.input).reshape(s.rank, -1)
+        down = kernel(self, "down", s.input, rank).reshape(-1, s.rank)
+        low = product(x.reshape(x.shape[0], -1), down)
+        y = product(low, kernel(self, "up", rank, s.input).reshape(s.rank, -1))
         y = x * (y.reshape(x.shape) + bias(self, "bias", s.input)[None])
         weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
         return mix(y, weight, flat=s.flat)
@@ -236,7 +238,7 @@ class Convolution(nn.Module):
         else:
             padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
             taps = [padded[:, reach + o : reach + o + m] for o in offsets]
-            y = jnp.concatenate(taps, axis=-1) @ weight.reshape(-1, s.width)
+            y = product(jnp.concatenate(taps, axis=-1), weight.reshape(-1, s.width))
         y = nn.relu(y + bias(self, "bias", {"channels": s.width})[None, None])
         out = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
         return mix(y, out, flat=s.flat)

@@ -146,9 +146,13 @@ def make_groups(
     cache: ProgramCache,
     *,
     dtype: Any = jnp.float32,
+    most_distinct: int | None = None,
     clock: Callable[[], float],
 ) -> Groups:
-    """Compiles into ``cache`` and trains on ``data``, which is copied once to each device that is used."""
+    """Compiles into ``cache`` and trains on ``data``, which is copied once to each device that is used.
+
+    No batch of ``data`` has more than ``most_distinct`` distinct ids (`tables.max_distinct`).
+    """
     num_fields, num_dense = shape.num_fields, shape.num_dense
     lock = threading.Lock()
     plans: set[Plan] = set()
@@ -190,6 +194,7 @@ def make_groups(
                 batch_size=shape.batch_size,
                 num_windows=shape.num_windows,
                 dtype=dtype,
+                unique=most_distinct,
             )
             state, route = program.shapes(configs)
             rates = Hparams(*(jnp.zeros(plan.size) for _ in Hparams._fields))

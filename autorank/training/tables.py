@@ -54,13 +54,13 @@ def draw_rows(
 
 
 def max_distinct(ids: np.ndarray, batch_size: int) -> int:
-    """The most distinct ids in any full batch of ``[n, f]``, counted on the host; rounded up to a multiple of 256.
+    """The most distinct ids in any batch of ``[n, f]``, counted on the host; rounded up to a multiple of 256.
 
     Walks the log once, about 0.1 s for a million rows.
     """
     last_seen = np.full(int(ids.max(initial=0)) + 1, -1, np.int32)
     most = 0
-    for batch in range(len(ids) // batch_size):
+    for batch in range(-(-len(ids) // batch_size)):
         rows = ids[batch * batch_size : (batch + 1) * batch_size].reshape(-1)
         last_seen[rows] = np.arange(rows.size, dtype=np.int32)
         most = max(most, int(np.count_nonzero(last_seen[rows] == np.arange(rows.size))))

@@ -5,7 +5,7 @@ arguments, so trials that differ only in those share it, and a low-fidelity run 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,11 @@ class Program(NamedTuple):
     follow: Callable[[TrainState, Hparams, Schedule, Data], Array]
 
 
+def rounded(params: PyTree, precision: Any) -> PyTree:
+    """The matrices of a model in another precision, all else as it is."""
+    return jax.tree.map(lambda p: p.astype(precision) if p.ndim > 1 else p, params)
+
+
 def zero_hparams() -> Hparams:
     """For shapes."""
     return Hparams(*(jnp.float32(0) for _ in Hparams._fields))
@@ -132,6 +137,7 @@ def make_program(
     batch_size: int,
     num_windows: int,
     max_distinct: int | None = None,
+    precision: Any = jnp.float32,
 ) -> Program:
     """Builds the training program of one structure.
 
@@ -142,7 +148,8 @@ def make_program(
     parameters: AdamW with linear warm-up; table: row-wise Adagrad with the same warm-up (own choice).
 
     ``max_distinct`` bounds the distinct ids of a batch (`tables.max_distinct` counts them), which makes the table's
-    update cheaper; a batch with more ends the run like a non-finite loss.
+    update cheaper; a batch with more ends the run like a non-finite loss. ``precision`` is that of the inputs of matrix
+    products in training (`blocks.product`); their sums, master weights, activations and scoring stay float32.
     """
     metrics = METRICS[head]
     weights = jnp.asarray(objective_weights(head), jnp.float32)
@@ -159,7 +166,7 @@ def make_program(
     def loss_fn(
         params: PyTree, x: Array, dense: Array, labels: Array
     ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
-        logits = model.apply(params, x, dense)
+        logits = model.apply(rounded(params, precision), x, dense)
         losses, where, targets = task_losses(logits, labels, head)
         where = where.astype(losses.dtype)
         sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
