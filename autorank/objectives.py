@@ -22,7 +22,7 @@ from autorank.cost import compiled_flops, flops_per_example, measure_qps, num_pa
 from autorank.data.batches import Dataset
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
-from autorank.models.population import Plan
+from autorank.models.plans import Plan
 from autorank.training import executor as executors
 from autorank.training import sharded
 from autorank.training.executor import CostModel, Work, choose

@@ -36,7 +36,7 @@ from autorank.data import criteo_like
 from autorank.models import interactions, small_products
 from autorank.models.blocks import Active
 from autorank.models.dhen import DhenConfig, LayerConfig, Model, compact
-from autorank.models.population import plan_of, tuned
+from autorank.models.plans import plan_of, tuned
 from autorank.training.population import make_population
 from autorank.training.programs import lower
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne

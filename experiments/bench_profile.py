@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from autorank.cost import flops_per_example
-from autorank.models.population import plan_of, tuned
+from autorank.models.plans import plan_of, tuned
 from autorank.training.population import make_population
 from autorank.training.tables import deduplicate
 from autorank.training.trainer import PHASES, Data, make_program
@@ -153,7 +153,7 @@ def population_subject(
     return Subject(
         f"{len(configs)} DHENs of width {width}, V={num_ids / 1e6:.2g}M, B={batch_size}",
         "population bf16",
-        compiled.as_text(),
+        compiled.as_text() or "",
         state,
         lambda state, stop: compiled(state, *rest, jnp.int32(stop)),
         seconds_of(floors, rates),
@@ -180,7 +180,7 @@ def single_subject(
     return Subject(
         f"{name}, V={num_ids / 1e6:.2g}M, B={batch_size}",
         "one model bf16",
-        compiled.as_text(),
+        compiled.as_text() or "",
         state,
         lambda state, stop: compiled(key, state, *rest, jnp.copy(state.step), jnp.int32(stop)),
         seconds_of(floors, rates),

@@ -28,8 +28,8 @@ def test_the_page_is_current():
      (1.2, True, 1.2, "<= 1.2 met"), (None, False, 1.0, "")],
 )  # fmt: skip
 def test_verdict(target, at_most, median, expected):
-    ratio = _bench.Ratio("shape", "metric", "a", "b", target, at_most)
-    assert bench_tables.verdict(ratio, median) == expected
+    declared = None if target is None else (target, at_most)
+    assert bench_tables.verdict(declared, median) == expected
 
 
 def test_a_page_without_a_place_is_refused():

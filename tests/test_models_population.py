@@ -9,7 +9,9 @@ import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.interactions import MODULES
-from autorank.models.population import extract, insert, plan_of, population, routing
+from autorank.models.plans import plan_of, routing
+from autorank.models.population import population
+from autorank.models.population_weights import extract, insert
 
 F, N, B = 4, 2, 3
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.models.population import extract, plan_of
+from autorank.models.plans import plan_of
+from autorank.models.population_weights import extract
 from autorank.training.population import make_population
 from autorank.training.programs import compiler_options
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne

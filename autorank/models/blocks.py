@@ -219,6 +219,27 @@ def within(size: int, active: Int[Array, ""] | None) -> Bool[Array, " n"] | None
     return None if active is None else prefix(size, active)
 
 
+def cut(
+    params: PyTree, tree: PyTree, counts: dict, gate: Array | None = None, skip: int = 0
+) -> PyTree:
+    """Zeros beyond the active prefix of each axis, and everywhere if ``gate`` is False.
+
+    ``skip`` leading axes of the leaves (layers, slots) are not in ``params``.
+    """
+
+    def one(leaf: Leaf, value: Array) -> Array:
+        where = gate
+        for i, axis in enumerate(leaf.axes[skip:]):
+            count = counts.get(axis.removeprefix(IN))
+            if count is not None:
+                lead = tuple(j for j in range(value.ndim) if j != i)
+                inside = jnp.expand_dims(prefix(value.shape[i], count), lead)
+                where = inside if where is None else where & inside
+        return value if where is None else jnp.where(where, value, 0.0)
+
+    return jax.tree.map(one, tree, params, is_leaf=is_leaf)
+
+
 class Norm(nn.Module):
     """Layer norm over the trailing axes named in ``axes`` (Ba et al. 2016), population variance."""
 

@@ -9,6 +9,7 @@ References:
     Self-attention: Vaswani et al. 2017.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -118,7 +119,7 @@ class Attention(nn.Module):
         parts = along(x, qkv.reshape(s.width, -1), flat=s.flat)
         if small_products.fits(s.kernels, s.positions, s.width // s.heads):
             positions = jnp.int32(s.positions) if active is None else active.positions
-            mixed = small_products.attend(parts, positions, s.heads, s.kernels)
+            mixed: Array = small_products.attend(parts, positions, s.heads, s.kernels)
         else:
             mixed = attention_of(parts.reshape(*x.shape[:2], 3, s.width), s.heads, active)
         mixed = along(mixed, project, flat=s.flat)
@@ -234,7 +235,8 @@ class Convolution(nn.Module):
         weight = kernel(self, "kernel", {"taps": s.kernel, **width}, {"channels": s.width})
         if s.flat:
             band = np.stack([np.eye(m, k=-offset, dtype=np.float32) for offset in offsets])
-            y = flat_map(x, sum(map(kronecker, jnp.asarray(band, x.dtype), weight)))
+            shifted = map(kronecker, jnp.asarray(band, x.dtype), weight)
+            y = flat_map(x, functools.reduce(jnp.add, shifted))
         else:
             padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
             taps = [padded[:, reach + o : reach + o + m] for o in offsets]

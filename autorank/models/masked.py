@@ -14,7 +14,19 @@ import jax
 import jax.numpy as jnp
 
 from autorank.models.architecture import Arch, Limits, architecture, axis_counts, limits_of
-from autorank.models.blocks import IN, Active, Leaf, Norm, call, draw, is_leaf, leaves, mix, prefix
+from autorank.models.blocks import (
+    IN,
+    Active,
+    Leaf,
+    Norm,
+    call,
+    cut,
+    draw,
+    is_leaf,
+    leaves,
+    mix,
+    prefix,
+)
 from autorank.models.dhen import DhenConfig, canonical, layers, parameters, residual_gain
 from autorank.models.embedding import Embedding, num_embeddings
 from autorank.models.heads import NUM_LOGITS, Head
@@ -44,7 +56,7 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
 
     def apply(params: PyTree, x: Array, dense: Array, arch: Arch) -> Array:
         def run(module: nn.Module, name: str, counts: dict, *inputs: Array) -> Array:
-            return call(module, _cut(params[name], tree[name], counts), *inputs)
+            return call(module, cut(params[name], tree[name], counts), *inputs)
 
         counts = axis_counts(arch, arch.positions[-1], arch.positions[-1])
         x = jnp.where(prefix(limits.width, arch.width)[None, None], x, 0.0)
@@ -72,19 +84,19 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
         """One layer; ``params`` of this layer."""
         counts, layer = axis_counts(arch, positions, outputs), tree["layers"]
         active = Active(positions, arch.width, arch.rank, arch.heads, arch.mlp_depth)
-        norm_params = _cut(params["norm"], layer["norm"], counts, skip=1)
+        norm_params = cut(params["norm"], layer["norm"], counts, skip=1)
 
         def normed(x: Array, count: Array) -> Array:
             y = call(norm, norm_params, x, prefix(limits.width, arch.width))
             return jnp.where(prefix(sizes.positions, count)[None, :, None], y, 0.0)
 
         def part(name: str, slot: PyTree, gate: Array, x: Array) -> Array:
-            cut = _cut(slot, layer["modules"][name], counts, gate, skip=2)
-            return call(modules[name], cut, x, active)
+            own = cut(slot, layer["modules"][name], counts, gate, skip=2)
+            return call(modules[name], own, x, active)
 
         before = jnp.where(arch.pre, normed(x, positions), x)
         factor = jnp.where(arch.weighted, params["scale"], 1.0)
-        shortcut = _cut(params["shortcut"], layer["shortcut"], counts, skip=1)
+        shortcut = cut(params["shortcut"], layer["shortcut"], counts, skip=1)
         y = jnp.where(positions == outputs, x, mix(x, shortcut))
         if modules:
             parts = sum(
@@ -186,27 +198,6 @@ def _spread(leaf: Leaf, arch: Arch) -> Array:
         spread = spread * residual_gain(arch.num_layers, held)
     spread = jnp.broadcast_to(spread, leaf.shape[:1])
     return jnp.expand_dims(spread, tuple(range(1, len(leaf.shape))))
-
-
-def _cut(
-    params: PyTree, tree: PyTree, counts: dict, gate: Array | None = None, skip: int = 0
-) -> PyTree:
-    """Zeros beyond the active prefix of each axis, and everywhere if ``gate`` is False.
-
-    ``skip`` leading axes of the leaves (layers, slots) are not in ``params``.
-    """
-
-    def one(leaf: Leaf, value: Array) -> Array:
-        where = gate
-        for i, axis in enumerate(leaf.axes[skip:]):
-            count = counts.get(axis.removeprefix(IN))
-            if count is not None:
-                lead = tuple(j for j in range(value.ndim) if j != i)
-                inside = jnp.expand_dims(prefix(value.shape[i], count), lead)
-                where = inside if where is None else where & inside
-        return value if where is None else jnp.where(where, value, 0.0)
-
-    return jax.tree.map(one, tree, params, is_leaf=is_leaf)
 
 
 def _place(arch: Arch, held: Bool[Array, "s k"], sizes: Sizes) -> Float[Array, "s l m"]:

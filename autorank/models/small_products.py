@@ -136,11 +136,11 @@ def _padded(size: int) -> int:
 
 def _where(ref: Any, first: Any, size: int | None) -> tuple[Any, Array]:
     """Columns ``[first, first + size)`` of a ``[m, c]`` block, padded, and the mask of what is inside."""
-    rows, columns = ref.shape
-    size = columns if size is None else size
-    shape = _padded(rows), _padded(size)
+    rows: int = ref.shape[0]
+    columns: int = ref.shape[1] if size is None else size
+    shape = _padded(rows), _padded(columns)
     at = [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
-    return ref.at[pl.ds(0, shape[0]), pl.ds(first, shape[1])], (at[0] < rows) & (at[1] < size)
+    return ref.at[pl.ds(0, shape[0]), pl.ds(first, shape[1])], (at[0] < rows) & (at[1] < columns)
 
 
 def _load(ref: Any, first: Any = 0, size: int | None = None) -> Array:

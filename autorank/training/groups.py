@@ -21,14 +21,8 @@ from autorank.models.dhen import (
     parameters,
 )
 from autorank.models.embedding import num_embeddings
-from autorank.models.population import (
-    Plan,
-    Routing,
-    extract,
-    misfit,
-    plan_of,
-    tuned,
-)
+from autorank.models.plans import Plan, Routing, misfit, plan_of, tuned
+from autorank.models.population_weights import extract
 from autorank.training.population import PopulationProgram, PopulationState, make_population
 from autorank.training.programs import ProgramCache, compiler_options, lower
 from autorank.training.tables import Table

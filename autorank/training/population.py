@@ -17,15 +17,9 @@ import numpy as np
 from autorank.models.blocks import fill, noise_size
 from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
 from autorank.models.heads import METRICS, objective_weights, task_losses
-from autorank.models.population import (
-    Plan,
-    Routing,
-    insert,
-    owners,
-    population,
-    routing,
-    shapes,
-)
+from autorank.models.plans import Plan, Routing, routing
+from autorank.models.population import population
+from autorank.models.population_weights import insert, owners, shapes
 from autorank.training.tables import deduplicate, draw_rows
 from autorank.training.trainer import (
     DENSE,
@@ -255,11 +249,16 @@ def make_population(
 
     def around(params: PyTree, rows: Any, accumulator: Any, owner: Any) -> PopulationState:
         """The state before the first step, NumPy but for the tables."""
-        curve = (np.zeros((num_windows, plan.size, len(metrics)), np.float32) for _ in range(3))
-        moments = (jax.tree.map(lambda a: np.zeros(a.shape, np.float32), params) for _ in range(2))
-        failed = np.full(plan.size, -1, np.int32)
+        curve: Any = (
+            np.zeros((num_windows, plan.size, len(metrics)), np.float32) for _ in range(3)
+        )
+        first, second = (
+            jax.tree.map(lambda a: np.zeros(a.shape, np.float32), params) for _ in range(2)
+        )
+        step: Any = np.int32(0)
+        failed: Any = np.full(plan.size, -1, np.int32)
         return PopulationState(
-            params, *moments, rows, accumulator, owner, Curve(*curve), np.int32(0), failed
+            params, first, second, rows, accumulator, owner, Curve(*curve), step, failed
         )
 
     def state_shapes(configs: Sequence[DhenConfig]) -> tuple[PopulationState, Routing]:
