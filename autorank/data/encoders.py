@@ -15,6 +15,8 @@ import numpy as np
 
 from autorank.data.hashing import buckets_of
 from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
+from autorank.data.short_cells import Numbers
+from autorank.data.words import Words, distinct_words
 
 FORMAT = 1
 HASHED_FORMAT = 2  # with buckets: versions that know no hashing must refuse it
@@ -100,6 +102,11 @@ def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
 
 def hashed_ids(column: Any, buckets: int) -> np.ndarray:
     """Ids (offset not added) by hash, int32 [n]."""
+    if isinstance(column, Words):
+        ids = buckets_of(column, buckets)
+        ids += NUM_RESERVED
+        ids[column.words == 0] = MISSING
+        return ids
     text = as_text(column)
     ids = NUM_RESERVED + buckets_of(text, buckets)
     # The bytes tell what is empty without a value in Python.
@@ -115,10 +122,13 @@ def distinct(column: Any) -> tuple[np.ndarray, list[str]]:
 
 
 def distinct_text(column: Any) -> tuple[np.ndarray, Any]:
-    """`distinct` with the values as an Arrow string array.
+    """`distinct` with the values as an Arrow string array, or as `Words` where the column is.
 
     Integers in NumPy come in the order of their size, all else in that of first appearance.
     """
+    if isinstance(column, Words):
+        codes, first = distinct_words(column.words)
+        return codes, column.take(first)
     import pyarrow as pa
 
     if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
@@ -136,6 +146,8 @@ def as_text(column: Any) -> Any:
     """A column as an Arrow string array; empty where null or NaN."""
     import pyarrow as pa
 
+    if isinstance(column, Words):
+        return column.to_arrow()
     if isinstance(column, pa.StringArray):
         text = column
     else:
@@ -151,6 +163,13 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Malformed bool [n]: text that is no finite number.
     """
+    if isinstance(column, Numbers):
+        numbers, malformed = column.values, np.zeros(len(column), bool)
+        if column.odd:
+            rows = list(column.odd)
+            numbers = numbers.copy()
+            numbers[rows], malformed[rows] = to_numbers(list(column.odd.values()))
+        return numbers, malformed
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
         numbers = column.astype(np.float64)
         malformed = np.isinf(numbers)
@@ -232,6 +251,8 @@ def as_series(column: Any) -> Any:
     import polars as pl
     import pyarrow as pa
 
+    if isinstance(column, Words):
+        column = column.to_arrow()
     if isinstance(column, pa.Array):
         return pl.Series(pl.from_arrow(column))
     return column if isinstance(column, pl.Series) else pl.Series(column, strict=False)

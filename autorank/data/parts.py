@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data.source import Cut
+from autorank.data.words import Words
 
 Arrays = dict[str, np.ndarray]
 DTYPES = {"labels": np.int8, "dense": np.float32, "codes": np.int32, "time": np.float64}
@@ -124,7 +125,9 @@ def read_values(folder: Path, part: Part, field: int) -> tuple[Any, np.ndarray]:
 
 
 def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls."""
+    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls, or of `Words`."""
+    if isinstance(values, Words):
+        return values.buffers()
     _, offsets, data = values.buffers()
     if offsets is None or len(values) == 0:
         return np.zeros(1, np.int32), np.zeros(0, np.uint8)
