@@ -105,7 +105,7 @@ def hashed_ids(column: Any, buckets: int) -> np.ndarray:
     if isinstance(column, Words):
         ids = buckets_of(column, buckets)
         ids += NUM_RESERVED
-        ids[column.words == 0] = MISSING
+        ids *= column.words != 0  # `MISSING` is 0
         return ids
     text = as_text(column)
     ids = NUM_RESERVED + buckets_of(text, buckets)
@@ -191,14 +191,17 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def signed_log(numbers: np.ndarray) -> np.ndarray:
     """``sign(x) log(1 + |x|)``, any shape; NaN stays."""
-    return np.sign(numbers) * np.log1p(np.abs(numbers))
+    sizes = np.fmax(np.abs(numbers), 0)  # a NaN would leave the vectorised logarithm
+    np.log1p(sizes, out=sizes)
+    np.copysign(sizes, numbers, out=sizes)
+    sizes += numbers - numbers  # NaN again
+    return sizes
 
 
 def standardise(numbers: np.ndarray, encoder: DenseEncoder) -> np.ndarray:
     """``(x - mean) / std`` as float32; NaN becomes 0."""
-    found = ((numbers - encoder.mean) / encoder.std).astype(np.float32)
-    found[np.isnan(found)] = 0.0
-    return found
+    found = ((numbers - encoder.mean) / encoder.std).astype(np.float32, copy=False)
+    return np.where(np.isnan(found), np.float32(0), found)
 
 
 def fields_of(encoders: Encoders) -> tuple[Field, ...]:

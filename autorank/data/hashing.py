@@ -74,12 +74,12 @@ def _tiles(words: np.ndarray) -> list[np.ndarray]:
 def _hash_words(words: np.ndarray) -> np.ndarray:
     """`hash_text` of texts of at most eight bytes."""
     hashes = _finalise(words ^ _EIGHT_BYTES)
-    short = np.flatnonzero(words < _FULL)
+    filled = words != 0
+    short = np.flatnonzero((words < _FULL) & filled)
     if len(short):
         few = words[short]
-        found = _finalise(few ^ byte_counts(few) * _PER_BYTE)
-        found[few == 0] = 0  # no word to go through
-        hashes[short] = found
+        hashes[short] = _finalise(few ^ byte_counts(few) * _PER_BYTE)
+    hashes *= filled  # the hash of the empty text is 0
     return hashes
 
 

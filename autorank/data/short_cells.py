@@ -33,9 +33,9 @@ class Numbers:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, row: int) -> str:
+    def __getitem__(self, row: int | np.integer) -> str:
         value = self.values[row]
-        return self.odd.get(row, "" if np.isnan(value) else str(int(value)))
+        return self.odd.get(int(row), "" if np.isnan(value) else str(int(value)))
 
 
 class Cells(NamedTuple):
@@ -52,6 +52,7 @@ class Layout(NamedTuple):
 
     num_cells: int
     separator: str
+    quote: str | None  # what no cell may hold, as it would mean more than itself
     words: Sequence[int]
     labels: Sequence[int]  # 0 or 1
     numbers: Sequence[int]
@@ -60,11 +61,12 @@ class Layout(NamedTuple):
 def read_cells(text: bytes | memoryview, layout: Layout) -> Cells | None:
     """Cells of whole lines; None where the careful reader must do it.
 
-    That is: a byte that is not ASCII or a control character, a word longer than eight bytes, many cells that are no
-    plain integer where one belongs, a line longer than `WINDOW`. Lines of nothing but separators are blank.
+    That is: a byte that is not ASCII, a control character or a quote, a word longer than eight bytes, many cells that
+    are no plain integer where one belongs, a line longer than `WINDOW`. Lines of nothing but separators are blank.
     """
-    separator = ord(layout.separator)
-    if layout.num_cells < 2 or separator >= 128 or layout.separator in "\r\n0123456789-":
+    if not len(text) or layout.num_cells < 2 or not _usable(layout.separator):
+        return None
+    if layout.quote is not None and len(layout.quote.encode()) != 1:
         return None
     if text[-1:] != b"\n":
         text = b"".join((text, b"\n"))
@@ -75,23 +77,37 @@ def read_cells(text: bytes | memoryview, layout: Layout) -> Cells | None:
     while begin < len(content):
         block = buffer[WIDTH : WIDTH + min(WINDOW, len(content) - begin)]
         block[:] = content[begin : begin + len(block)]
-        length = _read_window(buffer, block, separator, layout, out, len(content) - begin)
+        length = _read_window(buffer, block, layout, out, len(content) - begin)
         if not length:
             return None
         begin += length
     return out.cells()
 
 
+def _usable(separator: str) -> bool:
+    return separator.isascii() and len(separator) == 1 and separator not in "\r\n-0123456789"
+
+
 class _Collected:
     """What was read so far, in arrays that grow."""
 
     def __init__(self, layout: Layout):
+        self._layout, self._expected = layout, np.empty(0, np.uint8)
         self.num_rows = self.num_lines = 0
         self.words = np.empty((len(layout.words), 0), np.uint64)
         self.numbers = np.empty((len(layout.labels) + len(layout.numbers), 0))
         self.lines = np.empty(0, np.int64)
         self.odd: list[dict[int, str]] = [{} for _ in self.numbers]
         self.wrong: list[tuple[int, int]] = []
+
+    def expected(self, num_lines: int) -> np.ndarray:
+        """The ends of cells of so many lines."""
+        width = self._layout.num_cells
+        if len(self._expected) < num_lines * width:
+            ends = np.full((2 * num_lines, width), ord(self._layout.separator), np.uint8)
+            ends[:, -1] = ord("\n")
+            self._expected = ends.ravel()
+        return self._expected[: num_lines * width]
 
     def reserve(self, rows: int, share: float) -> None:
         """Room for more rows, which are this share of what is left."""
@@ -119,138 +135,145 @@ def _larger(array: np.ndarray, room: int, used: int) -> np.ndarray:
 def _read_window(
     buffer: np.ndarray,
     block: np.ndarray,
-    separator: int,
     layout: Layout,
     out: _Collected,
     left: int,
 ) -> int:
     """Reads the whole lines of a block, behind eight bytes of the buffer; how long they are, 0 where it cannot."""
+    separator = ord(layout.separator)
     is_end = block < 32
     if separator >= 32:
         is_end |= block == separator
     ends = np.flatnonzero(is_end)
     kinds = block.take(ends)
     is_line = kinds == ord("\n")
-    last = len(kinds) - int(is_line[::-1].argmax()) if len(kinds) else 0
-    if not last or not is_line[last - 1] or block.max() >= 128:
+    tail = max(len(kinds) - 8 * layout.num_cells, 0)
+    line_ends = np.flatnonzero(is_line[tail:])
+    if not len(line_ends):
+        tail, line_ends = 0, np.flatnonzero(is_line)
+    if not len(line_ends) or block.max() >= 128:
         return 0
+    if layout.quote is not None and (block == ord(layout.quote)).any():
+        return 0
+    last = tail + int(line_ends[-1]) + 1
     ends, kinds = ends[:last], kinds[:last]
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    np.add(ends[:-1], 1, out=starts[1:])
+    spans = np.empty_like(ends)  # bytes of each cell with its end
+    spans[0] = ends[0] + 1
+    np.subtract(ends[1:], ends[:-1], out=spans[1:])
     length, width = int(ends[-1]) + 1, layout.num_cells
-    expected = np.full(width, separator, np.uint8)
-    expected[-1] = ord("\n")
     lines = None
-    if last % width or (kinds.reshape(-1, width) != expected).any():
+    num_lines, rest = divmod(last, width)
+    if rest or not np.array_equal(kinds, out.expected(num_lines)):
         is_line = is_line[:last]
         if (kinds[~is_line] != separator).any():
             return 0
         line_ends = np.flatnonzero(is_line)
         counts = np.diff(line_ends, prepend=-1)
-        filled = (counts > 1) | (ends[line_ends] > starts[line_ends])
+        num_lines = len(counts)
+        filled = (counts > 1) | (spans[line_ends] > 1)
         wrong = np.flatnonzero((counts != width) & filled)
         out.wrong += [(out.num_lines + int(line), int(counts[line])) for line in wrong]
         lines = np.flatnonzero(counts == width)
         kept = np.repeat(counts == width, counts)
-        ends, starts = ends[kept], starts[kept]
-        num_lines = len(counts)
-    else:
-        num_lines = last // width
-    ends, starts = ends.reshape(-1, width), starts.reshape(-1, width)
-    filled = ends[:, -1] - starts[:, 0] >= width
+        ends, spans = ends[kept], spans[kept]
+    filled = ends[width - 1 :: width] - ends[::width] + spans[::width] > width
     if not filled.all():
         lines = np.flatnonzero(filled) if lines is None else lines[filled]
-        ends, starts = ends[filled], starts[filled]
-    out.reserve(len(ends), length / left)
-    if not _read_rows(buffer, starts, ends, layout, out):
+        kept = np.repeat(filled, width)
+        ends, spans = ends[kept], spans[kept]
+    num_rows = len(ends) // width
+    out.reserve(num_rows, length / left)
+    if num_rows and not _read_rows(buffer, spans, ends, layout, out):
         return 0
-    rows = slice(out.num_rows, out.num_rows + len(ends))
+    rows = slice(out.num_rows, out.num_rows + num_rows)
     out.lines[rows] = out.num_lines + (np.arange(num_lines) if lines is None else lines)
     out.num_rows, out.num_lines = rows.stop, out.num_lines + num_lines
     return length
 
 
 def _read_rows(
-    buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, layout: Layout, out: _Collected
+    buffer: np.ndarray, spans: np.ndarray, ends: np.ndarray, layout: Layout, out: _Collected
 ) -> bool:
-    """Reads the cells whose first bytes and whose separators lie there, [rows, cells]."""
-    if not len(ends):
-        return True
+    """Reads the cells that end there, [rows x cells]."""
     # The eight bytes in front of every place, as a copy: unaligned ones are taken slowly.
-    places = int(ends[-1, -1]) + 1
-    before = np.ascontiguousarray(np.ndarray((places,), "<u8", buffer.data, strides=(1,)))
-    loaded = before.take(ends, mode="clip")
-    lengths = ends - starts
-    shifts = np.left_shift(lengths, 3)
-    np.subtract(64, shifts, out=shifts)  # more than 64 where longer than eight bytes, as unsigned
+    places = int(ends[-1]) + 1
+    loads = np.ascontiguousarray(np.ndarray((places,), "<u8", buffer.data, strides=(1,)))
+    loaded = loads.take(ends, mode="clip")
+    shifts = spans * -8
+    shifts += 8 * (WIDTH + 1)
+    # As unsigned more than `_EMPTY` where longer than eight bytes.
     shifts = shifts.view(np.uint64)
-    rows = slice(out.num_rows, out.num_rows + len(ends))
-    columns = _columns(layout.words)
-    found, cut = loaded[:, columns], shifts[:, columns]
-    if len(layout.words) and cut.max() > _EMPTY:
+    loaded >>= shifts
+    loaded, shifts = (array.reshape(-1, layout.num_cells) for array in (loaded, shifts))
+    num_rows = len(loaded)
+    rows = slice(out.num_rows, out.num_rows + num_rows)
+    _take_columns(loaded, layout.words, out.words[:, rows])
+    if shifts.max() > _EMPTY and (shifts[:, list(layout.words)] > _EMPTY).any():
         return False
-    out.words[:, rows] = (found >> cut).T
-    limit, num_odd = 16 + len(ends) // 8, 0
-    for first, places, read in (
-        (0, layout.labels, _labels),
-        (len(layout.labels), layout.numbers, _integers),
-    ):
+    limit, first = 16 + num_rows // 8, 0
+    for places, read in ((layout.labels, _labels), (layout.numbers, _integers)):
         if not places:
             continue
-        columns = _columns(places)
+        words, cut = np.empty((2, len(places), num_rows), np.uint64)
+        _take_columns(loaded, places, words)
+        _take_columns(shifts, places, cut)
         into = out.numbers[first : first + len(places), rows]
-        odd = read(
-            np.ascontiguousarray(loaded[:, columns].T),
-            np.ascontiguousarray(shifts[:, columns].T),
-            into,
-        )
-        num_odd += len(odd)
-        if num_odd > limit:
+        odd = read(words, cut, into)
+        limit -= len(odd)
+        if limit < 0:
             return False
         for place in odd.tolist():
-            column, row = divmod(place, len(ends))
-            cell = slice(
-                WIDTH + starts[row, places[column]], WIDTH + ends[row, places[column]]
-            )
-            out.odd[first + column][rows.start + row] = buffer[cell].tobytes().decode("ascii")
+            column, row = divmod(place, num_rows)
+            cell = row * layout.num_cells + places[column]
+            end = WIDTH + ends[cell]
+            text = buffer[end + 1 - spans[cell] : end].tobytes()
+            out.odd[first + column][rows.start + row] = text.decode("ascii")
             into[column, row] = np.nan
+        first += len(places)
     return True
 
 
-def _columns(places: Sequence[int]) -> slice | list[int]:
-    """A slice where they lie side by side."""
-    if list(places) == list(range(places[0], places[-1] + 1)) if places else False:
-        return slice(places[0], places[-1] + 1)
-    return list(places)
+def _take_columns(cells: np.ndarray, places: Sequence[int], into: np.ndarray) -> None:
+    """Columns of [rows, cells] as rows; in one go where they lie side by side."""
+    if places and places[-1] - places[0] == len(places) - 1 and list(places) == sorted(places):
+        into[:] = cells[:, places[0] : places[-1] + 1].T
+        return
+    for column, place in enumerate(places):
+        into[column] = cells[:, place]
 
 
-def _labels(loaded: np.ndarray, shifts: np.ndarray, into: np.ndarray) -> np.ndarray:
+def _labels(words: np.ndarray, shifts: np.ndarray, into: np.ndarray) -> np.ndarray:
     """Cells that are 0 or 1; places of those that are neither nor empty."""
-    words = (loaded >> shifts) ^ np.uint64(ord("0"))
-    into[:] = words
-    into[shifts == _EMPTY] = np.nan
-    return np.flatnonzero(((words > 1) & (shifts != _EMPTY)) | (shifts > _EMPTY))
+    words ^= np.uint64(ord("0"))
+    empty = shifts == _EMPTY
+    odd = words > 1
+    odd |= shifts > _EMPTY
+    into[:] = np.where(empty, np.nan, words.view(np.int64))
+    return np.flatnonzero(odd & ~empty) if odd.any() else np.zeros(0, np.int64)
 
 
-def _integers(loaded: np.ndarray, shifts: np.ndarray, into: np.ndarray) -> np.ndarray:
+def _integers(words: np.ndarray, shifts: np.ndarray, into: np.ndarray) -> np.ndarray:
     """Cells of up to eight digits, or a minus and up to seven; places of those that are neither nor empty."""
-    digits = loaded ^ _ZEROS
-    digits >>= shifts
+    digits = _ZEROS >> shifts
+    digits ^= words
     digits <<= shifts  # zeros in front
-    odd = np.flatnonzero((_not_digits(digits) != 0) | (shifts > _EMPTY))
-    negative = odd
+    marks = _not_digits(digits)
+    is_odd = marks != 0
+    if shifts.max() > _EMPTY:
+        is_odd |= shifts > _EMPTY
+    odd = negative = np.flatnonzero(is_odd)
     if len(odd):
         flat, cut = digits.reshape(-1), shifts.reshape(-1)[odd]
         rest = flat[odd] ^ (_MINUS << cut)
         signed = ((flat[odd] >> cut) & _BITS == _MINUS) & (cut < 56) & (_not_digits(rest) == 0)
         negative, odd = odd[signed], odd[~signed]
         flat[negative] = rest[signed]
-    into[:] = _sum_digits(digits).view(np.int64)
+    values = _sum_digits(digits).view(np.int64).astype(np.float64)
+    values[shifts == _EMPTY] = np.nan
     if len(negative):
-        columns, rows = np.divmod(negative, into.shape[1])
-        into[columns, rows] = -into[columns, rows]
-    into[shifts == _EMPTY] = np.nan
+        flat = values.reshape(-1)
+        flat[negative] = -flat[negative]
+    into[:] = values
     return odd
 
 

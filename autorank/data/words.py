@@ -25,7 +25,7 @@ class Words:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __getitem__(self, row: int) -> str:
+    def __getitem__(self, row: int | np.integer) -> str:
         return int(self.words[row]).to_bytes(WIDTH, "little").rstrip(b"\0").decode()
 
     def take(self, rows: np.ndarray) -> "Words":
@@ -34,8 +34,7 @@ class Words:
 
     def to_pylist(self) -> list[str]:
         """The values as Python text."""
-        content = self.words.astype("<u8", copy=False).view("S8").tolist()
-        return [value.decode() for value in content]
+        return self.to_arrow().to_pylist()
 
     def to_arrow(self) -> Any:
         """An Arrow string array."""
