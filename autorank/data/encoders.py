@@ -87,7 +87,7 @@ def encode(encoders: Encoders, columns: Mapping[str, Any]) -> tuple[np.ndarray, 
             raise ValueError(
                 f"column {encoder.name}, row {row}: {columns[encoder.name][row]!r} is not a number"
             )
-        dense[:, j] = standardise(signed_log(numbers), encoder)
+        dense[:, j] = standardise(signed_log(numbers), encoder.mean, encoder.std)
     return sparse, dense
 
 
@@ -198,9 +198,9 @@ def signed_log(numbers: np.ndarray) -> np.ndarray:
     return sizes
 
 
-def standardise(numbers: np.ndarray, encoder: DenseEncoder) -> np.ndarray:
+def standardise(numbers: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     """``(x - mean) / std`` as float32; NaN becomes 0."""
-    found = ((numbers - encoder.mean) / encoder.std).astype(np.float32, copy=False)
+    found = ((numbers - mean) / std).astype(np.float32, copy=False)
     return np.where(np.isnan(found), np.float32(0), found)
 
 

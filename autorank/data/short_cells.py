@@ -286,16 +286,13 @@ def _not_digits(digits: np.ndarray) -> np.ndarray:
 
 
 def _sum_digits(digits: np.ndarray) -> np.ndarray:
-    """The number of eight digits, the first in the lowest byte: pairs, then all at once. Changes ``digits``."""
-    tens = digits >> np.uint64(8)
-    digits *= np.uint64(10)
-    digits += tens
-    pairs = np.uint64(0x000000FF000000FF)
-    odd = digits >> np.uint64(16)
-    odd &= pairs
-    odd *= np.uint64(0x0000271000000001)
-    digits &= pairs
-    digits *= np.uint64(0x000F424000000064)
-    digits += odd
-    digits >>= np.uint64(32)
+    """The number of eight digits, the first in the lowest byte: pairs of digits, of pairs, of fours. In place."""
+    for factor, bits, kept in (
+        (10 * (1 << 8) + 1, 8, 0x00FF00FF00FF00FF),
+        (100 * (1 << 16) + 1, 16, 0x0000FFFF0000FFFF),
+        (10_000 * (1 << 32) + 1, 32, 0x00000000FFFFFFFF),
+    ):
+        digits *= np.uint64(factor)
+        digits >>= np.uint64(bits)
+        digits &= np.uint64(kept)
     return digits
