@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 WIDTH = 8  # bytes of the longest text with a word
-_TILE = 1 << 14  # words worked on at a time, in a core's cache
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(WIDTH + 1)], np.uint64)
 _SPREAD = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0xAEF17502108EF2D9, 0xF1357AEA2E62A9C5)
 
