@@ -10,7 +10,10 @@ Arrow's (the default of pandas 3), or Python strings (as before). Floors are the
 """
 
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _bench import ROOT, Bench, Figure, Ratio, Timer, run
@@ -36,17 +39,54 @@ def text_file(rows: int = ROWS) -> Path:
     return path
 
 
-def ours(encoding: str) -> Timer:
+def ours(encoding: str, between: Callable[[], None] = lambda: None) -> Timer:
     """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
     from autorank.data import criteo, store
 
     timer = Timer()
     for rows in (2000, ROWS):
+        between()
         source, folder = criteo.source(text_file(rows)), CACHE / encoding
         shutil.rmtree(folder, ignore_errors=True)
         with timer:
             store.prepare(source, folder, encoding=encoding, workers=1, progress=lambda line: None)
     return timer
+
+
+def stages(encoding: str) -> dict[str, Figure]:
+    """CPU microseconds a row of each step of `store.prepare`, of a run of its own: timing it costs a little."""
+    from autorank.data import encoders, intake, store, text
+
+    steps = {
+        "read and count lines": ((text, "_read"), (text, "_count_lines")),
+        "parse": ((text, "parse"),),
+        "distinct values or hashes": ((intake, "_code"), (intake, "hashed_ids")),
+        "logarithms": ((intake, "signed_log"),),
+        "write parts": ((intake, "write_part"),),
+        "merge vocabularies": ((store, "merge"),),
+        "scales": ((store, "scale"),),
+        "final matrices": ((store, "write_arrays"),),
+        "encoders.json": ((encoders, "write_encoders"),),
+        "SHA-256 of the result": ((store, "_sha256"),),
+    }
+    spent = dict.fromkeys(steps, 0.0)
+
+    def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run_it(*arguments: Any, **named: Any) -> Any:
+            begin = time.thread_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[step] += time.thread_time() - begin
+
+        return run_it
+
+    for step, places in steps.items():
+        for module, name in places:
+            setattr(module, name, timed(step, getattr(module, name)))
+    whole = ours(encoding, between=lambda: spent.update(dict.fromkeys(steps, 0.0))).cpu
+    spent["everything else"] = whole - sum(spent.values())
+    return {step: Figure(1e6 * seconds / ROWS, "us a row") for step, seconds in spent.items()}
 
 
 def peer(python_strings: bool) -> Timer:
@@ -167,6 +207,8 @@ def generate() -> Timer:
 
 def measure(shape: str, variant: str) -> dict[str, Figure]:
     """One case."""
+    if variant.startswith("steps"):
+        return stages(variant.split()[-1])
     if shape == TSV:
         if variant.startswith("pandas"):
             timer = peer("Python" in variant)
@@ -187,6 +229,8 @@ CASES = (
     (TSV, "pandas"),
     (TSV, "pandas, Python strings"),
     (TSV, "generate arrays"),
+    (TSV, "steps of ours, vocabulary"),
+    (TSV, "steps of ours, hash"),
     (BLOCKS, "mapped files, thread"),
     (BLOCKS, "mapped files, thread, float16"),
     (BLOCKS, "mapped files"),
@@ -206,6 +250,7 @@ BOUNDS = {
     (BLOCKS, "mapped files, thread", METRIC): (5e6, False),
     (LOOKUPS, "marks and places", METRIC): (4e6, False),
 }
+BENCH = Bench("data", CASES, measure, RATIOS, BOUNDS)
 
 if __name__ == "__main__":
-    run(Bench("data", CASES, measure, RATIOS, BOUNDS))
+    run(BENCH)

@@ -24,6 +24,8 @@ LAYERS = {
     "autorank.models": 1,
     "autorank.searchers": 1,
     "autorank.data.schema": 1,
+    "autorank.data.words": 0.5,
+    "autorank.data.short_cells": 1,
     "autorank.data.hashing": 1,
     "autorank.data.batches": 1.5,
     "autorank.data.stream": 2,

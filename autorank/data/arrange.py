@@ -6,7 +6,8 @@ afterwards (times and order of all rows are then in memory: 25 bytes a row).
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from autorank.data.schema import MISSING, UNKNOWN
 from autorank.data.source import Progress
 from autorank.data.vocabulary import Split, lookup, starts
 
-TILE = 1 << 13  # rows put together at a time, in a core's cache
+TILE = 1 << 12  # rows put together at a time, in a core's cache
 BLOCK = 1 << 18  # rows gathered at a time
 ARRAYS = {"sparse.npy": np.int32, "dense.npy": np.float32, "labels.npy": np.int8}
 STATE = "arranged.json"
@@ -72,11 +73,17 @@ def write_arrays(
     report = Report(num_rows, progress, sum(part.num_rows for part in parts[: done["parts"]]))
     for part in parts[done["parts"] :]:
         mask = split.mask(first_rows[part.index], part.num_rows)
-        blocks = _encode(parts, part, source, merged, learned, mask, done)
-        for name, block in blocks.items():
-            with paths[name].open("r+b") as file:
-                file.seek(headers[name] + first_rows[part.index] * widths[name] * block.itemsize)
-                file.write(block.data if block.size else b"")
+        tiles = _encode(parts, part, source, merged, learned, mask, done)
+        with ExitStack() as stack:
+            files = {}
+            for name, path in paths.items():
+                files[name] = file = stack.enter_context(path.open("r+b", buffering=0))
+                row = widths[name] * np.dtype(ARRAYS[name]).itemsize
+                file.seek(headers[name] + first_rows[part.index] * row)
+            for tile in tiles:
+                for name, block in tile.items():
+                    if block.size:
+                        _write(files[name], block)
         done["parts"] += 1
         write_whole(folder / STATE, json.dumps(done))
         report("wrote", first_rows[part.index] + part.num_rows)
@@ -97,16 +104,18 @@ def _encode(
     learned: Encoders,
     mask: np.ndarray,
     done: dict[str, Any],
-) -> dict[str, np.ndarray]:
-    """The rows of a part as they are written; counts in ``done`` grow."""
+) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of a part as they are written, some at a time; counts in ``done`` grow."""
     codes, numbers, labels = (
         read_rows(source, part, kind) for kind in ("codes", "dense", "labels")
     )
-    out = {
-        "sparse.npy": np.empty((part.num_rows, len(codes)), np.int32),
-        "dense.npy": np.empty((part.num_rows, len(numbers)), np.float32),
-        "labels.npy": np.ascontiguousarray(labels.T),
-    }
+    sparse = np.empty((TILE, len(codes)), np.int32)
+    dense = np.empty((TILE, len(numbers)), np.float32)
+    offsets = np.array([field.offset for field in learned.fields], np.int32)[:, None]
+    unknown_ids = offsets[:, 0] + np.int32(UNKNOWN)
+    # As float32, which the numbers are.
+    means = np.array([encoder.mean for encoder in learned.dense], np.float32)[:, None]
+    stds = np.array([encoder.std for encoder in learned.dense], np.float32)[:, None]
     lookups = []
     for j, field in enumerate(learned.fields):
         ids = None
@@ -117,20 +126,38 @@ def _encode(
     for first in range(0, part.num_rows, TILE):
         rows = slice(first, first + TILE)
         train = mask[rows]
-        for j, (field, ids) in enumerate(zip(learned.fields, lookups, strict=True)):
-            found = codes[j, rows] + np.int32(field.offset) if ids is None else ids[codes[j, rows]]
-            out["sparse.npy"][rows, j] = found
-            unknown = found == field.offset + UNKNOWN
-            count = int(np.count_nonzero(unknown))
-            in_train = int(np.count_nonzero(unknown & train)) if count else 0
-            done["unknown"]["train"][j] += in_train
-            done["unknown"]["test"][j] += count - in_train
-        for j, encoder in enumerate(learned.dense):
-            out["dense.npy"][rows, j] = standardise(numbers[j, rows], encoder)
+        all_train = bool(train.all())
+        num_rows = len(train)
+        found = codes[:, rows] + offsets
+        for j, ids in enumerate(lookups):
+            if ids is not None:
+                ids.take(codes[j, rows], mode="wrap", out=found[j])
+        for j, ids in enumerate(found):
+            sparse[:num_rows, j] = ids
+            if lookups[j] is not None:
+                is_unknown = ids == unknown_ids[j]
+                count = in_train = int(np.count_nonzero(is_unknown))
+                if count and not all_train:
+                    in_train = int(np.count_nonzero(is_unknown & train))
+                done["unknown"]["train"][j] += in_train
+                done["unknown"]["test"][j] += count - in_train
+        for j, column in enumerate(standardise(numbers[:, rows], means, stds)):
+            dense[:num_rows, j] = column
+        yield {
+            "sparse.npy": sparse[:num_rows],
+            "dense.npy": dense[:num_rows],
+            "labels.npy": np.ascontiguousarray(labels[:, rows].T),
+        }
     for k, label in enumerate(labels):
         done["positive"]["train"][k] += int(label[mask].sum())
         done["positive"]["test"][k] += int(label[~mask].sum())
-    return out
+
+
+def _write(file: Any, block: np.ndarray) -> None:
+    """All of it: a file without a buffer may take less at a time."""
+    left = block.data.cast("B")
+    while left:
+        left = left[file.write(left) :]
 
 
 def _continued(folder: Path, paths: Iterable[Path], widths: dict[str, int]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import numpy as np
 
 from autorank.data.hashing import buckets_of
 from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
+from autorank.data.short_cells import Numbers
+from autorank.data.words import Words, distinct_words
 
 FORMAT = 1
 HASHED_FORMAT = 2  # with buckets: versions that know no hashing must refuse it
@@ -85,7 +87,7 @@ def encode(encoders: Encoders, columns: Mapping[str, Any]) -> tuple[np.ndarray, 
             raise ValueError(
                 f"column {encoder.name}, row {row}: {columns[encoder.name][row]!r} is not a number"
             )
-        dense[:, j] = standardise(signed_log(numbers), encoder)
+        dense[:, j] = standardise(signed_log(numbers), encoder.mean, encoder.std)
     return sparse, dense
 
 
@@ -100,6 +102,11 @@ def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
 
 def hashed_ids(column: Any, buckets: int) -> np.ndarray:
     """Ids (offset not added) by hash, int32 [n]."""
+    if isinstance(column, Words):
+        ids = buckets_of(column, buckets)
+        ids += NUM_RESERVED
+        ids *= column.words != 0  # `MISSING` is 0
+        return ids
     text = as_text(column)
     ids = NUM_RESERVED + buckets_of(text, buckets)
     # The bytes tell what is empty without a value in Python.
@@ -115,10 +122,13 @@ def distinct(column: Any) -> tuple[np.ndarray, list[str]]:
 
 
 def distinct_text(column: Any) -> tuple[np.ndarray, Any]:
-    """`distinct` with the values as an Arrow string array.
+    """`distinct` with the values as an Arrow string array, or as `Words` where the column is.
 
     Integers in NumPy come in the order of their size, all else in that of first appearance.
     """
+    if isinstance(column, Words):
+        codes, first = distinct_words(column.words)
+        return codes, column.take(first)
     import pyarrow as pa
 
     if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
@@ -136,6 +146,8 @@ def as_text(column: Any) -> Any:
     """A column as an Arrow string array; empty where null or NaN."""
     import pyarrow as pa
 
+    if isinstance(column, Words):
+        return column.to_arrow()
     if isinstance(column, pa.StringArray):
         text = column
     else:
@@ -151,6 +163,13 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Malformed bool [n]: text that is no finite number.
     """
+    if isinstance(column, Numbers):
+        numbers, malformed = column.values, np.zeros(len(column), bool)
+        if column.odd:
+            rows = list(column.odd)
+            numbers = numbers.copy()
+            numbers[rows], malformed[rows] = to_numbers(list(column.odd.values()))
+        return numbers, malformed
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
         numbers = column.astype(np.float64)
         malformed = np.isinf(numbers)
@@ -172,14 +191,17 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def signed_log(numbers: np.ndarray) -> np.ndarray:
     """``sign(x) log(1 + |x|)``, any shape; NaN stays."""
-    return np.sign(numbers) * np.log1p(np.abs(numbers))
+    sizes = np.fmax(np.abs(numbers), 0)  # a NaN would leave the vectorised logarithm
+    np.log1p(sizes, out=sizes)
+    np.copysign(sizes, numbers, out=sizes)
+    sizes += numbers - numbers  # NaN again
+    return sizes
 
 
-def standardise(numbers: np.ndarray, encoder: DenseEncoder) -> np.ndarray:
+def standardise(numbers: np.ndarray, mean: Any, std: Any) -> np.ndarray:
     """``(x - mean) / std`` as float32; NaN becomes 0."""
-    found = ((numbers - encoder.mean) / encoder.std).astype(np.float32)
-    found[np.isnan(found)] = 0.0
-    return found
+    found = ((numbers - mean) / std).astype(np.float32, copy=False)
+    return np.where(np.isnan(found), np.float32(0), found)
 
 
 def fields_of(encoders: Encoders) -> tuple[Field, ...]:
@@ -232,6 +254,8 @@ def as_series(column: Any) -> Any:
     import polars as pl
     import pyarrow as pa
 
+    if isinstance(column, Words):
+        column = column.to_arrow()
     if isinstance(column, pa.Array):
         return pl.Series(pl.from_arrow(column))
     return column if isinstance(column, pl.Series) else pl.Series(column, strict=False)

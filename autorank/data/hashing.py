@@ -11,14 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from autorank.data.words import Words, byte_counts
+
 MAX_BUCKETS = 1 << 30
+_TILE = 1 << 14  # hashed together: their temporaries stay in a core's cache
+_PER_BYTE = np.uint64(0x9E3779B97F4A7C15)
+_EIGHT_BYTES = np.uint64(8 * 0x9E3779B97F4A7C15 % 2**64)
+_FULL = np.uint64(1 << 56)  # words of eight bytes lie from here on
+_HALF = np.uint64(32)
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 
 
 def hash_text(values: Any) -> np.ndarray:
-    """Hashes of an Arrow string array without nulls, uint64 [n]."""
+    """Hashes of an Arrow string array without nulls, or of `Words`: uint64 [n]."""
+    if isinstance(values, Words):
+        return np.concatenate([_hash_words(tile) for tile in _tiles(values.words)])
     width, data, starts, lengths = _layout(values)
-    hashes = lengths.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashes = lengths.astype(np.uint64) * _PER_BYTE
     if width == 0:
         return hashes
     # Eight bytes from every position on, and as many behind the end.
@@ -36,15 +45,42 @@ def hash_text(values: Any) -> np.ndarray:
 
 
 def buckets_of(values: Any, buckets: int) -> np.ndarray:
-    """The bucket of each value of an Arrow string array without nulls, int32 [n] in [0, buckets).
+    """The bucket of each value, of an Arrow string array without nulls or of `Words`: int32 [n] in [0, buckets).
 
     Raises:
         ValueError: fewer than 1 bucket or more than `MAX_BUCKETS`.
     """
     if not 1 <= buckets <= MAX_BUCKETS:
         raise ValueError(f"hash_size={buckets} must lie in [1, {MAX_BUCKETS}]")
-    high = hash_text(values) >> np.uint64(32)
-    return ((high * np.uint64(buckets)) >> np.uint64(32)).astype(np.int32)
+    found = np.empty(len(values), np.int32)
+    if isinstance(values, Words):
+        hashes = map(_hash_words, _tiles(values.words))
+    else:
+        hashes = iter([hash_text(values)])
+    first = 0
+    for tile in hashes:
+        tile >>= _HALF
+        tile *= np.uint64(buckets)
+        tile >>= _HALF
+        found[first : first + len(tile)] = tile
+        first += len(tile)
+    return found
+
+
+def _tiles(words: np.ndarray) -> list[np.ndarray]:
+    return [words[first : first + _TILE] for first in range(0, max(len(words), 1), _TILE)]
+
+
+def _hash_words(words: np.ndarray) -> np.ndarray:
+    """`hash_text` of texts of at most eight bytes."""
+    hashes = _finalise(words ^ _EIGHT_BYTES)
+    filled = words != 0
+    short = np.flatnonzero((words < _FULL) & filled)
+    if len(short):
+        few = words[short]
+        hashes[short] = _finalise(few ^ byte_counts(few) * _PER_BYTE)
+    hashes *= filled  # the hash of the empty text is 0
+    return hashes
 
 
 def _layout(values: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
@@ -64,6 +100,13 @@ def _layout(values: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _finalise(h: np.ndarray) -> np.ndarray:
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+    """The last step of splitmix64, in place."""
+    shifted = h >> np.uint64(30)
+    h ^= shifted
+    h *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(h, np.uint64(27), out=shifted)
+    h ^= shifted
+    h *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(h, np.uint64(31), out=shifted)
+    h ^= shifted
+    return h

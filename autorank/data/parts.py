@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data.source import Cut
+from autorank.data.words import Words, from_buffers
 
 Arrays = dict[str, np.ndarray]
 DTYPES = {"labels": np.int8, "dense": np.float32, "codes": np.int32, "time": np.float64}
@@ -108,23 +109,33 @@ def read_rows(
 
 
 def read_values(folder: Path, part: Part, field: int) -> tuple[Any, np.ndarray]:
-    """Distinct values of a field (Arrow strings) in the order of the codes, and their counts."""
+    """Distinct values of a field in the order of the codes, and their counts.
+
+    `Words` where all are short, Arrow strings otherwise.
+    """
     import pyarrow as pa
 
     numbers = [2 * size + 1 for size in part.num_values]  # counts and offsets, 4 bytes each
     start = sum(4 * n + size for n, size in zip(numbers[:field], part.num_bytes, strict=False))
     size = part.num_values[field]
-    with _paths(folder, part.index)[1].open("rb") as file:
+    with _paths(folder, part.index)[1].open("rb", buffering=0) as file:
         file.seek(start)
-        uses = np.fromfile(file, np.int32, size)
-        offsets = np.fromfile(file, np.int32, size + 1)
-        data = np.fromfile(file, np.uint8, part.num_bytes[field])
+        content = np.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
+        if file.readinto(content.data) != len(content):
+            raise OSError(f"{file.name} has become shorter; remove its folder and start again")
+    uses, offsets = np.split(content[: 4 * numbers[field]].view(np.int32), [size])
+    data = content[4 * numbers[field] :]
+    words = from_buffers(offsets, data)
+    if words is not None:
+        return words, uses
     buffers = pa.py_buffer(offsets), pa.py_buffer(data)
     return pa.StringArray.from_buffers(size, *buffers), uses
 
 
 def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls."""
+    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls, or of `Words`."""
+    if isinstance(values, Words):
+        return values.buffers()
     _, offsets, data = values.buffers()
     if offsets is None or len(values) == 0:
         return np.zeros(1, np.int32), np.zeros(0, np.uint8)

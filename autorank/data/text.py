@@ -13,12 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data.short_cells import Layout, read_cells
 from autorank.data.source import BadRow, Chunk, Columns, Cut, Piece
+from autorank.data.words import Words
 
 BLOCK = 1 << 26  # bytes of a chunk that is read in order
 PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
 _PARSE = 1 << 22  # bytes that the parser takes at a time
-_COUNTED = 1 << 16  # bytes whose ends of lines are counted at a time, in a core's cache
+_COUNTED = 1 << 18  # bytes whose ends of lines are counted at a time, in a core's cache
+_LINES_SEEN = 1 << 16  # bytes that tell how lines end
 _LONGEST = 1 << 26  # bytes of a line
 
 Derive = Callable[[dict[str, Any]], dict[str, Any]]
@@ -239,13 +242,16 @@ def _unpacked(raw: Any, path: Path) -> Any:
 def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     """The columns of some whole lines, the first of which is line ``first_line`` of the file.
 
-    Numbers are read as such where all are plain. Where one is not, all columns are read again as text, which can say
-    what is wrong.
+    Lines of short cells are read as words and integers (`short_cells`). Others by Arrow, numbers as such where all are
+    plain; where one is not, all columns are read again as text, which can say what is wrong.
     """
     import pyarrow as pa
 
     if first_line == 1 and bytes(text[:3]) == b"\xef\xbb\xbf":
         text = text[3:]
+    short = _read_short(text, first_line, plan)
+    if short is not None:
+        return short
     numbering = _Numbering(plan.file, first_line, first_line - 1)
     try:
         found = _read_typed(text, numbering, plan)
@@ -258,6 +264,38 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     if plan.derive is not None:
         columns = plan.derive(columns)
     return Chunk(columns, plan.file, lines, numbering.new())
+
+
+def _read_short(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk | None:
+    """The columns as words and integers; None where that is not what they are."""
+    form, roles = plan.form, plan.columns
+    if form.encoding.lower() not in ("utf-8", "utf8", "ascii"):
+        return None
+    if b"\r\n" in bytes(text[:_LINES_SEEN]):
+        text = bytes(text).replace(b"\r\n", b"\n")
+    place = {name: index for index, name in enumerate(plan.names)}
+    labels = roles.labels
+    dense = [name for name in roles.dense if name in plan.wanted]
+    words = [name for name in plan.wanted if name not in dense and name not in labels]
+    layout = Layout(
+        len(plan.names),
+        form.separator,
+        form.quote,
+        *([place[name] for name in names] for names in (words, labels, dense)),
+    )
+    cells = read_cells(text, layout)
+    if cells is None:
+        return None
+    columns: dict[str, Any] = dict(zip(words, map(Words, cells.words), strict=True))
+    columns |= zip((*labels, *dense), cells.numbers, strict=True)
+    if plan.derive is not None:
+        columns = plan.derive(columns)
+    wanted = len(plan.names)
+    bad = (
+        BadRow(f"{plan.file}:{first_line + line}", f"{found} fields instead of {wanted}")
+        for line, found in cells.wrong
+    )
+    return Chunk(columns, plan.file, first_line + cells.lines, tuple(bad))
 
 
 def _read_typed(

@@ -16,6 +16,7 @@ from autorank.data.encoders import DenseEncoder
 from autorank.data.hashing import hash_text
 from autorank.data.parts import Part, read_rows, read_values, write_whole
 from autorank.data.schema import NUM_RESERVED, UNKNOWN
+from autorank.data.words import Words, distinct_words
 
 ENTRIES = 1 << 21  # distinct values of parts merged at a time
 ROWS = 1 << 21  # numbers whose mean is taken at a time
@@ -33,6 +34,12 @@ class Split(NamedTuple):
         if self.train is not None:
             return self.train[first : first + num_rows]
         return np.arange(first, first + num_rows) < self.num_train
+
+    def all_or_none(self, first: int, num_rows: int) -> bool | None:
+        """Whether all of some rows are for training, or none; None where it takes a mask to tell."""
+        if self.train is not None or first < self.num_train < first + num_rows:
+            return None
+        return first < self.num_train
 
 
 def starts(parts: Sequence[Part]) -> list[int]:
@@ -65,20 +72,18 @@ def merge(
     num_kept = 0
     for run in range(runs):
         values, uses, where = _entries(parts, source, field, split, bounds, run, runs)
-        coded = values.dictionary_encode()
-        codes = np.asarray(coded.indices)
-        num = len(coded.dictionary)
+        codes, dictionary, first = _distinct(values)
+        num = len(dictionary)
         counts = np.bincount(codes, uses, num).astype(np.int64)
-        first = np.empty(num, np.int64)
-        first[codes[::-1]] = where[::-1]
+        first = where[first]
         found = np.flatnonzero(counts >= min_count)
         ordinals = np.full(num, -1, np.int32)
         ordinals[found] = np.arange(num_kept, num_kept + len(found), dtype=np.int32)
         groups[where] = ordinals[codes]
-        kept.append((coded.dictionary.take(found), counts[found], first[found]))
+        kept.append((dictionary.take(found), counts[found], first[found]))
         num_kept += len(found)
     counts, first = (np.concatenate([run[k] for run in kept]) for k in (1, 2))
-    ranked = np.lexsort((first, -counts))
+    ranked = _rank(counts, first)
     ids = np.empty(num_kept + 1, np.int32)
     ids[-1] = UNKNOWN  # read by -1
     ids[ranked] = np.arange(NUM_RESERVED, NUM_RESERVED + num_kept, dtype=np.int32)
@@ -87,7 +92,9 @@ def merge(
         groups[block] = ids[groups[block]]
     if not isinstance(groups, np.memmap):
         groups.tofile(folder / f"{field}.ids")
-    values = pa.concat_arrays([run[0] for run in kept]).take(ranked)
+    values = _joined([run[0] for run in kept]).take(ranked)
+    if isinstance(values, Words):
+        values = values.to_arrow()
     batch = pa.record_batch({"values": values})
     with pa.OSFile(str(texts), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -112,12 +119,15 @@ def scale(
 
     def add() -> None:
         nonlocal total, mean, variance, waiting
-        known = np.concatenate(waiting).astype(np.float64)
-        known = known[~np.isnan(known)]
+        known = np.concatenate(waiting)
+        known = known[~np.isnan(known)].astype(np.float64)
         waiting = []
         if not len(known):
             return
-        m, v, n = float(known.mean()), float(known.var()), total + len(known)
+        m, n = float(known.mean()), total + len(known)
+        known -= m
+        np.square(known, out=known)
+        v = float(known.mean())
         if total:  # Two sets of numbers as one (Chan, Golub, LeVeque 1979).
             share = len(known) / n
             v += (variance - v) * (1 - share) + (m - mean) ** 2 * share * (1 - share)
@@ -125,9 +135,10 @@ def scale(
         total, mean, variance = n, m, v
 
     for part, first in zip(parts, starts(parts), strict=True):
-        mask = split.mask(first, part.num_rows)
-        if mask.any():
-            waiting.append(read_rows(source, part, "dense", column, column + 1)[0][mask])
+        wanted = split.all_or_none(first, part.num_rows)
+        if wanted is not False:
+            numbers = read_rows(source, part, "dense", column, column + 1)[0]
+            waiting.append(numbers if wanted else numbers[split.mask(first, part.num_rows)])
         if sum(map(len, waiting)) >= ROWS:
             add()
     if waiting:
@@ -146,17 +157,16 @@ def _entries(
     runs: int,
 ) -> tuple[Any, np.ndarray, np.ndarray]:
     """Values of the parts in a run, how often each occurs in training rows, and its place among all."""
-    import pyarrow as pa
-
     found: list[tuple[Any, np.ndarray, np.ndarray]] = [
-        (pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        (Words(np.zeros(0, np.uint64)), np.zeros(0, np.int64), np.zeros(0, np.int64))
     ]
     for part, first, start in zip(parts, starts(parts), bounds, strict=False):
         values, uses = read_values(source, part, field)
-        mask = split.mask(first, part.num_rows)
-        if not mask.any():
+        wanted = split.all_or_none(first, part.num_rows)
+        if wanted is False:
             uses = np.zeros(len(values), np.int64)
-        elif not mask.all():
+        elif wanted is None:
+            mask = split.mask(first, part.num_rows)
             codes = read_rows(source, part, "codes", field, field + 1)[0][mask]
             uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]
         where = np.arange(start, start + len(values))
@@ -165,10 +175,43 @@ def _entries(
             values, uses, where = values.take(inside), uses[inside], where[inside]
         found.append((values, uses, where))
     return (
-        pa.concat_arrays([entry[0] for entry in found]),
+        _joined([entry[0] for entry in found]),
         np.concatenate([entry[1] for entry in found]),
         np.concatenate([entry[2] for entry in found]),
     )
+
+
+def _rank(counts: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Places of values, highest count first and earlier ones before later ones."""
+    order = np.argsort(first) if (np.diff(first) < 0).any() else np.arange(len(first))
+    below = counts.max(initial=0) - counts[order]
+    for kind in (np.uint8, np.uint16):  # sorted by their bits, in one or two passes
+        if below.max(initial=0) <= np.iinfo(kind).max:
+            below = below.astype(kind)
+            break
+    return order[np.argsort(below, kind="stable")]
+
+
+def _joined(columns: Sequence[Any]) -> Any:
+    """Values one behind the other: `Words` where all are, Arrow strings otherwise."""
+    import pyarrow as pa
+
+    if all(isinstance(values, Words) for values in columns):
+        return Words(np.concatenate([values.words for values in columns]))
+    texts = (v.to_arrow() if isinstance(v, Words) else v for v in columns)
+    return pa.concat_arrays(list(texts))
+
+
+def _distinct(values: Any) -> tuple[np.ndarray, Any, np.ndarray]:
+    """Codes of values that may repeat, the distinct ones, and where each occurs first."""
+    if isinstance(values, Words):
+        codes, first = distinct_words(values.words)
+        return codes, values.take(first), first
+    coded = values.dictionary_encode()
+    codes = np.asarray(coded.indices)
+    first = np.empty(len(coded.dictionary), np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return codes, coded.dictionary, first
 
 
 def _scratch(path: Path, size: int, runs: int) -> np.ndarray:
