@@ -9,7 +9,6 @@ import pytest
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))
 
-import _bench  # noqa: E402
 import bench_tables  # noqa: E402
 
 
