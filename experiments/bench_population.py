@@ -6,8 +6,8 @@
 
 Parts: ``population`` (the hundred models; the total has compiling in it), ``single`` (rows a second of one MLP 400x3
 and of DCN-V2 with low-rank crosses of 512, and the share of the card's measured matrix rate), ``precision`` (NE with
-bfloat16 activations against float32: the same models, seeds and rows), ``kernels`` (tiny batched products),
-``compact`` (some of the same models as programs
+bfloat16 activations against float32: the same models, seeds and rows), ``products`` (likewise for single models with
+bfloat16 products, on a CPU too), ``kernels`` (tiny batched products), ``compact`` (some of the same models as programs
 of their own, the hundred extrapolated from them), ``torch`` (the same with PyTorch and ``torch.compile``). Rows come
 from `autorank.data.criteo_like`, generated on the device. Nothing is interleaved: an accelerator is not shared.
 """
@@ -30,6 +30,7 @@ import _bench
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
 from autorank.cost import flops_per_example
 from autorank.data import criteo_like
@@ -38,7 +39,7 @@ from autorank.models.blocks import Active
 from autorank.models.dhen import DhenConfig, LayerConfig, Model, compact
 from autorank.models.plans import plan_of, tuned
 from autorank.training.population import make_population
-from autorank.training.programs import lower
+from autorank.training.programs import compiler_options, lower
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
 # The space of configs/space/dhen_small.yaml; Hydra, which reads that file, is not needed here.
@@ -217,32 +218,76 @@ def population_part(sizes: dict[str, int]) -> None:
     say(shape, "population bf16", "NE, last quarter: best, median, worst", "NE", *sorted(levels))
 
 
-def precision_part(sizes: dict[str, int]) -> None:
-    """NE of bfloat16 activations against float32, paired by model and seed."""
-    data, num_ids = log(sizes["precision_rows"], sizes["ids"])
+def precision_models() -> list[DhenConfig]:
+    """The models whose NE is compared between precisions."""
     fixed: dict[str, Any] = {"width": 16, "num_tokens": 8, "mlp_width": 64, "head_width": 64}
-    base = [
+    return [
         DhenConfig(num_layers=1, layer1=LayerConfig("fmb", "linear"), norm="post", **fixed),
         DhenConfig(num_layers=1, layer1=LayerConfig("attention", "cross"), norm="none", **fixed),
     ]
-    repeats = sizes["seeds"]
-    configs = [DhenConfig(**vars(c)) for c in base for _ in range(repeats)]
-    seeds = list(range(repeats)) * len(base)
-    found = {}
-    for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16)):
-        found[name], _ = train_population(
+
+
+def say_change(
+    models: list[DhenConfig], rows: int, variant: str, full: np.ndarray, half: np.ndarray
+) -> None:
+    """NE ``half`` against ``full``, both ``[models, seeds]``, paired by seed."""
+    gains, repeats = 100 * (half / full - 1), full.shape[1]
+    for config, gain, level in zip(models, gains, full, strict=True):
+        shape = f"DHEN {'+'.join(config.layer1.modules)}, {rows / 1e6:g}M rows, seeds {repeats}"
+        say(shape, variant, "NE change, by seed", "%", *gain)
+        say(shape, variant, "NE change, mean", "%", gain.mean())
+        spread = gain.std(ddof=1) / repeats**0.5 if repeats > 1 else float("nan")
+        say(
+            shape,
+            variant,
+            "half of its 95 % interval",
+            "%",
+            scipy.stats.t.ppf(0.975, repeats - 1) * spread,
+        )
+        say(
+            shape,
+            f"{variant}, float32",
+            "seed noise of NE",
+            "%",
+            100 * level.std(ddof=1) / level.mean(),
+        )
+
+
+def precision_part(sizes: dict[str, int]) -> None:
+    """NE of bfloat16 activations in a population against float32, paired by model and seed."""
+    data, num_ids = log(sizes["precision_rows"], sizes["ids"])
+    models, repeats = precision_models(), sizes["seeds"]
+    configs = [DhenConfig(**vars(c)) for c in models for _ in range(repeats)]
+    seeds = list(range(repeats)) * len(models)
+    found = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        levels, _ = train_population(
             configs, seeds, data, num_ids, sizes["batch"], len(configs), dtype, OPTIONS_HERE
-        )  # fmt: skip
-    gains = (100 * (found["bfloat16"] / found["float32"] - 1)).reshape(len(base), repeats)
-    for config, gain, level in zip(
-        base, gains, found["float32"].reshape(len(base), repeats), strict=True
-    ):
-        shape = f"DHEN {'+'.join(config.layer1.modules)}, {sizes['precision_rows'] / 1e6:g}M rows, seeds {repeats}"
-        say(shape, "bf16 / f32", "NE change, by seed", "%", *gain)
-        say(shape, "bf16 / f32", "NE change, mean", "%", gain.mean())
-        half = 1.96 * gain.std(ddof=1) / repeats**0.5 if repeats > 1 else float("nan")
-        say(shape, "bf16 / f32", "half of its 95 % interval", "%", half)
-        say(shape, "float32", "seed noise of NE", "%", 100 * level.std(ddof=1) / level.mean())
+        )
+        found.append(levels.reshape(len(models), repeats))
+    say_change(models, sizes["precision_rows"], "bf16 / f32", *found)
+
+
+def products_part(sizes: dict[str, int]) -> None:
+    """NE of models of their own with bfloat16 products against float32, paired by seed."""
+    data, num_ids = log(sizes["products_rows"], sizes["ids"] // 10)
+    models, batch_size = precision_models(), min(sizes["batch"], 1024)
+    found = np.zeros((2, len(models), sizes["seeds"]))
+    last = schedule(data, batch_size)
+    for place, precision in enumerate((jnp.float32, jnp.bfloat16)):
+        for row, config in enumerate(models):
+            program = make_program(
+                compact(config, F, N), head="ctr", width=config.width, num_ids=num_ids,
+                batch_size=batch_size, num_windows=WINDOWS, precision=precision,
+            )  # fmt: skip
+            run = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
+            for seed in range(sizes["seeds"]):
+                state = run(
+                    jax.random.key(seed), program.empty(), hparams(None), last, data, jnp.int32(0), last.num_steps,
+                )  # fmt: skip
+                ne = window_ne(jax.device_get(state.curve))[-WINDOWS // 4 :, 0]
+                found[place, row, seed] = ne.mean()
+    say_change(models, sizes["products_rows"], "bf16 products / f32", *found)
 
 
 def matrix_rate(seconds: float = 1.0) -> float:
@@ -482,6 +527,7 @@ PARTS: dict[str, Callable[[dict[str, int]], None]] = {
     "population": population_part,
     "single": single_part,
     "kernels": kernels_part,
+    "products": products_part,
     "precision": precision_part,
     "compact": compact_part,
     "torch": torch_part,
@@ -497,11 +543,12 @@ BOUNDS: dict[tuple[str, str, str], tuple[float, bool]] = {
 OPTIONS_HERE: dict | None = None
 FULL = {
     "models": 100, "rows": 10_000_000, "ids": 2_000_000, "batch": 4096, "group": 17, "precision_rows": 2_000_000,
+    "products_rows": 400_000,
     "seeds": 5, "single_rows": 4_000_000, "sample": 4, "sample_rows": 1_500_000,
 }  # fmt: skip
 SMALL = {
-    "models": 4, "rows": 4_000, "ids": 2_000, "batch": 64, "group": 2, "precision_rows": 2_000, "seeds": 2,
-    "single_rows": 4_000, "sample": 1, "sample_rows": 4_000,
+    "models": 4, "rows": 4_000, "ids": 2_000, "batch": 64, "group": 2, "precision_rows": 2_000,
+    "products_rows": 4_000, "seeds": 2, "single_rows": 4_000, "sample": 1, "sample_rows": 4_000,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
     python experiments/bench_sharded.py                              # overhead on one device (CPU ms a step)
     python experiments/bench_sharded.py --devices 1,2,4,8 --core -1  # on a host with that many accelerators
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python experiments/bench_sharded.py --devices 2,8  # memory only
 
 Measured on CPUs: the sharded program on one device against the plain program, i.e. the cost of the sort that finds a
 device's distinct ids and of the second deduplication. Bytes exchanged are arithmetic (`sharded.exchange_bytes`), not
@@ -36,7 +37,7 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
     dense = rng.normal(size=(n, 13)).astype(np.float32)
     labels = rng.integers(0, 2, (n, 1)).astype(np.float32)
     sizes = {"head": "ctr", "width": width, "num_ids": num_ids, "batch_size": batch, "num_windows": 4}  # fmt: skip
-    model, figures = compact(MODEL, fields, 13), {}
+    model, figures, devices = compact(MODEL, fields, 13), {}, 1
     if variant == "plain":
         program = make_program(model, **sizes)
         data = Data(jnp.asarray(sparse), jnp.asarray(dense), jnp.asarray(labels))
@@ -51,8 +52,15 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
         figures["exchanged"] = Figure(moved / 1e6, "MB/step/device")
     hparams = Hparams(*(jnp.float32(v) for v in (1e-3, 0.05, 1e-8, 1e-8, 0.0, 1.0, 0.01)))
     schedule = Schedule(jnp.int32(STEPS), jnp.int32(2))
-    go = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
+    run_ = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
     key, one = jax.random.key(0), jnp.int32(1)
+    go = run_.lower(key, program.empty(), hparams, schedule, data, jnp.int32(0), one).compile()
+    memory = go.memory_analysis()
+    assert memory is not None
+    # Of one device; drawing a new table is part of the program.
+    table = 4 * num_ids * (width + 2) / devices
+    figures["temporaries of a device"] = Figure(memory.temp_size_in_bytes / 1e6, "MB")
+    figures["its part of the table"] = Figure(table / 1e6, "MB")
     state = go(key, program.empty(), hparams, schedule, data, jnp.int32(0), one)
     jax.block_until_ready(state)
     with Timer() as timer:
