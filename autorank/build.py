@@ -39,7 +39,7 @@ from autorank.data import (
 )
 from autorank.data.batches import Dataset
 from autorank.models.heads import METRICS
-from autorank.objectives import Objective, Setting, training_objective
+from autorank.objectives import Objective
 from autorank.predictor import Predictor, ensemble
 from autorank.search import FidelityPlan
 from autorank.searchers.base import Searcher
@@ -51,6 +51,7 @@ from autorank.searchers.reinforce import reinforce
 from autorank.space import Space, parse_space
 from autorank.stages import Plan
 from autorank.training.trainer import Hparams
+from autorank.training_objective import Setting, training_objective
 
 SEARCHERS = ("bayes", "predictor", "random", "evolution", "reinforce")
 

@@ -28,12 +28,13 @@ from autorank.finals import held_out_targets
 from autorank.labels import label
 from autorank.ledger import Ledger
 from autorank.metrics import auc, log_loss, normalized_entropy
-from autorank.objectives import Objective, Setting
+from autorank.objectives import Objective
 from autorank.progress import Progress
 from autorank.report import console_table, write_report
 from autorank.search import Event, run
 from autorank.space import Space
 from autorank.tracking import start_tracking
+from autorank.training_objective import Setting
 
 LOG = logging.getLogger("autorank")
 PACKAGES = ("autorank", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank import objectives
+from autorank import training_objective as objectives
 from autorank.config import PlanConfig, TrainingConfig, fingerprint
 from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
 from autorank.ledger import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.objectives import Setting, training_objective
 from autorank.report_tables import cost_table
 from autorank.run_folder import read_run
 from autorank.search import executors
@@ -25,6 +24,7 @@ from autorank.training.executor import PRIORS, CostModel, Costs, Work, choose, w
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.trainer import Hparams
+from autorank.training_objective import Setting, training_objective
 from tests.fake_run import write_run
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16

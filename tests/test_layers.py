@@ -84,6 +84,7 @@ LAYERS = {
     "autorank.training.executor": 4.8,
     "autorank.cost": 5,
     "autorank.objectives": 5.5,
+    "autorank.training_objective": 5.7,
     "autorank.export": 5.5,
     "autorank.signatures": 5.5,
     "autorank.benchmarks": 5.5,

@@ -8,7 +8,7 @@ import pytest
 from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.objectives import Setting, predict_rows, table_objective, training_objective
+from autorank.objectives import predict_rows, table_objective
 from autorank.training.programs import compiler_options
 from autorank.training.trainer import (
     Data,
@@ -18,6 +18,7 @@ from autorank.training.trainer import (
     make_program,
     window_ne,
 )
+from autorank.training_objective import Setting, training_objective
 
 ROWS, BATCH, WINDOWS, IDS = 6400, 40, 8, 20
 MODEL = DhenConfig(
