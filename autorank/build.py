@@ -290,8 +290,26 @@ def searcher_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(("autorank", "paper", *SEARCHERS)))
 
 
+def has_roles(name: str) -> bool:
+    """Whether a searcher's proposals have roles by position (near the best, exploratory, ...)."""
+    return name in ("paper", "predictor")
+
+
+def grid_size(name: str) -> int:
+    """Points of an interval: many for searchers that know that neighbours are alike or draw at random, few for those
+    that learn each point by itself.
+    """
+    return 16 if name in ("paper", "predictor", "reinforce") else 64
+
+
 def named_searcher(
-    name: str, search_space: Space, *, trials: int, batch_size: int, initial: int, alpha: float
+    name: str,
+    search_space: Space,
+    *,
+    trials: int,
+    batch_size: int,
+    initial: int | None,
+    alpha: float,
 ) -> Searcher:
     """A searcher by its config's name with the settings of ``configs/searcher``, for spaces that are not ours.
 
@@ -300,7 +318,7 @@ def named_searcher(
         search_space: any.
         trials: most that will be told or pending at once.
         batch_size: proposals of an ask.
-        initial: trials told before a predictor is trusted.
+        initial: trials told before a model is trusted; None is the searcher's own number (20, Gaussian processes 10).
         alpha: weight of the cost in the reward of searchers that predict it.
 
     Raises:
@@ -314,10 +332,12 @@ def named_searcher(
     # What configs/searcher/{autorank,paper}.yaml name.
     values["name"] = {"autorank": "bayes", "paper": "predictor"}.get(name, name)
     values["num_exploratory"] = min(2, batch_size - 1)
+    if initial is not None:
+        values["initial"] = initial
     config = SearchConfig(
         searcher=SearcherConfig(**values),
         search=PlanConfig(trials=trials),
-        fidelity=FidelityConfig(num_pilots=initial),
+        fidelity=FidelityConfig(num_pilots=20 if initial is None else initial),
     )
     return searcher(config, search_space, predictor(config, search_space, capacity(config)))
 

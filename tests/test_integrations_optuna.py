@@ -26,14 +26,14 @@ def run(study, n):
 
 @pytest.mark.parametrize("searcher", ["evolution", "random"])
 def test_a_study_loaded_again_continues_as_it_would_have(searcher, tmp_path):
-    whole = run(optuna.create_study(sampler=AutoRankSampler(searcher, seed=3)), 30)
+    whole = run(optuna.create_study(sampler=AutoRankSampler(searcher, seed=5)), 30)
     storage = f"sqlite:///{tmp_path}/study.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SQLAlchemy leaves connections to the garbage collector
         for n in (7, 13, 10):
             study = optuna.create_study(
                 study_name="s", storage=storage, load_if_exists=True,
-                sampler=AutoRankSampler(searcher, seed=3),
+                sampler=AutoRankSampler(searcher, seed=5),
             )  # fmt: skip
             parts = run(study, n)
         study._storage.remove_session()

@@ -47,6 +47,8 @@ LAYERS = {
     "autorank.searchers.reinforce": 2,
     "autorank.predictor": 2,
     "autorank.pending": 2,
+    "autorank.results": 0,
+    "autorank.asker": 5,
     "autorank.sweep": 6,
     "autorank.cluster": 6,
     "autorank.integrations": 0,

@@ -1,11 +1,14 @@
 """Faults as a user of `hydra/sweeper=autorank` meets them: nothing lost, no wrong resume, advice."""
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +25,14 @@ SWEEPER = [
     "hydra.sweeper.batch_size=4",
 ]
 
+# What one sweep compiled the next one finds, also after a kill in mid-write (JAX reads what it can).
+COMPILED = {
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="autorank-compiled-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+atexit.register(shutil.rmtree, COMPILED["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 
 def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
     plan = [f"hydra.sweeper.trials={trials}", f"hydra.sweep.dir={folder}"]
@@ -29,7 +40,7 @@ def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
 
 
 def start(folder: Path, *more: str, trials: int = 9, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | COMPILED
     return subprocess.Popen(
         command(folder, *more, trials=trials), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, env=environment, **options,
@@ -145,7 +156,7 @@ def test_a_job_that_kills_the_driver_is_given_up_after_three_starts(tmp_path):
 
 
 def test_two_drivers_on_one_ledger(tmp_path):
-    first = start(tmp_path, "seconds=1", trials=4)
+    first = start(tmp_path, "seconds=4", trials=4)
     try:
         wait_for(tmp_path, 1)
         text = sweep(tmp_path, trials=4, ok=False)

@@ -67,7 +67,7 @@ def check(settings: Mapping[str, Any]) -> None:
     """Refuses settings that cannot be meant, by name."""
     least = {"trials": 1, "batch_size": 1, "attempts": 1, "initial": 1, "grid_size": 2}
     for key, low in least.items():
-        if settings[key] < low:
+        if settings[key] is not None and settings[key] < low:
             raise CompactHydraException(
                 f"hydra.sweeper.{key}={settings[key]} must be {low} or more"
             )

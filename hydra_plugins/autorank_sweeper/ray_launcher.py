@@ -51,6 +51,7 @@ class AutorankRayLauncher(Launcher):
         self.config: DictConfig | None = None
         self.task_function: TaskFunction | None = None
         self.hydra_context: HydraContext | None = None
+        self._running: set[Any] = set()  # references of jobs
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -110,4 +111,18 @@ class AutorankRayLauncher(Launcher):
                     number,
                 )
             )
-        return [ray.get(job) for job in jobs]
+        self._running.update(jobs)
+        try:
+            return [ray.get(job) for job in jobs]
+        finally:
+            self._running.difference_update(jobs)
+
+    def cancel(self) -> None:
+        """Ends the jobs that still run or wait; on somebody's cluster they would go on without us."""
+        import ray  # pyright: ignore[reportMissingImports]
+
+        left = list(self._running)
+        for job in left:
+            ray.cancel(job, force=True)
+        if left:
+            LOG.warning("cancelled %d Ray jobs that had not ended", len(left))
