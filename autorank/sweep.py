@@ -37,7 +37,9 @@ class SweepPlan(NamedTuple):
     baseline_first: bool = True
     batch_size: int = 8  # proposals that the searcher makes at a time
     roles: bool = False  # its proposals have roles by position (`asker.rotated`)
-    in_order: bool = False  # no searcher: every configuration of the space, those that are there left out
+    in_order: bool = (
+        False  # no searcher: every configuration of the space, those that are there left out
+    )
 
 
 class SweepStopped(RuntimeError):

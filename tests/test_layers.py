@@ -108,6 +108,7 @@ LAYERS = {
     "autorank.report": 7.5,
     "autorank.tracking": 7.5,
     "autorank.progress": 7,
+    "autorank.build_searchers": 7.5,
     "autorank.build": 8,
     "autorank.job": 9,
 }

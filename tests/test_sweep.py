@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from autorank import build
-from autorank.asker import Units, rotated
+from autorank import build_searchers
+from autorank.asker import rotated
 from autorank.ledger import Ledger
 from autorank.pending import ask_with_pending, impute
 from autorank.predictor import ensemble
@@ -43,8 +43,8 @@ def make(name: str):
                 SPACE, predictor=predictor, batch_size=batch_size, capacity=capacity, initial=8, num_local=3,
                 steps=20, samples=8, alphas=(0.0,),
             )  # fmt: skip
-        return build.named_searcher(
-            name, SPACE, trials=capacity - 1, batch_size=batch_size, initial=10, alpha=0.0
+        return build_searchers.named_searcher(
+            name, SPACE, capacity=capacity, batch_size=batch_size, initial=10, alpha=0.0
         )
 
     # Compiled once for all tests.
@@ -72,7 +72,12 @@ def in_rounds(path, name, trials, order=None, stop_after=None, size=6):
     rng = np.random.default_rng(order) if order is not None else None
     done = 0
     with Ledger.open(path, {"a": "b"}) as ledger:
-        sweep = Sweep(SPACE, make(name), ledger, SweepPlan(trials, max_failure_rate=1.0, roles=name == "predictor"))
+        sweep = Sweep(
+            SPACE,
+            make(name),
+            ledger,
+            SweepPlan(trials, max_failure_rate=1.0, roles=name == "predictor"),
+        )
         while True:
             waiting = sweep.waiting() or sweep.propose(size)
             if not waiting:

@@ -30,7 +30,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from autorank import build
+from autorank import build_searchers
 from autorank.asker import Asker, Units
 from autorank.space import Decision, Space
 
@@ -43,7 +43,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
     """Asks one of our searchers for all parameters of a study.
 
     Args:
-        searcher: one of `autorank.build.searcher_names`.
+        searcher: one of `autorank.build_searchers.searcher_names`.
         seed: of all proposals.
         search_space: name -> distribution; None takes what the finished trials had, so that the first trial is random
             (and the first `LEAST_SEEN` where not all have the same parameters).
@@ -67,12 +67,12 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         alpha: float = 0.0,
         grid_size: int | None = None,
     ) -> None:
-        if searcher not in build.searcher_names():
+        if searcher not in build_searchers.searcher_names():
             raise ValueError(
-                f"searcher={searcher!r} is not known; write one of {', '.join(build.searcher_names())}"
+                f"searcher={searcher!r} is not known; write one of {', '.join(build_searchers.searcher_names())}"
             )
         self._name, self._seed, self._initial, self._alpha = searcher, seed, initial, alpha
-        self._grid_size = build.grid_size(searcher) if grid_size is None else grid_size
+        self._grid_size = build_searchers.grid_size(searcher) if grid_size is None else grid_size
         self._given = None if search_space is None else dict(search_space)
         self._made: tuple[Space, Asker] | None = None
         self._warned: set[str] = set()
@@ -142,7 +142,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         units, metrics = _metrics(study, [t for t in others if t.state.is_finished()])
         pending = [t.system_attrs.get(PREDICTED) for t in others if not t.state.is_finished()]
         forecasts = np.array([p or [None, None] for p in pending], np.float64).reshape(-1, 2)
-        roles = build.has_roles(self._name)
+        roles = build_searchers.has_roles(self._name)
         found, predicted = self._asker(space)(
             trial.number,
             rows[ended],
@@ -177,10 +177,10 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         if self._made is None or self._made[0] != space:
 
             def make(batch_size: int, capacity: int) -> Any:
-                return build.named_searcher(
+                return build_searchers.named_searcher(
                     self._name,
                     space,
-                    trials=capacity - 1,
+                    capacity=capacity,
                     batch_size=batch_size,
                     initial=self._initial,
                     alpha=self._alpha,

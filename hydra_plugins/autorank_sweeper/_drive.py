@@ -192,7 +192,9 @@ class Driver:
             self.attempts,
             first_line(error),
         )
-        self.sweep.ledger.record("death", f"{trial.id}-{deaths}", {"trial": trial.id, "error": first_line(error)})
+        self.sweep.ledger.record(
+            "death", f"{trial.id}-{deaths}", {"trial": trial.id, "error": first_line(error)}
+        )
         if deaths >= self.attempts and alone:
             reason = f"its worker died in {deaths} attempts; the last time: {first_line(error)}"
             self._finish(trial, Result(None, None, reason), started)

@@ -176,7 +176,9 @@ def _alone(path: Path, name: str) -> Iterator[None]:
                 LOG.warning("this trial is still running in %s; waiting for it", holder)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             except OSError as error:
-                LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
+                LOG.warning(
+                    "%s cannot be locked (%s): a killed driver's job is not seen", path, error
+                )
             # The file may have been removed (with its trial's end) while we waited.
             with contextlib.suppress(OSError):
                 if os.fstat(descriptor).st_ino != path.stat().st_ino:

@@ -86,25 +86,25 @@ def _search(
             "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
             "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
         )
-    from autorank import build
+    from autorank import build_searchers
 
     name = settings["searcher"]
-    if name not in build.searcher_names():
+    if name not in build_searchers.searcher_names():
         raise CompactHydraException(
-            f"hydra.sweeper.searcher={name} is not known; write one of {', '.join(build.searcher_names())}"
+            f"hydra.sweeper.searcher={name} is not known; write one of {', '.join(build_searchers.searcher_names())}"
         )
 
     def make(size: int, capacity: int) -> Any:
-        return build.named_searcher(
+        return build_searchers.named_searcher(
             name,
             space,
-            trials=capacity - 1,
+            capacity=capacity,
             batch_size=size,
             initial=settings["initial"],
             alpha=settings["alpha"],
         )
 
-    roles = build.has_roles(name)
+    roles = build_searchers.has_roles(name)
     predicts = name not in ("random", "evolution", "reinforce")
     plan = SweepPlan(
         trials,
@@ -204,9 +204,9 @@ def _replay(space: Any, make: Any, ledger: Ledger, plan: SweepPlan) -> list[list
 
 def grid_size(searcher: str) -> int:
     """Points of an interval where the user names no number."""
-    from autorank import build
+    from autorank import build_searchers
 
-    return build.grid_size(searcher)
+    return build_searchers.grid_size(searcher)
 
 
 def space_of(
@@ -285,7 +285,9 @@ def save_results(folder: Path, sweep: Sweep, swept: Swept) -> None:
         "trials": len(ended),
         "failed": len(failed),
         "best": row(best),
-        "baseline": row(next((t for t in trials if own == t.config and t.quality is not None), None)),
+        "baseline": row(
+            next((t for t in trials if own == t.config and t.quality is not None), None)
+        ),
         "front": [row(t) for t in sweep.front()] if any(t.cost for t in trials) else None,
     }
     text = yaml.safe_dump(results, sort_keys=False)

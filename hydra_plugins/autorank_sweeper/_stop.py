@@ -1,4 +1,4 @@
-"""A driver that stops (Ctrl-C, SIGTERM, an error) takes its jobs along: whatever its launcher started and has not ended."""
+"""A driver that stops (Ctrl-C, SIGTERM, an error) takes along whatever its launcher started and has not ended."""
 
 import contextlib
 import logging

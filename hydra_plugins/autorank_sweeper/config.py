@@ -16,7 +16,9 @@ class AutorankSweeperConf:
     max_batch_size: int | None = None  # most jobs handed to a synchronous launcher at once
     asynchronous: bool | None = None  # null: where the launcher allows it
     searcher: str = "autorank"
-    initial: int | None = None  # trials before the searcher's model is trusted; null: its own number
+    initial: int | None = (
+        None  # trials before the searcher's model is trusted; null: its own number
+    )
     seed: int = 0
     direction: str = "minimize"  # or maximize
     baseline: list[str] = field(default_factory=list)  # overrides of the first trial
