@@ -65,6 +65,13 @@ def descendants(root: int) -> set[int]:
     return found
 
 
+def end_of(process) -> None:
+    """Kills it, and leaves its output alone: its workers may hold the other end."""
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
 def wait_for_gone(numbers: set[int]) -> None:
     deadline = time.time() + 30
     while any(alive(n) for n in numbers) and time.time() < deadline:
@@ -87,8 +94,7 @@ def test_killed_with_and_without_its_workers_and_resumed(launcher, tmp_path, req
     process = start(tmp_path, *more, trials=6)
     wait_for(tmp_path, 1)
     running = descendants(process.pid)
-    process.kill()
-    process.communicate()
+    end_of(process)
     ended = [r for r in rows(tmp_path) if r[3] != "proposed"]
     process = start(tmp_path, *more, trials=6)
     wait_for(tmp_path, len(ended) + 2)
@@ -98,7 +104,7 @@ def test_killed_with_and_without_its_workers_and_resumed(launcher, tmp_path, req
     for victim in descendants(process.pid) | {n for n in running if alive(n)}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-    process.communicate()
+    end_of(process)
     ended = [r for r in rows(tmp_path) if r[3] != "proposed"]
     started = runs(log)
     sweep(tmp_path, *more, trials=6)
@@ -119,11 +125,13 @@ def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path
     deadline = time.time() + 120
     while sum(runs(log).values()) < 2 and time.time() < deadline:
         time.sleep(0.05)
+    sent = time.time()
     process.send_signal(signal.SIGTERM if name == "submitit" else signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode != 0 and "nothing that ended is lost" in text
     if name != "joblib":
         assert "cancelled 2 " in text
+    assert time.time() - sent < 20  # it did not wait for them
     wait_for_gone(processes(log))
     assert [r[3] for r in rows(tmp_path)] == ["proposed"] * 2
 

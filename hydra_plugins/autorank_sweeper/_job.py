@@ -96,9 +96,14 @@ class Job:
         self.task = task
         self.folder: str | None = None
         self.ledger = self.driver = ""
+        self.parent: int | None = None  # a worker that outlives this process ends after its job
 
-    def watch(self, folder: Path, ledger: str, driver: str) -> None:
-        """Results go to ``folder`` under the ledger's name; jobs of other drivers end at once from now on."""
+    def watch(self, folder: Path, ledger: str, driver: str, pool: bool) -> None:
+        """Results go to ``folder`` under the ledger's name; jobs of other drivers end at once from now on.
+
+        With ``pool``, workers are children of this process that would wait for more jobs after its end.
+        """
+        self.parent = os.getpid() if pool else None
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.ledger, self.driver = str(folder.resolve()), ledger, driver
         _write(folder / "driver", {"driver": driver})
@@ -124,6 +129,8 @@ class Job:
                 self._keep(folder, name, of_error(error))
                 raise
             self._keep(folder, name, read_result(value))
+            if self.parent not in (None, os.getpid(), os.getppid()):
+                os._exit(0)  # its memory is wanted by the next driver's workers
             return value
 
     def found(self, name: str) -> Result | None:

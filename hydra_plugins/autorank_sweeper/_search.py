@@ -156,7 +156,8 @@ def _search(
     token = ledger.get("token")
     if token is None:
         ledger.put("token", token := uuid.uuid4().hex)
-    job.watch(folder / _job.FOLDER, token, uuid.uuid4().hex)
+    pool = launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher)
+    job.watch(folder / _job.FOLDER, token, uuid.uuid4().hex, pool)
     driver = Driver(
         sweep,
         launcher,
@@ -170,7 +171,7 @@ def _search(
     try:
         sweep.check_failures()
         if overlap:
-            driver.in_flight(batch_size, shared_fate=launcher_name(launcher) == "JoblibLauncher")
+            driver.in_flight(batch_size, shared_fate=pool)
         else:
             driver.rounds(min(batch_size, cap or batch_size) if not exhaustive else trials, cap)
     except BaseException as error:

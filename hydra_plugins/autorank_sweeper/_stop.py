@@ -32,10 +32,10 @@ class Jobs:
     def _cancel(self) -> None:
         name = launcher_name(self.launcher)
         if name == "JoblibLauncher" and not in_process(self.launcher):
-            # Its pool would wait for its jobs.
+            # Its pool would wait for its jobs; without reuse=True asking for it would, too.
             from joblib.externals.loky import get_reusable_executor  # pyright: ignore[reportMissingImports]
 
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
         elif name == "AutorankRayLauncher":
             self.launcher.cancel()
         elif name in SUBMITIT:
