@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autorank.ledger import Ledger
+from tests import fake_slurm
 from tests.test_sweeper_faults import rows, start, sweep, wait_for
 
 LAUNCHERS = {
@@ -134,6 +135,28 @@ def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path
     assert time.time() - sent < 20  # it did not wait for them
     wait_for_gone(processes(log))
     assert [r[3] for r in rows(tmp_path)] == ["proposed"] * 2
+
+
+def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monkeypatch):
+    """Against a stand-in for Slurm's commands: the road through ``submitit_slurm``, not Slurm itself."""
+    pytest.importorskip("submitit")
+    commands = fake_slurm.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    log, folder = tmp_path / "log", tmp_path / "sweep"
+    slurm = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", f"log={log}"]
+    more = [*slurm, "hydra.sweeper.batch_size=2", "hydra.sweeper.searcher=random"]
+    process = start(folder, *more, "seconds=3", trials=3)
+    wait_for(folder, 1)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert "cancelled 2 submitit jobs" in text or "cancelled 1 submitit jobs" in text
+    cancelled = (commands / "cancelled").read_text().split()
+    assert cancelled and not any(alive(int(job)) for job in cancelled)
+    ended = [r for r in rows(folder) if r[3] == "finished"]
+    sweep(folder, *more, "seconds=3", trials=3)
+    assert [r for r in rows(folder) if r in ended] == ended
+    assert [r[3] for r in rows(folder)] == ["finished"] * 3
+    assert sum(runs(log).values()) <= 3 + len(cancelled)
 
 
 def test_failures_in_flight_are_replayed_from_the_ledger(tmp_path):
