@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autorank import build_searchers
-from autorank.asker import rotated
+from autorank.asker import Units, rotated
 from autorank.ledger import Ledger
 from autorank.pending import ask_with_pending, impute
 from autorank.predictor import ensemble
@@ -182,6 +182,43 @@ def test_a_small_space_is_run_through_in_order(tmp_path):
         found = [t.config for t in sweep.propose(4) + sweep.propose(4)]
         assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
         assert sweep.propose(4) == []
+
+
+def test_more_trials_than_the_space_has_run_what_is_left_of_it(tmp_path):
+    """A searcher's sweep that is continued with so many trials that all are run; replayed in both parts."""
+    space = parse_space(
+        {"a": "choice(1,2)", "b": "choice(x,y,z)"}, {}, {"a": 2, "b": "x"}, grid_size=2
+    )
+
+    def made(batch_size, capacity):
+        return build_searchers.named_searcher(
+            "random", space, capacity=capacity, batch_size=batch_size, initial=None, alpha=0.0
+        )
+
+    with Ledger.open(tmp_path / "t.db", {}) as ledger:
+        for trial in Sweep(space, made, ledger, SweepPlan(3)).propose(3):
+            ledger.finish(trial.id, {"failed": ""}, 1.0, None)
+        later = Sweep(space, made, ledger, SweepPlan(100, in_order=True))
+        assert len(later.propose(2)) == 2 and len(later.propose(8)) == 1
+        configs = [t.config for t in later.trials()]
+        assert sorted(configs) == [(a, b) for a in range(2) for b in range(3)]
+        assert replay(space, made, ledger, SweepPlan(100, in_order=True)) == []
+
+
+def test_predictions_are_kept_in_the_jobs_units():
+    """What a pending trial was predicted to give must not change with the scale of what is told."""
+    early = Units.of([1.0, 3.0], 10.0, maximize=True)
+    late = Units.of([1.0, 3.0, 100.0, 200.0, 400.0], 20.0, maximize=True)
+    own = early.own(np.array([[0.5, 0.0], [np.nan, np.nan]]))
+    np.testing.assert_allclose(own[0], [1.5, 10.0])
+    assert np.isnan(own[1]).all()
+    again = late.told(own[:, 0], own[:, 1])
+    np.testing.assert_allclose(late.own(again), own)
+    assert again[0, 0] > 0.4  # poor by now, where it was usual before
+    same = Units.of([5.0, 5.0], 1.0, maximize=False)
+    assert same.spread == 5.0 and Units.of([], 1.0, maximize=False) == Units()
+    huge = Units.of([-1.7e308, 1.7e308], 1.0, maximize=False)
+    assert np.isfinite(huge.told([1.7e308], [1.0])).all()
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Job:
             return self.task(config)
         folder = Path(self.folder)
         name = name_of(HydraConfig.get().overrides.task)
-        with _alone(folder / f"{name}.lock", name):
+        with _alone(folder / f"{name}.lock"):
             found = self.found(name)
             if found is not None:
                 if found.failed:
@@ -171,10 +171,15 @@ def name_of(overrides: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _alone(path: Path, name: str) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[None]:
     """Waits until nobody else runs this job; the kernel lets go of it when its process ends, however it ends."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:  # a full disk, or a machine that does not see the folder
+            LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
+            yield
+            return
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

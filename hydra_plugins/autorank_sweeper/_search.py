@@ -157,7 +157,12 @@ def _search(
     if token is None:
         ledger.put("token", token := uuid.uuid4().hex)
     pool = launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher)
-    job.watch(folder / _job.FOLDER, token, uuid.uuid4().hex, pool)
+    try:
+        job.watch(folder / _job.FOLDER, token, uuid.uuid4().hex, pool)
+    except OSError as error:
+        raise CompactHydraException(
+            f"{folder / _job.FOLDER} cannot be written to ({error}); make room and start the same command again"
+        ) from error
     driver = Driver(
         sweep,
         launcher,
