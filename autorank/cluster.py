@@ -181,14 +181,9 @@ def distributed(local: Objective, make: Callable[[], Objective], workers: Worker
                             overdue.add(job)
                             ray.kill(worker)
         finally:
-            for job, (
-                worker,
-                _,
-                _,
-            ) in running.items():  # the search stopped: nobody waits for these
+            for worker, _, _ in running.values():  # the search stopped: nobody waits for these
                 ray.kill(worker)
                 pool[pool.index(worker)] = actor.remote(make)
-                del job
 
     return local._replace(
         evaluate=evaluate,

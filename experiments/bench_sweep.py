@@ -178,7 +178,9 @@ def main() -> None:
             row = (float(np.nanmin(values)), float(np.nanmean(later)), seconds)
             found[arm].append(row)
             print(f"seed {seed} {arm}: best {row[0]:.4f}, later mean {row[1]:.3f}", flush=True)
-    print("| way | best regret, median | worst seed | mean of the later half, median | CPU s a sweep |")
+    print(
+        "| way | best regret, median | worst seed | mean of the later half, median | CPU s a sweep |"
+    )
     print("|---|---|---|---|---|")
     for arm, rows in found.items():
         best, later, seconds = (list(column) for column in zip(*rows, strict=True))

@@ -75,9 +75,7 @@ def planted(trial, seed, sign=1.0):
     if depth == 8 and u > 0.5:
         raise RuntimeError("out of memory")
     regret = 8 * (u - rate) ** 2 + 4 * (y - decay + 0.3 * (u - rate)) ** 2
-    return sign * (
-        regret + 0.2 * abs(depth - 5) + 0.5 * (word != ["a", "b", None][int(kind * 3)])
-    )
+    return sign * (regret + 0.2 * abs(depth - 5) + 0.5 * (word != ["a", "b", None][int(kind * 3)]))
 
 
 def test_later_trials_beat_random_search_by_a_margin():
@@ -212,9 +210,7 @@ def test_refusals_name_what_to_write():
         AutoRankSampler("tpe")
     study = optuna.create_study(
         directions=["minimize"] * 3,
-        sampler=AutoRankSampler(
-            "random", search_space={"x": FloatDistribution(0, 1)}
-        ),
+        sampler=AutoRankSampler("random", search_space={"x": FloatDistribution(0, 1)}),
     )
     with pytest.raises(ValueError, match="3 objectives"):
         study.ask({"x": FloatDistribution(0, 1)})

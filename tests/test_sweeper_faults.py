@@ -47,9 +47,7 @@ def start(folder: Path, *more: str, trials: int = 9, **options) -> subprocess.Po
     )  # fmt: skip
 
 
-def sweep(
-    folder: Path, *more: str, trials: int = 9, ok: bool = True, rate: float = 0.5
-) -> str:
+def sweep(folder: Path, *more: str, trials: int = 9, ok: bool = True, rate: float = 0.5) -> str:
     process = start(folder, f"hydra.sweeper.max_failure_rate={rate}", *more, trials=trials)
     try:
         text, _ = process.communicate(timeout=300)

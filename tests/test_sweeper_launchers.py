@@ -160,7 +160,7 @@ def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monke
 
 
 def test_failures_in_flight_are_replayed_from_the_ledger(tmp_path):
-    """Exceptions and NaN while others run; then every proposal is recomputed through Hydra, and a changed one is seen."""
+    """Exceptions and NaN while others run; then Hydra recomputes every proposal, and a changed one is seen."""
     pytest.importorskip("joblib")
     faults = ["when=[10]", "do=no_number", "rate=0.6", "seconds=0.1"]  # x > 10 raises
     more = [*LAUNCHERS["joblib"], "hydra.sweeper.batch_size=2", *faults]

@@ -1,4 +1,4 @@
-"""The default searcher well past its first design: through Hydra with failures and a kill, and over seeds against random."""
+"""The default searcher well past its first design: through Hydra with failures and a kill, over seeds."""
 
 import signal
 import sqlite3

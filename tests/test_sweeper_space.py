@@ -1,4 +1,4 @@
-"""Hydra's sweep grammar as a space: every choice comes back as the value that was written, or there is a clear error."""
+"""Hydra's sweep grammar as a space: every choice is the value that was written, or there is a clear error."""
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser

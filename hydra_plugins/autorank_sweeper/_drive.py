@@ -18,6 +18,7 @@ from autorank.ledger import Trial
 from autorank.results import Result, first_line, of_error, read_result
 from autorank.sweep import Sweep
 from hydra_plugins.autorank_sweeper._job import Earlier, Job, Superseded, name_of
+from hydra_plugins.autorank_sweeper._launchers import in_process
 
 LOG = logging.getLogger(__name__)
 IN_PROCESS_DEATHS = (
@@ -264,28 +265,6 @@ class Driver:
 def _is(error: object, kind: type) -> bool:
     """By name: it may have come from a process that loaded the plugin anew."""
     return type(error).__name__ == kind.__name__
-
-
-def launcher_name(launcher: Launcher) -> str:
-    """The class's name: Hydra executes plugin modules anew, so classes cannot be compared."""
-    return type(launcher).__name__
-
-
-def in_process(launcher: Launcher) -> bool:
-    """Whether jobs run in the driver's own process."""
-    one = launcher_name(launcher) == "JoblibLauncher" and launcher.joblib.get("n_jobs") == 1  # type: ignore[attr-defined]
-    return launcher_name(launcher) == "BasicLauncher" or one
-
-
-def can_overlap(launcher: Launcher) -> bool:
-    """Whether several launches may run side by side; asked of launchers that were tried."""
-    known = (
-        "JoblibLauncher",
-        "AutorankRayLauncher",
-        "LocalLauncher",
-        "SlurmLauncher",
-    )
-    return launcher_name(launcher) in known and not in_process(launcher)
 
 
 def consecutive(trials: Sequence[Trial], most: int) -> list[list[Trial]]:

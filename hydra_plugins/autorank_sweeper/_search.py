@@ -3,13 +3,11 @@
 import hashlib
 import json
 import logging
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException, HydraException
@@ -18,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from autorank.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, Trial
 from autorank.sweep import Sweep, SweepPlan, SweepStopped, replay
 from hydra_plugins.autorank_sweeper import _job, _space, _stop
-from hydra_plugins.autorank_sweeper._drive import Driver, can_overlap, in_process, launcher_name
+from hydra_plugins.autorank_sweeper._drive import Driver
+from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process, is_pool
+from hydra_plugins.autorank_sweeper._results import save_results
 from hydra_plugins.autorank_sweeper._space import Swept
 
 LOG = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _search(
     token = ledger.get("token")
     if token is None:
         ledger.put("token", token := uuid.uuid4().hex)
-    pool = launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher)
+    pool = is_pool(launcher)
     try:
         job.watch(folder / _job.FOLDER, token, uuid.uuid4().hex, pool)
     except OSError as error:
@@ -269,48 +269,3 @@ def digest(name: str) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CompactHydraException(f"hydra.sweeper.files: cannot read {name} ({error})") from error
-
-
-def save_results(folder: Path, sweep: Sweep, swept: Swept) -> None:
-    """``optimization_results.yaml`` beside the jobs, also when the sweep was stopped."""
-    best, trials = sweep.best(), sweep.trials()
-    own = tuple(sweep.space.baseline)
-    failed = [t for t in trials if t.status == "failed"]
-    ended = [t for t in trials if t.status != "proposed"]
-
-    def row(trial: Trial | None) -> dict[str, Any] | None:
-        if trial is None:
-            return None
-        found: dict[str, Any] = {"trial": trial.id - 1, "overrides": swept.overrides(trial.config)}
-        found |= {"quality": trial.quality, "cost": trial.cost}
-        return found
-
-    results = {
-        "name": "autorank",
-        "ledger": str(sweep.ledger.path),
-        "trials": len(ended),
-        "failed": len(failed),
-        "best": row(best),
-        "baseline": row(
-            next((t for t in trials if own == t.config and t.quality is not None), None)
-        ),
-        "front": [row(t) for t in sweep.front()] if any(t.cost for t in trials) else None,
-    }
-    text = yaml.safe_dump(results, sort_keys=False)
-    part = folder / "optimization_results.yaml.part"
-    try:
-        part.write_text(text)
-        os.replace(part, folder / "optimization_results.yaml")
-    except OSError as error:
-        LOG.warning("cannot write optimization_results.yaml: %s", error)
-    if best is not None:
-        LOG.info(
-            "best of %d trials (%d failed): %s gave %g%s. One run each: repeat the best few before believing it",
-            len(ended),
-            len(failed),
-            " ".join(swept.overrides(best.config)),
-            best.quality,
-            "" if best.cost is None else f" at cost {best.cost:g}",
-        )
-    elif ended:
-        LOG.error("none of %d trials gave a result; the last one: %s", len(ended), ended[-1].reason)

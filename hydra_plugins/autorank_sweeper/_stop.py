@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra_plugins.autorank_sweeper._drive import in_process, launcher_name
+from hydra_plugins.autorank_sweeper._launchers import is_pool, launcher_name
 
 LOG = logging.getLogger(__name__)
 SUBMITIT = ("LocalLauncher", "SlurmLauncher")
@@ -31,11 +31,12 @@ class Jobs:
 
     def _cancel(self) -> None:
         name = launcher_name(self.launcher)
-        if name == "JoblibLauncher" and not in_process(self.launcher):
+        if is_pool(self.launcher):
             # Its pool would wait for its jobs; without reuse=True asking for it would, too.
             from joblib.externals.loky import get_reusable_executor  # pyright: ignore[reportMissingImports]
 
-            get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
+            pool = get_reusable_executor(reuse=True)  # pyright: ignore[reportArgumentType]
+            pool.shutdown(wait=False, kill_workers=True)
         elif name == "AutorankRayLauncher":
             self.launcher.cancel()
         elif name in SUBMITIT:
