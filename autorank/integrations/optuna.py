@@ -32,6 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autorank import build_searchers
 from autorank.asker import Asker, Units
+from autorank.grammar import find
 from autorank.space import Decision, Space
 
 PROPOSED = "autorank:proposed"  # a trial's attributes
@@ -283,21 +284,22 @@ def _encode(
     values |= trial.system_attrs.get("fixed_params", {}) | trial.params
     if not any(name in values for name in space.names):
         return None
-    config = np.array(space.baseline, np.int32)
-    for i, decision in enumerate(space.decisions):
+    choices = {}
+    for decision in space.decisions:
         if decision.name not in values:
             continue
         value = values[decision.name]
         if decision.kind == "categorical":
-            if value not in decision.choices:
+            if find(decision.choices, value) is None:
                 return None
-            config[i] = decision.choices.index(value)
+            choices[decision.name] = value
         else:
             scale = math.log if decision.log else float
             if decision.log and value <= 0:
                 return None
-            config[i] = np.argmin([abs(scale(c) - scale(value)) for c in decision.choices])
-    return np.asarray(space.canonical(config[None]))[0]
+            gaps = [abs(scale(c) - scale(value)) for c in decision.choices]
+            choices[decision.name] = decision.choices[int(np.argmin(gaps))]
+    return space.encode(choices)
 
 
 def _metrics(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Units, np.ndarray]:

@@ -39,7 +39,12 @@ def search(
         swept, first_config, without = space_of(settings, overrides, loader, config)
     except ValueError as error:
         raise CompactHydraException(str(error)) from error
-    if hasattr(launcher, "start"):
+    path = Path(settings["ledger"] or folder / "trials.db")
+    if settings["replay"] and not path.exists():
+        raise CompactHydraException(
+            f"replay: there is no ledger at {path}; give the sweep's own hydra.sweep.dir"
+        )
+    if hasattr(launcher, "start") and not settings["replay"]:
         launcher.start()  # here: before JAX has threads, which do not survive a fork
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
 
@@ -52,7 +57,6 @@ def search(
             "hydra.sweeper.baseline)",
             ", ".join(without),
         )
-    path = Path(settings["ledger"] or folder / "trials.db")
     try:
         with (
             Ledger.open(path, identity(settings, swept, first_config)) as ledger,
@@ -157,11 +161,13 @@ def _search(
     if token is None:
         ledger.put("token", token := uuid.uuid4().hex)
     pool = is_pool(launcher)
+    # One for each ledger: two sweeps may share a folder.
+    results = folder / _job.FOLDER / token[:12]
     try:
-        job.watch(folder / _job.FOLDER, token, uuid.uuid4().hex, pool)
+        job.watch(results, token, uuid.uuid4().hex, pool)
     except OSError as error:
         raise CompactHydraException(
-            f"{folder / _job.FOLDER} cannot be written to ({error}); make room and start the same command again"
+            f"{results} cannot be written to ({error}); make room and start the same command again"
         ) from error
     driver = Driver(
         sweep,
