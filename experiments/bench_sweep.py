@@ -1,6 +1,6 @@
 """How well sweeps search through the sweeper's own road and the Optuna bridge, on a planted function; paired seeds.
 
-    python experiments/bench_sweep.py --seeds 10 --trials 60 --csv experiments/results/sweep.csv
+    python experiments/bench_sweep.py --seeds 10 --trials 60 --csv experiments/results/bench_sweep.csv
 
 The function has 3 numbers whose best values are drawn per seed (no grid knows them), a category and a whole number; a
 corner of it fails. One arm is one way of asking: in rounds of 8, in flight with 4 workers whose jobs take unequal
