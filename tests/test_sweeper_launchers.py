@@ -50,6 +50,12 @@ def runs(log: Path) -> Counter:
     return Counter(tuple(line.split()[:2]) for line in lines)
 
 
+def wait_for_runs(log: Path, number: int) -> None:
+    deadline = time.time() + 120
+    while sum(runs(log).values()) < number and time.time() < deadline:
+        time.sleep(0.05)
+
+
 def processes(log: Path) -> set[int]:
     return {int(line.split()[2]) for line in log.read_text().splitlines()}
 
@@ -123,9 +129,7 @@ def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path
     name = request.node.callspec.params["launcher"]
     log = tmp_path / "log"
     process = start(tmp_path, *launcher, f"log={log}", "seconds=30", trials=4)
-    deadline = time.time() + 120
-    while sum(runs(log).values()) < 2 and time.time() < deadline:
-        time.sleep(0.05)
+    wait_for_runs(log, 2)
     sent = time.time()
     process.send_signal(signal.SIGTERM if name == "submitit" else signal.SIGINT)
     text, _ = process.communicate(timeout=60)
@@ -146,7 +150,7 @@ def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monke
     slurm = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", f"log={log}"]
     more = [*slurm, "hydra.sweeper.batch_size=2", "hydra.sweeper.searcher=random"]
     process = start(folder, *more, "seconds=3", trials=3)
-    wait_for(folder, 1)
+    wait_for_runs(log, 3)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert "cancelled 2 submitit jobs" in text or "cancelled 1 submitit jobs" in text
