@@ -56,7 +56,8 @@ def connect(workers: Workers) -> None:
             ray.init(address=workers.address)
         else:
             cores = math.ceil(workers.num_workers * workers.num_cpus)
-            ray.init(num_cpus=max(1, cores), include_dashboard=False)
+            # "local": without it Ray joins whatever cluster was started on this machine last.
+            ray.init(address="local", num_cpus=max(1, cores), include_dashboard=False)
     except ConnectionError as error:
         raise ClusterError(
             f"backend.address={workers.address}: no Ray cluster answers there ({error}); start one with "
