@@ -10,15 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank import fidelity
+from autorank.build_searchers import make_predictor, make_searcher
 from autorank.cluster import Workers
 from autorank.config import (
     BackendConfig,
     DataConfig,
     FidelityConfig,
-    PlanConfig,
-    PredictorConfig,
     SearchConfig,
-    SearcherConfig,
     TrainConfig,
     TrainingConfig,
     TuneConfig,
@@ -40,20 +38,13 @@ from autorank.data import (
 from autorank.data.batches import Dataset
 from autorank.models.heads import METRICS
 from autorank.objectives import Objective
-from autorank.predictor import Predictor, ensemble
+from autorank.predictor import Predictor
 from autorank.search import FidelityPlan
 from autorank.searchers.base import Searcher
-from autorank.searchers.bayes import bayes
-from autorank.searchers.evolution import evolution
-from autorank.searchers.predictor_search import predictor_search
-from autorank.searchers.random_search import random_search
-from autorank.searchers.reinforce import reinforce
 from autorank.space import Space, parse_space
 from autorank.stages import Plan
 from autorank.training.trainer import Hparams
 from autorank.training_objective import Setting, training_objective
-
-SEARCHERS = ("bayes", "predictor", "random", "evolution", "reinforce")
 
 
 def data_source(config: DataConfig) -> store.Source:
@@ -191,23 +182,6 @@ def predictor(config: SearchConfig, search_space: Space, capacity: int) -> Predi
     return make_predictor(config.predictor, search_space, capacity)
 
 
-def make_predictor(p: PredictorConfig, search_space: Space, capacity: int) -> Predictor:
-    """The ensemble that settings name, over any space."""
-    return ensemble(
-        search_space.num_features,
-        capacity=capacity,
-        members=p.members,
-        hidden=p.hidden,
-        loss=p.loss,
-        steps=p.steps,
-        rate=p.rate,
-        weight_decay=p.weight_decay,
-        multi_task=p.multi_task,
-        bootstrap=p.bootstrap,
-        combine=p.combine,
-    )
-
-
 def capacity(config: SearchConfig) -> int:
     """Rows of the history: baseline and trials, rounded up so that a longer search seldom recompiles."""
     return 128 * math.ceil((config.search.trials + 1) / 128)
@@ -221,106 +195,11 @@ def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Se
     )
 
 
-def make_searcher(
-    s: SearcherConfig,
-    ranker: Predictor | PredictorConfig,
-    search_space: Space,
-    *,
-    capacity: int,
-    initial: int,
-) -> Searcher:
-    """The searcher that settings name, over any space; ``initial`` trials come before the predictor."""
-    common: dict[str, Any] = {"batch_size": s.batch_size, "capacity": capacity}
-    if s.name == "random":
-        return random_search(search_space, **common)
-    if s.name == "evolution":
-        return evolution(
-            search_space,
-            **common,
-            population=s.population,
-            tournament=s.tournament,
-            mutation_rate=s.mutation_rate,
-        )
-    if s.name == "reinforce":
-        return reinforce(search_space, **common, rate=s.rate, entropy_coef=s.entropy_coef)
-    if s.name == "bayes":
-        return bayes(
-            search_space,
-            **common,
-            initial=s.initial,
-            alphas=s.alphas,
-            warps=s.warps,
-            starts=s.starts,
-            fit_steps=s.fit_steps,
-            scale_sd=s.scale_sd,
-            num_climbers=s.num_climbers,
-            climb_steps=s.climb_steps,
-            feasibility=s.feasibility,
-            failures=s.failures,
-            mutation_rate=s.mutation_rate,
-        )
-    if isinstance(ranker, PredictorConfig):
-        ranker = make_predictor(ranker, search_space, capacity)
-    return predictor_search(
-        search_space,
-        **common,
-        predictor=ranker,
-        initial=initial,
-        num_exploratory=s.num_exploratory,
-        num_local=s.num_local,
-        alphas=s.alphas,
-        reward=s.reward,
-        steps=s.steps,
-        samples=s.samples,
-        rate=s.rate,
-        entropy_coef=s.entropy_coef,
-        num_policies=s.num_policies,
-        mutation_rate=s.mutation_rate,
-    )
-
-
 def workers(config: BackendConfig) -> Workers | None:
     """The workers of a cluster; None where trials run in this process."""
     if config.kind == "local":
         return None
     return Workers(**{name: getattr(config, name) for name in Workers._fields})
-
-
-def searcher_names() -> tuple[str, ...]:
-    """What `named_searcher` knows."""
-    return tuple(dict.fromkeys(("autorank", "paper", *SEARCHERS)))
-
-
-def named_searcher(
-    name: str, search_space: Space, *, trials: int, batch_size: int, initial: int, alpha: float
-) -> Searcher:
-    """A searcher by its config's name with the settings of ``configs/searcher``, for spaces that are not ours.
-
-    Args:
-        name: one of `searcher_names`.
-        search_space: any.
-        trials: most that will be told or pending at once.
-        batch_size: proposals of an ask.
-        initial: trials told before a predictor is trusted.
-        alpha: weight of the cost in the reward of searchers that predict it.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if name not in searcher_names():
-        raise ValueError(
-            f"searcher={name!r} is not known; write one of {', '.join(searcher_names())}"
-        )
-    values: dict[str, Any] = {"name": name, "batch_size": batch_size, "alphas": (alpha,)}
-    # What configs/searcher/{autorank,paper}.yaml name.
-    values["name"] = {"autorank": "bayes", "paper": "predictor"}.get(name, name)
-    values["num_exploratory"] = min(2, batch_size - 1)
-    config = SearchConfig(
-        searcher=SearcherConfig(**values),
-        search=PlanConfig(trials=trials),
-        fidelity=FidelityConfig(num_pilots=initial),
-    )
-    return searcher(config, search_space, predictor(config, search_space, capacity(config)))
 
 
 def plan(config: SearchConfig) -> Plan:

@@ -56,7 +56,8 @@ def connect(workers: Workers) -> None:
             ray.init(address=workers.address)
         else:
             cores = math.ceil(workers.num_workers * workers.num_cpus)
-            ray.init(num_cpus=max(1, cores), include_dashboard=False)
+            # "local": without it Ray joins whatever cluster was started on this machine last.
+            ray.init(address="local", num_cpus=max(1, cores), include_dashboard=False)
     except ConnectionError as error:
         raise ClusterError(
             f"backend.address={workers.address}: no Ray cluster answers there ({error}); start one with "
@@ -181,14 +182,9 @@ def distributed(local: Objective, make: Callable[[], Objective], workers: Worker
                             overdue.add(job)
                             ray.kill(worker)
         finally:
-            for job, (
-                worker,
-                _,
-                _,
-            ) in running.items():  # the search stopped: nobody waits for these
+            for worker, _, _ in running.values():  # the search stopped: nobody waits for these
                 ray.kill(worker)
                 pool[pool.index(worker)] = actor.remote(make)
-                del job
 
     return local._replace(
         evaluate=evaluate,

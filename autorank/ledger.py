@@ -46,7 +46,9 @@ class Trial(NamedTuple):
     config: tuple[int, ...]
     seed: int
     fidelity: float  # share of the training rows
-    predicted: list[float | None] | None  # [NE gain in percent, log FLOPs ratio]
+    predicted: (
+        list[float | None] | None
+    )  # [NE gain in percent, log FLOPs ratio]; of a sweep the job's
     status: str  # proposed, finished, failed
     reason: str  # of the failure
     quality: float | None  # label, NE gain in percent against the baseline, lower is better

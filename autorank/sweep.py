@@ -9,17 +9,16 @@ arrive within a round does not matter at all.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from autorank.asker import Asker, Units
 from autorank.ledger import Ledger, Trial
-from autorank.pending import ask_with_pending
+from autorank.results import Result
 from autorank.searchers.base import Searcher
 from autorank.space import Space
-from autorank.training.programs import compiler_options
 
 STAGE = "sweep"
 LEAST_EVIDENCE = 10  # trials that a failure rate is taken over, at least
@@ -32,51 +31,19 @@ class SweepPlan(NamedTuple):
     seed: int = 0
     maximize: bool = False
     max_failure_rate: float = 0.5
-    alpha: float = (
-        0.0  # weight of log(cost) in what is told, for searchers that do not weigh it themselves
-    )
+    # Weight of log(cost) in what is told, for searchers that do not weigh it themselves.
+    alpha: float = 0.0
     cost_cap: float | None = None  # times the baseline's cost; dearer trials rank below all others
     baseline_first: bool = True
-
-
-class Result(NamedTuple):
-    """What a job gave: a number and maybe a cost, or the reason why not."""
-
-    quality: float | None
-    cost: float | None
-    failed: str = ""
-    details: dict[str, Any] | None = None
+    batch_size: int = 8  # proposals that the searcher makes at a time
+    roles: bool = False  # its proposals have roles by position (`asker.rotated`)
+    in_order: bool = (
+        False  # no searcher: every configuration of the space, those that are there left out
+    )
 
 
 class SweepStopped(RuntimeError):
     """Too many trials fail; the message says what to do."""
-
-
-def read_result(value: Any) -> Result:
-    """A job's return value as a result: a number, or a pair (quality, cost) with cost above 0.
-
-    Anything else (text, None, NaN, an infinity, three numbers) is a failed trial whose reason says what to return.
-    """
-    advice = "return a finite number, or a pair (quality, cost) with cost > 0"
-    parts = list(value) if isinstance(value, tuple | list) else [value]
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        parts = value.tolist()
-    numbers: list[float] = []
-    for part in parts:
-        part = part.item() if hasattr(part, "item") and getattr(part, "size", 2) == 1 else part
-        if isinstance(part, bool) or not isinstance(part, int | float):
-            return Result(None, None, f"returned {_short(value)}; {advice}")
-        try:
-            numbers.append(float(part))
-        except OverflowError:
-            numbers.append(math.inf)
-    if not 1 <= len(numbers) <= 2:
-        return Result(None, None, f"returned {_short(value)}; {advice}")
-    if not all(math.isfinite(n) for n in numbers):
-        return Result(None, None, f"returned {_short(value)}, which is not finite")
-    if len(numbers) == 2 and numbers[1] <= 0:
-        return Result(None, None, f"returned {_short(value)}: the cost must be above 0")
-    return Result(numbers[0], numbers[1] if len(numbers) == 2 else None)
 
 
 class Sweep:
@@ -84,22 +51,22 @@ class Sweep:
 
     Args:
         space: its baseline is proposed first.
-        searcher: asked through the ledger; None runs through every configuration of the space in order.
+        make: ``make(batch_size, capacity)`` gives the searcher; None only where none is ever asked.
         ledger: open for writing.
         plan: lengths and readings.
     """
 
     def __init__(
-        self, space: Space, searcher: Searcher | None, ledger: Ledger, plan: SweepPlan
+        self,
+        space: Space,
+        make: Callable[[int, int], Searcher] | None,
+        ledger: Ledger,
+        plan: SweepPlan,
     ) -> None:
         self.space, self.ledger, self.plan = space, ledger, plan
-        self._searcher = searcher
+        self._asker = None if make is None else Asker(make, plan.seed)
         self._trials = {t.id: t for t in ledger.trials(STAGE)}
         self._asks: list[dict[str, Any]] = ledger.records("ask")
-        if searcher is not None:
-            options = compiler_options()
-            self._ask = jax.jit(searcher.ask, compiler_options=options)
-            self._tell = jax.jit(searcher.tell, compiler_options=options)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -111,12 +78,16 @@ class Sweep:
         """Proposed and without a result: running, or left by an interrupted driver."""
         return [t for t in self.trials() if t.status == "proposed"]
 
+    def has_ended(self, trial: Trial) -> bool:
+        """Whether the trial has its result by now."""
+        return self._trials[trial.id].status != "proposed"
+
     def num_left(self) -> int:
         """Proposals still to be made."""
         return max(0, self._total() - len(self._trials))
 
     def _total(self) -> int:
-        if self._searcher is None:
+        if self.plan.in_order:
             return min(self.plan.trials, self.space.cardinality())
         return self.plan.trials
 
@@ -160,6 +131,8 @@ class Sweep:
                 ],
                 "pending": [t.id for t in self.waiting()],
                 "size": size,
+                # 0: the space in order.
+                "batch_size": 0 if self.plan.in_order else self.plan.batch_size,
             }
             self.ledger.record("ask", str(number), record)
             self._asks.append(record)
@@ -198,12 +171,15 @@ class Sweep:
     # --- asking ----------------------------------------------------------------------------------
 
     def _proposals(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Configurations ``[n, k]`` and predictions ``[n, 2]`` of an ask, from its record and what is before it."""
+        """Configurations ``[n, k]`` and predictions ``[n, 2]`` of an ask, from its record and what is before it.
+
+        Predictions are in the job's units: the searcher's change with every result.
+        """
         record = self._asks[number]
-        size = record["size"]
-        before = sum(ask["size"] for ask in self._asks[:number])
-        if self._searcher is None:
-            return self.space.enumerate(before + size)[before:], None
+        size, batch_size = record["size"], record["batch_size"]
+        if batch_size == 0:
+            return self._next_in_order(number, size), None
+        assert self._asker is not None, "a searcher made these proposals; hand it in"
         baseline = np.array([self.space.baseline], np.int32)
         nothing = np.full((1, 2), np.nan)
         first = number == 0 and self.plan.baseline_first
@@ -211,21 +187,24 @@ class Sweep:
             return baseline, nothing
         told = [self._trials[i] for ask in self._asks[: number + 1] for i in ask["told"]]
         pending = [self._trials[i] for i in record["pending"]]
-        metrics = self._metrics(told)
-        state = self._searcher.init(jax.random.key(self.plan.seed))
-        for trial, outcome in zip(told, metrics, strict=True):
-            state = self._tell(state, np.array([trial.config], np.int32), outcome[None])
-        configs = np.array([t.config for t in pending], np.int32).reshape(-1, baseline.shape[1])
+        units = self._units(told)
         forecasts = np.array([_forecast(t) for t in pending], np.float64).reshape(-1, 2)
+        forecasts = units.told(forecasts[:, 0], forecasts[:, 1])
+        running = self._configs(pending)
         if first:
-            configs, forecasts = np.concatenate([configs, baseline]), np.zeros((1, 2))
-        key = jax.random.fold_in(jax.random.key(self.plan.seed), number)
-        proposal = jax.tree.map(
-            np.asarray, ask_with_pending(self._ask, self._tell, key, state, configs, forecasts)
+            running, forecasts = np.concatenate([running, baseline]), nothing
+        before = sum(ask["size"] for ask in self._asks[:number])
+        found, predicted = self._asker(
+            number,
+            self._configs(told),
+            self._metrics(told),
+            running,
+            forecasts,
+            wanted=size - 1 if first else size,
+            batch_size=batch_size,
+            turn=before if self.plan.roles else None,
         )
-        wanted = size - 1 if first else size
-        rows = rotated(len(proposal.configs), before, wanted, proposal.info["repeat"])
-        found, predicted = proposal.configs[rows], proposal.predicted[rows]
+        predicted = units.own(predicted)
         if first:
             found, predicted = (
                 np.concatenate([baseline, found]),
@@ -233,22 +212,27 @@ class Sweep:
             )
         return found, predicted
 
-    def _metrics(self, trials: Sequence[Trial]) -> np.ndarray:
-        """What the searcher is told, float32 ``[n, 2]``: quality in spreads from the reference, log cost ratio.
+    def _next_in_order(self, number: int, size: int) -> np.ndarray:
+        """The space's first configurations that no earlier ask proposed."""
+        before = {t.config for t in self._trials.values() if t.round < number}
+        rows = self.space.enumerate(len(before) + size)
+        return rows[[tuple(row) not in before for row in rows.tolist()]][:size]
 
-        Lower is better; NaN quality = failed. Units of quality and cost do not matter.
-        """
+    def _configs(self, trials: Sequence[Trial]) -> np.ndarray:
+        return np.array([t.config for t in trials], np.int32).reshape(-1, self.space.num_decisions)
+
+    def _units(self, trials: Sequence[Trial]) -> Units:
         finished = [t for t in trials if t.status == "finished"]
-        signed = np.array([self._signed(t) for t in finished], np.float64)
-        centre = float(np.median(signed)) if len(signed) else 0.0
-        # Halved: a difference of two finite numbers may be infinite.
-        spread = (
-            float(np.subtract(*np.percentile(signed / 2, [75, 25])) * 2) if len(signed) else 0.0
+        quality = [t.quality for t in finished if t.quality is not None]
+        return Units.of(quality, self._reference_cost(finished), self.plan.maximize)
+
+    def _metrics(self, trials: Sequence[Trial]) -> np.ndarray:
+        """What the searcher is told, float32 ``[n, 2]``: see `asker.Units`; NaN quality = failed."""
+        units, finished = self._units(trials), [t for t in trials if t.status == "finished"]
+        told = units.told(
+            [t.quality for t in finished], [t.cost or units.reference for t in finished]
         )
-        spread = spread if math.isfinite(spread) and spread > 0 else max(abs(centre), 1.0)
-        quality = np.clip((signed / 2 - centre / 2) / (spread / 2), -1e4, 1e4)
-        reference = self._reference_cost(finished)
-        costs = np.array([math.log((t.cost or reference) / reference) for t in finished])
+        quality, costs = told[:, 0], told[:, 1]
         if self.plan.cost_cap is not None and len(finished):
             excess = costs - math.log(self.plan.cost_cap)
             inside = quality[excess <= 1e-12]
@@ -271,24 +255,20 @@ class Sweep:
         return float((own or priced)[0].cost or 1.0) if priced else 1.0
 
 
-def rotated(n: int, start: int, wanted: int, repeat: np.ndarray) -> list[int]:
-    """Which ``wanted`` of an ask's ``n`` proposals to take: from ``start`` on, around, fresh ones first.
+def replay(
+    space: Space, make: Callable[[int, int], Searcher] | None, ledger: Ledger, plan: SweepPlan
+) -> list[str]:
+    """Recomputes every proposal of a ledger from what was known when it was made; gives what differs (nothing).
 
-    A searcher gives its proposals roles by position (near the best, exploratory, ...); rotating keeps the mixture when
-    only a few are taken at a time.
+    Only proposals whose rows are there: an ask may have been cut off before them.
     """
-    order = [(start + i) % n for i in range(n)]
-    order = [i for i in order if not repeat[i]] + [i for i in order if repeat[i]]
-    return order[:wanted]
-
-
-def replay(space: Space, searcher: Searcher | None, ledger: Ledger, plan: SweepPlan) -> list[str]:
-    """Recomputes every proposal of a ledger from what was known when it was made; gives what differs (nothing)."""
-    sweep = Sweep(space, searcher, ledger, plan)
+    sweep = Sweep(space, make, ledger, plan)
     different = []
     for number in range(len(sweep._asks)):
-        configs, _ = sweep._proposals(number)
         rows = [t for t in sweep.trials() if t.round == number]
+        if not rows and number == len(sweep._asks) - 1:
+            continue
+        configs, _ = sweep._proposals(number)
         for trial, config in zip(rows, configs.tolist(), strict=True):
             if list(trial.config) != config:
                 different.append(f"trial {trial.id}: {list(trial.config)} is now {config}")
@@ -298,11 +278,3 @@ def replay(space: Space, searcher: Searcher | None, ledger: Ledger, plan: SweepP
 def _forecast(trial: Trial) -> list[float]:
     predicted = trial.predicted or [None, None]
     return [math.nan if p is None else float(p) for p in predicted]
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception as error:  # a foreign object's own repr may do anything
-        text = f"an object whose repr fails ({type(error).__name__})"
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -47,6 +47,8 @@ LAYERS = {
     "autorank.searchers.reinforce": 2,
     "autorank.predictor": 2,
     "autorank.pending": 2,
+    "autorank.results": 0,
+    "autorank.asker": 5,
     "autorank.sweep": 6,
     "autorank.cluster": 6,
     "autorank.integrations": 0,
@@ -107,6 +109,7 @@ LAYERS = {
     "autorank.report": 7.5,
     "autorank.tracking": 7.5,
     "autorank.progress": 7,
+    "autorank.build_searchers": 7.5,
     "autorank.build": 8,
     "autorank.job": 9,
 }

@@ -1,5 +1,6 @@
 """Proposals as a function of the ledger: pending trials, order of arrival, interruption, readings of results."""
 
+import functools
 import json
 import math
 import subprocess
@@ -10,14 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from autorank import build
+from autorank import build_searchers
+from autorank.asker import Units, rotated
 from autorank.ledger import Ledger
 from autorank.pending import ask_with_pending, impute
 from autorank.predictor import ensemble
+from autorank.results import Result, read_result
 from autorank.searchers.base import append, empty
 from autorank.searchers.predictor_search import predictor_search
 from autorank.space import parse_space
-from autorank.sweep import Result, Sweep, SweepPlan, SweepStopped, read_result, replay, rotated
+from autorank.sweep import Sweep, SweepPlan, SweepStopped, replay
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = parse_space(
@@ -30,20 +33,23 @@ SEARCHERS = ("random", "evolution", "reinforce", "predictor")
 _MADE: dict = {}
 
 
-def searcher(name: str):
-    if name not in _MADE and name == "predictor":  # as `named_searcher` makes it, but small
-        predictor = ensemble(
-            SPACE.num_features, capacity=64, members=2, hidden=(8,), steps=30, rate=1e-2
+def make(name: str):
+    def made(batch_size: int, capacity: int):
+        if name == "predictor":  # as `named_searcher` makes it, but small
+            predictor = ensemble(
+                SPACE.num_features, capacity=capacity, members=2, hidden=(8,), steps=30, rate=1e-2
+            )
+            return predictor_search(
+                SPACE, predictor=predictor, batch_size=batch_size, capacity=capacity, initial=8, num_local=3,
+                steps=20, samples=8, alphas=(0.0,),
+            )  # fmt: skip
+        return build_searchers.named_searcher(
+            name, SPACE, capacity=capacity, batch_size=batch_size, initial=10, alpha=0.0
         )
-        _MADE[name] = predictor_search(
-            SPACE, predictor=predictor, batch_size=8, capacity=64, initial=8, num_local=3,
-            steps=20, samples=8, alphas=(0.0,),
-        )  # fmt: skip
-    elif name not in _MADE:
-        _MADE[name] = build.named_searcher(
-            name, SPACE, trials=60, batch_size=8, initial=10, alpha=0.0
-        )
-    return _MADE[name]
+
+    # Compiled once for all tests.
+    key = (name, SPACE.fingerprint())
+    return _MADE.setdefault(key, functools.cache(made))
 
 
 def result_of(trial) -> Result:
@@ -66,7 +72,12 @@ def in_rounds(path, name, trials, order=None, stop_after=None, size=6):
     rng = np.random.default_rng(order) if order is not None else None
     done = 0
     with Ledger.open(path, {"a": "b"}) as ledger:
-        sweep = Sweep(SPACE, searcher(name), ledger, SweepPlan(trials, max_failure_rate=1.0))
+        sweep = Sweep(
+            SPACE,
+            make(name),
+            ledger,
+            SweepPlan(trials, max_failure_rate=1.0, roles=name == "predictor"),
+        )
         while True:
             waiting = sweep.waiting() or sweep.propose(size)
             if not waiting:
@@ -95,9 +106,10 @@ def test_interrupted_and_in_any_order_equals_uninterrupted(name, tmp_path):
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_in_flight_never_proposes_what_is_running_and_can_be_replayed(name, tmp_path):
     rng = np.random.default_rng(7)
-    plan = SweepPlan(20, max_failure_rate=1.0)
+    size = 8 if name == "predictor" else 1
+    plan = SweepPlan(20, max_failure_rate=1.0, batch_size=size, roles=size > 1)
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        sweep = Sweep(SPACE, searcher(name), ledger, plan)
+        sweep = Sweep(SPACE, make(name), ledger, plan)
         sweep.propose(4)
         while sweep.waiting():
             trial = sweep.waiting()[rng.integers(len(sweep.waiting()))]
@@ -105,16 +117,16 @@ def test_in_flight_never_proposes_what_is_running_and_can_be_replayed(name, tmp_
             sweep.propose(1)
         assert len(sweep.trials()) == 20
         assert len({t.config for t in sweep.trials()}) == 20
-        assert replay(SPACE, searcher(name), ledger, plan) == []
+        assert replay(SPACE, make(name), ledger, plan) == []
         # The check can fail: another seed proposes something else.
-        assert replay(SPACE, searcher(name), ledger, plan._replace(seed=1))
+        assert replay(SPACE, make(name), ledger, plan._replace(seed=1))
 
 
 def test_a_kill_between_the_ask_and_its_proposals_changes_nothing(tmp_path):
     whole = in_rounds(tmp_path / "whole.db", "evolution", 24)
     in_rounds(tmp_path / "cut.db", "evolution", 24, stop_after=6)
     with Ledger.open(tmp_path / "cut.db", {"a": "b"}) as ledger:
-        sweep = Sweep(SPACE, searcher("evolution"), ledger, SweepPlan(24, max_failure_rate=1.0))
+        sweep = Sweep(SPACE, make("evolution"), ledger, SweepPlan(24, max_failure_rate=1.0))
         for trial in sweep.waiting():
             sweep.finish(trial, result_of(trial))
         ledger.propose, kept = None, ledger.propose  # type: ignore[method-assign]
@@ -151,7 +163,7 @@ def test_imputed_outcomes():
 
 
 def test_asking_with_pending_trials_leaves_the_state_alone():
-    s = searcher("reinforce")
+    s = make("reinforce")(8, 128)
     state = s.init(jax.random.key(0))
     pending = np.asarray(SPACE.sample(jax.random.key(1), 5))
     key = jax.random.key(2)
@@ -166,10 +178,47 @@ def test_a_small_space_is_run_through_in_order(tmp_path):
         {"a": "choice(1,2)", "b": "choice(x,y,z)"}, {}, {"a": 1, "b": "x"}, grid_size=2
     )
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        sweep = Sweep(space, None, ledger, SweepPlan(100))
+        sweep = Sweep(space, None, ledger, SweepPlan(100, in_order=True))
         found = [t.config for t in sweep.propose(4) + sweep.propose(4)]
         assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
         assert sweep.propose(4) == []
+
+
+def test_more_trials_than_the_space_has_run_what_is_left_of_it(tmp_path):
+    """A searcher's sweep that is continued with so many trials that all are run; replayed in both parts."""
+    space = parse_space(
+        {"a": "choice(1,2)", "b": "choice(x,y,z)"}, {}, {"a": 2, "b": "x"}, grid_size=2
+    )
+
+    def made(batch_size, capacity):
+        return build_searchers.named_searcher(
+            "random", space, capacity=capacity, batch_size=batch_size, initial=None, alpha=0.0
+        )
+
+    with Ledger.open(tmp_path / "t.db", {}) as ledger:
+        for trial in Sweep(space, made, ledger, SweepPlan(3)).propose(3):
+            ledger.finish(trial.id, {"failed": ""}, 1.0, None)
+        later = Sweep(space, made, ledger, SweepPlan(100, in_order=True))
+        assert len(later.propose(2)) == 2 and len(later.propose(8)) == 1
+        configs = [t.config for t in later.trials()]
+        assert sorted(configs) == [(a, b) for a in range(2) for b in range(3)]
+        assert replay(space, made, ledger, SweepPlan(100, in_order=True)) == []
+
+
+def test_predictions_are_kept_in_the_jobs_units():
+    """What a pending trial was predicted to give must not change with the scale of what is told."""
+    early = Units.of([1.0, 3.0], 10.0, maximize=True)
+    late = Units.of([1.0, 3.0, 100.0, 200.0, 400.0], 20.0, maximize=True)
+    own = early.own(np.array([[0.5, 0.0], [np.nan, np.nan]]))
+    np.testing.assert_allclose(own[0], [1.5, 10.0])
+    assert np.isnan(own[1]).all()
+    again = late.told(own[:, 0], own[:, 1])
+    np.testing.assert_allclose(late.own(again), own)
+    assert again[0, 0] > 0.4  # poor by now, where it was usual before
+    same = Units.of([5.0, 5.0], 1.0, maximize=False)
+    assert same.spread == 5.0 and Units.of([], 1.0, maximize=False) == Units()
+    huge = Units.of([-1.7e308, 1.7e308], 1.0, maximize=False)
+    assert np.isfinite(huge.told([1.7e308], [1.0])).all()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +249,7 @@ def test_rubbish_is_a_failed_trial_with_a_reason(value):
 def test_too_many_failures_stop_with_advice_and_rare_ones_do_not(tmp_path):
     plan = SweepPlan(40, max_failure_rate=0.5)
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        sweep = Sweep(SPACE, searcher("random"), ledger, plan)
+        sweep = Sweep(SPACE, make("random"), ledger, plan)
         trials = sweep.propose(8) + sweep.propose(8)
         for trial in trials[:5]:  # all of the first five: half of the least evidence
             sweep.finish(trial, Result(None, None, "boom"))
@@ -214,7 +263,7 @@ def test_units_do_not_matter_and_the_cap_ranks_dear_trials_last(tmp_path):
     told = []
     for scale, path in ((1.0, "a.db"), (1e9, "b.db")):
         with Ledger.open(tmp_path / path, {}) as ledger:
-            sweep = Sweep(SPACE, searcher("random"), ledger, SweepPlan(8, cost_cap=1.5))
+            sweep = Sweep(SPACE, make("random"), ledger, SweepPlan(8, cost_cap=1.5))
             for i, trial in enumerate(sweep.propose(8)):
                 sweep.finish(trial, Result(scale * (10.0 - i), scale * (1.0 + i % 3)))
             told.append(sweep._metrics(sweep.trials()))

@@ -1,11 +1,14 @@
 """Faults as a user of `hydra/sweeper=autorank` meets them: nothing lost, no wrong resume, advice."""
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +25,14 @@ SWEEPER = [
     "hydra.sweeper.batch_size=4",
 ]
 
+# What one sweep compiled the next one finds, also after a kill in mid-write (JAX reads what it can).
+COMPILED = {
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="autorank-compiled-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+atexit.register(shutil.rmtree, COMPILED["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 
 def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
     plan = [f"hydra.sweeper.trials={trials}", f"hydra.sweep.dir={folder}"]
@@ -29,15 +40,15 @@ def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
 
 
 def start(folder: Path, *more: str, trials: int = 9, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | COMPILED
     return subprocess.Popen(
         command(folder, *more, trials=trials), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, env=environment, **options,
     )  # fmt: skip
 
 
-def sweep(folder: Path, *more: str, trials: int = 9, ok: bool = True) -> str:
-    process = start(folder, *more, trials=trials)
+def sweep(folder: Path, *more: str, trials: int = 9, ok: bool = True, rate: float = 0.5) -> str:
+    process = start(folder, f"hydra.sweeper.max_failure_rate={rate}", *more, trials=trials)
     try:
         text, _ = process.communicate(timeout=300)
     except BaseException:
@@ -74,21 +85,20 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_driver_stopped_twice_ends_as_if_undisturbed(whole, tmp_path, sent):
+def test_driver_stopped_in_three_ways_ends_as_if_undisturbed(whole, tmp_path):
     log = tmp_path / "log"
-    for ended in (2, 5):
+    for ended, sent in ((1, signal.SIGKILL), (3, signal.SIGINT), (5, signal.SIGTERM)):
         process = start(tmp_path, f"log={log}", "seconds=0.2")
         wait_for(tmp_path, ended)
         process.send_signal(sent)
         text, _ = process.communicate(timeout=60)
         assert process.returncode != 0
-        if sent == signal.SIGINT:
+        if sent != signal.SIGKILL:
             assert "continues it: nothing that ended is lost" in text
     sweep(tmp_path, f"log={log}", "seconds=0.2")
     assert rows(tmp_path) == rows(whole)
-    # A finished job never ran twice: at most one was in flight at each of the two stops.
-    assert len(log.read_text().splitlines()) <= len(rows(whole)) + 2
+    # A finished job never ran twice: at most one was in flight at each of the three stops.
+    assert len(log.read_text().splitlines()) <= len(rows(whole)) + 3
 
 
 def test_going_on_after_the_end_with_more_trials(whole, tmp_path):
@@ -145,14 +155,14 @@ def test_a_job_that_kills_the_driver_is_given_up_after_three_starts(tmp_path):
 
 
 def test_two_drivers_on_one_ledger(tmp_path):
-    first = start(tmp_path, "seconds=1", trials=4)
+    first = start(tmp_path, "seconds=4", trials=4)
     try:
         wait_for(tmp_path, 1)
         text = sweep(tmp_path, trials=4, ok=False)
         assert "is being written by process" in text and "another name" in text
     finally:
+        first.kill()
         first.communicate(timeout=120)
-    assert first.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def test_nothing_heavy_is_imported_with_the_plugin():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=120)
+    worker = (
+        "import sys, hydra_plugins.autorank_sweeper._job\n"  # what every worker loads
+        "heavy = {'jax', 'flax', 'scipy', 'ray'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", worker], check=True, cwd=ROOT, timeout=120)
 
 
 def test_the_wheel_ships_the_plugin_and_hydra_finds_it_there(tmp_path):

@@ -1,13 +1,19 @@
 """Launchers really run: joblib, submitit locally, a local Ray cluster; asynchronous, workers killed."""
 
+import contextlib
+import json
+import os
 import signal
+import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from autorank.ledger import Ledger
-from tests.test_sweeper_faults import rows, start, sweep
+from tests import fake_slurm
+from tests.test_sweeper_faults import rows, start, sweep, wait_for
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -23,54 +29,171 @@ def launcher(request) -> list[str]:
     return [*LAUNCHERS[request.param], "hydra.sweeper.batch_size=2"]
 
 
-def test_nobody_waits_for_the_slowest_and_a_killed_worker_is_replaced(launcher, tmp_path):
-    """Job x=10 kills its worker at the first attempt; with a slow one in flight the others go on."""
+def test_nobody_waits_for_the_slowest_and_killed_workers_are_replaced(launcher, tmp_path):
+    """Job x=10 kills its worker once, job number 1 kills every worker: the first is retried, the second has failed."""
     once = tmp_path / "once"
-    text = sweep(
-        tmp_path, *launcher, "when=[10]", "do=kill", f"once={once}", "seconds=0.1", trials=6
-    )
-    found = rows(tmp_path)
-    assert len(found) == 6 and len({r[2] for r in found}) == 6
-    assert once.exists() and "lost its worker (1 of 2 attempts)" in text
-    assert [r[3] for r in found] == ["finished"] * 6  # the culprit too, elsewhere
+    faults = ["when=[10]", "do=kill", f"once={once}", "doomed=[1]", "seconds=0.1"]
+    text = sweep(tmp_path, *launcher, *faults, trials=6)
     with Ledger.read(tmp_path / "trials.db") as ledger:
-        asks = ledger.records("ask")
+        trials, asks = ledger.trials(), ledger.records("ask")
+    assert len(trials) == 6 and len({t.config for t in trials}) == 6
+    assert once.exists() and "lost its worker (1 of 2 attempts)" in text
+    # The culprit of one death too, elsewhere; nobody else in the same pool is blamed.
+    assert [t.id for t in trials if t.status == "failed"] == [2]
+    assert "its worker died in 2 attempts" in trials[1].reason
     assert any(len(ask["pending"]) == 1 for ask in asks)  # asked while a trial was running
 
 
-@pytest.mark.parametrize("name", ["joblib"])
-def test_a_job_that_kills_two_workers_is_a_failed_trial(name, tmp_path):
-    pytest.importorskip(MODULES[name])
-    sweep(
-        tmp_path, *LAUNCHERS[name], "hydra.sweeper.batch_size=2", "when=[10]", "do=kill", trials=4
-    )
-    with Ledger.read(tmp_path / "trials.db") as ledger:
-        first, *others = ledger.trials()
-    assert first.status == "failed" and "its worker died in 2 attempts" in first.reason
-    assert [t.status for t in others] == ["finished"] * 3  # those in the same pool are not blamed
+def runs(log: Path) -> Counter:
+    """How often each job was started."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return Counter(tuple(line.split()[:2]) for line in lines)
 
 
-@pytest.mark.parametrize("name", ["joblib"])
-def test_an_interrupted_driver_takes_its_workers_along_and_resumes(name, tmp_path):
-    pytest.importorskip(MODULES[name])
-    log = tmp_path / "log"
-    more = [*LAUNCHERS[name], "hydra.sweeper.batch_size=2", f"log={log}", "seconds=1"]
-    process = start(tmp_path, *more, trials=5)
+def wait_for_runs(log: Path, number: int) -> None:
     deadline = time.time() + 120
-    while not (log.exists() and log.read_text().count("\n") >= 3) and time.time() < deadline:
+    while sum(runs(log).values()) < number and time.time() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+
+
+def processes(log: Path) -> set[int]:
+    return {int(line.split()[2]) for line in log.read_text().splitlines()}
+
+
+def descendants(root: int) -> set[int]:
+    """A process and everything that it started, directly or not."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+    found = {root}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def end_of(process) -> None:
+    """Kills it, and leaves its output alone: its workers may hold the other end."""
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def wait_for_gone(numbers: set[int]) -> None:
+    deadline = time.time() + 30
+    while any(alive(n) for n in numbers) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not [n for n in numbers if alive(n)]
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_killed_with_and_without_its_workers_and_resumed(launcher, tmp_path, request):
+    """kill -9 of the driver alone, then of everything at once: lost is at most what was in flight."""
+    name = request.node.callspec.params["launcher"]
+    log = tmp_path / "log"
+    more = [*launcher, f"log={log}", "seconds=1"]
+    process = start(tmp_path, *more, trials=6)
+    wait_for(tmp_path, 1)
+    running = descendants(process.pid)
+    end_of(process)
+    ended = [r for r in rows(tmp_path) if r[3] != "proposed"]
+    process = start(tmp_path, *more, trials=6)
+    wait_for(tmp_path, len(ended) + 2)
+    before = runs(log)
+    if name != "autorank_ray":  # its cluster ends with its driver
+        assert max(before.values()) == 1, "an orphan was waited for, not run beside itself"
+    for victim in descendants(process.pid) | {n for n in running if alive(n)}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    end_of(process)
+    ended = [r for r in rows(tmp_path) if r[3] != "proposed"]
+    started = runs(log)
+    sweep(tmp_path, *more, trials=6)
+    after = rows(tmp_path)
+    assert len(after) == 6 and all(r[3] == "finished" for r in after)
+    assert [r for r in after if r in ended] == ended
+    again = runs(log) - started
+    numbers = {(str(r[2][0]), "abc"[r[2][1]]) for r in ended}
+    assert not set(again) & numbers, "what ended does not run again"
+    # At each of the two kills two were in flight (with Ray the first one ends them too).
+    assert sum(runs(log).values()) <= 6 + (4 if name == "autorank_ray" else 2)
+
+
+def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path, request):
+    name = request.node.callspec.params["launcher"]
+    log = tmp_path / "log"
+    process = start(tmp_path, *launcher, f"log={log}", "seconds=30", trials=4)
+    wait_for_runs(log, 2)
+    sent = time.time()
+    process.send_signal(signal.SIGTERM if name == "submitit" else signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode != 0 and "nothing that ended is lost" in text
-    workers = {int(line.split()[2]) for line in log.read_text().splitlines()}
-    deadline = time.time() + 20
-    while any(Path(f"/proc/{w}").exists() for w in workers) and time.time() < deadline:
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{w}").exists() for w in workers)
-    before = [r for r in rows(tmp_path) if r[3] != "proposed"]
-    sweep(tmp_path, *more, trials=5)
-    after = rows(tmp_path)
-    assert len(after) == 5 and all(r in after for r in before)
+    if name != "joblib":
+        assert "cancelled 2 " in text
+    assert time.time() - sent < 20  # it did not wait for them
+    wait_for_gone(processes(log))
+    assert [r[3] for r in rows(tmp_path)] == ["proposed"] * 2
+
+
+def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monkeypatch):
+    """Against a stand-in for Slurm's commands: the road through ``submitit_slurm``, not Slurm itself."""
+    pytest.importorskip("submitit")
+    commands = fake_slurm.install(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    log, folder = tmp_path / "log", tmp_path / "sweep"
+    slurm = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", f"log={log}"]
+    more = [*slurm, "hydra.sweeper.batch_size=2", "hydra.sweeper.searcher=random"]
+    process = start(folder, *more, "seconds=3", trials=3)
+    wait_for_runs(log, 3)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert "cancelled 2 submitit jobs" in text or "cancelled 1 submitit jobs" in text
+    cancelled = (commands / "cancelled").read_text().split()
+    assert cancelled and not any(alive(int(job)) for job in cancelled)
+    ended = [r for r in rows(folder) if r[3] == "finished"]
+    sweep(folder, *more, "seconds=3", trials=3)
+    assert [r for r in rows(folder) if r in ended] == ended
+    assert [r[3] for r in rows(folder)] == ["finished"] * 3
+    assert sum(runs(log).values()) <= 3 + len(cancelled)
+
+
+def test_failures_in_flight_are_replayed_from_the_ledger(tmp_path):
+    """Exceptions and NaN while others run; then Hydra recomputes every proposal, and a changed one is seen."""
+    pytest.importorskip("joblib")
+    faults = ["when=[10]", "do=no_number", "rate=0.6", "seconds=0.1"]  # x > 10 raises
+    more = [*LAUNCHERS["joblib"], "hydra.sweeper.batch_size=2", *faults]
+    sweep(tmp_path, *more, trials=8, rate=1.0)
+    found = rows(tmp_path)
+    with Ledger.read(tmp_path / "trials.db") as ledger:
+        reasons = [t.reason for t in ledger.trials() if t.status == "failed"]
+    assert any("not finite" in r for r in reasons) and any("MemoryError" in r for r in reasons)
+    assert "all 8 proposals" in sweep(tmp_path, *more, "hydra.sweeper.replay=true", trials=8)
+    assert rows(tmp_path) == found
+    connection = sqlite3.connect(tmp_path / "trials.db")
+    other = next(c for c in ([x, 2] for x in range(20)) if tuple(c) not in {r[2] for r in found})
+    connection.execute("UPDATE trials SET config = ? WHERE id = 8", (json.dumps(other),))
+    connection.commit()
+    connection.close()
+    text = sweep(tmp_path, *more, "hydra.sweeper.replay=true", trials=8, ok=False)
+    assert "replay: 1 proposals" in text and "trial 8" in text
+
+
+def test_rounds_are_the_same_on_two_workers_and_under_another_hash_seed(tmp_path, monkeypatch):
+    pytest.importorskip("joblib")
+    found = []
+    for seed, launcher in (("1", []), ("2", LAUNCHERS["joblib"])):
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        folder = tmp_path / seed
+        # One worker is slower than the other: results arrive in another order.
+        sweep(folder, *launcher, "hydra.sweeper.asynchronous=false", "slow=0.5", "seconds=0.1")
+        found.append(rows(folder))
+    assert found[0] == found[1]
 
 
 def test_a_job_that_hangs_beyond_any_exception_loses_its_worker():

@@ -9,10 +9,11 @@ again.
 """
 
 import math
+import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 try:
@@ -27,33 +28,34 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 
-from autorank import build
-from autorank.pending import ask_with_pending
-from autorank.searchers.base import Searcher
+from autorank import build_searchers
+from autorank.asker import Asker, Units
+from autorank.grammar import find
 from autorank.space import Decision, Space
-from autorank.sweep import rotated
-from autorank.training.programs import compiler_options
 
-LEAST_ASK = 8
+PROPOSED = "autorank:proposed"  # a trial's attributes
+PREDICTED = "autorank:predicted"
+LEAST_SEEN = 10  # trials from which conditions are read off
 
 
 class AutoRankSampler(optuna.samplers.BaseSampler):
-    """Asks one of our searchers for the parameters that all finished trials share.
+    """Asks one of our searchers for all parameters of a study.
 
     Args:
-        searcher: one of `autorank.build.searcher_names`.
+        searcher: one of `autorank.build_searchers.searcher_names`.
         seed: of all proposals.
-        search_space: name -> distribution; None takes what the trials so far have in common, so that the first
-            trial is random.
-        initial: trials before the searcher's predictor is trusted.
+        search_space: name -> distribution; None takes what the finished trials had, so that the first trial is random
+            (and the first `LEAST_SEEN` where not all have the same parameters).
+        initial: trials before the searcher's model is trusted; None is the searcher's own number.
         alpha: weight of the second objective (a cost above 0) in a study of two directions.
-        max_trials: capacity; more trials than that in one study are refused.
-        grid_size: points of a range that has more.
+        grid_size: points of a range that has more; None is 64, with searchers that learn each point by itself (paper,
+            reinforce) 16.
 
-    Studies have one objective, or two: quality, and a cost above 0 that is minimised.
+    Studies have one objective, or two: quality, and a cost above 0 that is minimised. A parameter that only some trials
+    have belongs to a condition where the values of another one tell which (`conditions_of`); one whose distribution
+    changes from trial to trial is drawn at random, with a warning.
     """
 
     def __init__(
@@ -62,71 +64,102 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         *,
         seed: int = 0,
         search_space: Mapping[str, BaseDistribution] | None = None,
-        initial: int = 20,
+        initial: int | None = None,
         alpha: float = 0.0,
-        max_trials: int = 384,
-        grid_size: int = 16,
+        grid_size: int | None = None,
     ) -> None:
-        if searcher not in build.searcher_names():
+        if searcher not in build_searchers.searcher_names():
             raise ValueError(
-                f"searcher={searcher!r} is not known; write one of {', '.join(build.searcher_names())}"
+                f"searcher={searcher!r} is not known; write one of {', '.join(build_searchers.searcher_names())}"
             )
-        self._name, self._seed, self._initial = searcher, seed, initial
-        self._alpha, self._max_trials, self._grid_size = alpha, max_trials, grid_size
+        self._name, self._seed, self._initial, self._alpha = searcher, seed, initial, alpha
+        self._grid_size = build_searchers.grid_size(searcher) if grid_size is None else grid_size
         self._given = None if search_space is None else dict(search_space)
-        self._shared = IntersectionSearchSpace()
-        self._made: tuple[Space, Searcher, Any, Any] | None = None
+        self._made: tuple[Space, Asker] | None = None
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without compiled programs: studies are pickled."""
+        return self.__dict__ | {"_made": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The given space, or what the study's trials have in common."""
-        space = self._given if self._given is not None else self._shared.calculate(study)
-        return {name: d for name, d in space.items() if not d.single()}
+        """The given space, or every parameter that the finished trials had."""
+        if self._given is not None:
+            return {name: d for name, d in self._given.items() if not d.single()}
+        seen = _finished(study)
+        found, changing = distributions_of(seen)
+        for name in changing - self._warned:
+            warnings.warn(
+                f"{name}: its distribution changes from trial to trial, so AutoRankSampler draws it at random; "
+                f"suggest it from one range, or hand in search_space",
+                stacklevel=2,
+            )
+        self._warned |= changing
+        partial = any(name not in t.params for name in found for t in seen)
+        return {} if partial and len(seen) < LEAST_SEEN else found
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The searcher's next proposal, given all other trials of the study."""
+        """The searcher's next proposal, given all other trials of the study.
+
+        Raises:
+            ValueError: more than two objectives, or a cost that is to be maximised.
+        """
         if not search_space:
             return {}
         if len(study.directions) > 2:
             raise ValueError(
                 f"AutoRankSampler knows quality and cost; this study has {len(study.directions)} objectives"
             )
-        space = _space(search_space, self._grid_size)
-        searcher, ask, tell = self._searcher(space)
-        others = [
-            t
-            for t in study.get_trials(deepcopy=False)
-            if t.number != trial.number and set(search_space) <= set(_parameters(t))
-        ]
-        ended = sorted((t for t in others if t.state.is_finished()), key=lambda t: t.number)
-        pending = [t for t in others if not t.state.is_finished()]
-        if len(others) >= self._max_trials:
+        if study.directions[1:] == [optuna.study.StudyDirection.MAXIMIZE]:
             raise ValueError(
-                f"the study has {len(others)} trials and AutoRankSampler was made for max_trials="
-                f"{self._max_trials}; make it with a larger one"
+                "AutoRankSampler takes the second objective for a cost, which is minimised; this study maximises it. "
+                "Return its inverse with direction 'minimize'"
             )
-        state = searcher.init(jax.random.key(self._seed))
-        metrics = _metrics(study, ended)
-        for other, outcome in zip(ended, metrics, strict=True):
-            state = tell(state, _encode(space, search_space, other)[None], outcome[None])
-        configs = np.array([_encode(space, search_space, t) for t in pending], np.int32)
-        key = jax.random.fold_in(jax.random.key(self._seed), trial.number)
-        proposal = jax.tree.map(
-            np.asarray,
-            ask_with_pending(
-                ask,
-                tell,
-                key,
-                state,
-                configs.reshape(-1, space.num_decisions),
-                np.full((len(pending), 2), np.nan),
-            ),
+        with self._lock:
+            return self._propose(study, trial, search_space)
+
+    def _propose(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        conditions = {} if self._given is not None else conditions_of(_finished(study))
+        space = _space(search_space, conditions, self._grid_size)
+        others, configs = [], []
+        for other in sorted(study.get_trials(deepcopy=False), key=lambda t: t.number):
+            config = _encode(space, search_space, other)
+            if other.number != trial.number and config is not None:
+                others.append(other)
+                configs.append(config)
+        rows = np.array(configs, np.int32).reshape(-1, space.num_decisions)
+        ended = np.array([t.state.is_finished() for t in others], bool)
+        units, metrics = _metrics(study, [t for t in others if t.state.is_finished()])
+        pending = [t.system_attrs.get(PREDICTED) for t in others if not t.state.is_finished()]
+        forecasts = np.array([p or [None, None] for p in pending], np.float64).reshape(-1, 2)
+        roles = build_searchers.has_roles(self._name)
+        found, predicted = self._asker(space)(
+            trial.number,
+            rows[ended],
+            metrics,
+            rows[~ended],
+            units.told(forecasts[:, 0], forecasts[:, 1]),
+            wanted=1,
+            batch_size=8 if roles else 1,
+            turn=trial.number if roles else None,
         )
-        (row,) = rotated(len(proposal.configs), trial.number, 1, proposal.info["repeat"])
-        return space.decode(proposal.configs[row])
+        values = space.decode(found[0])
+        own = [float(v) if math.isfinite(v) else None for v in units.own(predicted)[0]]
+        inner = {n: search_space[n].to_internal_repr(v) for n, v in values.items()}
+        for key, value in ((PROPOSED, inner), (PREDICTED, own)):
+            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        return values
 
     def sample_independent(
         self,
@@ -141,37 +174,85 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         sampler = optuna.samplers.RandomSampler(seed=own)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
-    def _searcher(self, space: Space) -> tuple[Searcher, Any, Any]:
+    def _asker(self, space: Space) -> Asker:
         if self._made is None or self._made[0] != space:
-            searcher = build.named_searcher(
-                self._name,
-                space,
-                trials=self._max_trials - 1,
-                batch_size=LEAST_ASK,
-                initial=self._initial,
-                alpha=self._alpha,
-            )
-            options = compiler_options()
-            self._made = (
-                space,
-                searcher,
-                jax.jit(searcher.ask, compiler_options=options),
-                jax.jit(searcher.tell, compiler_options=options),
-            )
-        return self._made[1:]
+
+            def make(batch_size: int, capacity: int) -> Any:
+                return build_searchers.named_searcher(
+                    self._name,
+                    space,
+                    capacity=capacity,
+                    batch_size=batch_size,
+                    initial=self._initial,
+                    alpha=self._alpha,
+                )
+
+            self._made = space, Asker(make, self._seed)
+        return self._made[1]
 
 
-def _space(distributions: Mapping[str, BaseDistribution], grid_size: int) -> Space:
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return sorted(trials, key=lambda t: t.number)
+
+
+def distributions_of(
+    trials: Sequence[FrozenTrial],
+) -> tuple[dict[str, BaseDistribution], set[str]]:
+    """Every parameter in the order of appearance, and those whose distribution is not always the same."""
+    found: dict[str, BaseDistribution] = {}
+    changing: set[str] = set()
+    for trial in trials:
+        for name, d in trial.distributions.items():
+            if found.setdefault(name, d) != d:
+                changing.add(name)
+    return {n: d for n, d in found.items() if n not in changing and not d.single()}, changing
+
+
+def conditions_of(trials: Sequence[FrozenTrial]) -> dict[str, tuple[str, tuple[Any, ...]]]:
+    """Parameters that only some trials have -> the earlier parameter that tells which, and with which values.
+
+    An earlier one tells which if none of its values occurs both with and without the parameter. A parameter without
+    such a one counts as always there.
+    """
+    found, _ = distributions_of(trials)
+    conditions = {}
+    for place, name in enumerate(found):
+        has = [t for t in trials if name in t.params]
+        lacks = [t for t in trials if name not in t.params]
+        for parent in list(found)[:place] if lacks else []:
+            if isinstance(found[parent], FloatDistribution) or any(
+                parent not in t.params for t in has
+            ):
+                continue
+            values = list(dict.fromkeys(t.params[parent] for t in has))
+            if not any(t.params.get(parent, has) in values for t in lacks):
+                conditions[name] = (parent, tuple(values))
+                break
+    return conditions
+
+
+def _space(
+    distributions: Mapping[str, BaseDistribution],
+    conditions: Mapping[str, tuple[str, tuple[Any, ...]]],
+    grid_size: int,
+) -> Space:
     decisions = []
     for name in sorted(distributions):
         d = distributions[name]
         log = bool(getattr(d, "log", False))
         if isinstance(d, CategoricalDistribution):
-            decisions.append(Decision(name, tuple(d.choices)))
+            decision = Decision(name, tuple(d.choices))
         elif isinstance(d, IntDistribution | FloatDistribution):
-            decisions.append(Decision(name, _points(d, grid_size), "number", log))
+            decision = Decision(name, _points(d, grid_size), "number", log)
         else:
             raise ValueError(f"{name}: AutoRankSampler does not know {type(d).__name__}")
+        decisions.append(decision)
+    choices = {d.name: d.choices for d in decisions}
+    for i, decision in enumerate(decisions):
+        parent, values = conditions.get(decision.name, ("", ()))
+        if parent in choices and set(values) <= set(choices[parent]):
+            decisions[i] = decision._replace(parents=((parent, values),))
     return Space(tuple(decisions), tuple(len(d.choices) // 2 for d in decisions))
 
 
@@ -181,53 +262,61 @@ def _points(d: IntDistribution | FloatDistribution, grid_size: int) -> tuple[flo
     grid = np.clip(grid, low, high)
     if isinstance(d, IntDistribution):
         steps = np.round((grid - low) / d.step).astype(int)
-        values = {int(d.low + s * d.step) for s in steps} & set(range(d.low, d.high + 1))
-        return tuple(sorted(values))
+        values = {int(d.low + step * d.step) for step in steps}
+        return tuple(sorted(v for v in values if d.low <= v <= d.high))
     if d.step is not None:
         steps = np.round((grid - low) / d.step)
         return tuple(sorted({float(min(high, low + s * d.step)) for s in steps}))
     return tuple(grid.tolist())
 
 
-def _parameters(trial: FrozenTrial) -> dict[str, Any]:
-    """Those that a trial has, or that an enqueued one will have."""
-    return trial.system_attrs.get("fixed_params", {}) | trial.params
-
-
 def _encode(
     space: Space, distributions: Mapping[str, BaseDistribution], trial: FrozenTrial
-) -> np.ndarray:
-    """The choice nearest to each parameter (others may have chosen off our grid)."""
-    values = _parameters(trial)
-    config = []
+) -> np.ndarray | None:
+    """The choice nearest to each parameter (others may have chosen off our grid); None for a trial of other parameters.
+
+    A running trial counts with what was proposed to it, an enqueued one with what it will have.
+    """
+    proposed = trial.system_attrs.get(PROPOSED, {})
+    values = {
+        n: distributions[n].to_external_repr(v) for n, v in proposed.items() if n in distributions
+    }
+    values |= trial.system_attrs.get("fixed_params", {}) | trial.params
+    if not any(name in values for name in space.names):
+        return None
+    choices = {}
     for decision in space.decisions:
+        if decision.name not in values:
+            continue
         value = values[decision.name]
-        if decision.kind == "number":
-            scale = math.log if decision.log else float
-            gaps = [abs(scale(c) - scale(value)) for c in decision.choices]
-            config.append(int(np.argmin(gaps)))
+        if decision.kind == "categorical":
+            if find(decision.choices, value) is None:
+                return None
+            choices[decision.name] = value
         else:
-            config.append(decision.choices.index(value))
-    return np.array(config, np.int32)
+            scale = math.log if decision.log else float
+            if decision.log and value <= 0:
+                return None
+            gaps = [abs(scale(c) - scale(value)) for c in decision.choices]
+            choices[decision.name] = decision.choices[int(np.argmin(gaps))]
+    return space.encode(choices)
 
 
-def _metrics(study: optuna.Study, trials: Sequence[FrozenTrial]) -> np.ndarray:
-    """float32 ``[n, 2]``, lower is better, in spreads around the median; a pruned trial counts with its last report."""
-    sign = -1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1.0
+def _metrics(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Units, np.ndarray]:
+    """The units of what is told, and ``[n, 2]``; a pruned trial counts with its last report."""
     rows = []
     for trial in trials:
         values = trial.values if trial.state == TrialState.COMPLETE else None
         if trial.state == TrialState.PRUNED and trial.intermediate_values:
             values = [trial.intermediate_values[max(trial.intermediate_values)]]
-        quality = sign * values[0] if values and math.isfinite(values[0]) else math.nan
-        cost = values[1] if values and len(values) > 1 and values[1] > 0 else math.nan
-        rows.append((quality, math.log(cost) if math.isfinite(cost) else math.nan))
+        quality = values[0] if values and math.isfinite(values[0]) else math.nan
+        cost = values[1] if values and len(values) > 1 else math.nan
+        rows.append((quality, cost if math.isfinite(cost) and cost > 0 else math.nan))
     found = np.array(rows, np.float64).reshape(-1, 2)
-    good = found[np.isfinite(found[:, 0])]
-    if len(good):
-        spread = np.subtract(*np.percentile(good[:, 0], [75, 25]))
-        spread = spread if spread > 0 else max(1.0, abs(np.median(good[:, 0])))
-        found[:, 0] = np.clip((found[:, 0] - np.median(good[:, 0])) / spread, -1e4, 1e4)
     priced = found[np.isfinite(found[:, 1]), 1]
-    found[:, 1] = np.nan_to_num(found[:, 1] - (priced[0] if len(priced) else 0.0))
-    return found.astype(np.float32)
+    maximize = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
+    good = found[np.isfinite(found[:, 0]), 0]
+    units = Units.of(good.tolist(), float(priced[0]) if len(priced) else 1.0, maximize)
+    told = units.told(found[:, 0], found[:, 1])
+    told[:, 1] = np.nan_to_num(told[:, 1])
+    return units, told.astype(np.float32)

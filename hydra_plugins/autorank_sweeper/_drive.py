@@ -15,7 +15,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from autorank.ledger import Trial
-from autorank.sweep import Result, Sweep, read_result
+from autorank.results import Result, first_line, of_error, read_result
+from autorank.sweep import Sweep
+from hydra_plugins.autorank_sweeper._job import Earlier, Job, Superseded, name_of
+from hydra_plugins.autorank_sweeper._launchers import in_process
 
 LOG = logging.getLogger(__name__)
 IN_PROCESS_DEATHS = (
@@ -32,16 +35,18 @@ class Driver:
         launcher: Launcher,
         overrides: Callable[[Trial], list[str]],
         composes: Callable[[list[str]], None],
+        job: Job,
         *,
         attempts: int,
         report: Callable[[Trial], None],
     ) -> None:
         self.sweep, self.launcher = sweep, launcher
         self.overrides, self.composes, self.report = overrides, composes, report
-        self.attempts = attempts
+        self.job, self.attempts = job, attempts
         self.in_process = in_process(launcher)
         self.returns: list[list[JobReturn]] = []
-        self._deaths: dict[int, int] = {}  # seen by this driver
+        self._deaths = self._count("death")
+        self._composed: set[int] = set()
 
     # --- rounds ----------------------------------------------------------------------------------
 
@@ -63,6 +68,11 @@ class Driver:
                 self.returns.append(returns)
 
     def _launch(self, batch: Sequence[Trial]) -> list[JobReturn]:
+        batch = [t for t in batch if not self._adopted(t)]
+        if not batch:
+            return []
+        if any(b.id != batch[0].id + i for i, b in enumerate(batch)):
+            return [r for part in consecutive(batch, len(batch)) for r in self._launch(part)]
         jobs = [self.overrides(t) for t in batch]
         self._started(batch)
         started = time.time()
@@ -79,7 +89,7 @@ class Driver:
                     first_line(error),
                 )
                 return [r for trial in batch for r in self._launch([trial])]
-            self._died(batch[0], error, started)
+            self._died(batch[0], error, started, alone=True)
             return []
         except BaseException:
             self._interrupted(batch)
@@ -118,7 +128,7 @@ class Driver:
                 waiting = [
                     t
                     for t in self._composable(self._startable(self.sweep.waiting()))
-                    if t.id not in running
+                    if t.id not in running and not self._adopted(t)
                 ]
                 suspects = [t for t in waiting if self._deaths.get(t.id)] if shared_fate else []
                 if suspects:
@@ -135,12 +145,13 @@ class Driver:
                         continue
                     return
                 trial, result, started = done.get()
+                alone = len(running) == 1 or not shared_fate
                 del running[trial.id]
                 if isinstance(result, JobReturn):
                     self.returns.append([result])
                     self._ended(trial, result, started)
                 elif isinstance(result, Exception):
-                    self._died(trial, result, started)
+                    self._died(trial, result, started, alone)
                 else:
                     raise result
         except BaseException:
@@ -152,13 +163,28 @@ class Driver:
     def _ended(self, trial: Trial, job: JobReturn, started: float) -> None:
         if job.status == JobStatus.COMPLETED:
             result = read_result(job._return_value)
+        elif _is(job._return_value, Superseded):
+            self._died(trial, job._return_value, started, alone=True)  # a late one; run it again
+            return
+        elif _is(job._return_value, Earlier):
+            result = Result(None, None, str(job._return_value))
         else:
-            error = job._return_value
-            result = Result(None, None, f"{type(error).__name__}: {first_line(error)}")
+            result = of_error(job._return_value)
         self._finish(trial, result, started)
 
-    def _died(self, trial: Trial, error: BaseException, started: float) -> None:
-        """The launcher itself failed: the job's worker is gone."""
+    def _adopted(self, trial: Trial) -> bool:
+        """Whether the trial had ended while no driver was there to see it; then that is its result."""
+        result = self.job.found(name_of(self.overrides(trial)))
+        if result is not None:
+            LOG.info("trial %d had ended while its driver was gone", trial.id - 1)
+            self._finish(trial, result, None)
+        return result is not None
+
+    def _died(self, trial: Trial, error: BaseException, started: float, alone: bool) -> None:
+        """The launcher itself failed: the job's worker is gone.
+
+        In company nobody is blamed before it has run alone.
+        """
         deaths = self._deaths[trial.id] = self._deaths.get(trial.id, 0) + 1
         LOG.warning(
             "trial %d lost its worker (%d of %d attempts): %s",
@@ -167,21 +193,28 @@ class Driver:
             self.attempts,
             first_line(error),
         )
-        self.sweep.ledger.record("death", f"{trial.id}-{deaths}", {"error": first_line(error)})
-        if deaths >= self.attempts:
+        self.sweep.ledger.record(
+            "death", f"{trial.id}-{deaths}", {"trial": trial.id, "error": first_line(error)}
+        )
+        if deaths >= self.attempts and alone:
             reason = f"its worker died in {deaths} attempts; the last time: {first_line(error)}"
             self._finish(trial, Result(None, None, reason), started)
 
-    def _finish(self, trial: Trial, result: Result, started: float) -> None:
-        row = self.sweep.finish(
-            trial, result._replace(details={"seconds": round(time.time() - started, 3)})
-        )
-        self.report(row)
+    def _finish(self, trial: Trial, result: Result, started: float | None) -> None:
+        seconds = None if started is None else round(time.time() - started, 3)
+        try:
+            self.report(self.sweep.finish(trial, result._replace(details={"seconds": seconds})))
+        finally:
+            if self.sweep.has_ended(trial):
+                self.job.forget(name_of(self.overrides(trial)))
 
     def _composable(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials whose overrides make a config; the others fail. The very first must compose: a typo is no result."""
         good = []
         for trial in trials:
+            if trial.id in self._composed:
+                good.append(trial)
+                continue
             try:
                 self.composes(self.overrides(trial))
             except Exception as error:
@@ -190,6 +223,7 @@ class Driver:
                 reason = f"its config cannot be composed: {first_line(error)}"
                 self._finish(trial, Result(None, None, reason), time.time())
             else:
+                self._composed.add(trial.id)
                 good.append(trial)
         return good
 
@@ -228,26 +262,9 @@ class Driver:
             self.sweep.ledger.record(kind, str(number + i), {"trial": trial.id})
 
 
-def launcher_name(launcher: Launcher) -> str:
-    """The class's name: Hydra executes plugin modules anew, so classes cannot be compared."""
-    return type(launcher).__name__
-
-
-def in_process(launcher: Launcher) -> bool:
-    """Whether jobs run in the driver's own process."""
-    one = launcher_name(launcher) == "JoblibLauncher" and launcher.joblib.get("n_jobs") == 1  # type: ignore[attr-defined]
-    return launcher_name(launcher) == "BasicLauncher" or one
-
-
-def can_overlap(launcher: Launcher) -> bool:
-    """Whether several launches may run side by side; asked of launchers that were tried."""
-    known = (
-        "JoblibLauncher",
-        "AutorankRayLauncher",
-        "LocalLauncher",
-        "SlurmLauncher",
-    )
-    return launcher_name(launcher) in known and not in_process(launcher)
+def _is(error: object, kind: type) -> bool:
+    """By name: it may have come from a process that loaded the plugin anew."""
+    return type(error).__name__ == kind.__name__
 
 
 def consecutive(trials: Sequence[Trial], most: int) -> list[list[Trial]]:
@@ -265,9 +282,3 @@ def consecutive(trials: Sequence[Trial], most: int) -> list[list[Trial]]:
         else:
             batches.append([trial])
     return batches
-
-
-def first_line(error: object) -> str:
-    """The first line of a message, of bounded length."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

@@ -32,8 +32,13 @@ def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
                 f"Sweeping over Hydra's configuration is not supported : '{override.input_line}'"
             )
     folder = Path(config.hydra.sweep.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "multirun.yaml")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / "multirun.yaml")
+    except OSError as error:
+        raise CompactHydraException(
+            f"hydra.sweep.dir={folder} cannot be written to ({error}); make room or name another folder"
+        ) from error
     if swept:
         from hydra_plugins.autorank_sweeper._search import search
 
@@ -67,7 +72,7 @@ def check(settings: Mapping[str, Any]) -> None:
     """Refuses settings that cannot be meant, by name."""
     least = {"trials": 1, "batch_size": 1, "attempts": 1, "initial": 1, "grid_size": 2}
     for key, low in least.items():
-        if settings[key] < low:
+        if settings[key] is not None and settings[key] < low:
             raise CompactHydraException(
                 f"hydra.sweeper.{key}={settings[key]} must be {low} or more"
             )

@@ -1,18 +1,44 @@
-"""What runs around a job, in the process of the job. Imports nothing heavy: workers load it too."""
+"""What runs around a job, in the process of the job. Imports nothing heavy: workers load it too.
 
+A job holds a lock while it runs and leaves its result in a file, both in ``<hydra.sweep.dir>/.trials``. So a result
+is kept although nobody waits for it any more, and a trial whose driver was killed is not run a second time beside the
+first: who starts it again waits for the lock and finds the result.
+"""
+
+import contextlib
 import faulthandler
+import fcntl
+import hashlib
+import json
+import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+
+from autorank.results import Result, of_error, read_result
+
 GRACE_SECONDS = 10.0  # between the exception and the end of the process
+FOLDER = ".trials"
+LOG = logging.getLogger(__name__)
 
 
 class TrialTimeout(Exception):  # noqa: N818
     """The job took longer than ``hydra.sweeper.time_limit``."""
+
+
+class Superseded(Exception):  # noqa: N818
+    """A driver that came later has this sweep in hand; the job was not run."""
+
+
+class Earlier(Exception):  # noqa: N818
+    """The job had failed before, with this reason, while its driver was gone."""
 
 
 class Limited:
@@ -58,3 +84,131 @@ def limited(task: Callable[[Any], Any], seconds: float | None) -> Callable[[Any]
     if seconds <= 0:
         raise ValueError(f"hydra.sweeper.time_limit={seconds} must be above 0 (seconds), or null")
     return Limited(task, float(seconds))
+
+
+class Job:
+    """A task function that is never run twice at a time and whose result outlives its driver.
+
+    Inert until the sweep says where (`watch`).
+    """
+
+    def __init__(self, task: Callable[[Any], Any]) -> None:
+        self.task = task
+        self.folder: str | None = None
+        self.ledger = self.driver = ""
+        self.parent: int | None = None  # a worker that outlives this process ends after its job
+
+    def watch(self, folder: Path, ledger: str, driver: str, pool: bool) -> None:
+        """Results go to ``folder`` under the ledger's name; jobs of other drivers end at once from now on.
+
+        With ``pool``, workers are children of this process that would wait for more jobs after its end.
+        """
+        self.parent = os.getpid() if pool else None
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.ledger, self.driver = str(folder.resolve()), ledger, driver
+        _write(folder / "driver", {"driver": driver})
+
+    def __call__(self, config: Any) -> Any:
+        """Runs the job, or gives the result that it had."""
+        if self.folder is None:
+            return self.task(config)
+        folder = Path(self.folder)
+        name = name_of(HydraConfig.get().overrides.task)
+        with _alone(folder / f"{name}.lock"):
+            found = self.found(name)
+            if found is not None:
+                if found.failed:
+                    raise Earlier(found.failed)
+                return found.quality if found.cost is None else (found.quality, found.cost)
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads((folder / "driver").read_text())["driver"] != self.driver:
+                    raise Superseded("another driver has taken this sweep over")
+            try:
+                value = self.task(config)
+            except Exception as error:
+                self._keep(folder, name, of_error(error))
+                raise
+            self._keep(folder, name, read_result(value))
+            if self.parent not in (None, os.getpid(), os.getppid()):
+                os._exit(0)  # its memory is wanted by the next driver's workers
+            return value
+
+    def found(self, name: str) -> Result | None:
+        """The result that a job left behind, if it is one of this ledger."""
+        if self.folder is None:
+            return None
+        try:
+            kept = json.loads((Path(self.folder) / f"{name}.json").read_text())
+            if kept["ledger"] != self.ledger:
+                return None
+            if kept["failed"]:
+                return Result(None, None, str(kept["failed"]))
+            value = kept["quality"] if kept["cost"] is None else (kept["quality"], kept["cost"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        again = read_result(value)
+        return None if again.failed else again
+
+    def forget(self, name: str) -> None:
+        """The result is in the ledger: its files are not needed any more."""
+        if self.folder is not None:
+            for end in ("json", "lock"):
+                with contextlib.suppress(OSError):
+                    (Path(self.folder) / f"{name}.{end}").unlink()
+
+    def _keep(self, folder: Path, name: str, result: Result) -> None:
+        kept = {"ledger": self.ledger, "quality": result.quality, "cost": result.cost}
+        try:
+            _write(folder / f"{name}.json", kept | {"failed": result.failed})
+        except OSError as error:  # a full disk: the driver may have the result all the same
+            LOG.warning("cannot keep the job's result in %s: %s", folder, error)
+
+
+def name_of(overrides: Sequence[str]) -> str:
+    """A job's name among the files: from its overrides, which no two trials of a sweep share."""
+    text = json.dumps([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until nobody else runs this job; the kernel lets go of it when its process ends, however it ends."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:  # a full disk, or a machine that does not see the folder
+            LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(descriptor, 256).decode(errors="replace").strip()
+                LOG.warning("this trial is still running in %s; waiting for it", holder)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                LOG.warning(
+                    "%s cannot be locked (%s): a killed driver's job is not seen", path, error
+                )
+            # The file may have been removed (with its trial's end) while we waited.
+            with contextlib.suppress(OSError):
+                if os.fstat(descriptor).st_ino != path.stat().st_ino:
+                    continue
+            if not path.exists():
+                raise Superseded("its trial has ended meanwhile")
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(
+                    descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
+                )
+            yield
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    part = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+    part.write_text(json.dumps(value))
+    os.replace(part, path)

@@ -3,26 +3,27 @@
 import hashlib
 import json
 import logging
-import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from autorank.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, Trial
-from autorank.sweep import Sweep, SweepPlan, SweepStopped
-from hydra_plugins.autorank_sweeper import _space
-from hydra_plugins.autorank_sweeper._drive import Driver, can_overlap, in_process, launcher_name
+from autorank.sweep import Sweep, SweepPlan, SweepStopped, replay
+from hydra_plugins.autorank_sweeper import _job, _space, _stop
+from hydra_plugins.autorank_sweeper._drive import Driver
+from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process, is_pool
+from hydra_plugins.autorank_sweeper._results import save_results
 from hydra_plugins.autorank_sweeper._space import Swept
 
 LOG = logging.getLogger(__name__)
 STOPS = (LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, SweepStopped)
-LEAST_ASK = 8  # proposals that a searcher makes at a time; fewer are taken in turn
+LEAST_ASK = 8  # proposals of a searcher that gives them roles; fewer are taken in turn
 
 
 def search(
@@ -38,7 +39,12 @@ def search(
         swept, first_config, without = space_of(settings, overrides, loader, config)
     except ValueError as error:
         raise CompactHydraException(str(error)) from error
-    if hasattr(launcher, "start"):
+    path = Path(settings["ledger"] or folder / "trials.db")
+    if settings["replay"] and not path.exists():
+        raise CompactHydraException(
+            f"replay: there is no ledger at {path}; give the sweep's own hydra.sweep.dir"
+        )
+    if hasattr(launcher, "start") and not settings["replay"]:
         launcher.start()  # here: before JAX has threads, which do not survive a fork
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
 
@@ -51,10 +57,12 @@ def search(
             "hydra.sweeper.baseline)",
             ", ".join(without),
         )
-    path = Path(settings["ledger"] or folder / "trials.db")
     try:
-        with Ledger.open(path, identity(settings, swept, first_config)) as ledger:
-            return _search(settings, swept, ledger, launcher, composes, folder)
+        with (
+            Ledger.open(path, identity(settings, swept, first_config)) as ledger,
+            _stop.by_signal(),
+        ):
+            return _search(settings, swept, ledger, launcher, sweeper.job, composes, folder)
     except STOPS as error:
         # Hydra prints compact exceptions without a stack: these say what to do.
         raise CompactHydraException(f"{type(error).__name__}: {error}") from error
@@ -65,6 +73,7 @@ def _search(
     swept: Swept,
     ledger: Ledger,
     launcher: Any,
+    job: _job.Job,
     composes: Any,
     folder: Path,
 ) -> list[list[JobReturn]]:
@@ -73,19 +82,34 @@ def _search(
     trials, batch_size = settings["trials"], settings["batch_size"]
     cap = settings["max_batch_size"]
     exhaustive = space.cardinality() <= trials
-    searcher = None
-    if not exhaustive:
-        from autorank import build
+    overlap = settings["asynchronous"]
+    if overlap is None:
+        overlap = can_overlap(launcher)
+    if overlap and in_process(launcher):
+        raise CompactHydraException(
+            "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
+            "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
+        )
+    from autorank import build_searchers
 
-        searcher = build.named_searcher(
-            settings["searcher"],
+    name = settings["searcher"]
+    if name not in build_searchers.searcher_names():
+        raise CompactHydraException(
+            f"hydra.sweeper.searcher={name} is not known; write one of {', '.join(build_searchers.searcher_names())}"
+        )
+
+    def make(size: int, capacity: int) -> Any:
+        return build_searchers.named_searcher(
+            name,
             space,
-            trials=trials + 2 * batch_size,
-            batch_size=max(LEAST_ASK, batch_size),
+            capacity=capacity,
+            batch_size=size,
             initial=settings["initial"],
             alpha=settings["alpha"],
         )
-    predicts = settings["searcher"] not in ("random", "evolution", "reinforce")
+
+    roles = build_searchers.has_roles(name)
+    predicts = name not in ("random", "evolution", "reinforce")
     plan = SweepPlan(
         trials,
         settings["seed"],
@@ -93,11 +117,17 @@ def _search(
         settings["max_failure_rate"],
         0.0 if predicts else settings["alpha"],
         settings["cost_cap"],
+        # In flight one is asked for at a time; a round's are made together.
+        batch_size=max(LEAST_ASK, batch_size) if roles else 1 if overlap else batch_size,
+        roles=roles,
+        in_order=exhaustive,
     )
+    if settings["replay"]:
+        return _replay(space, make, ledger, plan)
     ledger.put("decisions", [d._asdict() for d in space.decisions])
     ledger.put("baseline", [int(v) for v in space.baseline])
     ledger.put("plan", plan._asdict())
-    sweep = Sweep(space, searcher, ledger, plan)
+    sweep = Sweep(space, make, ledger, plan)
     known = len(sweep.trials())
     LOG.info(
         "%s: %d decisions, %s configurations, %s; %s",
@@ -127,30 +157,36 @@ def _search(
             "none yet" if best is None else f"{best.quality:g} (trial {best.id - 1})",
         )
 
+    token = ledger.get("token")
+    if token is None:
+        ledger.put("token", token := uuid.uuid4().hex)
+    pool = is_pool(launcher)
+    # One for each ledger: two sweeps may share a folder.
+    results = folder / _job.FOLDER / token[:12]
+    try:
+        job.watch(results, token, uuid.uuid4().hex, pool)
+    except OSError as error:
+        raise CompactHydraException(
+            f"{results} cannot be written to ({error}); make room and start the same command again"
+        ) from error
     driver = Driver(
         sweep,
         launcher,
         lambda trial: swept.overrides(trial.config),
         composes,
+        job,
         attempts=settings["attempts"],
         report=report,
     )
-    overlap = settings["asynchronous"]
-    if overlap is None:
-        overlap = can_overlap(launcher) and not exhaustive
-    if overlap and in_process(launcher):
-        raise CompactHydraException(
-            "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
-            "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
-        )
+    jobs = _stop.Jobs(launcher)
     try:
         sweep.check_failures()
         if overlap:
-            driver.in_flight(batch_size, shared_fate=launcher_name(launcher) == "JoblibLauncher")
+            driver.in_flight(batch_size, shared_fate=pool)
         else:
             driver.rounds(min(batch_size, cap or batch_size) if not exhaustive else trials, cap)
     except BaseException as error:
-        stop_workers(launcher)
+        jobs.cancel()
         if not isinstance(error, SweepStopped):
             LOG.warning(
                 "stopped; the same command with hydra.sweep.dir=%s continues it: nothing that ended is lost",
@@ -162,12 +198,35 @@ def _search(
     return driver.returns
 
 
+def _replay(space: Any, make: Any, ledger: Ledger, plan: SweepPlan) -> list[list[JobReturn]]:
+    """Runs nothing: proposes everything again and compares.
+
+    Raises:
+        CompactHydraException: a proposal that would be another one now.
+    """
+    different = replay(space, make, ledger, plan)
+    if different:
+        raise CompactHydraException(
+            f"replay: {len(different)} proposals of {ledger.path} are not what they would be now, with these versions "
+            f"of autorank and jax on this machine; the first: {different[0]}"
+        )
+    LOG.info("replay: all %d proposals of %s are the same", len(ledger.trials()), ledger.path)
+    return []
+
+
+def grid_size(searcher: str) -> int:
+    """Points of an interval where the user names no number."""
+    from autorank import build_searchers
+
+    return build_searchers.grid_size(searcher)
+
+
 def space_of(
     settings: Mapping[str, Any], overrides: Mapping[str, Any], loader: Any, config: DictConfig
 ) -> tuple[Swept, DictConfig, list[str]]:
     """The space around the app's own values, the composed config of the first trial, keys without a baseline."""
     conditions = settings["conditions"] or {}
-    size = settings["grid_size"]
+    size = settings["grid_size"] or grid_size(settings["searcher"])
     given = _space.given_values(settings["baseline"])
     sweeps = {_space.name_of(k) for k, o in overrides.items() if o.is_sweep_override()}
     for key in given:
@@ -216,53 +275,3 @@ def digest(name: str) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise CompactHydraException(f"hydra.sweeper.files: cannot read {name} ({error})") from error
-
-
-def stop_workers(launcher: Any) -> None:
-    """Lets an interrupted driver end at once: joblib's pool would wait for its jobs."""
-    if launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher):
-        from joblib.externals.loky import get_reusable_executor  # pyright: ignore[reportMissingImports]
-
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
-
-
-def save_results(folder: Path, sweep: Sweep, swept: Swept) -> None:
-    """``optimization_results.yaml`` beside the jobs, also when the sweep was stopped."""
-    best, trials = sweep.best(), sweep.trials()
-    failed = [t for t in trials if t.status == "failed"]
-    ended = [t for t in trials if t.status != "proposed"]
-
-    def row(trial: Trial | None) -> dict[str, Any] | None:
-        if trial is None:
-            return None
-        found: dict[str, Any] = {"trial": trial.id - 1, "overrides": swept.overrides(trial.config)}
-        found |= {"quality": trial.quality, "cost": trial.cost}
-        return found
-
-    results = {
-        "name": "autorank",
-        "ledger": str(sweep.ledger.path),
-        "trials": len(ended),
-        "failed": len(failed),
-        "best": row(best),
-        "baseline": row(trials[0]) if trials and trials[0].status == "finished" else None,
-        "front": [row(t) for t in sweep.front()] if any(t.cost for t in trials) else None,
-    }
-    text = yaml.safe_dump(results, sort_keys=False)
-    part = folder / "optimization_results.yaml.part"
-    try:
-        part.write_text(text)
-        os.replace(part, folder / "optimization_results.yaml")
-    except OSError as error:
-        LOG.warning("cannot write optimization_results.yaml: %s", error)
-    if best is not None:
-        LOG.info(
-            "best of %d trials (%d failed): %s gave %g%s. One run each: repeat the best few before believing it",
-            len(ended),
-            len(failed),
-            " ".join(swept.overrides(best.config)),
-            best.quality,
-            "" if best.cost is None else f" at cost {best.cost:g}",
-        )
-    elif ended:
-        LOG.error("none of %d trials gave a result; the last one: %s", len(ended), ended[-1].reason)

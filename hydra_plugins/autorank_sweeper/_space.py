@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString, Sweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from autorank.grammar import Domain, find, read, same
@@ -48,8 +49,18 @@ def domain(key: str, override: Override, grid_size: int) -> tuple[Domain, tuple[
     if override.is_interval_sweep():
         found = read(key, override.get_value_string(), grid_size)
         return found, tuple(map(str, found.choices))
-    texts = tuple(override.sweep_string_iterator())
+    if override.is_delete():
+        raise ValueError(f"{key}: {override.input_line!r} deletes; only values can be swept over")
+    items = getattr(override._value, "list", None) or []
+    if any(isinstance(item, Sweep) for item in items):
+        raise ValueError(
+            f"{key}: a sweep inside a sweep in {override.input_line!r}; write all values in one choice(...)"
+        )
     raw = [_plain(item) for item in override.sweep_iterator()]
+    texts = tuple(
+        _text(choice, text)
+        for choice, text in zip(raw, override.sweep_string_iterator(), strict=True)
+    )
     if all(isinstance(item, str | bool | int | float) for item in raw) and not _is_glob(override):
         found = read(key, override.get_value_string(), grid_size)
         if len(found.choices) == len(texts):
@@ -121,6 +132,19 @@ def given_values(lines: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"hydra.sweeper.baseline: {override.input_line!r} must be key=value")
         found[name_of(override.get_key_element())] = override.value()
     return found
+
+
+def _text(choice: Any, text: str) -> str:
+    """Hydra's text of a choice, in quotes where it would be read as something else: a ``'1'`` that was written so."""
+    if not isinstance(choice, str):
+        return text
+    try:
+        read_back = OverridesParser.create().parse_override(f"key={text}").value()
+        if _plain(read_back) == choice:
+            return text
+    except HydraException:
+        pass
+    return QuotedString(choice, Quote.single).with_quotes()
 
 
 def _is_glob(override: Override) -> bool:

@@ -16,7 +16,9 @@ class AutorankSweeperConf:
     max_batch_size: int | None = None  # most jobs handed to a synchronous launcher at once
     asynchronous: bool | None = None  # null: where the launcher allows it
     searcher: str = "autorank"
-    initial: int = 20  # trials before the searcher's predictor is trusted
+    initial: int | None = (
+        None  # trials before the searcher's model is trusted; null: its own number
+    )
     seed: int = 0
     direction: str = "minimize"  # or maximize
     baseline: list[str] = field(default_factory=list)  # overrides of the first trial
@@ -26,7 +28,8 @@ class AutorankSweeperConf:
     time_limit: float | None = None  # seconds for each trial
     attempts: int = 2  # a trial whose worker died so often is a failed one
     ledger: str | None = None  # null: <hydra.sweep.dir>/trials.db
-    grid_size: int = 16  # points of an interval
+    grid_size: int | None = None  # points of an interval; null: 64, or 16 (see the docs)
+    replay: bool = False  # run nothing: propose everything in the ledger again and compare
     params: dict[str, Any] | None = None  # the space: key -> sweep; the command line wins
     conditions: dict[str, Any] | None = None  # key glob -> {parent glob: values}
     files: list[str] = field(default_factory=list)  # their content is part of the sweep's identity

@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, filter_overrides, run_job, setup_globals
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
@@ -51,6 +52,7 @@ class AutorankRayLauncher(Launcher):
         self.config: DictConfig | None = None
         self.task_function: TaskFunction | None = None
         self.hydra_context: HydraContext | None = None
+        self._running: set[Any] = set()  # references of jobs
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -72,10 +74,17 @@ class AutorankRayLauncher(Launcher):
         if ray.is_initialized():
             return
         LOG.info("starting or joining a Ray cluster (address=%s)", self.address)
-        if self.address:
-            ray.init(address=self.address)
-        else:
-            ray.init(num_cpus=self.num_workers, include_dashboard=False)
+        try:
+            if self.address:
+                ray.init(address=self.address)
+            else:
+                # "local": without it Ray joins whatever cluster was started on this machine last.
+                ray.init(address="local", num_cpus=self.num_workers, include_dashboard=False)
+        except ConnectionError as error:
+            raise CompactHydraException(
+                f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}); start one "
+                f"with `ray start --head`, or write hydra.launcher.address=null for a local one"
+            ) from error
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -110,4 +119,18 @@ class AutorankRayLauncher(Launcher):
                     number,
                 )
             )
-        return [ray.get(job) for job in jobs]
+        self._running.update(jobs)
+        try:
+            return [ray.get(job) for job in jobs]
+        finally:
+            self._running.difference_update(jobs)
+
+    def cancel(self) -> None:
+        """Ends the jobs that still run or wait; on somebody's cluster they would go on without us."""
+        import ray  # pyright: ignore[reportMissingImports]
+
+        left = list(self._running)
+        for job in left:
+            ray.cancel(job, force=True)
+        if left:
+            LOG.warning("cancelled %d Ray jobs that had not ended", len(left))

@@ -18,6 +18,7 @@ class AutorankSweeper(Sweeper):
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
+        self.job: Any = None  # the task function as launchers get it
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -25,13 +26,12 @@ class AutorankSweeper(Sweeper):
         """Keeps what a sweep needs; the job gets its time limit here, inside whatever launches it."""
         from hydra.core.plugins import Plugins
 
-        from hydra_plugins.autorank_sweeper._job import limited
+        from hydra_plugins.autorank_sweeper._job import Job, limited
 
         self.hydra_context, self.config = hydra_context, config
+        self.job = Job(limited(task_function, self.settings.get("time_limit")))
         self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context,
-            task_function=limited(task_function, self.settings.get("time_limit")),
-            config=config,
+            hydra_context=hydra_context, task_function=self.job, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:

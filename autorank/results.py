@@ -1,0 +1,61 @@
+"""What a job gave: a number and maybe a cost, or the reason why not. Light: workers import it too."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Result(NamedTuple):
+    """What a job gave: a number and maybe a cost, or the reason why not."""
+
+    quality: float | None
+    cost: float | None
+    failed: str = ""
+    details: dict[str, Any] | None = None
+
+
+def read_result(value: Any) -> Result:
+    """A job's return value as a result: a number, or a pair (quality, cost) with cost above 0.
+
+    Anything else (text, None, NaN, an infinity, three numbers) is a failed trial whose reason says what to return.
+    """
+    advice = "return a finite number, or a pair (quality, cost) with cost > 0"
+    parts = list(value) if isinstance(value, tuple | list) else [value]
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        parts = value.tolist()
+    numbers: list[float] = []
+    for part in parts:
+        part = part.item() if hasattr(part, "item") and getattr(part, "size", 2) == 1 else part
+        if isinstance(part, bool) or not isinstance(part, int | float):
+            return Result(None, None, f"returned {_short(value)}; {advice}")
+        try:
+            numbers.append(float(part))
+        except OverflowError:
+            numbers.append(math.inf)
+    if not 1 <= len(numbers) <= 2:
+        return Result(None, None, f"returned {_short(value)}; {advice}")
+    if not all(math.isfinite(n) for n in numbers):
+        return Result(None, None, f"returned {_short(value)}, which is not finite")
+    if len(numbers) == 2 and numbers[1] <= 0:
+        return Result(None, None, f"returned {_short(value)}: the cost must be above 0")
+    return Result(numbers[0], numbers[1] if len(numbers) == 2 else None)
+
+
+def of_error(error: BaseException) -> Result:
+    """An exception as a failed trial."""
+    return Result(None, None, f"{type(error).__name__}: {first_line(error)}")
+
+
+def first_line(error: object) -> str:
+    """The first line of a message, of bounded length."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # a foreign object's own repr may do anything
+        text = f"an object whose repr fails ({type(error).__name__})"
+    return text if len(text) <= 100 else text[:97] + "..."
