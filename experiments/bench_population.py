@@ -235,14 +235,14 @@ def say_change(
     for config, gain, level in zip(models, gains, full, strict=True):
         shape = f"DHEN {'+'.join(config.layer1.modules)}, {rows / 1e6:g}M rows, seeds {repeats}"
         say(shape, variant, "NE change, by seed", "%", *gain)
-        say(shape, variant, "NE change, mean", "%", gain.mean())
+        say(shape, variant, "NE change, mean", "%", float(gain.mean()))
         spread = gain.std(ddof=1) / repeats**0.5 if repeats > 1 else float("nan")
         say(
             shape,
             variant,
             "half of its 95 % interval",
             "%",
-            scipy.stats.t.ppf(0.975, repeats - 1) * spread,
+            float(scipy.stats.t.ppf(0.975, repeats - 1) * spread),
         )
         say(
             shape,
