@@ -15,8 +15,17 @@ from pathlib import Path
 import _bench
 
 PAGE = _bench.ROOT / "docs" / "performance.md"
-NAMES = ("training", "predictor", "policy", "data", "search_speed", "population", "profile")
-WHOLE = ("population", "profile", "search_speed")  # no ratios: every figure is shown
+NAMES = (
+    "training",
+    "predictor",
+    "policy",
+    "data",
+    "search_speed",
+    "population",
+    "profile",
+    "sharded",
+)
+WHOLE = ("population", "profile", "search_speed", "sharded")  # no ratios: every figure is shown
 
 
 def targets(name: str) -> dict[tuple[str, str, str], tuple[float, bool]]:
