@@ -10,6 +10,7 @@ seeds within each. Seeds from 100 on are those that settings were chosen on: the
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,6 +115,26 @@ def overall(table: Table, batch: int) -> list[str]:
             f"| {s} | {len(now[s])} | {runs} | {cells[0]:.3f} | {cells[1]:.3f} | {cells[2]:.4f} | {same:.4f} | {gap} | "
             f"{cost:.2g} |"
         )
+    return lines
+
+
+def without_failures(table: Table) -> list[str]:
+    """The paired difference over the tasks of which no part fails by design."""
+    now = at(table.curves(1), table.points.index(100))
+    kept = {
+        s: {t: v for t, v in tasks.items() if not t.startswith("mixed_crash/")}
+        for s, tasks in now.items()
+    }
+    lines = ["| peer | tasks | its regret at 100 | autorank | autorank minus it [95 % interval] |"]
+    lines.append("|---|---|---|---|---|")
+    for s in sorted(set(shown(list(now))) - set(OURS)):
+        point, low, high, n = paired(kept["autorank"], kept[s])
+        if n:
+            tasks = set(kept["autorank"]) & set(kept[s])
+            own = np.mean([kept[s][t].mean() for t in tasks])
+            base = np.mean([kept["autorank"][t].mean() for t in tasks])
+            gap = f"{point:+.4f} [{low:+.4f}, {high:+.4f}]"
+            lines.append(f"| {s} | {n} | {own:.4f} | {base:.4f} | {gap} |")
     return lines
 
 
@@ -241,6 +262,18 @@ def by_task(table: Table) -> list[str]:
     return lines
 
 
+def costs(table: Table) -> list[str]:
+    """CPU seconds of suggestions (ask and tell, compiling included), from the provenance beside the CSV."""
+    found = json.loads(CSV.with_suffix(".json").read_text())["searchers"]
+    lines = ["| searcher | runs | trials | CPU minutes | CPU s a run |", "|---|---|---|---|---|"]
+    for s, row in sorted(found.items()):
+        seconds = row["cpu_seconds"]
+        lines.append(
+            f"| `{s}` | {row['runs']} | {row['trials']} | {seconds / 60:.1f} | {seconds / row['runs']:.2g} |"
+        )
+    return lines
+
+
 def figure(table: Table) -> None:
     """Mean regret over the tasks that all have, against trials, with 95 % intervals over tasks."""
     import matplotlib
@@ -290,12 +323,14 @@ def figure(table: Table) -> None:
 SECTIONS: dict[str, Callable[[Table], list[str]]] = {
     "overall": lambda t: overall(t, 1),
     "batch10": lambda t: overall(t, 10),
+    "without_failures": without_failures,
     "suites": by_suite,
     "ranks": ranks,
     "tasks": by_task,
     "reach": reach,
     "wasted": wasted,
     "ablation": ablation,
+    "costs": costs,
 }
 
 

@@ -210,3 +210,45 @@ def test_fit_finds_the_decision_that_matters_and_climbs():
     scales = np.asarray(fitted.theta.scales)[0]
     assert scales[1] < min(scales[0], scales[2], scales[3]) - 1.0
     assert fitted.evidence[0] > fitted.evidence[1] + 5
+
+
+def test_decisions_that_are_active_on_average():
+    """Kind and rate always, heads for two kinds of three, mode for the third."""
+    assert abs(gp.mean_active(SPACE) - 3.0) < 0.05
+    assert gp.mean_active(Space(SPACE.decisions[:2], (0, 4))) == 2.0
+
+
+def test_without_main_effects_only_the_matern_is_left(problem):
+    configs, theta, targets = problem
+    embed, columns = gp.embedding(SPACE, effects=False)
+    none = theta._replace(effects=jnp.zeros(0))
+    found = gp.covariance(none, embed(configs), embed(configs), columns)
+    both = gp.covariance(theta, EMBED(configs), EMBED(configs), COLUMNS)
+    alike = gp.main_effects(EMBED(configs), EMBED(configs), COLUMNS)
+    expected = both - jnp.einsum("knm,k->nm", alike, jnp.exp(theta.effects))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    fitted = gp.fit(
+        embed(configs), jnp.asarray(targets, jnp.float32)[None], jnp.ones((1, 24), bool), columns=columns,
+        priors=gp.default_priors(float(K)), starts=jnp.zeros(1), steps=jnp.array([5]),
+    )  # fmt: skip
+    assert fitted.theta.effects.shape == (1, 0) and np.isfinite(fitted.evidence).all()
+
+
+def test_an_additive_function_is_told_from_few_rows():
+    """Twelve three-way choices that add up, 40 rows: main effects predict unseen ones, a product does not."""
+    space = Space(tuple(Decision(f"d{i}", ("a", "b", "c")) for i in range(12)), (0,) * 12)
+    table = np.random.default_rng(3).normal(size=(12, 3))
+    configs = space.sample(jax.random.key(0), 240)
+    values = table[np.arange(12)[None, :], np.asarray(configs)].sum(axis=1)
+    values = (values - values[:40].mean()) / values[:40].std()
+    errors = {}
+    for effects in (0.0, 0.5):
+        embed, columns = gp.embedding(space, effects=effects > 0)
+        fitted = gp.fit(
+            embed(configs[:40]), jnp.asarray(values[:40], jnp.float32)[None], jnp.ones((1, 40), bool),
+            columns=columns, priors=gp.default_priors(12.0, effects=effects), starts=jnp.zeros(1),
+            steps=jnp.array([60]),
+        )  # fmt: skip
+        mean, _ = gp.predict(jax.tree.map(lambda a: a[0], fitted), embed(configs[40:]), columns)
+        errors[effects] = float(np.mean((np.asarray(mean) - values[40:]) ** 2))
+    assert errors[0.5] < 0.5 * errors[0.0]
