@@ -68,6 +68,8 @@ def make_searcher(
             starts=s.starts,
             fit_steps=s.fit_steps,
             scale_sd=s.scale_sd,
+            effects=s.effects,
+            margin=s.margin,
             num_climbers=s.num_climbers,
             climb_steps=s.climb_steps,
             feasibility=s.feasibility,

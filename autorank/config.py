@@ -121,15 +121,16 @@ class SearcherConfig:
     initial: int = 10  # bayes: first trials, a Latin hypercube; pilots count
     warps: tuple[str, ...] = (
         "half_rank",
-        "none",
-    )  # bayes: models of qualities so transformed; also rank
+    )  # bayes: models of qualities so transformed; also rank, none
     starts: tuple[float, ...] = (0.0,)  # bayes: log factors on the initial length scales
     fit_steps: int = 60  # bayes: Adam steps of a fit
     scale_sd: float = 1.0  # bayes: of the prior on log length scales
+    effects: float = 0.5  # bayes: prior share of the variance that is main effects
+    margin: float = 0.1  # bayes: sd below the best mean from which improvement is counted
     num_climbers: int = 6  # bayes: candidates from which the acquisition is climbed
     climb_steps: int = 12  # bayes
     feasibility: bool = True  # bayes: learn from failed trials where not to go
-    failures: str = "worst"  # bayes: as bad as the worst finished trial (worst), or no statement on quality (nothing)
+    failures: str = "nothing"  # bayes: as bad as the worst finished trial (worst), or no statement on quality (nothing)
 
     def __post_init__(self):
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))

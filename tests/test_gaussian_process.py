@@ -20,8 +20,8 @@ SPACE = Space(
     (0, 4, 0, 0),
 )
 K = SPACE.num_decisions
-EMBED, OWNER = gp.embedding(SPACE)
-PRIORS = gp.default_priors(K)
+EMBED, COLUMNS = gp.embedding(SPACE)
+PRIORS = gp.default_priors(float(K), effects=0.5)
 
 
 def distance(left: dict, right: dict) -> np.ndarray:
@@ -49,12 +49,38 @@ def matern_by_bessel(r: np.ndarray) -> np.ndarray:
     return 2 ** (1 - 2.5) / gamma(2.5) * z**2.5 * kv(2.5, z)
 
 
+def effects(left: dict, right: dict) -> np.ndarray:
+    """Correlations of the main effects; a number's to the accuracy of its few features."""
+    found = np.zeros(K)
+    for i, d in enumerate(SPACE.decisions):
+        if d.name not in left or d.name not in right:
+            continue
+        if d.kind == "categorical":
+            found[i] = left[d.name] == right[d.name]
+            continue
+        numbers = SPACE._features[2][i][: len(d.choices)]
+        correlation = matern_by_bessel(np.abs(numbers[:, None] - numbers[None, :]) / gp.REACH)
+        values, vectors = np.linalg.eigh(correlation)
+        rows = (vectors * np.sqrt(np.maximum(values, 0)))[:, -gp.RANK :]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        close = rows @ rows.T
+        np.testing.assert_allclose(close, correlation, atol=0.05)
+        found[i] = close[d.choices.index(left[d.name]), d.choices.index(right[d.name])]
+    return found
+
+
 def reference_kernel(theta: gp.Theta, left, right) -> np.ndarray:
     scales = np.exp(np.asarray(theta.scales, np.float64))
     a = [SPACE.decode(c) for c in np.asarray(left)]
     b = [SPACE.decode(c) for c in np.asarray(right)]
     squared = np.array([[(distance(x, y) / scales**2).sum() for y in b] for x in a])
-    return float(np.exp(theta.amplitude)) * matern_by_bessel(np.sqrt(squared))
+    variances = np.exp(np.asarray(theta.effects, np.float64))
+    additive = np.array([[effects(x, y) @ variances for y in b] for x in a])
+    return float(np.exp(theta.amplitude)) * matern_by_bessel(np.sqrt(squared)) + additive
+
+
+def jitter(theta: gp.Theta) -> float:
+    return gp.JITTER * float(np.exp(theta.amplitude) + np.exp(theta.effects).sum())
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +88,18 @@ def problem():
     rng = np.random.default_rng(0)
     configs = SPACE.sample(jax.random.key(1), 24)
     theta = gp.Theta(
-        jnp.asarray(rng.normal(-0.3, 0.4, K), jnp.float32), jnp.float32(0.2), jnp.float32(-3.0)
+        jnp.asarray(rng.normal(-0.3, 0.4, K), jnp.float32),
+        jnp.asarray(rng.normal(-1.5, 0.5, K), jnp.float32),
+        jnp.float32(0.2),
+        jnp.float32(-3.0),
     )
     targets = rng.normal(size=24)
     return configs, theta, targets
 
 
-def test_kernel_is_the_textbook_matern_over_decisions(problem):
+def test_kernel_is_the_textbook_matern_and_main_effects(problem):
     configs, theta, _ = problem
-    found = gp.covariance(theta, EMBED(configs), EMBED(configs[:7]), OWNER)
+    found = gp.covariance(theta, EMBED(configs), EMBED(configs[:7]), COLUMNS)
     np.testing.assert_allclose(found, reference_kernel(theta, configs, configs[:7]), atol=2e-4)
 
 
@@ -85,15 +114,16 @@ def test_triangles_are_inverted(n):
 
 
 def density_of(configs, theta, targets, where):
-    apart = gp.squared_distances(EMBED(configs), EMBED(configs), OWNER, K).reshape(K, -1)
+    apart = gp.squared_distances(EMBED(configs), EMBED(configs), COLUMNS).reshape(K, -1)
+    alike = gp.main_effects(EMBED(configs), EMBED(configs), COLUMNS).reshape(K, -1)
     return gp.density_and_gradient(
-        theta, apart, jnp.asarray(targets, jnp.float32), jnp.asarray(where), PRIORS
+        theta, apart, alike, jnp.asarray(targets, jnp.float32), jnp.asarray(where), PRIORS
     )
 
 
 def reference_density(configs, theta, targets) -> float:
     kernel = reference_kernel(theta, configs, configs)
-    noise = float(np.exp(theta.noise)) + gp.JITTER * float(np.exp(theta.amplitude))
+    noise = float(np.exp(theta.noise)) + jitter(theta)
     n = len(targets)
     value = stats.multivariate_normal.logpdf(
         targets, np.zeros(n), kernel + noise * np.eye(n), allow_singular=False
@@ -147,15 +177,17 @@ def test_prediction_is_the_reference_posterior(problem):
         features=EMBED(configs),
         targets=jnp.asarray(targets, jnp.float32),
         where=jnp.asarray(where),
-        owner=OWNER,
+        columns=COLUMNS,
     )
     others = SPACE.sample(jax.random.key(5), 30)
-    mean, variance = gp.predict(made, EMBED(others), OWNER)
-    noise = float(np.exp(theta.noise)) + gp.JITTER * float(np.exp(theta.amplitude))
+    mean, variance = gp.predict(made, EMBED(others), COLUMNS)
+    noise = float(np.exp(theta.noise)) + jitter(theta)
     kernel = reference_kernel(theta, configs[:17], configs[:17]) + noise * np.eye(17)
     cross = reference_kernel(theta, others, configs[:17])
     np.testing.assert_allclose(mean, cross @ np.linalg.solve(kernel, targets[:17]), atol=5e-3)
-    expected = np.exp(0.2) - np.einsum("ij,ji->i", cross, np.linalg.solve(kernel, cross.T))
+    prior = np.diagonal(reference_kernel(theta, others, others))
+    np.testing.assert_allclose(gp.prior_variance(theta, EMBED(others), COLUMNS), prior, rtol=2e-4)
+    expected = prior - np.einsum("ij,ji->i", cross, np.linalg.solve(kernel, cross.T))
     np.testing.assert_allclose(variance, expected, atol=5e-3)
 
 
@@ -169,8 +201,7 @@ def test_fit_finds_the_decision_that_matters_and_climbs():
             EMBED(configs),
             jnp.stack([targets, targets]),
             jnp.ones((2, 64), bool),
-            owner=OWNER,
-            num_decisions=K,
+            columns=COLUMNS,
             priors=PRIORS,
             starts=jnp.zeros(2),
             steps=steps,
@@ -179,3 +210,45 @@ def test_fit_finds_the_decision_that_matters_and_climbs():
     scales = np.asarray(fitted.theta.scales)[0]
     assert scales[1] < min(scales[0], scales[2], scales[3]) - 1.0
     assert fitted.evidence[0] > fitted.evidence[1] + 5
+
+
+def test_decisions_that_are_active_on_average():
+    """Kind and rate always, heads for two kinds of three, mode for the third."""
+    assert abs(gp.mean_active(SPACE) - 3.0) < 0.05
+    assert gp.mean_active(Space(SPACE.decisions[:2], (0, 4))) == 2.0
+
+
+def test_without_main_effects_only_the_matern_is_left(problem):
+    configs, theta, targets = problem
+    embed, columns = gp.embedding(SPACE, effects=False)
+    none = theta._replace(effects=jnp.zeros(0))
+    found = gp.covariance(none, embed(configs), embed(configs), columns)
+    both = gp.covariance(theta, EMBED(configs), EMBED(configs), COLUMNS)
+    alike = gp.main_effects(EMBED(configs), EMBED(configs), COLUMNS)
+    expected = both - jnp.einsum("knm,k->nm", alike, jnp.exp(theta.effects))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    fitted = gp.fit(
+        embed(configs), jnp.asarray(targets, jnp.float32)[None], jnp.ones((1, 24), bool), columns=columns,
+        priors=gp.default_priors(float(K)), starts=jnp.zeros(1), steps=jnp.array([5]),
+    )  # fmt: skip
+    assert fitted.theta.effects.shape == (1, 0) and np.isfinite(fitted.evidence).all()
+
+
+def test_an_additive_function_is_told_from_few_rows():
+    """Twelve three-way choices that add up, 40 rows: main effects predict unseen ones, a product does not."""
+    space = Space(tuple(Decision(f"d{i}", ("a", "b", "c")) for i in range(12)), (0,) * 12)
+    table = np.random.default_rng(3).normal(size=(12, 3))
+    configs = space.sample(jax.random.key(0), 240)
+    values = table[np.arange(12)[None, :], np.asarray(configs)].sum(axis=1)
+    values = (values - values[:40].mean()) / values[:40].std()
+    errors = {}
+    for effects in (0.0, 0.5):
+        embed, columns = gp.embedding(space, effects=effects > 0)
+        fitted = gp.fit(
+            embed(configs[:40]), jnp.asarray(values[:40], jnp.float32)[None], jnp.ones((1, 40), bool),
+            columns=columns, priors=gp.default_priors(12.0, effects=effects), starts=jnp.zeros(1),
+            steps=jnp.array([60]),
+        )  # fmt: skip
+        mean, _ = gp.predict(jax.tree.map(lambda a: a[0], fitted), embed(configs[40:]), columns)
+        errors[effects] = float(np.mean((np.asarray(mean) - values[40:]) ** 2))
+    assert errors[0.5] < 0.5 * errors[0.0]

@@ -108,3 +108,33 @@ def test_a_paired_difference_and_its_interval():
     assert tasks == 40 and abs(point + 0.05) < 1e-9 and low < -0.05 < high
     assert high - low < 0.01
     assert paired(left, {"other": np.zeros(3)})[3] == 0
+
+
+def rows_of(searcher: str, regrets: dict[str, float], seed: int = 0, trials: int = 100) -> list:
+    return [
+        {"suite": t.split("/")[0], "task": t.split("/")[1], "searcher": searcher, "batch": "1", "noise": "0.0",
+         "seed": str(seed), "trials": str(trials), "regret": str(v), "seconds_per_suggestion": "0.1", "failed": "0"}
+        for t, v in regrets.items()
+    ]  # fmt: skip
+
+
+def test_seeds_that_settings_were_chosen_on_are_only_in_the_ablation():
+    from experiments import bench_search_report as report
+
+    rows = rows_of("autorank", {"a/1": 0.5}) + rows_of("autorank", {"a/1": 0.1}, seed=100)
+    rows += rows_of("autorank+effects=0.0", {"a/1": 0.3}, seed=100)
+    table = report.Table(rows)
+    assert report.at(table.curves(), 0)["autorank"]["a/1"].tolist() == [0.5]
+    (line,) = report.ablation(table)[2:]
+    assert "| tuning | 1 | 1 | 0.3000 | 0.1000 | +0.2000" in line
+
+
+def test_equal_regrets_share_a_rank_and_failing_tasks_are_left_out_where_it_says_so():
+    from experiments import bench_search_report as report
+
+    ours = {"a/1": 0.5, "a/2": 0.1, "mixed_crash/0": 0.0}
+    peer = {"a/1": 0.50004, "a/2": 0.3, "mixed_crash/0": 1.0}
+    table = report.Table(rows_of("autorank", ours) + rows_of("optuna-gp", peer))
+    assert report.ranks(table)[2:] == ["| 100 | 1.17 | 1.83 | 3 |"]
+    (line,) = report.without_failures(table)[2:]
+    assert line.startswith("| optuna-gp | 2 | 0.4000 | 0.3000 | -0.1000")

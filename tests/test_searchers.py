@@ -654,6 +654,8 @@ def test_nothing_but_failures_gives_other_trials(small):
         ({"warps": ()}, "warps="),
         ({"alphas": (2.0,)}, r"alphas=\(2.0,\)"),
         ({"starts": ()}, "starts="),
+        ({"margin": -0.1}, "margin=-0.1"),
+        ({"effects": 1.0}, "effects=1.0"),
         ({"fit_steps": 0}, "fit_steps=0"),
         ({"num_climbers": 0}, "num_climbers=0"),
         ({"failures": "ignore"}, "failures='ignore' .* worst, nothing"),

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from autorank import gaussian_process as gp
 from autorank.searchers import acquisition
@@ -57,14 +56,16 @@ def bayes(
     capacity: int,
     initial: int = 10,
     alphas: tuple[float, ...] = (0.0,),
-    warps: tuple[str, ...] = ("half_rank", "none"),
+    warps: tuple[str, ...] = ("half_rank",),
     starts: tuple[float, ...] = (0.0,),
     fit_steps: int = 60,
     scale_sd: float = 1.0,
+    effects: float = 0.5,
+    margin: float = 0.1,
     num_climbers: int = 6,
     climb_steps: int = 12,
     feasibility: bool = True,
-    failures: str = "worst",
+    failures: str = "nothing",
     mutation_rate: float = 0.1,
 ) -> Searcher:
     """Gaussian process and expected improvement.
@@ -79,6 +80,8 @@ def bayes(
         starts: logarithmic factors on the initial length scales; the fits are averaged by their evidence.
         fit_steps: Adam steps of a fit.
         scale_sd: standard deviation of the prior on the logarithm of a length scale.
+        effects: share of the prior variance that main effects have (an additive part of the kernel).
+        margin: standard deviations of the qualities below the best mean from which improvement is counted.
         num_climbers: candidates from which the acquisition is climbed.
         climb_steps: most changes of one decision each makes.
         feasibility: learn from failed trials where not to go.
@@ -92,11 +95,22 @@ def bayes(
     Raises:
         ValueError: settings that cannot be meant, by name.
     """
-    _check(warps, failures, alphas, starts, initial, fit_steps, num_climbers, climb_steps)
+    _check(
+        warps,
+        failures,
+        alphas,
+        starts,
+        margin,
+        effects,
+        initial,
+        fit_steps,
+        num_climbers,
+        climb_steps,
+    )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
-    embed, owner = gp.embedding(space)
+    embed, columns = gp.embedding(space, effects=effects > 0)
     k = space.num_decisions
-    priors = gp.default_priors(k, scale_sd)
+    priors = gp.default_priors(gp.mean_active(space), scale_sd, effects)
     neighbours = acquisition.neighbourhood(space)
     weighs_cost = any(a > 0 for a in alphas)
     num = len(warps) * len(starts)
@@ -131,7 +145,7 @@ def bayes(
             problems.append((costs, costed, 0.0, fit_steps))
         stacked = [jnp.stack([jnp.asarray(p[i]) for p in problems]) for i in range(4)]
         fitted = gp.fit(
-            embed(history.configs[:size]), stacked[0], stacked[1], owner=owner, num_decisions=k, priors=priors,
+            embed(history.configs[:size]), stacked[0], stacked[1], columns=columns, priors=priors,
             starts=stacked[2], steps=stacked[3],
         )  # fmt: skip
         part = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], fitted)  # noqa: E731
@@ -140,10 +154,10 @@ def bayes(
 
     def moments(model: Model, features: Array, alpha: Array) -> tuple[Array, Array]:
         """Mean and variance ``[starts, m]`` of what is improved."""
-        mean, variance = jax.vmap(lambda p: gp.predict(p, features, owner))(model.quality)
+        mean, variance = jax.vmap(lambda p: gp.predict(p, features, columns))(model.quality)
         if weighs_cost:
             cost = jax.tree.map(lambda a: a[0], model.cost)
-            cost_mean, cost_variance = gp.predict(cost, features, owner)
+            cost_mean, cost_variance = gp.predict(cost, features, columns)
             mean = (1 - alpha) * mean + alpha * cost_mean[None, :]
             variance = (1 - alpha) ** 2 * variance + alpha**2 * cost_variance[None, :]
         return mean, variance
@@ -153,7 +167,7 @@ def bayes(
         if not feasibility:
             return jnp.zeros(len(features))
         first = jax.tree.map(lambda a: a[0], model.failure)
-        mean, variance = gp.predict(first, features, owner)
+        mean, variance = gp.predict(first, features, columns)
         log_p = jax.scipy.special.log_ndtr((0.5 - mean) / jnp.sqrt(0.02 + variance))
         return jnp.where(model.any_failed, log_p, 0.0)
 
@@ -173,6 +187,8 @@ def bayes(
                 # The features of the model: told trials, and the believed ones of this batch.
                 mean, _ = moments(model, model.quality.features[0], alpha)
                 best_mean = jnp.min(jnp.where(model.quality.where, mean, jnp.inf), axis=1)
+                # Without a margin most trials change a number by a step for a tiny but certain gain.
+                best_mean = best_mean - margin
                 told = jnp.concatenate([history.configs, pending])
                 valid = jnp.concatenate([known(history), jnp.arange(batch_size) < index])
                 marks = [jnp.where(valid, h, 0) for h in hashes(told)]
@@ -195,13 +211,13 @@ def bayes(
                 feature = embed(config[None])
                 row = history.count + index
                 # Believe the mean: the next proposal of the batch goes elsewhere.
-                quality_mean = jax.vmap(lambda p: gp.predict(p, feature, owner))(model.quality)
-                cost_mean = gp.predict(jax.tree.map(lambda a: a[0], model.cost), feature, owner)
+                quality_mean = jax.vmap(lambda p: gp.predict(p, feature, columns))(model.quality)
+                cost_mean = gp.predict(jax.tree.map(lambda a: a[0], model.cost), feature, columns)
                 targets = targets.at[:, row].set(quality_mean[0][:, 0], mode="drop")
                 costs = costs.at[row].set(cost_mean[0][0], mode="drop")
                 log_p = feasible(model, feature)[0]
                 if batch_size > 1:
-                    model = _believe(model, row, feature[0], targets, costs, owner, weighs_cost)
+                    model = _believe(model, row, feature[0], targets, costs, columns, weighs_cost)
                 report = (
                     quality_mean[0][0, 0],
                     cost_mean[0][0],
@@ -281,7 +297,7 @@ def _extend(model: Model, size: int) -> Model:
 
 
 def _believe(
-    model: Model, row: Array, feature: Array, targets: Array, costs: Array, owner: np.ndarray, weighs_cost: bool
+    model: Model, row: Array, feature: Array, targets: Array, costs: Array, columns: gp.Columns, weighs_cost: bool
 ) -> Model:  # fmt: skip
     """The posteriors with one more row, hyperparameters as they are."""
 
@@ -290,7 +306,7 @@ def _believe(
             where = p.where.at[row].set(True, mode="drop")
             features = p.features.at[row].set(feature, mode="drop")
             made = gp.condition(
-                p.theta, features=features, targets=values, where=where, owner=owner
+                p.theta, features=features, targets=values, where=where, columns=columns
             )
             return made._replace(evidence=p.evidence)
 
@@ -384,7 +400,9 @@ def _uncost(values: Array, history: History) -> Array:
     return mean + spread * values
 
 
-def _check(warps, failures, alphas, starts, initial, fit_steps, num_climbers, climb_steps) -> None:
+def _check(
+    warps, failures, alphas, starts, margin, effects, initial, fit_steps, num_climbers, climb_steps
+) -> None:
     if not warps or not set(warps) <= set(acquisition.WARPS):
         raise ValueError(f"warps={warps!r}: write one or more of {', '.join(acquisition.WARPS)}")
     if failures not in ("worst", "nothing"):
@@ -393,8 +411,10 @@ def _check(warps, failures, alphas, starts, initial, fit_steps, num_climbers, cl
         raise ValueError(f"alphas={alphas!r} must be one or more numbers in [0, 1]")
     if not starts:
         raise ValueError("starts=() leaves nothing to fit; write at least (0.0,)")
+    if not 0 <= effects < 1:
+        raise ValueError(f"effects={effects} must lie in [0, 1)")
     for name, value, least in (
-        ("initial", initial, 0), ("fit_steps", fit_steps, 1), ("climb_steps", climb_steps, 0)
+        ("margin", margin, 0), ("initial", initial, 0), ("fit_steps", fit_steps, 1), ("climb_steps", climb_steps, 0)
     ):  # fmt: skip
         if value < least:
             raise ValueError(f"{name}={value} must be {least} or more")
