@@ -39,11 +39,11 @@ class Costs(NamedTuple):
 # Where a run has not measured yet. CPU: compiling as in `experiments/bench_compile.py` (docs/design.md); a population
 # of small DHENs trained at about 0.6 of the compact builds' speed and took 10 to 30 s to compile for 2 to 8 models.
 # Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of about 7e5 FLOPs a row (its
-# TFLOP/s over three passes): 11.8 s and 6.4e6 rows/s for a compact program (median of 3, float32); 681 s summed over
-# threads and 3.4e6 rows/s of all models together for a hundred in populations (bfloat16).
+# TFLOP/s over three passes): 11.8 s and 6.4e6 rows/s for a compact program (median of 3, float32); 945 s summed over
+# twelve threads and 4.4e6 rows/s of all models together for a hundred in ten populations (bfloat16).
 PRIORS = {
     "cpu": Costs(2.0, 5e9, 8.0, 2.5, 0.6 * 5e9, 2e4, True),
-    "gpu": Costs(11.8, 6.4e6 * 7e5, 5.0, 6.5, 3.4e6 * 7e5, 2e4, False),
+    "gpu": Costs(11.8, 6.4e6 * 7e5, 5.0, 9.0, 4.4e6 * 7e5, 2e4, False),
 }
 # The same cost of either build.
 PARTNERS = (
