@@ -48,7 +48,7 @@ def test_through_hydra_with_failures_killed_and_resumed(tmp_path):
         rng.integers(0, 20, shape), rng.integers(0, 3, shape), 10 ** rng.uniform(-4, 0, shape)
     )
     assert min(r[4] for r in found if r[4] is not None) < np.quantile(np.nanmin(values, 1), 0.01)
-    # The median: a trial now and then explores, in a corner where the planted regret is a hundred times that of the rest.
+    # The median: a trial now and then explores, in a corner where the planted regret is a hundred times as high.
     later = [r[4] for r in found[16:] if r[4] is not None]
     assert np.median(later) < np.quantile(np.nanmedian(values[:, 16:], 1), 0.01)
 
