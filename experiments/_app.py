@@ -76,7 +76,9 @@ def set_up_jax(cache: Path | None = None) -> None:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax
 
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    # Libraries that tell of every file and thread; the log is for what a search does.
+    for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autorank" / "programs"
     folder = (cache or base) / machine_key()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
