@@ -44,7 +44,12 @@ def read_result(value: Any) -> Result:
 
 def of_error(error: BaseException) -> Result:
     """An exception as a failed trial."""
-    return Result(None, None, f"{type(error).__name__}: {first_line(error)}")
+    return Result(None, None, described(error))
+
+
+def described(error: BaseException) -> str:
+    """Kind and first line of an error, for a trial's reason."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def first_line(error: object) -> str:

@@ -19,6 +19,7 @@ from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.models.heads import METRICS
 from autorank.models.plans import Plan
 from autorank.objectives import Objective, Outcome, Trained, predict_rows
+from autorank.results import described
 from autorank.training import executor as executors
 from autorank.training import sharded
 from autorank.training.executor import CostModel, Work, choose
@@ -146,7 +147,8 @@ def training_objective(
             f"training.precision={precision} with training.devices={devices}: a model that is spread over devices "
             "trains in float32; write training.precision=float32"
         )
-    most_distinct = max(max_distinct(part.sparse, batch_size) for part in (train, held_out))
+    learned_from = (train, held_out) if progressive else (train,)
+    most_distinct = max(max_distinct(part.sparse, batch_size) for part in learned_from)
 
     if mesh is None:
         data = Data(
@@ -276,7 +278,7 @@ def training_objective(
                 nothing = np.full((num_windows, len(METRICS[head])), np.nan)
                 nan = (float("nan"),) * nothing.shape[1]
                 return [
-                    (i, Outcome(nothing, nan, work.flops, 0, 0.0, 0.0, first_line(error), details))
+                    (i, Outcome(nothing, nan, work.flops, 0, 0.0, 0.0, described(error), details))
                 ], []
             details |= {
                 "structure": work.structure,
@@ -365,10 +367,10 @@ def training_objective(
                     key = (configs[at].tobytes(), int(seeds[at]))
                     states.put(key, groups.member(result, models, rates, at))
             except FAILURES as error:
-                LOG.info("states of a population are not kept: %s", first_line(error))
+                LOG.info("states of a population are not kept: %s", described(error))
 
         def smaller(error: Exception) -> list[Job]:
-            reason = f"a population of {len(members)} failed: {first_line(error)}"
+            reason = f"a population of {len(members)} failed: {described(error)}"
             LOG.warning("%s; its trials are tried in smaller ones", reason)
             if len(members) == 1:
                 i = members[0]
@@ -490,11 +492,6 @@ def training_objective(
         ),
         test_labels=np.asarray(held_out.labels, np.float64),
     )
-
-
-def first_line(error: Exception) -> str:
-    """Kind and beginning of an error, for a trial's reason."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _is_spread(array: jax.Array) -> bool:

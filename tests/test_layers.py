@@ -39,7 +39,7 @@ LAYERS = {
     "autorank.data.store": 2,
     "autorank.models.blocks": 1.5,
     "autorank.models.embedding": 2,
-    "autorank.models.small_products": 1,
+    "autorank.models.small_products": 1.7,
     "autorank.models.interactions": 2,
     "autorank.models.heads": 2,
     "autorank.searchers.random_search": 2,

@@ -49,9 +49,14 @@ def planted(seed: int = 0) -> tuple[Data, np.ndarray]:
 
 
 DATA, TRUTH = planted()
-PROGRAM = make_program(
-    compact(MODEL, 2, 1), head="ctr", width=4, num_ids=IDS, batch_size=BATCH, num_windows=WINDOWS
-)
+
+
+def program_of(config: DhenConfig = MODEL, **changes):
+    sizes = {"width": 4, "num_ids": IDS, "batch_size": BATCH, "num_windows": WINDOWS}
+    return make_program(compact(config, 2, 1), head="ctr", **sizes | changes)
+
+
+PROGRAM = program_of()
 RUN = jax.jit(PROGRAM.run, donate_argnums=1)
 
 
@@ -273,14 +278,7 @@ def test_table_objective_answers_from_its_table():
 def test_training_holds_one_table_in_memory():
     """Donated, initialised and updated in place: temporaries stay far below the table (PERFORMANCE 8.2, 8.3)."""
     num_ids = 1_000_000  # compiled, not run
-    program = make_program(
-        compact(MODEL, 2, 1),
-        head="ctr",
-        width=4,
-        num_ids=num_ids,
-        batch_size=BATCH,
-        num_windows=WINDOWS,
-    )
+    program = program_of(num_ids=num_ids)
     state = jax.eval_shape(program.empty)
     steps = jnp.int32(0), jnp.int32(ROWS // BATCH)
     compiled = (
@@ -297,15 +295,7 @@ def test_training_holds_one_table_in_memory():
 
 def test_a_known_bound_on_distinct_ids_changes_no_bit_and_a_wrong_one_ends_the_run():
     def with_bound(bound: int):
-        program = make_program(
-            compact(MODEL, 2, 1),
-            head="ctr",
-            width=4,
-            num_ids=IDS,
-            batch_size=BATCH,
-            num_windows=WINDOWS,
-            max_distinct=bound,
-        )
+        program = program_of(max_distinct=bound)
         steps = jnp.int32(0), jnp.int32(20)
         key = jax.random.key(0)
         return jax.jit(program.run)(key, program.empty(), HPARAMS, SCHEDULE, DATA, *steps)
@@ -327,10 +317,7 @@ def test_bfloat16_products_train_every_module():
     )  # fmt: skip
     first, whole = [], []
     for precision in ("float32", "bfloat16"):
-        program = make_program(
-            compact(config, 2, 1), head="ctr", width=4, num_ids=IDS, batch_size=BATCH,
-            num_windows=WINDOWS, precision=precision,
-        )  # fmt: skip
+        program = program_of(config, precision=precision)
         run_ = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
         for stop, found in ((1, first), (ROWS // BATCH, whole)):
             steps = jnp.int32(0), jnp.int32(stop)

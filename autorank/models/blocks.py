@@ -140,20 +140,21 @@ def _mixed(x: Float[Array, "b k"], weight: Float[Array, "k n"]) -> Float[Array, 
 
 def _mixed_fwd(x: Array, weight: Array) -> tuple[Array, tuple[Array, Array]]:
     x = x.astype(weight.dtype)
-    return _sum_float32(x, weight, (1, 0)), (x, weight)
+    return sum_float32(x, weight, (1, 0)), (x, weight)
 
 
 def _mixed_bwd(saved: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
     x, weight = saved
     slope = slope.astype(weight.dtype)
-    to_weight = _sum_float32(_transposed(x), slope, (1, 0))
-    return _sum_float32(slope, weight, (1, 1)), to_weight.astype(weight.dtype)
+    to_weight = sum_float32(_transposed(x), slope, (1, 0))
+    return sum_float32(slope, weight, (1, 1)), to_weight.astype(weight.dtype)
 
 
 _mixed.defvjp(_mixed_fwd, _mixed_bwd)
 
 
-def _sum_float32(a: Array, b: Array, over: tuple[int, int]) -> Array:
+def sum_float32(a: Array, b: Array, over: tuple[int, int]) -> Array:
+    """The product of two matrices over one axis of each, with float32 sums and result."""
     dims = (((over[0],), (over[1],)), ((), ()))
     return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
@@ -161,12 +162,13 @@ def _sum_float32(a: Array, b: Array, over: tuple[int, int]) -> Array:
 def _transposed(x: Float[Array, "b k"]) -> Float[Array, "k b"]:
     """A transposed copy: XLA:CPU reads a bfloat16 operand along its rows twice as fast as across them.
 
-    Behind a condition (that always holds; NaN is unequal to everything) it is really made and not just another layout.
+    Behind a condition it is really made and not just another layout. The condition always holds (NaN is unequal to
+    everything) but for a first element of the lowest number there is: then NaN says that the model has diverged.
     """
     if jax.default_backend() != "cpu":
         return x.T
     always = x[0, 0] != jnp.finfo(x.dtype).min
-    return jax.lax.cond(always, lambda: x.T, lambda: jnp.zeros(x.T.shape, x.dtype))
+    return jax.lax.cond(always, lambda: x.T, lambda: jnp.full(x.T.shape, jnp.nan, x.dtype))
 
 
 def mix(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from autorank.models.blocks import sum_float32
 from autorank.typing import Array, Float, Int
 
 MAX_POSITIONS = 64  # beyond, a row's scores do not stay in one warp's registers
@@ -35,7 +36,7 @@ def _products_fwd(x: Array, y: Array, kernels: str) -> tuple[Array, tuple[Array,
     (batch, m, _), n = x.shape, y.shape[1]
 
     def kernel(x_ref: Any, y_ref: Any, out_ref: Any) -> None:
-        _store(out_ref, _dot(_load(x_ref), _load(y_ref), (1, 1)), 0)
+        _store(out_ref, sum_float32(_load(x_ref), _load(y_ref), (1, 1)), 0)
 
     shape = jax.ShapeDtypeStruct((batch, m, n), x.dtype)
     return _call(kernel, kernels, (batch,), (x, y), (shape,))[0], (x, y)
@@ -46,8 +47,8 @@ def _products_bwd(kernels: str, saved: tuple[Array, Array], slope: Array) -> tup
 
     def kernel(x_ref: Any, y_ref: Any, slope_ref: Any, to_x: Any, to_y: Any) -> None:
         slope = _load(slope_ref)
-        _store(to_x, _dot(slope, _load(y_ref), (1, 0)), 0)
-        _store(to_y, _dot(slope, _load(x_ref), (0, 0)), 0)
+        _store(to_x, sum_float32(slope, _load(y_ref), (1, 0)), 0)
+        _store(to_y, sum_float32(slope, _load(x_ref), (0, 0)), 0)
 
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, y)]
     to_x, to_y = _call(kernel, kernels, (x.shape[0],), (x, y, slope), shapes)
@@ -78,7 +79,7 @@ def _attend_fwd(
     def kernel(qkv_ref: Any, positions_ref: Any, out_ref: Any) -> None:
         query, key, value, first = _head(qkv_ref, width, size)
         scores = _scores(query, key, positions_ref[0], size)
-        mixed = _dot(scores.astype(qkv.dtype), value, (1, 0))
+        mixed = sum_float32(scores.astype(qkv.dtype), value, (1, 0))
         _store(out_ref, mixed, first, size)
 
     shape = jax.ShapeDtypeStruct((batch, m, width), qkv.dtype)
@@ -97,12 +98,12 @@ def _attend_bwd(
         query, key, value, first = _head(qkv_ref, width, size)
         slope = _load(slope_ref, first, size)
         scores = _scores(query, key, positions_ref[0], size)
-        to_value = _dot(scores.astype(qkv.dtype), slope, (0, 0))
-        to_scores = _dot(slope, value, (1, 1))
+        to_value = sum_float32(scores.astype(qkv.dtype), slope, (0, 0))
+        to_scores = sum_float32(slope, value, (1, 1))
         inner = jnp.sum(to_scores * scores, axis=1, keepdims=True)
         to_logits = (scores * (to_scores - inner) * size**-0.5).astype(qkv.dtype)
-        _store(out_ref, _dot(to_logits, key, (1, 0)), first, size)
-        _store(out_ref, _dot(to_logits, query, (0, 0)), width + first, size)
+        _store(out_ref, sum_float32(to_logits, key, (1, 0)), first, size)
+        _store(out_ref, sum_float32(to_logits, query, (0, 0)), width + first, size)
         _store(out_ref, to_value, 2 * width + first, size)
 
     shape = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
@@ -122,7 +123,7 @@ def _head(ref: Any, width: int, size: int) -> tuple[Array, Array, Array, Any]:
 
 def _scores(query: Array, key: Array, positions: Array, size: int) -> Array:
     """Softmax over the active keys, float32."""
-    logits = _dot(query, key, (1, 1)) * size**-0.5
+    logits = sum_float32(query, key, (1, 1)) * size**-0.5
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     logits = jnp.where(column < positions, logits, -jnp.inf)
     powers = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
@@ -151,11 +152,6 @@ def _load(ref: Any, first: Any = 0, size: int | None = None) -> Array:
 def _store(ref: Any, value: Array, first: Any, size: int | None = None) -> None:
     here, inside = _where(ref, first, size)
     triton.store(here, value.astype(ref.dtype), mask=inside)
-
-
-def _dot(a: Array, b: Array, over: tuple[int, int]) -> Array:
-    dims = (((over[0],), (over[1],)), ((), ()))
-    return jax.lax.dot_general(a, b, dims, preferred_element_type=jnp.float32)
 
 
 def _call(kernel: Any, kernels: str, grid: tuple[int, ...], inputs: Any, outputs: Any) -> Any:
