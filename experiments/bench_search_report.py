@@ -1,7 +1,8 @@
-"""What `bench_search.csv` says: tables between markers in docs/results.md, and figures.
+"""What `bench_search.csv` says: tables between markers in docs/results.md, figures, and a page of a table of one's own.
 
-python experiments/bench_search_report.py            writes docs/results.md's tables and docs/bench_search.png
+python experiments/bench_search_report.py            writes docs/results.md's tables and docs/bench_search*.png
 python experiments/bench_search_report.py --check    fails if the document differs from the CSV
+python experiments/bench_search_report.py --csv runs/mine.csv --page runs/mine.html     tables and figures in one file
 
 Regret is normalised: 0 is the best known loss of a task, 1 a median random configuration. A searcher's figure on a task
 is the mean over its seeds; a comparison uses the tasks that both have; its interval is a bootstrap over tasks, and over
@@ -9,112 +10,76 @@ seeds within each. Seeds from 100 on are those that settings were chosen on: the
 """
 
 import argparse
-import csv
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from experiments._search_figures import FIGURES  # noqa: E402
+from experiments._search_page import page  # noqa: E402
+from experiments._search_table import (  # noqa: E402
+    OURS,
+    Table,
+    at,
+    mean_ranks,
+    of_many,
+    paired,
+    read_table,
+    shown,
+)
+
 CSV = ROOT / "experiments" / "results" / "bench_search.csv"
 DOCUMENT = ROOT / "docs" / "results.md"
-FIGURE = ROOT / "docs" / "bench_search.png"
-SUITES_FIGURE = ROOT / "docs" / "bench_search_suites.png"
-FIRST_TUNING_SEED = 100
-OURS = ("autorank", "paper", "random", "evolution", "reinforce")
-Curves = dict[
-    str, dict[str, np.ndarray]
-]  # searcher -> task -> regret [seeds, points], NaN beyond a run
+FIGURE_FOLDER = ROOT / "docs"
 
 
-class Table:
-    """The CSV, by batch size and noise."""
-
-    def __init__(self, rows: Sequence[Mapping[str, str]]) -> None:
-        self.rows = rows
-        self.points = sorted({int(r["trials"]) for r in rows})
-
-    def curves(
-        self, batch: int = 1, noise: float = 0.0, column: str = "regret", *, tuning: bool = False
-    ) -> Curves:
-        """Values at all points, of the seeds that settings were chosen on or of the others."""
-        found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
-        for r in self.rows:
-            if int(r["batch"]) != batch or float(r["noise"]) != noise:
-                continue
-            if (int(r["seed"]) >= FIRST_TUNING_SEED) != tuning:
-                continue
-            seeds = found.setdefault(r["searcher"], {}).setdefault(f"{r['suite']}/{r['task']}", {})
-            curve = seeds.setdefault(int(r["seed"]), np.full(len(self.points), np.nan))
-            curve[self.points.index(int(r["trials"]))] = float(r[column])
-        return {s: {t: np.stack([c for _, c in sorted(v.items())]) for t, v in ts.items()}
-                for s, ts in found.items()}  # fmt: skip
-
-
-def at(curves: Curves, place: int) -> dict[str, dict[str, np.ndarray]]:
-    """Finished runs' values at one point: searcher -> task -> [seeds]."""
-    out: dict[str, dict[str, np.ndarray]] = {}
-    for searcher, tasks in curves.items():
-        for task, values in tasks.items():
-            kept = values[:, place][np.isfinite(values[:, place])]
-            if len(kept):
-                out.setdefault(searcher, {})[task] = kept
-    return out
-
-
-def paired(
-    left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], draws: int = 4000
-) -> tuple[float, float, float, int]:
-    """Mean difference over common tasks, its 95 % interval, number of tasks."""
-    tasks = sorted(set(left) & set(right))
-    if not tasks:
-        return float("nan"), float("nan"), float("nan"), 0
-    rng = np.random.default_rng(0)
-    point = float(np.mean([left[t].mean() - right[t].mean() for t in tasks]))
-
-    def resampled(values: np.ndarray) -> np.ndarray:
-        return values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
-
-    gaps = np.stack([resampled(left[t]) - resampled(right[t]) for t in tasks])  # [tasks, draws]
-    picked = rng.integers(len(tasks), size=(len(tasks), draws))
-    means = np.take_along_axis(gaps, picked, axis=0).mean(axis=0)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return point, float(low), float(high), len(tasks)
-
-
-def shown(searchers: Sequence[str]) -> list[str]:
-    """Searchers without the variants of an ablation."""
-    return [s for s in searchers if "+" not in s]
-
-
-def overall(table: Table, batch: int) -> list[str]:
-    """Regret by searcher and the paired difference from autorank."""
-    curves = table.curves(batch)
-    place = {n: table.points.index(n) for n in (25, 50, 100) if n in table.points}
-    now = at(curves, place[100])
+def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) -> list[str]:
+    """Regret by searcher at some numbers of trials up to ``end``, and the paired difference from autorank there."""
+    curves = table.curves(batch, noise)
+    places = {n: table.points.index(n) for n in (25, 50, 100, end) if n in table.points}
+    now = at(curves, places[end])
     ours = now.get("autorank", {})
+    heads = " | ".join(f"{'regret ' if i == 0 else ''}at {n}" for i, n in enumerate(places))
     lines = [
-        "| searcher | tasks | runs | regret at 25 | at 50 | at 100 | autorank on the same tasks | autorank minus it "
-        "[95 % interval] | s a suggestion |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| searcher | tasks | runs | {heads} | autorank on the same tasks | autorank minus it [95 % interval] | "
+        "s a suggestion |",
+        "|" + "---|" * (len(places) + 6),
     ]
-    seconds = at(table.curves(batch, column="seconds_per_suggestion"), place[100])
+    seconds = at(table.curves(batch, noise, "seconds_per_suggestion"), places[end])
     order = sorted(shown(list(now)), key=lambda s: np.mean([v.mean() for v in now[s].values()]))
     for s in order:
-        cells = [
-            np.mean([v.mean() for v in at(curves, place[n])[s].values()]) for n in (25, 50, 100)
-        ]
+        # Of the tasks and seeds that went as far as ``end``.
+        done = {t: v[np.isfinite(v[:, places[end]])] for t, v in curves[s].items() if t in now[s]}
+        cells = " | ".join(
+            f"{np.mean([v[:, i].mean() for v in done.values()]):.{4 if n == end else 3}f}"
+            for n, i in places.items()
+        )
         runs = sum(len(v) for v in now[s].values())
         point, low, high, n = paired(ours, now[s])
-        same = np.mean([ours[t].mean() for t in ours if t in now[s]]) if n else float("nan")
-        gap = "-" if s == "autorank" else f"{point:+.4f} [{low:+.4f}, {high:+.4f}]"
+        same = f"{np.mean([ours[t].mean() for t in ours if t in now[s]]):.4f}" if n else "-"
+        gap = "-" if s == "autorank" or not n else f"{point:+.4f} [{low:+.4f}, {high:+.4f}]"
         cost = np.mean([v.mean() for v in seconds[s].values()])
-        lines.append(
-            f"| {s} | {len(now[s])} | {runs} | {cells[0]:.3f} | {cells[1]:.3f} | {cells[2]:.4f} | {same:.4f} | {gap} | "
-            f"{cost:.2g} |"
+        lines.append(f"| {s} | {len(now[s])} | {runs} | {cells} | {same} | {gap} | {cost:.2g} |")
+    return lines
+
+
+def of_few(table: Table) -> list[str]:
+    """Regret at 100 on the tasks of the searchers that ran on a part of them (`of_many` has the others)."""
+    now = at(table.curves(), table.points.index(100))
+    many, _ = of_many(now)
+    few = sorted(set(shown(list(now))) - set(many))
+    tasks = [t for t in now["autorank"] if any(t in now[s] for s in few)]
+    columns = ["autorank", *few]
+    lines = [f"| task | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for t in tasks:
+        cells = (
+            f"{now[s][t].mean():.4f} ({len(now[s][t])})" if t in now[s] else "-" for s in columns
         )
+        lines.append(f"| {t} | {' | '.join(cells)} |")
     return lines
 
 
@@ -225,28 +190,16 @@ def ablation(table: Table) -> list[str]:
     return lines
 
 
-def of_many(now: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[list[str], list[str]]:
-    """Searchers that ran on half of autorank's tasks or more, and the tasks that all of them have."""
-    searchers = sorted(s for s in shown(list(now)) if 2 * len(now[s]) >= len(now["autorank"]))
-    tasks = [t for t in now["autorank"] if all(t in now[s] for s in searchers)]
-    return searchers, tasks
-
-
 def ranks(table: Table) -> list[str]:
-    """Mean rank over tasks at some numbers of trials; equal regrets share their mean rank."""
-    curves = table.curves(1)
+    """Mean rank over tasks at some numbers of trials."""
+    curves = table.curves()
     searchers, tasks = of_many(at(curves, table.points.index(100)))
     lines = [f"| trials | {' | '.join(searchers)} | tasks |", "|" + "---|" * (len(searchers) + 2)]
     for n in (25, 50, 75, 100):
         if n not in table.points:
             continue
-        now = at(curves, table.points.index(n))
-        values = np.array([[now[s][t].mean() for s in searchers] for t in tasks])
-        # Differences below a ten-thousandth of a median random regret are ties.
-        apart = values[:, :, None] - values[:, None, :]
-        rank = 1 + (apart > 1e-4).sum(axis=2) + 0.5 * ((np.abs(apart) <= 1e-4).sum(axis=2) - 1)
-        cells = " | ".join(f"{v:.2f}" for v in rank.mean(axis=0))
-        lines.append(f"| {n} | {cells} | {len(tasks)} |")
+        found = mean_ranks(at(curves, table.points.index(n)), searchers, tasks)
+        lines.append(f"| {n} | {' | '.join(f'{v:.2f}' for v in found)} | {len(tasks)} |")
     return lines
 
 
@@ -270,10 +223,9 @@ def by_task(table: Table) -> list[str]:
 
 
 def costs(table: Table) -> list[str]:
-    """CPU seconds of suggestions (ask and tell, compiling included), from the provenance beside the CSV."""
-    found = json.loads(CSV.with_suffix(".json").read_text())["searchers"]
+    """CPU seconds of suggestions (ask and tell, compiling included)."""
     lines = ["| searcher | runs | trials | CPU minutes | CPU s a run |", "|---|---|---|---|---|"]
-    for s, row in sorted(found.items()):
+    for s, row in sorted(table.costs.items()):
         seconds = row["cpu_seconds"]
         lines.append(
             f"| `{s}` | {row['runs']} | {row['trials']} | {seconds / 60:.1f} | {seconds / row['runs']:.2g} |"
@@ -281,55 +233,12 @@ def costs(table: Table) -> list[str]:
     return lines
 
 
-def figure(table: Table) -> None:
-    """Mean regret over the tasks that all have, against trials, with 95 % intervals over tasks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    curves = table.curves(1)
-    end = table.points.index(100)
-    now = at(curves, end)
-    searchers, tasks = of_many(now)
-    fig, axis = plt.subplots(figsize=(7, 4.2), dpi=120)
-    points = table.points[: end + 1]
-    for s in sorted(searchers):
-        means = np.array([np.nanmean(curves[s][t], axis=0)[: end + 1] for t in tasks])
-        middle = means.mean(axis=0)
-        error = 1.96 * means.std(axis=0, ddof=1) / np.sqrt(len(tasks))
-        line = axis.plot(points, middle, label=s, linewidth=2.4 if s == "autorank" else 1.2)[0]
-        axis.fill_between(
-            points, middle - error, middle + error, alpha=0.08, color=line.get_color()
-        )
-    axis.set(xlabel="trials", ylabel=f"normalised regret, mean over {len(tasks)} tasks")
-    axis.set_yscale("log")
-    axis.legend(frameon=False, fontsize=8)
-    fig.tight_layout()
-    fig.savefig(FIGURE)
-    plt.close(fig)
-
-    suites = list(dict.fromkeys(t.split("/")[0] for t in tasks))
-    fig, axes = plt.subplots(2, -(-len(suites) // 2), figsize=(12, 5.6), dpi=110, sharex=True)
-    for axis, suite in zip(axes.flat, suites, strict=False):
-        own = [t for t in tasks if t.startswith(f"{suite}/")]
-        for s in sorted(searchers):
-            means = np.array([np.nanmean(curves[s][t], axis=0)[: end + 1] for t in own])
-            width = 2.2 if s == "autorank" else 1.0
-            axis.plot(points, np.maximum(means.mean(axis=0), 1e-4), label=s, linewidth=width)
-        axis.set_title(f"{suite} ({len(own)} tasks)", fontsize=9)
-        axis.set_yscale("log")
-    axes.flat[0].legend(frameon=False, fontsize=7)
-    fig.supxlabel("trials", fontsize=9)
-    fig.supylabel("normalised regret", fontsize=9)
-    fig.tight_layout()
-    fig.savefig(SUITES_FIGURE)
-    plt.close(fig)
-
-
 SECTIONS: dict[str, Callable[[Table], list[str]]] = {
-    "overall": lambda t: overall(t, 1),
+    "overall": overall,
+    "few": of_few,
     "batch10": lambda t: overall(t, 10),
+    "noise": lambda t: overall(t, noise=0.05),
+    "longer": lambda t: overall(t, end=150),
     "without_failures": without_failures,
     "suites": by_suite,
     "ranks": ranks,
@@ -358,16 +267,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--csv", type=Path, default=CSV, help="a table that bench_search.py wrote")
+    parser.add_argument("--page", type=Path, help="write one HTML file, not docs/results.md")
     options = parser.parse_args()
-    with CSV.open(newline="") as stream:
-        table = Table(list(csv.DictReader(stream)))
+    table = read_table(options.csv)
+    if options.page is not None:
+        options.page.write_text(page(table, SECTIONS, FIGURES))
+        print(f"wrote {options.page}")
+        return 0
     text = DOCUMENT.read_text()
     made = render(text, table)
     if options.check:
         print("docs/results.md is up to date" if made == text else "docs/results.md differs: run")
         return int(made != text)
     DOCUMENT.write_text(made)
-    figure(table)
+    for name, (_, draw) in FIGURES.items():
+        draw(table).savefig(FIGURE_FOLDER / f"{name}.png")
     return 0
 
 

@@ -1,6 +1,5 @@
 """Adapters of other packages, each skipped without its package; and the files of benchmark runs."""
 
-import csv
 import json
 
 import numpy as np
@@ -92,10 +91,8 @@ def test_inactive_values_come_and_go(shared_data):
 def test_the_document_is_made_from_the_committed_results():
     from experiments import bench_search_report as report
 
-    with report.CSV.open(newline="") as stream:
-        table = report.Table(list(csv.DictReader(stream)))
     text = report.DOCUMENT.read_text()
-    assert report.render(text, table) == text
+    assert report.render(text, report.read_table(report.CSV)) == text
 
 
 def test_a_paired_difference_and_its_interval():
