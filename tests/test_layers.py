@@ -92,6 +92,7 @@ LAYERS = {
     "autorank.benchmarks": 5.5,
     "autorank.benchmarks.base": 5.7,
     "autorank.benchmarks.mixed": 5.8,
+    "autorank.benchmarks.dhen": 5.8,
     "autorank.benchmarks.tables": 5.8,
     "autorank.benchmarks.yahpo": 5.8,
     "autorank.benchmarks.catalogue": 5.9,

@@ -5,11 +5,14 @@ from functools import cache
 from pathlib import Path
 
 from autorank.benchmarks.base import Benchmark
+from autorank.benchmarks.dhen import DHEN_TASKS, dhen_table
 from autorank.benchmarks.mixed import mixed
 from autorank.benchmarks.tables import BARS_TASKS, HPO_TASKS, bars, hpo_table
 from autorank.benchmarks.yahpo import LCBENCH_TASKS, lcbench, nb301
 
 MIXED_SEEDS = ("0", "1", "2")
+# Our own tables are committed beside the other results of a checkout.
+RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results"
 # What the issue of a search's quality is decided on, by suite.
 SUITES: dict[str, tuple[str, ...]] = {
     "lcbench": LCBENCH_TASKS,
@@ -18,6 +21,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "bars": BARS_TASKS,
     "mixed": MIXED_SEEDS,
     "mixed_crash": MIXED_SEEDS,
+    "dhen": DHEN_TASKS,
 }
 NAMES = tuple(f"{suite}/{task}" for suite, tasks in SUITES.items() for task in tasks)
 
@@ -28,6 +32,7 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
 
     Raises:
         ValueError: an unknown name.
+        FileNotFoundError: its data are not there.
     """
     suite, _, task = name.partition("/")
     if name not in NAMES:
@@ -40,6 +45,8 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
         return bars(task, data / "bars" / "tuner_trials.jsonl.gz")
     if suite in HPO_TASKS:
         return hpo_table(suite, task)
+    if suite == "dhen":
+        return dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
     return mixed(int(task), crash=suite == "mixed_crash", grid_size=grid_size)
 
 

@@ -1,0 +1,117 @@
+"""Our own table: every DHEN of a small grid, trained in one pass over a log (`experiments/make_dhen_table.py`).
+
+The grid is a part of ``configs/space/dhen_small.yaml``: depth, modules, width, norm and the two rates, with the
+second layer's module conditional on there being one; all that it does not name is at the default of
+`autorank.config.SearchConfig`. It is recorded whole, so that the best of it is known and nothing is interpolated.
+"""
+
+import csv
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autorank.benchmarks.base import Benchmark, Values
+from autorank.space import Decision, Space
+
+DHEN_TASKS = ("synthetic", "kuairand")
+DECISIONS = (
+    Decision("model.num_layers", (1, 2), "number"),
+    Decision("model.layer1.a", ("dot", "attention", "cross", "fmb")),
+    Decision("model.layer1.b", ("none", "linear")),
+    Decision("model.layer2.a", ("cross", "fmb"), parents=(("model.num_layers", (2,)),)),
+    Decision("model.width", (8, 16, 32), "number", True),
+    Decision("model.norm", ("post", "none")),
+    Decision("training.dense_rate", (0.0003, 0.0015, 0.0075), "number", True),
+    Decision("training.table_rate", (0.02, 0.06, 0.18), "number", True),
+)
+SEED = "ne_seed"  # columns of the single seeds: ne_seed0, ne_seed1, ...
+
+
+def dhen_space(kept: Mapping[str, Collection[Any]] | None = None) -> Space:
+    """The grid, or the part of it with the choices ``kept`` of some decisions (by name).
+
+    A decision without a choice, or one that nothing kept can make active, is left out. The baseline is the middle
+    choice of each.
+
+    Raises:
+        ValueError: a name that is no decision, or values that are none of its choices.
+    """
+    kept = dict(kept or {})
+    known = {d.name: d.choices for d in DECISIONS}
+    for name, values in kept.items():
+        if name not in known:
+            raise ValueError(f"{name} is no decision of the table; write one of {', '.join(known)}")
+        wrong = [v for v in values if v not in known[name]]
+        if wrong:
+            raise ValueError(f"{name}={wrong[0]!r} is no choice; write some of {known[name]}")
+    decisions: dict[str, Decision] = {}
+    for d in DECISIONS:
+        choices = tuple(c for c in d.choices if c in kept.get(d.name, d.choices))
+        parents = tuple(
+            (name, held)
+            for name, values in d.parents
+            if name in decisions
+            and (held := tuple(v for v in values if v in decisions[name].choices))
+        )
+        if choices and (parents or not d.parents):
+            decisions[d.name] = d._replace(choices=choices, parents=parents)
+    middle = tuple(len(d.choices) // 2 for d in decisions.values())
+    return Space(tuple(decisions.values()), middle)
+
+
+def dhen_table(task: str, file: Path) -> Benchmark:
+    """NE of the last quarter of the pass, mean over the recorded seeds; cost: forward FLOPs of a row.
+
+    Columns of ``file`` (CSV): the decisions by name (empty where inactive), ``ne`` (empty: a seed of it failed),
+    ``flops``, and the single seeds, which are not read. The space has the choices that are recorded.
+
+    Raises:
+        ValueError: an unknown task or choice, a configuration that is missing or stands twice.
+        FileNotFoundError: no such table.
+    """
+    if task not in DHEN_TASKS:
+        raise ValueError(f"task={task!r} is not one of {', '.join(DHEN_TASKS)}")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is not there; run from a checkout, or make it: "
+            f"python experiments/make_dhen_table.py --data {task}"
+        )
+    with file.open(newline="") as stream:
+        rows = [_parsed(file, row) for row in csv.DictReader(stream)]
+    kept = {
+        d.name: {v[d.name] for v, _ in rows if d.name in v}
+        for d in DECISIONS
+    }  # fmt: skip
+    space = dhen_space(kept)
+    recorded: dict[bytes, tuple[float, float]] = {}
+    for values, found in rows:
+        config = space.encode(values)
+        if len(space.decode(config)) != len(values):
+            raise ValueError(f"{file}: {values} does not say its active decisions and no others")
+        if recorded.setdefault(config.tobytes(), found) is not found:
+            raise ValueError(f"{file}: {values} stands twice")
+    missing = space.cardinality() - len(recorded)
+    if missing:
+        raise ValueError(f"{file}: {missing} configurations of the grid are missing; finish it")
+
+    def query(rows: Sequence[Values]) -> np.ndarray:
+        return np.array([recorded[space.encode(r).tobytes()] for r in rows]).reshape(-1, 2)
+
+    losses = np.array([loss for loss, _ in recorded.values()])
+    return Benchmark("dhen", task, space, {}, query, float(np.nanmin(losses)))
+
+
+def _parsed(file: Path, row: Mapping[str, str]) -> tuple[dict[str, Any], tuple[float, float]]:
+    """Active decisions with their values, and (NE, log FLOPs)."""
+    values = {}
+    for d in DECISIONS:
+        text = row[d.name]
+        if text:
+            choices = {str(c): c for c in d.choices}
+            if text not in choices:
+                raise ValueError(f"{file}: {d.name}={text!r} is none of {', '.join(choices)}")
+            values[d.name] = choices[text]
+    return values, (float(row["ne"] or "nan"), math.log(float(row["flops"])))
