@@ -7,7 +7,8 @@
 Writes ``dhen_table_DATA.csv`` and its provenance (.json), which the benchmarks ``dhen/DATA`` read. A group is all
 architectures of one width under some of the rates: groups of a width share one compiled program. Finished groups are
 kept in ``--work`` and not trained again; ``--minutes`` stops before a group that would begin later, and the same
-command goes on. All configurations get a first seed before any gets a second; the table has the seeds that all have.
+command goes on. All configurations get a first seed before any gets a second; the table has the seeds that all have. Where the
+memory is short, write fewer ``--models``.
 ``--only model.width=8,16`` (repeatable) makes the table of a part of the grid. Sums over rows of an accelerator's
 scatters come in no fixed order: made again there, values differ in the last digits.
 """
@@ -39,6 +40,7 @@ from autorank.config import SearchConfig, with_values
 from autorank.cost import flops_per_example
 from autorank.data import kuairand, store, synthetic
 from autorank.data.batches import Dataset
+from autorank.metrics import kendall_tau_b
 from autorank.space import Space
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, free_bytes, make_groups
 from autorank.training.programs import ProgramCache
@@ -258,8 +260,8 @@ def make(
     started = time.perf_counter()
     missing = [g for g in groups if g not in work]
     print(f"{len(groups)} groups, {len(groups) - len(missing)} there", flush=True)
-    waiting = iter(missing)
     done = models = 0
+    places, alone = threading.Semaphore(SIDE_BY_SIDE), threading.Lock()
     with ThreadPoolExecutor(8) as compilers, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         # One of each kind: the others find the program.
         kinds = dict.fromkeys(g.rows for g in missing)
@@ -269,11 +271,24 @@ def make(
         threading.Thread(target=report_compiling, args=(compiling, started), daemon=True).start()
 
         def one(group: Group) -> tuple[Group, np.ndarray, float] | None:
-            if time.perf_counter() - started > 60 * minutes:
-                return None
-            return group, *trainer.train(group)
+            with places:
+                if time.perf_counter() - started > 60 * minutes:
+                    return None
+                try:
+                    return group, *trainer.train(group)
+                except jax.errors.JaxRuntimeError as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+            print(f"{len(group.rows)} models did not fit beside others; again, alone", flush=True)
+            with alone:
+                for _ in range(SIDE_BY_SIDE):
+                    places.acquire()
+                try:
+                    return group, *trainer.train(group)
+                finally:
+                    places.release(SIDE_BY_SIDE)
 
-        for future in as_completed([pool.submit(one, g) for g in waiting]):
+        for future in as_completed([pool.submit(one, g) for g in missing]):
             found = future.result()
             if found is None:
                 continue
@@ -318,7 +333,7 @@ def table_rows(
 
 
 def noise(work: Work, count: int, seeds: int) -> dict[str, float]:
-    """Pooled standard deviation of NE over seeds, and the median of NE, over configurations that never failed."""
+    """Levels of the mean NE and how far seeds agree, over configurations that never failed."""
     runs = np.array([[work.ne[i, s] for s in range(seeds)] for i in range(count)], np.float64)
     whole = runs[np.isfinite(runs).all(axis=1)]
     found = {
@@ -327,7 +342,8 @@ def noise(work: Work, count: int, seeds: int) -> dict[str, float]:
     }
     if seeds > 1:
         found["seed_noise_sd_of_one_run"] = float(np.sqrt(whole.var(axis=1, ddof=1).mean()))
-    return {k: float(f"{v:.6g}") for k, v in found.items()}
+        found["kendall_tau_of_two_seeds"] = kendall_tau_b(whole[:, 0], whole[:, 1])
+    return {k: float(f"{v:.6g}") for k, v in found.items() if np.isfinite(v)}
 
 
 def write(
