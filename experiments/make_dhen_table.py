@@ -7,8 +7,8 @@
 Writes ``dhen_table_DATA.csv`` and its provenance (.json), which the benchmarks ``dhen/DATA`` read. A group is all
 architectures of one width under some of the rates: groups of a width share one compiled program. Finished groups are
 kept in ``--work`` and not trained again; ``--minutes`` stops before a group that would begin later, and the same
-command goes on. All configurations get a first seed before any gets a second; the table has the seeds that all have. Where the
-memory is short, write fewer ``--models``.
+command goes on. All configurations get a first seed before any gets a second; the table has the seeds that all have.
+If a group does not fit the memory, write fewer ``--models``.
 ``--only model.width=8,16`` (repeatable) makes the table of a part of the grid. Sums over rows of an accelerator's
 scatters come in no fixed order: made again there, values differ in the last digits.
 """
@@ -303,7 +303,7 @@ def make(
                 f"{models * model_rows / passed / 1e6:.2f} M model-rows/s with compiling, about {left:.0f} s left",
                 flush=True,
             )
-    if missing:
+    if done:
         work.add_seconds(time.perf_counter() - started)
     return len(missing) - done
 
