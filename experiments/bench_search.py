@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from autorank.benchmarks.catalogue import matching  # noqa: E402
 from autorank.config import BenchSearchConfig  # noqa: E402
 from experiments import _bench_runs as runs  # noqa: E402
+from experiments.peers.catalogue import SLOW_TASKS  # noqa: E402
 
 LOG = logging.getLogger("autorank")
 register()
@@ -36,7 +37,7 @@ def main(config: DictConfig) -> int:
     """Runs what is missing, then rebuilds the table; returns the number of failed runs."""
     cfg = settings(config, BenchSearchConfig)
     folder = Path(cfg.runs) / "bench_search"
-    tasks = matching(cfg.tasks)
+    tasks = SLOW_TASKS if cfg.tasks == "slow" else matching(cfg.tasks)
     jobs = [
         runs.Job(searcher, task, cfg.batch, cfg.noise, seed, cfg.trials)
         for seed in range(cfg.first_seed, cfg.first_seed + cfg.seeds)
