@@ -35,8 +35,9 @@ class BorePeer:
         if native is not None:
             kind = config_space.loguniform if d.log else config_space.uniform
             return kind(native.low, native.high)
-        if d.kind == "number":  # values, so that distances between choices count
-            return config_space.ordinal(list(d.choices), kind="nn-log" if d.log else "nn")
+        if d.kind == "number":  # values of one type, so that distances between choices count
+            values = [float(c) for c in d.choices]
+            return config_space.ordinal(values, kind="nn-log" if d.log else "nn")
         return config_space.choice([str(i) for i in range(len(d.choices))])
 
     def ask(self, n: int) -> list[dict[str, Any]]:
@@ -70,12 +71,15 @@ class BorePeer:
 
     def _encoded(self, values: dict[str, Any]) -> dict[str, Any]:
         whole, native = filled(self._task, values), self._task.intervals
-        return {
-            d.name: whole[d.name]
-            if d.name in native or d.kind == "number"
-            else str(index(d.choices, whole[d.name]))
-            for d in self._searched
-        }
+        found: dict[str, Any] = {}
+        for d in self._searched:
+            value = whole[d.name]
+            if d.name in native:
+                found[d.name] = value
+            else:
+                ordered = d.kind == "number"
+                found[d.name] = float(value) if ordered else str(index(d.choices, value))
+        return found
 
 
 def bore(task: Task, seed: int, trials: int, batch: int) -> BorePeer:
