@@ -50,7 +50,9 @@ class Driver(NamedTuple):
 
     ask: Callable[[int], list[dict[str, Any]]]
     tell: Callable[[Sequence[dict[str, Any]], Sequence[float], Sequence[float]], None]
-    cpu: Callable[[], float] = time.process_time  # seconds so far, other processes of the searcher included
+    cpu: Callable[[], float] = (
+        time.process_time
+    )  # seconds so far, other processes of the searcher included
     asks_again: Callable[[], bool] = lambda: False  # whether a resume asks before it tells
     close: Callable[[], None] = lambda: None
     versions: dict[str, str] | None = None  # of a peer's environment
@@ -324,7 +326,9 @@ def provenance(folder: Path) -> dict[str, Any]:
         found["runs"] += 1
         found["trials"] += sum(len(line["loss"]) for line in lines)
         found["cpu_seconds"] += sum(line["cpu"] + line["tell_cpu"] for line in lines)
-        for line in lines:  # a peer's own environment; more than one release where runs were of several
+        for (
+            line
+        ) in lines:  # a peer's own environment; more than one release where runs were of several
             for package, release in line.get("versions", {}).items():
                 known = found.setdefault("versions", {}).setdefault(package, [])
                 if release not in known:

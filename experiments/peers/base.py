@@ -33,7 +33,9 @@ class Task(NamedTuple):
 
     decisions: tuple[Decision, ...]
     order: tuple[int, ...]  # of the decisions, parents before their children
-    intervals: Mapping[str, Interval]  # continuous and integer decisions; a peer may propose any value inside
+    intervals: Mapping[
+        str, Interval
+    ]  # continuous and integer decisions; a peer may propose any value inside
     baseline: Mapping[str, Any]  # every decision's value
 
     def parents_first(self) -> Iterator[Decision]:
@@ -156,6 +158,7 @@ def checked(task: Task, values: Any) -> dict[str, Any]:
             raise ValueError(f"{d.name}: {value!r} is not among {list(d.choices)}"[:500])
         if native is not None and not (
             isinstance(value, int if native.whole else (int, float))
+            and not isinstance(value, bool)
             and native.low <= value <= native.high
         ):
             raise ValueError(f"{d.name}: {value!r} is not inside {tuple(native)}")

@@ -47,7 +47,13 @@ def main() -> None:
 
 
 def make(
-    module: str, factory: str, task: Any, seed: int, trials: int, batch: int, packages: Sequence[str]
+    module: str,
+    factory: str,
+    task: Any,
+    seed: int,
+    trials: int,
+    batch: int,
+    packages: Sequence[str],
 ) -> tuple[Peer, dict[str, Any]]:
     """The peer, and what it is."""
     maker = getattr(importlib.import_module(f"experiments.peers.{module}"), factory)

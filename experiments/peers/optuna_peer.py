@@ -75,9 +75,7 @@ class _Fixed:
         for d in task.decisions:
             if d.name in values:
                 native = d.name in task.intervals
-                params[d.name] = (
-                    values[d.name] if native else index(d.choices, values[d.name])
-                )
+                params[d.name] = values[d.name] if native else index(d.choices, values[d.name])
         storage = trial.study._storage
         storage.set_trial_system_attr(trial._trial_id, "fixed_params", params)
         trial._fixed_params = params

@@ -50,14 +50,18 @@ class PeerProcess:
         # The environment's own packages only, and nothing of a parent's JAX settings.
         for key in ("PYTHONPATH", "PYTHONHOME", "XLA_FLAGS", "JAX_ENABLE_X64"):
             environment.pop(key, None)
-        self._child = subprocess.Popen(
-            command or [python, "-m", "experiments.peers.child"],
-            cwd=ROOT,
-            env=environment | {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
+        try:
+            self._child = subprocess.Popen(
+                command or [python, "-m", "experiments.peers.child"],
+                cwd=ROOT,
+                env=environment | {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+            )
+        except OSError:
+            self._errors.close()
+            raise
         plain = {
             "decisions": task.decisions, "order": task.order, "intervals": dict(task.intervals),
             "baseline": dict(task.baseline),

@@ -43,9 +43,7 @@ def config_space(task: Task, seed: int) -> ConfigurationSpace:
     space.add(*made.values())
     for d in task.decisions:
         parts = [
-            InCondition(
-                made[d.name], made[p], [index(task.named(p).choices, v) for v in values]
-            )
+            InCondition(made[d.name], made[p], [index(task.named(p).choices, v) for v in values])
             for p, values in d.parents
         ]
         if parts:
@@ -111,9 +109,7 @@ class SmacPeer:
 
         by_name = {d.name: d for d in self._task.decisions}
         native = self._task.intervals
-        found = {
-            k: v if k in native else index(by_name[k].choices, v) for k, v in values.items()
-        }
+        found = {k: v if k in native else index(by_name[k].choices, v) for k, v in values.items()}
         return Configuration(self._space, found)
 
 

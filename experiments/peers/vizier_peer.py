@@ -35,9 +35,7 @@ class VizierPeer:
         problem.metric_information.append(vz.MetricInformation("loss", goal=goal))
         self._key = jax.random.PRNGKey(seed)
         schedule = padding.PaddingSchedule(num_trials=padding.PaddingType.POWERS_OF_2)
-        self._designer = VizierGPUCBPEBandit(
-            problem, rng=self._key, padding_schedule=schedule
-        )
+        self._designer = VizierGPUCBPEBandit(problem, rng=self._key, padding_schedule=schedule)
 
     def _add(self, root: Any, d: Any) -> None:
         native = self._task.intervals.get(d.name)
