@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autorank.benchmarks.base import Benchmark, number
-from autorank.benchmarks.catalogue import get, matching
+from autorank.benchmarks.catalogue import matching
 from autorank.space import Decision, Space
 from experiments import _bench_runs as runs
 from experiments.peers import catalogue
@@ -227,3 +227,11 @@ def test_a_real_peer_proposes_inside_a_space_with_conditions_and_goes_on_after_a
     assert runs.run(job, tmp_path) == 2
     again = runs.read(path)
     assert [line["values"] for line in again] == [line["values"] for line in whole]
+
+
+def test_an_environment_that_is_not_known_is_refused_with_those_that_are(tmp_path):
+    script = ROOT / "experiments/peers/make_env.sh"
+    done = subprocess.run(
+        ["sh", str(script), "nobody"], env={"FOLDER": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 2 and "hebo.txt" in done.stderr and not list(tmp_path.iterdir())
