@@ -46,6 +46,7 @@ class NepsPeer:
 
     def ask(self, n: int) -> list[dict[str, Any]]:
         """``n`` at once; of an initial design it gives all that is left, of which only ``n`` are kept."""
+        self._forget_open()
         seed = step_seed(self._seed, self._told)
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
@@ -55,6 +56,12 @@ class NepsPeer:
             del self._peer.trials[trial.id]
         self._open = [(self._decoded(t.config), t) for t in found[:n]]
         return [values for values, _ in self._open]
+
+    def _forget_open(self) -> None:
+        """Trials that were asked for but not told: in a mixed space its model refuses pending ones."""
+        for _, trial in self._open:
+            del self._peer.trials[trial.id]
+        self._open = []
 
     def _decoded(self, found: Any) -> dict[str, Any]:
         values: dict[str, Any] = self._task.fixed()
@@ -69,9 +76,7 @@ class NepsPeer:
 
     def tell(self, trials: Sequence[Told]) -> None:
         """Results, with inactive decisions as the baseline has them."""
-        for _, trial in self._open:
-            del self._peer.trials[trial.id]
-        self._open = []
+        self._forget_open()
         for told in trials:
             whole, native = filled(self._task, told.values), self._task.intervals
             config = {
