@@ -30,7 +30,7 @@ def over_tasks(table: Table) -> Figure:
     curves, points, searchers, tasks = _of_many(table)
     figure, (ax,) = panels("Regret against trials, all tasks", height=4.2)
     for s in searchers:
-        means = np.array([np.nanmean(curves[s][t], axis=0)[: len(points)] for t in tasks])
+        means = np.array([_whole(curves[s][t], points).mean(axis=0) for t in tasks])
         _line(ax, points, means, s)
     _logarithmic(ax)
     label(ax, "trials", f"normalised regret, mean of {len(tasks)} tasks and 95 % interval")
@@ -46,7 +46,7 @@ def by_suite(table: Table) -> Figure:
     for ax, suite in zip(axes, suites, strict=False):
         own = [t for t in tasks if t.startswith(f"{suite}/")]
         for s in searchers:
-            means = np.array([np.nanmean(curves[s][t], axis=0)[: len(points)] for t in own])
+            means = np.array([_whole(curves[s][t], points).mean(axis=0) for t in own])
             _line(ax, points, means, s, interval=False)
         ax.set_title(f"{suite} ({len(own)} task{'s' * (len(own) > 1)})", fontsize=9)
         _logarithmic(ax)
@@ -60,8 +60,7 @@ def by_task(table: Table) -> Figure:
     figure, axes = _grid("Regret against trials, by task", len(tasks), 6, 1.6)
     for ax, task in zip(axes, tasks, strict=False):
         for s in searchers:
-            runs = curves[s][task][:, : len(points)]
-            _line(ax, points, runs[np.isfinite(runs[:, -1])], s)
+            _line(ax, points, _whole(curves[s][task], points), s)
         ax.set_title(task.replace("/", "\n"), fontsize=7)
         _logarithmic(ax)
     _name(figure, axes[0])
@@ -77,9 +76,7 @@ def in_brief(table: Table) -> Figure:
     )
     for s, values in zip(searchers, ranks.T, strict=True):
         left.plot(points, values, linewidth=_width(s), label=s)
-        there = np.array(
-            [np.nanmean(curves[s][t][:, : len(points)] <= LEVEL, axis=0) for t in tasks]
-        )
+        there = np.array([(_whole(curves[s][t], points) <= LEVEL).mean(axis=0) for t in tasks])
         middle.plot(points, there.mean(axis=0), linewidth=_width(s))
     left.invert_yaxis()
     label(left, "trials", "mean rank over tasks (1 is best)")
@@ -126,6 +123,12 @@ def _logarithmic(ax: Axes) -> None:
         lambda value, _: f"{value:g}" if few and f"{value:e}"[0] in "25" else ""
     )
     ax.tick_params(which="minor", labelsize=ax.yaxis.get_ticklabels()[0].get_fontsize())
+
+
+def _whole(runs: np.ndarray, points: Sequence[int]) -> np.ndarray:
+    """The runs that have all of the points, up to the last: [seeds, points]."""
+    upto = runs[:, : len(points)]
+    return upto[np.isfinite(upto[:, -1])]
 
 
 def _width(searcher: str) -> float:

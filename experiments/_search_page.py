@@ -49,6 +49,8 @@ def page(
             continue
         if len(lines) > 2:
             parts.append(f"<h2>{html.escape(title)}</h2>\n{_table(lines)}")
+        else:
+            missing.append(f"{title} (no such runs)")
     if missing:
         listed = "".join(f"<li>{html.escape(m)}</li>" for m in missing)
         parts.append(f"<h2>Left out, as runs are missing</h2>\n<ul>{listed}</ul>")

@@ -135,3 +135,37 @@ def test_equal_regrets_share_a_rank_and_failing_tasks_are_left_out_where_it_says
     assert report.ranks(table)[2:] == ["| 100 | 1.17 | 1.83 | 3 |"]
     (line,) = report.without_failures(table)[2:]
     assert line.startswith("| optuna-gp | 2 | 0.4000 | 0.3000 | -0.1000")
+
+
+def test_a_page_of_ones_own_runs_has_what_they_suffice_for(tmp_path):
+    from experiments import bench_search_report as report
+
+    rows = [
+        row
+        for n, scale in ((25, 1.0), (50, 0.6), (100, 0.3), (150, 0.2))
+        for searcher, level in (("autorank", 0.2), ("mine<b>", 0.4))
+        for seed in (0, 1)
+        for row in rows_of(
+            searcher, {"a/1": level * scale, "a/2": level * scale + seed / 50}, seed, n
+        )
+        if n < 150 or seed == 0  # one run went on
+    ]
+    made = report.page(report.Table(rows), report.SECTIONS, report.FIGURES)
+    assert made.count("<img ") == len(report.FIGURES) and "mine&lt;b&gt;" in made
+    assert "<h2>150 trials</h2>" in made and "<b>" not in made
+    assert "<li>Batches of 10 (no such runs)</li>" in made
+
+
+def test_runs_that_stopped_early_count_nowhere():
+    from experiments import bench_search_report as report
+
+    rows = [
+        *rows_of("autorank", {"a/1": 0.5}, trials=25),
+        *rows_of("autorank", {"a/1": 0.1}),
+        *rows_of("autorank", {"a/1": 9.0}, seed=1, trials=25),
+        *rows_of("optuna-gp", {"a/1": 0.3}),
+    ]
+    table = report.Table(rows)
+    (first, _) = report.overall(table)[2:]
+    assert first.startswith("| autorank | 1 | 1 | 0.500 | 0.1000 | 0.1000 | - |")
+    assert report.reach(table)[2:] == ["| optuna-gp | 0.3000 | 100 trials | 1 |"]
