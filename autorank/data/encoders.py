@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.hashing import buckets_of
+from autorank.data.hashing import buckets_of, ids_of_words
 from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
 from autorank.data.short_cells import Numbers
 from autorank.data.words import Words, distinct_words
@@ -103,10 +103,7 @@ def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
 def hashed_ids(column: Any, buckets: int) -> np.ndarray:
     """Ids (offset not added) by hash, int32 [n]."""
     if isinstance(column, Words):
-        ids = buckets_of(column, buckets)
-        ids += NUM_RESERVED
-        ids *= column.words != 0  # `MISSING` is 0
-        return ids
+        return ids_of_words(column, buckets, NUM_RESERVED)  # `MISSING` is 0
     text = as_text(column)
     ids = NUM_RESERVED + buckets_of(text, buckets)
     # The bytes tell what is empty without a value in Python.
@@ -127,8 +124,8 @@ def distinct_text(column: Any) -> tuple[np.ndarray, Any]:
     Integers in NumPy come in the order of their size, all else in that of first appearance.
     """
     if isinstance(column, Words):
-        codes, first = distinct_words(column.words)
-        return codes, column.take(first)
+        found = distinct_words(column.words)
+        return found.codes, found.values
     import pyarrow as pa
 
     if isinstance(column, np.ndarray) and column.dtype.kind in "iu":

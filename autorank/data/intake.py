@@ -16,6 +16,7 @@ import numpy as np
 from autorank.data.encoders import as_series, distinct_text, hashed_ids, signed_log, to_numbers
 from autorank.data.parts import Part, text_buffers, write_part
 from autorank.data.source import BadRow, Chunk, Columns, Piece, Progress
+from autorank.data.words import Words, distinct_words
 
 KEPT_BAD_ROWS = 10
 TILE = 1 << 14  # numbers worked on at a time, in a core's cache
@@ -126,14 +127,14 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
     keep = slice(None) if good.all() else good
     num_rows = int(good.sum())
     codes = np.empty((len(columns.categorical), num_rows), np.int32)
-    values: list[Any] = []
+    texts: list[tuple[np.ndarray, np.ndarray]] = []
     uses: list[np.ndarray] = []
     for j, name in enumerate(columns.categorical):
         if hash_size:
             codes[j] = hashed_ids(chunk.columns[name], hash_size)[keep]
         else:
             codes[j], value, count = _code(chunk.columns[name], keep)
-            values.append(value)
+            texts.append(text_buffers(value))
             uses.append(count)
     dense = np.empty((len(columns.dense), num_rows), np.float32)
     for j, numbers in enumerate(parsed.dense):
@@ -150,8 +151,8 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
     part = Part(
         index=index,
         num_rows=num_rows,
-        num_values=tuple(len(value) for value in values),
-        num_bytes=tuple(len(text_buffers(value)[1]) for value in values),
+        num_values=tuple(map(len, uses)),
+        num_bytes=tuple(len(data) for _, data in texts),
         widths={kind: len(array) for kind, array in arrays.items()},
         end=piece.end,
         share=float(np.nan_to_num(piece.share)),
@@ -163,7 +164,7 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
         last_time=float(moments[-1]) if len(moments) else 0.0,
         sorted=bool((np.diff(moments) >= 0).all()),
     )
-    write_part(folder, part, arrays, values, uses)
+    write_part(folder, part, arrays, texts, uses)
     return part
 
 
@@ -248,6 +249,9 @@ def _moments(column: Any, name: str, kinds: set[str]) -> np.ndarray:
 
 def _code(column: Any, keep: Any) -> tuple[np.ndarray, Any, np.ndarray]:
     """Codes int32 of the good rows (-1 = missing), the values that they use, and how often."""
+    if isinstance(column, Words) and isinstance(keep, slice):
+        found = distinct_words(column.words)
+        return found.codes, found.values, found.uses
     codes, values = distinct_text(column)
     codes = codes[keep]
     uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]

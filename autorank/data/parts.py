@@ -8,6 +8,7 @@ often each distinct value occurs, in the order of the codes, and its text as Arr
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,26 +41,25 @@ class Part(NamedTuple):
 
 
 def write_part(
-    folder: Path, part: Part, arrays: Arrays, values: list[Any], uses: list[Any]
+    folder: Path, part: Part, arrays: Arrays, texts: list[Any], uses: list[Any]
 ) -> None:
     """Writes a part; one that is already there is replaced.
 
     Args:
         arrays: by kind [columns, rows].
-        values, uses: for each field its distinct values (Arrow strings) and their counts (int64).
+        texts, uses: for each field its distinct values (`text_buffers`) and their counts (int64).
     """
-    rows, texts, record = _paths(folder, part.index)
+    rows, values, record = _paths(folder, part.index)
     record.unlink(missing_ok=True)
     with rows.open("wb") as file:
         for kind, dtype in DTYPES.items():
             if kind in arrays:
                 file.write(np.ascontiguousarray(arrays[kind], dtype).data)
-    with texts.open("wb") as file:
-        for value, count in zip(values, uses, strict=True):
-            offsets, data = text_buffers(value)
+    with values.open("wb") as file:
+        for (offsets, data), count in zip(texts, uses, strict=True):
             for array in (np.asarray(count, np.int32), offsets, data):
                 file.write(np.ascontiguousarray(array).data)
-    sizes = {path.name: path.stat().st_size for path in (rows, texts) if path.exists()}
+    sizes = {path.name: path.stat().st_size for path in (rows, values) if path.exists()}
     write_whole(record, json.dumps({"part": part._asdict(), "sizes": sizes}))
 
 
@@ -108,10 +108,12 @@ def read_rows(
     return found.reshape(stop - first, part.num_rows)
 
 
-def read_values(folder: Path, part: Part, field: int) -> tuple[Any, np.ndarray]:
+def read_values(
+    folder: Path, part: Part, field: int, *, as_words: bool = False
+) -> tuple[Any, np.ndarray]:
     """Distinct values of a field in the order of the codes, and their counts.
 
-    `Words` where all are short, Arrow strings otherwise.
+    Arrow strings; with ``as_words`` `Words` where all are short.
     """
     import pyarrow as pa
 
@@ -125,11 +127,19 @@ def read_values(folder: Path, part: Part, field: int) -> tuple[Any, np.ndarray]:
             raise OSError(f"{file.name} has become shorter; remove its folder and start again")
     uses, offsets = np.split(content[: 4 * numbers[field]].view(np.int32), [size])
     data = content[4 * numbers[field] :]
-    words = from_buffers(offsets, data)
+    words = from_buffers(offsets, data) if as_words else None
     if words is not None:
         return words, uses
     buffers = pa.py_buffer(offsets), pa.py_buffer(data)
     return pa.StringArray.from_buffers(size, *buffers), uses
+
+
+def num_bytes(parts: Sequence[Part]) -> int:
+    """Of the rows of all parts."""
+    return sum(
+        part.num_rows * sum(part.widths[kind] * np.dtype(DTYPES[kind]).itemsize for kind in part.widths)
+        for part in parts
+    )
 
 
 def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -29,10 +29,11 @@ from autorank.data.batches import Dataset
 from autorank.data.encoders import Encoders
 from autorank.data.hashing import MAX_BUCKETS
 from autorank.data.intake import bad_rows, take_in
-from autorank.data.parts import Part, read_parts, read_rows, write_whole
+from autorank.data.parts import Part, num_bytes, read_parts, read_rows, write_whole
 from autorank.data.schema import Schema, from_json, to_json
 from autorank.data.source import Columns, Cut, Piece, Progress, Source, validate_columns
 from autorank.data.vocabulary import Split, merge, scale, starts
+from autorank.data.words import worth_compiling
 
 LOG = logging.getLogger(__name__)
 VERSION = 1  # of the way rows are prepared; a change makes old folders stale
@@ -332,9 +333,11 @@ def _learn(
 ) -> coding.Encoders:
     """Vocabularies and scales of the training rows."""
     hash_size, source, merged = settings.get("hash_size", 0), partial / "parts", partial / "merged"
+    as_words = worth_compiling(num_bytes(parts))
 
     def vocabulary(j: int) -> tuple[str, ...]:
-        return merge(parts, source, j, split, settings["min_count"], merged)
+        count = settings["min_count"]
+        return merge(parts, source, j, split, count, merged, as_words=as_words)
 
     def dense(j: int) -> coding.DenseEncoder:
         return scale(parts, source, j, columns.dense[j], split)

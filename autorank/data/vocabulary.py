@@ -48,7 +48,14 @@ def starts(parts: Sequence[Part]) -> list[int]:
 
 
 def merge(
-    parts: Sequence[Part], source: Path, field: int, split: Split, min_count: int, folder: Path
+    parts: Sequence[Part],
+    source: Path,
+    field: int,
+    split: Split,
+    min_count: int,
+    folder: Path,
+    *,
+    as_words: bool = False,
 ) -> tuple[str, ...]:
     """The vocabulary of a field, most frequent first; equally frequent ones in the order of first appearance.
 
@@ -58,6 +65,7 @@ def merge(
     Args:
         source: folder of the parts.
         folder: where the results go.
+        as_words: short values are merged as words, which is worth it for many.
     """
     import pyarrow as pa
 
@@ -71,13 +79,11 @@ def merge(
     kept: list[tuple[Any, np.ndarray, np.ndarray]] = []
     num_kept = 0
     for run in range(runs):
-        values, uses, where = _entries(parts, source, field, split, bounds, run, runs)
-        codes, dictionary, first = _distinct(values)
-        num = len(dictionary)
-        counts = np.bincount(codes, uses, num).astype(np.int64)
+        values, uses, where = _entries(parts, source, field, split, bounds, run, runs, as_words)
+        codes, dictionary, first, counts = _distinct(values, uses)
         first = where[first]
         found = np.flatnonzero(counts >= min_count)
-        ordinals = np.full(num, -1, np.int32)
+        ordinals = np.full(len(dictionary), -1, np.int32)
         ordinals[found] = np.arange(num_kept, num_kept + len(found), dtype=np.int32)
         groups[where] = ordinals[codes]
         kept.append((dictionary.take(found), counts[found], first[found]))
@@ -155,20 +161,19 @@ def _entries(
     bounds: np.ndarray,
     run: int,
     runs: int,
+    as_words: bool,
 ) -> tuple[Any, np.ndarray, np.ndarray]:
     """Values of the parts in a run, how often each occurs in training rows, and its place among all."""
-    found: list[tuple[Any, np.ndarray, np.ndarray]] = [
-        (Words(np.zeros(0, np.uint64)), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    ]
+    found: list[tuple[Any, np.ndarray, np.ndarray]] = []
     for part, first, start in zip(parts, starts(parts), bounds, strict=False):
-        values, uses = read_values(source, part, field)
+        values, uses = read_values(source, part, field, as_words=as_words)
         wanted = split.all_or_none(first, part.num_rows)
         if wanted is False:
-            uses = np.zeros(len(values), np.int64)
+            uses = np.zeros(len(values), np.int32)
         elif wanted is None:
             mask = split.mask(first, part.num_rows)
             codes = read_rows(source, part, "codes", field, field + 1)[0][mask]
-            uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]
+            uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int32)
         where = np.arange(start, start + len(values))
         if runs > 1:
             inside = np.flatnonzero(hash_text(values) % np.uint64(runs) == run)
@@ -202,16 +207,17 @@ def _joined(columns: Sequence[Any]) -> Any:
     return pa.concat_arrays(list(texts))
 
 
-def _distinct(values: Any) -> tuple[np.ndarray, Any, np.ndarray]:
-    """Codes of values that may repeat, the distinct ones, and where each occurs first."""
+def _distinct(values: Any, uses: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray, np.ndarray]:
+    """Codes of values that may repeat, the distinct ones, where each occurs first, and the sum of its uses."""
     if isinstance(values, Words):
-        codes, first = distinct_words(values.words)
-        return codes, values.take(first), first
+        found = distinct_words(values.words, uses)
+        return found.codes, found.values, found.first, found.uses
     coded = values.dictionary_encode()
     codes = np.asarray(coded.indices)
     first = np.empty(len(coded.dictionary), np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
-    return codes, coded.dictionary, first
+    counts = np.bincount(codes, uses, len(first)).astype(np.int64)
+    return codes, coded.dictionary, first, counts
 
 
 def _scratch(path: Path, size: int, runs: int) -> np.ndarray:
