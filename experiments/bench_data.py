@@ -9,7 +9,12 @@ pandas does the work of the vocabulary variant, whole in memory, and gets the sa
 Arrow's (the default of pandas 3), or Python strings (as before). Floors are the same bytes copied once.
 """
 
+import importlib
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +29,8 @@ TSV = f"Criteo text, {ROWS // 1000}k rows x 40"
 BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
 LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
 METRIC = "rows per CPU second"
+LOOPS = "compiled loops"
+LOADED = tuple(f"autorank.data.loops_of_{what}" for what in ("cells", "words", "rows"))
 
 
 def text_file(rows: int = ROWS) -> Path:
@@ -62,7 +69,7 @@ def stages(encoding: str) -> dict[str, Figure]:
         "read and count lines": ((text, "_read"), (text, "_count_lines")),
         "parse": ((text, "parse"),),
         "distinct values or hashes": ((intake, "_code"), (intake, "hashed_ids")),
-        "logarithms": ((intake, "signed_log"),),
+        "logarithms": ((intake, "_logarithms"),),
         "write parts": ((intake, "write_part"),),
         "merge vocabularies": ((store, "merge"),),
         "scales": ((store, "scale"),),
@@ -88,6 +95,19 @@ def stages(encoding: str) -> dict[str, Figure]:
     whole = ours(encoding, between=lambda: spent.update(dict.fromkeys(steps, 0.0))).cpu
     spent["everything else"] = whole - sum(spent.values())
     return {step: Figure(1e6 * seconds / ROWS, "us a row") for step, seconds in spent.items()}
+
+
+def loading(variant: str) -> dict[str, Figure]:
+    """CPU seconds of loading the compiled loops: compiled for the first time, or kept by an earlier process."""
+    # Read when numba is imported, which this does.
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NUMBA_CACHE_DIR"] = folder
+        if variant == "kept":
+            subprocess.run([sys.executable, "-c", f"import {', '.join(LOADED)}"], check=True)
+        with Timer() as timer:
+            for module in LOADED:
+                importlib.import_module(module)
+    return {"CPU seconds": Figure(timer.cpu, "s")}
 
 
 def peer(python_strings: bool) -> Timer:
@@ -208,6 +228,8 @@ def generate() -> Timer:
 
 def measure(shape: str, variant: str) -> dict[str, Figure]:
     """One case."""
+    if shape == LOOPS:
+        return loading(variant)
     if variant.startswith("steps"):
         return stages(variant.split()[-1])
     if shape == TSV:
@@ -232,6 +254,8 @@ CASES = (
     (TSV, "generate arrays"),
     (TSV, "steps of ours, vocabulary"),
     (TSV, "steps of ours, hash"),
+    (LOOPS, "first time"),
+    (LOOPS, "kept"),
     (BLOCKS, "mapped files, thread"),
     (BLOCKS, "mapped files, thread, float16"),
     (BLOCKS, "mapped files"),

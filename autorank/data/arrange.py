@@ -21,7 +21,7 @@ from autorank.data.source import Progress
 from autorank.data.vocabulary import Split, lookup, starts
 from autorank.data.words import worth_compiling
 
-TILE = 1 << 12  # rows put together at a time, in a core's cache
+TILE = 1 << 13  # rows put together at a time, in a core's cache
 BLOCK = 1 << 18  # rows gathered at a time
 ARRAYS = {"sparse.npy": np.int32, "dense.npy": np.float32, "labels.npy": np.int8}
 STATE = "arranged.json"

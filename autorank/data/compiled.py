@@ -1,8 +1,8 @@
 """Loops compiled to machine code by numba, which is loaded with this module: import it inside functions only.
 
-Machine code is kept by numba beside the module (``__pycache__``), else in the user's cache folder, as Python keeps its own
-compiled files; where neither can be written it is compiled again in every process. numba notices a change in the file of
-a loop but not in another one that it calls: a file of loops holds all that they call.
+Machine code is kept by numba beside the module (``__pycache__``), else in the user's cache folder, as Python keeps its
+own compiled files; where neither can be written it is compiled again in every process. numba notices a change in the
+file of a loop but not in another one that it calls: a file of loops holds all that they call.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ pass ``sign(x) log(1 + |x|)`` and are then standardised; a missing one becomes 0
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from autorank.data.hashing import buckets_of, ids_of_words
 from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
-from autorank.data.short_cells import Numbers
+from autorank.data.short_cells import EMPTY, Numbers
 from autorank.data.words import Words, distinct_words
 
 FORMAT = 1
@@ -161,10 +161,10 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
     Malformed bool [n]: text that is no finite number.
     """
     if isinstance(column, Numbers):
-        numbers, malformed = column.values, np.zeros(len(column), bool)
+        numbers, malformed = column.values.astype(np.float64), np.zeros(len(column), bool)
+        numbers[column.values == EMPTY] = np.nan
         if column.odd:
             rows = list(column.odd)
-            numbers = numbers.copy()
             numbers[rows], malformed[rows] = to_numbers(list(column.odd.values()))
         return numbers, malformed
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
@@ -209,15 +209,27 @@ def fields_of(encoders: Encoders) -> tuple[Field, ...]:
 def write_encoders(encoders: Encoders, folder: Path) -> None:
     """Writes `encoders.json`."""
     hashed = any(field.buckets for field in encoders.fields)
-    fields = [field._asdict() for field in encoders.fields]
-    for field in () if hashed else fields:
-        del field["buckets"]
-    record = {
-        "format": HASHED_FORMAT if hashed else FORMAT,
-        "fields": fields,
-        "dense": [encoder._asdict() for encoder in encoders.dense],
-    }
-    (folder / FILE).write_text(json.dumps(record, allow_nan=False, ensure_ascii=False), "utf-8")
+    fields: list[str] = []
+    for field in encoders.fields:
+        head = json.dumps({"name": field.name, "offset": field.offset}, ensure_ascii=False)[:-1]
+        tail = f', "buckets": {field.buckets}}}' if hashed else "}"
+        fields.append(f'{head}, "values": {_json_of(field.values)}{tail}')
+    dense = [encoder._asdict() for encoder in encoders.dense]
+    text = (
+        f'{{"format": {HASHED_FORMAT if hashed else FORMAT}, "fields": [{", ".join(fields)}], '
+        f'"dense": {json.dumps(dense, allow_nan=False, ensure_ascii=False)}}}'
+    )
+    (folder / FILE).write_text(text, "utf-8")
+
+
+def _json_of(values: Sequence[str]) -> str:
+    """`json.dumps` of texts; at once where none needs an escape, as there may be millions."""
+    joined = '", "'.join(values)
+    content = np.frombuffer(joined.encode(), np.uint8)
+    quotes = np.count_nonzero(content == ord('"'))
+    if not values or "\\" in joined or quotes > 2 * len(values) - 2 or (content < 32).any():
+        return json.dumps(values, ensure_ascii=False)
+    return f'["{joined}"]'
 
 
 def read_encoders(folder: Path) -> Encoders:

@@ -1,8 +1,8 @@
 """The compiled loop behind `short_cells`: finds the cells of lines and writes words and numbers.
 
-As simdjson does (Langdale and Lemire, "Parsing gigabytes of JSON per second", 2019): ends of cells are found 64 bytes at a
-time, one bit each; a cell is then the 64-bit load in front of its end, and the digits of an integer are added up side by
-side in it. No branch depends on how long a cell is.
+As simdjson does (Langdale and Lemire, "Parsing gigabytes of JSON per second", 2019): ends of cells are found 64 bytes
+at a time, one bit each; a cell is then the 64-bit load in front of its end, and the digits of an integer are added up
+side by side in it. No branch depends on how long a cell is.
 """
 
 from typing import Any, no_type_check
@@ -18,9 +18,11 @@ AHEAD = 8  # bytes in front of a window, for the load before an early end
 VECTOR = 64  # bytes compared at a time
 NOT_READ = -1
 _NEWLINE = np.uint8(ord("\n"))
+_EMPTY = np.int32(-(2**31))  # `short_cells.EMPTY`
 _MINUS = np.uint8(ord("-"))
 _SPACE = np.uint8(32)
 _ONE, _EIGHT = np.uint64(1), np.uint64(8)
+_CUT = np.uint64(63)
 _ALL = np.uint64(2**64 - 1)
 _ZEROS = np.uint64(0x3030303030303030)  # eight times the digit 0
 _ABOVE_NINE = np.uint64(0x7676767676767676)
@@ -115,7 +117,9 @@ def _find(buffer, size, separator, quote, ends, line_ends):
         if quote:
             wrong |= _equal(buffer, place, quote)
         after = num_ends + _num_bits(at_end)
-        while True:  # eight at a time: how many there are is no branch; what is too much is written over
+        while (
+            True
+        ):  # eight at a time: how many there are is no branch; what is too much is written over
             for i in range(8):
                 ends[num_ends + np.uint64(i)] = np.int32(np.uint64(place) + _lowest_bit(at_end))
                 at_end &= at_end - _ONE
@@ -143,12 +147,12 @@ def _sum_digits(digits):
     """The number of eight digits, the first in the lowest byte: pairs of digits, of pairs, of fours."""
     pairs = ((digits * np.uint64(10 * (1 << 8) + 1)) >> _EIGHT) & np.uint64(0x00FF00FF00FF00FF)
     fours = ((pairs * np.uint64(100 * (1 << 16) + 1)) >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)  # fmt: skip
-    return np.float64(np.int64((fours * np.uint64(10_000 * (1 << 32) + 1)) >> np.uint64(32)))
+    return np.int32((fours * np.uint64(10_000 * (1 << 32) + 1)) >> np.uint64(32))
 
 
 @compiled(
     BYTES, types.uint8, types.uint8, types.int64, types.int64, types.int64[::1], types.int64[::1],
-    types.int64[::1], types.uint64[:, ::1], types.float64[:, ::1], types.int64[::1], types.int64[:, ::1],
+    types.int64[::1], types.uint64[:, ::1], types.int32[:, ::1], types.int64[::1], types.int64[:, ::1],
     types.int64[:, ::1],
 )  # fmt: skip
 @no_type_check
@@ -221,7 +225,7 @@ def read(
                 end = all_ends[at + _ONE]
                 length = end - all_ends[at] - 1
                 too_long |= length > 8
-                cut = np.uint64(64 - 8 * min(length, 8))
+                cut = np.uint64(64 - 8 * length) & _CUT
                 word = _word_at(buffer, end - 8)
                 into[np.uint64(row)] = word >> cut if length else np.uint64(0)
         if too_long:
@@ -237,11 +241,11 @@ def read(
                 at = np.uint64(firsts[np.uint64(row)]) + place
                 end = all_ends[at + _ONE]
                 length = end - all_ends[at] - 1
-                cut = np.uint64(64 - 8 * min(length, 8))
+                cut = np.uint64(64 - 8 * length) & _CUT
                 kept = _ALL << cut if length else np.uint64(0)
                 digits = (_word_at(buffer, end - 8) ^ _ZEROS) & kept  # zeros in front
                 value = _sum_digits(digits)
-                into[np.uint64(row)] = value if length else np.nan
+                into[np.uint64(row)] = value if length else _EMPTY
                 is_odd = _not_digits(digits) != 0 or length > 8
                 if is_label:
                     is_odd = length > 1 or is_odd or value > 1
@@ -252,9 +256,12 @@ def read(
                 if is_odd:
                     if num_odd == len(odd):
                         return failed
-                    into[np.uint64(row)] = np.nan
+                    into[np.uint64(row)] = _EMPTY
                     odd[num_odd, 0], odd[num_odd, 1] = column, num_rows + row
-                    odd[num_odd, 2], odd[num_odd, 3] = begin + end - length - AHEAD, begin + end - AHEAD
+                    odd[num_odd, 2], odd[num_odd, 3] = (
+                        begin + end - length - AHEAD,
+                        begin + end - AHEAD,
+                    )
                     num_odd += 1
         num_rows += rows
         num_lines += found

@@ -9,6 +9,7 @@ from autorank.data.compiled import BYTES, INTS, WORDS, compiled
 
 _NONE, _ONE, _EIGHT, _HALF = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64(32)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_FULL = np.uint64(1 << 56)  # words of eight bytes lie from here on
 _LAST_BYTE = np.uint64(0xFF)
 
 
@@ -29,10 +30,18 @@ def _slot(word, seed, shift):
     return ((mixed ^ (mixed >> _HALF)) * _SPREAD) >> shift
 
 
-@compiled(WORDS, INTS, types.uint64, types.int32[::1], types.int32[::1], types.uint64[::1], types.int64[::1])  # fmt: skip
+@compiled(
+    WORDS,
+    INTS,
+    types.uint64,
+    types.int32[::1],
+    types.int32[::1],
+    types.uint64[::1],
+    types.int64[::1],
+)
 @no_type_check
 def distinct(words, weights, seed, codes, first, values, uses):
-    """Numbers words from 1 on in the order of first appearance; an open table, a quarter full at most.
+    """Numbers words from 1 on in the order of first appearance.
 
     Args:
         words: [n], 0 for the empty text, which is none of them.
@@ -45,9 +54,10 @@ def distinct(words, weights, seed, codes, first, values, uses):
     Returns:
         How many there are.
     """
-    bits = 10
+    bits, most = 10, 1 << 7
     shift, mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
-    table = np.zeros(1 << bits, np.int32)  # numbers, 0 where none; small, as it is read in no order
+    # An open table of numbers, 0 where none; of small entries and mostly empty, as it is read in no order.
+    table = np.zeros(1 << bits, np.int32)
     values[0] = _NONE
     found = 0
     for row in range(len(words)):
@@ -68,9 +78,14 @@ def distinct(words, weights, seed, codes, first, values, uses):
         codes[np.uint64(row)] = found
         found += 1
         table[slot] = found
-        first[np.uint64(found)], values[np.uint64(found)], uses[np.uint64(found)] = row, word, weight
-        if found << 2 == 1 << bits:
-            bits += 2
+        first[np.uint64(found)], values[np.uint64(found)], uses[np.uint64(found)] = (
+            row,
+            word,
+            weight,
+        )
+        if found == most:
+            bits += 2 if bits < 16 else 1
+            most = (1 << bits) >> (3 if bits < 17 else 2)
             shift, mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
             table = np.zeros(1 << bits, np.int32)
             for number in range(1, found + 1):
@@ -119,15 +134,17 @@ def from_text(offsets, data, words):
     """Words of texts that lie one behind the other; false where one has no word."""
     for i in range(len(words)):
         begin, end = offsets[i], offsets[i + 1]
-        if end - begin > 8:
+        length = end - begin
+        if length > 8:
             return False
-        word = np.uint64(0)
-        for place in range(begin, end):
-            byte = np.uint64(data[np.uint64(place)])
-            if byte == _NONE:
-                return False
-            word |= byte << (_EIGHT * np.uint64(place - begin))
-        words[i] = word
+        word, zeros = _NONE, False
+        for byte in range(8 if length == 8 else length):
+            found = np.uint64(data[np.uint64(begin + byte)])
+            zeros |= found == _NONE
+            word |= found << np.uint64(8 * byte)
+        if zeros:
+            return False
+        words[np.uint64(i)] = word
     return True
 
 
@@ -138,10 +155,15 @@ def to_text(words, offsets, data):
     size = 0
     offsets[0] = 0
     for i in range(len(words)):
-        word = words[i]
-        while word != _NONE:
-            data[size] = word & _LAST_BYTE
-            word >>= _EIGHT
-            size += 1
-        offsets[i + 1] = size
+        word = words[np.uint64(i)]
+        if word >= _FULL:
+            for byte in range(8):
+                data[np.uint64(size + byte)] = (word >> np.uint64(8 * byte)) & _LAST_BYTE
+            size += 8
+        else:
+            while word != _NONE:
+                data[np.uint64(size)] = word & _LAST_BYTE
+                word >>= _EIGHT
+                size += 1
+        offsets[np.uint64(i + 1)] = size
     return size

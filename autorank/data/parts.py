@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
 from autorank.data.source import Cut
 from autorank.data.words import Words, from_buffers
 
@@ -40,9 +41,7 @@ class Part(NamedTuple):
     sorted: bool
 
 
-def write_part(
-    folder: Path, part: Part, arrays: Arrays, texts: list[Any], uses: list[Any]
-) -> None:
+def write_part(folder: Path, part: Part, arrays: Arrays, texts: list[Any], uses: list[Any]) -> None:
     """Writes a part; one that is already there is replaced.
 
     Args:
@@ -98,14 +97,10 @@ def read_rows(
         offset += part.widths[name] * part.num_rows * np.dtype(dtype).itemsize
     dtype = np.dtype(DTYPES[kind])
     stop = part.widths[kind] if stop is None else stop
-    path = _paths(folder, part.index)[0]
-    found = np.fromfile(
-        path,
-        dtype,
-        (stop - first) * part.num_rows,
-        offset=offset + first * part.num_rows * dtype.itemsize,
-    )
-    return found.reshape(stop - first, part.num_rows)
+    path = _path(folder, part.index, "rows")
+    found = recycled.empty((stop - first, part.num_rows), dtype)
+    read_at(path, offset + first * part.num_rows * dtype.itemsize, found)
+    return found
 
 
 def read_values(
@@ -120,11 +115,8 @@ def read_values(
     numbers = [2 * size + 1 for size in part.num_values]  # counts and offsets, 4 bytes each
     start = sum(4 * n + size for n, size in zip(numbers[:field], part.num_bytes, strict=False))
     size = part.num_values[field]
-    with _paths(folder, part.index)[1].open("rb", buffering=0) as file:
-        file.seek(start)
-        content = np.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
-        if file.readinto(content.data) != len(content):
-            raise OSError(f"{file.name} has become shorter; remove its folder and start again")
+    content = recycled.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
+    read_at(_path(folder, part.index, "values"), start, content)
     uses, offsets = np.split(content[: 4 * numbers[field]].view(np.int32), [size])
     data = content[4 * numbers[field] :]
     words = from_buffers(offsets, data) if as_words else None
@@ -134,10 +126,23 @@ def read_values(
     return pa.StringArray.from_buffers(size, *buffers), uses
 
 
+def read_at(path: Path, offset: int, into: np.ndarray) -> None:
+    """Fills an array from a place of a file on."""
+    left = memoryview(into).cast("B") if into.size else memoryview(b"")
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while left:
+            found = file.readinto(left)
+            if not found:
+                raise OSError(f"{path} has become shorter; remove its folder and start again")
+            left = left[found:]
+
+
 def num_bytes(parts: Sequence[Part]) -> int:
     """Of the rows of all parts."""
     return sum(
-        part.num_rows * sum(part.widths[kind] * np.dtype(DTYPES[kind]).itemsize for kind in part.widths)
+        part.num_rows
+        * sum(part.widths[kind] * np.dtype(DTYPES[kind]).itemsize for kind in part.widths)
         for part in parts
     )
 
@@ -162,7 +167,11 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _paths(folder: Path, index: int) -> tuple[Path, Path, Path]:
-    return tuple(folder / f"{index:06d}.{end}" for end in ("rows", "values", "json"))  # type: ignore[return-value]
+    return tuple(_path(folder, index, end) for end in ("rows", "values", "json"))  # type: ignore[return-value]
+
+
+def _path(folder: Path, index: int, end: str) -> Path:
+    return folder / f"{index:06d}.{end}"
 
 
 def _size(path: Path) -> int:

@@ -1,8 +1,8 @@
 """Cells of delimited text read in place, without a string for any of them.
 
 For lines that all logs of hashed features have: cells of at most eight bytes, or integers. One compiled loop
-(`loops_of_cells`) goes once over the bytes. What is no such line, or no such cell, is handed back for the careful reader
-(`text`) to judge: this one never guesses.
+(`loops_of_cells`) goes once over the bytes. What is no such line, or no such cell, is handed back for the careful
+reader (`text`) to judge: this one never guesses.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-WINDOW = 1 << 15  # bytes worked on at a time, in a core's nearest cache; a longer line is not read here
+from autorank.data import recycled
+
+# Bytes worked on at a time, in a core's nearest cache; a longer line is not read here.
+WINDOW = 1 << 15
+
+
+EMPTY = -(2**31)
 
 
 class Numbers:
-    """A column of numbers, NaN where empty, and the text of the cells that are no plain integer."""
+    """A column of integers of up to eight digits, and the text of the cells that are neither that nor empty."""
 
     __slots__ = ("values", "odd")
 
     def __init__(self, values: np.ndarray, odd: dict[int, str]):
-        self.values, self.odd = values, odd  # float64 [n], NaN where odd
+        self.values, self.odd = values, odd  # int32 [n], `EMPTY` where empty or odd
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, row: int | np.integer) -> str:
-        value = self.values[row]
-        return self.odd.get(int(row), "" if np.isnan(value) else str(int(value)))
+        value = int(self.values[row])
+        return self.odd.get(int(row), "" if value == EMPTY else str(value))
 
 
 class Cells(NamedTuple):
@@ -64,10 +70,9 @@ def read_cells(text: bytes | memoryview, layout: Layout) -> Cells | None:
 
     content = np.frombuffer(text, np.uint8)
     most = int(loops_of_words.count(content, ord("\n"))) + 1
-    num_labels = len(layout.labels)
-    words = np.empty((len(layout.words), most), np.uint64)
-    numbers = np.empty((num_labels + len(layout.numbers), most))
-    lines = np.empty(most, np.int64)
+    words = recycled.empty((len(layout.words), most), np.uint64)
+    numbers = recycled.empty((len(layout.labels) + len(layout.numbers), most), np.int32)
+    lines = recycled.empty(most, np.int64)
     room = 16 + most // 8
     odd, wrong = np.empty((room, 4), np.int64), np.empty((room, 2), np.int64)
     num_rows, _, num_odd, num_wrong = loops_of_cells.read(

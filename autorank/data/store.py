@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from autorank.data.encoders import Encoders
 from autorank.data.hashing import MAX_BUCKETS
 from autorank.data.intake import bad_rows, take_in
 from autorank.data.parts import Part, num_bytes, read_parts, read_rows, write_whole
+from autorank.data.recycled import recycling
 from autorank.data.schema import Schema, from_json, to_json
 from autorank.data.source import Columns, Cut, Piece, Progress, Source, validate_columns
 from autorank.data.vocabulary import Split, merge, scale, starts
@@ -100,7 +102,8 @@ def prepare(
         _take_up(partial, made_from)
         raw = folder.parent / "raw" / source.name
         try:
-            schema = _write(source, partial, settings, made_from, raw, workers, progress)
+            with recycling():
+                schema = _write(source, partial, settings, made_from, raw, workers, progress)
             shutil.rmtree(folder, ignore_errors=True)
             (partial / "out").rename(folder)
         except OSError as error:
@@ -333,14 +336,14 @@ def _learn(
 ) -> coding.Encoders:
     """Vocabularies and scales of the training rows."""
     hash_size, source, merged = settings.get("hash_size", 0), partial / "parts", partial / "merged"
-    as_words = worth_compiling(num_bytes(parts))
+    fast = worth_compiling(num_bytes(parts))
 
     def vocabulary(j: int) -> tuple[str, ...]:
         count = settings["min_count"]
-        return merge(parts, source, j, split, count, merged, as_words=as_words)
+        return merge(parts, source, j, split, count, merged, as_words=fast)
 
     def dense(j: int) -> coding.DenseEncoder:
-        return scale(parts, source, j, columns.dense[j], split)
+        return scale(parts, source, j, columns.dense[j], split, fast=fast)
 
     with ThreadPoolExecutor(workers) as pool:
         scales = tuple(pool.map(dense, range(len(columns.dense))))
@@ -404,8 +407,12 @@ def _identity(path: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if path.stat().st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                digest.update(content)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
 from autorank.data.short_cells import Layout, read_cells
 from autorank.data.source import BadRow, Chunk, Columns, Cut, Piece
 from autorank.data.words import Words, worth_compiling
@@ -185,19 +186,19 @@ def _cut(
             while True:
                 # As many bytes from here on whether or not this is where reading was taken up.
                 block = _read(stream, PIECE - len(rest) if len(rest) < PIECE else PIECE)
-                end = block.rfind(b"\n") + 1 if block else 0
+                end = _end_of_lines(block)
                 if block and not end:
                     if len(rest) > _LONGEST:
                         raise ValueError(
                             f"{path}:{line}: no end of line in {len(rest):,} bytes; is this a "
                             "text file?"
                         )
-                    rest += block
+                    rest += bytes(block)
                     continue
-                text = memoryview(block)[:end]
+                text = block[:end]
                 if rest:
                     text = memoryview(b"".join((rest, text)))
-                rest = block[end:]
+                rest = bytes(block[end:])
                 if not packed and rest:
                     stream.seek(stream.tell() - len(rest))  # cheaper than putting it in front
                     rest = b""
@@ -226,15 +227,28 @@ def _count_lines(text: memoryview, fast: bool) -> int:
     return ends + int(len(content) > 0 and content[-1] != ord("\n"))
 
 
-def _read(stream: Any, size: int) -> bytes:
+def _end_of_lines(block: memoryview) -> int:
+    """Where the last whole line ends, 0 where none does."""
+    stop = len(block)
+    while stop > 0:
+        start = max(0, stop - _LINES_SEEN)
+        found = bytes(block[start:stop]).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        stop = start
+    return 0
+
+
+def _read(stream: Any, size: int) -> memoryview:
     """``size`` bytes, fewer at the end only."""
-    found = stream.read(size)
-    while found and len(found) < size:
-        more = stream.read(size - len(found))
+    block = memoryview(recycled.empty(size, np.uint8))
+    found = 0
+    while found < size:
+        more = stream.readinto(block[found:])
         if not more:
             break
         found += more
-    return found
+    return block[:found]
 
 
 def _unpacked(raw: Any, path: Path) -> Any:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
+
 WIDTH = 8  # bytes of the longest text with a word
 WORTH = 1 << 26  # bytes of data that are worth loading compiled loops for
 # Which words meet in a table: so that no log can be made to let all of them meet. Results do not depend on it.
@@ -79,13 +81,21 @@ class Distinct(NamedTuple):
     uses: np.ndarray  # int64, rows of each, or the sum of their weights
 
 
-def distinct_words(words: np.ndarray, weights: np.ndarray | None = None) -> Distinct:
-    """The distinct ones of ``words`` (uint64 [n]); ``weights`` (int32 [n]): what a row counts."""
+def distinct_words(
+    words: np.ndarray, weights: np.ndarray | None = None, *, codes: np.ndarray | None = None
+) -> Distinct:
+    """The distinct ones of ``words`` (uint64 [n]).
+
+    Args:
+        weights: int32 [n], what a row counts.
+        codes: int32 [n], where to write the codes.
+    """
     from autorank.data import loops_of_words
 
     num = len(words)
-    codes, first = np.empty(num, np.int32), np.empty(num + 1, np.int32)
-    values, uses = np.empty(num + 1, np.uint64), np.empty(num + 1, np.int64)
+    codes = np.empty(num, np.int32) if codes is None else codes
+    first = recycled.empty(num + 1, np.int32)
+    values, uses = recycled.empty(num + 1, np.uint64), recycled.empty(num + 1, np.int64)
     counted = _ONCE if weights is None else weights
     found = loops_of_words.distinct(words, counted, SEED, codes, first, values, uses)
     # Copies: what is kept is mostly much shorter.
