@@ -15,7 +15,7 @@ import numpy as np
 
 from autorank.data.encoders import Encoders, standardise
 from autorank.data.intake import Report, bad_rows
-from autorank.data.parts import Part, num_bytes, read_rows, write_whole
+from autorank.data.parts import Part, num_bytes, read_rows
 from autorank.data.schema import MISSING, UNKNOWN
 from autorank.data.source import Progress
 from autorank.data.vocabulary import Split, lookup, starts
@@ -87,7 +87,8 @@ def write_arrays(
                     if block.size:
                         _write(files[name], block)
         done["parts"] += 1
-        write_whole(folder / STATE, json.dumps(done))
+        with (folder / STATE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(done) + "\n")  # a new file in place of it would wait for the disk
         report("wrote", first_rows[part.index] + part.num_rows)
     if split.order is not None:
         for name, path in paths.items():
@@ -178,17 +179,19 @@ def _write(file: Any, block: np.ndarray) -> None:
 
 def _continued(folder: Path, paths: Iterable[Path], widths: dict[str, int]) -> dict[str, Any]:
     """How far an earlier run came, and what it counted."""
-    try:
-        return json.loads((folder / STATE).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        for path in paths:
-            path.unlink(missing_ok=True)
-        fields, labels = widths["sparse.npy"], widths["labels.npy"]
-        return {
-            "parts": 0,
-            "unknown": {part: [0] * fields for part in ("train", "test")},
-            "positive": {part: [0] * labels for part in ("train", "test")},
-        }
+    state = folder / STATE
+    lines = state.read_text("utf-8").split("\n") if state.exists() else []
+    if len(lines) > 1:  # the last one has no end: it is empty, or was cut off
+        state.write_text(lines[-2] + "\n", "utf-8")
+        return json.loads(lines[-2])
+    for path in (*paths, state):
+        path.unlink(missing_ok=True)
+    fields, labels = widths["sparse.npy"], widths["labels.npy"]
+    return {
+        "parts": 0,
+        "unknown": {part: [0] * fields for part in ("train", "test")},
+        "positive": {part: [0] * labels for part in ("train", "test")},
+    }
 
 
 def _header(path: Path, shape: tuple[int, int], dtype: Any) -> int:

@@ -128,7 +128,7 @@ def read_values(
 
 def read_at(path: Path, offset: int, into: np.ndarray) -> None:
     """Fills an array from a place of a file on."""
-    left = memoryview(into).cast("B") if into.size else memoryview(b"")
+    left = into.data.cast("B") if into.size else memoryview(b"")
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         while left:

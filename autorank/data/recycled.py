@@ -47,7 +47,7 @@ def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     # what all of them keep alive, and with it the handle.
     handle = memory[:]
     weakref.finalize(handle, _give_back, memory).atexit = False
-    return np.frombuffer(memoryview(handle)[:size], dtype).reshape(shape)
+    return np.frombuffer(handle.data[:size], dtype).reshape(shape)
 
 
 def _give_back(memory: np.ndarray) -> None:

@@ -40,6 +40,7 @@ from autorank.data.words import worth_compiling
 LOG = logging.getLogger(__name__)
 VERSION = 1  # of the way rows are prepared; a change makes old folders stale
 LARGE = 1 << 26
+MAPPED = 1 << 24  # bytes of a file hashed at a time
 SAMPLES, SAMPLE = 64, 1 << 14  # how many, and bytes of each
 ENCODINGS = ("vocabulary", "hash")
 
@@ -397,7 +398,8 @@ def _identity(path: Path) -> str:
     """
     status = path.stat()
     if status.st_size <= LARGE:
-        return _sha256(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for sample in range(SAMPLES):
@@ -407,10 +409,11 @@ def _identity(path: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
-        if path.stat().st_size:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for begin in range(0, size, MAPPED):  # mapped, which spares a copy
+            length = min(MAPPED, size - begin)
+            with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=begin) as content:
                 digest.update(content)
     return digest.hexdigest()
 

@@ -241,7 +241,7 @@ def _end_of_lines(block: memoryview) -> int:
 
 def _read(stream: Any, size: int) -> memoryview:
     """``size`` bytes, fewer at the end only."""
-    block = memoryview(recycled.empty(size, np.uint8))
+    block = recycled.empty(size, np.uint8).data
     found = 0
     while found < size:
         more = stream.readinto(block[found:])
