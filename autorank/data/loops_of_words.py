@@ -54,7 +54,10 @@ def distinct(words, weights, seed, codes, first, values, uses):
     Returns:
         How many there are.
     """
-    bits, most = 10, 1 << 7
+    bits = 10
+    while 2 * len(weights) >> bits:  # words that were counted before are mostly distinct
+        bits += 1
+    most = (1 << bits) >> 3
     shift, mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
     # An open table of numbers, 0 where none; of small entries and mostly empty, as it is read in no order.
     table = np.zeros(1 << bits, np.int32)

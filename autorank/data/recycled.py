@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+SMALL = 1 << 16  # bytes that are fetched as cheaply
 _LOCK = threading.RLock()  # a handle may die, and give back, while it is held
 _FREE: dict[int, list[np.ndarray]] = {}  # by bytes; what is there was in use at one time
 _USERS = 0
@@ -35,9 +36,9 @@ def recycling() -> Iterator[None]:
 def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     """As `np.empty`."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not _USERS or not size:
+    if not _USERS or size < SMALL:
         return np.empty(shape, dtype)
-    room = 1 << max(16, (size - 1).bit_length())  # what is not touched takes no memory
+    room = 1 << (size - 1).bit_length()  # what is not touched takes no memory
     with _LOCK:
         free = _FREE.get(room)
         memory = free.pop() if free else None

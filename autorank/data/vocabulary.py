@@ -78,7 +78,7 @@ def merge(
     runs = max(1, -(-num_entries // ENTRIES))
     groups = _scratch(partial, _length(num_entries) // 4, runs)
     kept: list[tuple[Any, np.ndarray, np.ndarray]] = []
-    num_kept = 0
+    num_kept, only = 0, (np.zeros(0, np.int32), np.zeros(0, np.int32))
     for run in range(runs):
         values, uses, where = _entries(parts, source, field, split, bounds, run, runs, as_words)
         codes, dictionary, first, counts = _distinct(values, uses)
@@ -86,9 +86,9 @@ def merge(
         found = np.flatnonzero(counts >= min_count)
         ordinals = np.zeros(len(dictionary), np.int32)  # from 1 on; 0 is unknown
         ordinals[found] = np.arange(num_kept + 1, num_kept + 1 + len(found), dtype=np.int32)
-        if len(codes):
-            places = slice(num_entries) if where is None else where
-            groups[places] = ordinals.take(codes, mode="clip")
+        if where is not None and len(where):
+            groups[where] = ordinals.take(codes, mode="clip")
+        only = ordinals, codes
         kept.append((dictionary.take(found), counts[found], first[found]))
         num_kept += len(found)
     counts, first = (np.concatenate([run[k] for run in kept]) for k in (1, 2))
@@ -96,7 +96,10 @@ def merge(
     ids = np.empty(num_kept + 1, np.int32)
     ids[0] = UNKNOWN
     ids[1 + ranked] = np.arange(NUM_RESERVED, NUM_RESERVED + num_kept, dtype=np.int32)
-    for begin in range(0, num_entries, ENTRIES):
+    if runs == 1 and num_entries:
+        ordinals, codes = only
+        groups[:num_entries] = ids.take(ordinals, mode="clip").take(codes, mode="clip")
+    for begin in range(0, num_entries if runs > 1 else 0, ENTRIES):
         block = groups[begin : min(begin + ENTRIES, num_entries)]
         block[:] = ids.take(block, mode="clip")
     if not isinstance(groups, np.memmap):
