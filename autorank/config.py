@@ -330,7 +330,7 @@ class BenchSearchConfig:
     """`experiments/bench_search.py`: searchers x tasks x seeds."""
 
     searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
-    tasks: str = "*"  # comma-separated globs over suite/task
+    tasks: str = "*"  # comma-separated globs over suite/task, or slow: ten of all suites
     seeds: int = 1
     first_seed: int = 0
     trials: int = 100

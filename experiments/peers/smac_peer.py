@@ -24,16 +24,15 @@ from smac import BlackBoxFacade, HyperparameterOptimizationFacade, Scenario
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 from smac.runhistory.enumerations import StatusType
 
-from autorank.benchmarks.base import Benchmark
-from experiments.peers.base import Told, WorstSoFar
+from experiments.peers.base import Task, Told, WorstSoFar, index
 
 
-def config_space(benchmark: Benchmark, seed: int) -> ConfigurationSpace:
+def config_space(task: Task, seed: int) -> ConfigurationSpace:
     """Choices by index; native intervals as they are; conditions kept."""
     space = ConfigurationSpace(seed=seed)
     made: dict[str, Any] = {}
-    for d in benchmark.space.decisions:
-        native = benchmark.intervals.get(d.name)
+    for d in task.decisions:
+        native = task.intervals.get(d.name)
         if native is not None:
             kind = UniformIntegerHyperparameter if native.whole else UniformFloatHyperparameter
             made[d.name] = kind(d.name, native.low, native.high, log=d.log)
@@ -42,11 +41,9 @@ def config_space(benchmark: Benchmark, seed: int) -> ConfigurationSpace:
         else:
             made[d.name] = CategoricalHyperparameter(d.name, list(range(len(d.choices))))
     space.add(*made.values())
-    for d in benchmark.space.decisions:
+    for d in task.decisions:
         parts = [
-            InCondition(
-                made[d.name], made[p], [_index(benchmark.space.decisions, p, v) for v in values]
-            )
+            InCondition(made[d.name], made[p], [index(task.named(p).choices, v) for v in values])
             for p, values in d.parents
         ]
         if parts:
@@ -54,16 +51,14 @@ def config_space(benchmark: Benchmark, seed: int) -> ConfigurationSpace:
     return space
 
 
-def _index(decisions: Sequence[Any], name: str, value: Any) -> int:
-    return next(d for d in decisions if d.name == name).choices.index(value)
-
-
 class SmacPeer:
     """Ask and tell around a facade."""
 
-    def __init__(self, facade: Any, benchmark: Benchmark, seed: int, trials: int) -> None:
-        self._benchmark, self._seed, self._worst = benchmark, seed, WorstSoFar()
-        self._space = config_space(benchmark, seed)
+    asks_again = True
+
+    def __init__(self, facade: Any, task: Task, seed: int, trials: int) -> None:
+        self._task, self._seed, self._worst = task, seed, WorstSoFar()
+        self._space = config_space(task, seed)
         scenario = Scenario(
             self._space,
             n_trials=trials,
@@ -86,10 +81,10 @@ class SmacPeer:
 
     def _decode(self, found: dict[str, Any]) -> dict[str, Any]:
         values = {}
-        for d in self._benchmark.space.decisions:
+        for d in self._task.decisions:
             if d.name not in found:
                 continue
-            native = self._benchmark.intervals.get(d.name)
+            native = self._task.intervals.get(d.name)
             raw = found[d.name]
             if native is None:
                 values[d.name] = d.choices[int(raw)]
@@ -112,19 +107,17 @@ class SmacPeer:
     def _encode(self, values: dict[str, Any]) -> Any:
         from ConfigSpace import Configuration
 
-        by_name = {d.name: d for d in self._benchmark.space.decisions}
-        native = self._benchmark.intervals
-        found = {
-            k: v if k in native else list(by_name[k].choices).index(v) for k, v in values.items()
-        }
+        by_name = {d.name: d for d in self._task.decisions}
+        native = self._task.intervals
+        found = {k: v if k in native else index(by_name[k].choices, v) for k, v in values.items()}
         return Configuration(self._space, found)
 
 
-def black_box(benchmark: Benchmark, seed: int, trials: int, batch: int) -> SmacPeer:
+def black_box(task: Task, seed: int, trials: int, batch: int) -> SmacPeer:
     """`BlackBoxFacade` with its defaults."""
-    return SmacPeer(BlackBoxFacade, benchmark, seed, trials)
+    return SmacPeer(BlackBoxFacade, task, seed, trials)
 
 
-def random_forest(benchmark: Benchmark, seed: int, trials: int, batch: int) -> SmacPeer:
+def random_forest(task: Task, seed: int, trials: int, batch: int) -> SmacPeer:
     """`HyperparameterOptimizationFacade` with its defaults."""
-    return SmacPeer(HyperparameterOptimizationFacade, benchmark, seed, trials)
+    return SmacPeer(HyperparameterOptimizationFacade, task, seed, trials)

@@ -1,0 +1,38 @@
+"""A stand-in for `experiments.peers.child`: speaks its protocol with a peer that needs no package, or breaks it.
+
+Its argument says how: ``well``, ``dies``, ``babbles``, ``short``, ``stray``, ``outside`` or ``silent``.
+"""
+
+import json
+import sys
+import time
+
+how, told = sys.argv[1], 0
+for line in sys.stdin:
+    message = json.loads(line)
+    answer: dict = {"cpu": 0.25}
+    if "make" in message:
+        answer["versions"] = {"python": "3.11"}
+        order = message["make"]["task"]["order"]
+        names = [message["make"]["task"]["decisions"][i][0] for i in order]
+    elif "tell" in message:
+        told += len(message["tell"])
+    elif how == "dies":
+        print("out of memory, says the library", file=sys.stderr)
+        sys.exit(3)
+    elif how == "babbles":
+        print("fitting the model... done", flush=True)
+        continue
+    elif how == "silent":
+        time.sleep(60)
+    else:
+        # A function of what was told: conditions, a native value, a choice.
+        row = {"optimizer": ["adam", "sgd"][told % 2], "rate": 0.5 / (1 + told)}
+        if row["optimizer"] == "sgd":
+            row["momentum"] = 0.9
+        if how == "stray":
+            row["momentum"] = 0.9
+        if how == "outside":
+            row["rate"] = 7.0
+        answer["rows"] = [row] * (message["ask"] - (how == "short"))
+    print(json.dumps(answer | {"asks_again": told < 2}), flush=True)
