@@ -31,7 +31,7 @@ COLUMNS = (
     "git revision",
 )  # fmt: skip
 KEY = ("bench", "shape", "variant", "metric", "device")
-PACKAGES = ("jax", "jaxlib", "numpy", "torch", "fuxictr", "polars", "pandas", "pyarrow")
+PACKAGES = ("jax", "jaxlib", "numpy", "numba", "torch", "fuxictr", "polars", "pandas", "pyarrow")
 
 
 class Figure(NamedTuple):

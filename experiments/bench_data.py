@@ -9,7 +9,12 @@ pandas does the work of the vocabulary variant, whole in memory, and gets the sa
 Arrow's (the default of pandas 3), or Python strings (as before). Floors are the same bytes copied once.
 """
 
+import importlib
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +29,8 @@ TSV = f"Criteo text, {ROWS // 1000}k rows x 40"
 BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
 LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
 METRIC = "rows per CPU second"
+LOOPS = "compiled loops"
+LOADED = tuple(f"autorank.data.loops_of_{what}" for what in ("cells", "words", "rows"))
 
 
 def text_file(rows: int = ROWS) -> Path:
@@ -39,12 +46,14 @@ def text_file(rows: int = ROWS) -> Path:
     return path
 
 
-def ours(encoding: str, between: Callable[[], None] = lambda: None) -> Timer:
+def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bool = True) -> Timer:
     """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
-    from autorank.data import criteo, store
+    from autorank.data import criteo, store, words
 
-    timer = Timer()
+    timer, worth = Timer(), words.WORTH
     for rows in (2000, ROWS):
+        # A short file would not load the compiled loops.
+        words.WORTH = 1 << 62 if not compiled else 0 if rows < ROWS else worth
         between()
         source, folder = criteo.source(text_file(rows)), CACHE / encoding
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,7 +70,7 @@ def stages(encoding: str) -> dict[str, Figure]:
         "read and count lines": ((text, "_read"), (text, "_count_lines")),
         "parse": ((text, "parse"),),
         "distinct values or hashes": ((intake, "_code"), (intake, "hashed_ids")),
-        "logarithms": ((intake, "signed_log"),),
+        "logarithms": ((intake, "_logarithms"),),
         "write parts": ((intake, "write_part"),),
         "merge vocabularies": ((store, "merge"),),
         "scales": ((store, "scale"),),
@@ -87,6 +96,19 @@ def stages(encoding: str) -> dict[str, Figure]:
     whole = ours(encoding, between=lambda: spent.update(dict.fromkeys(steps, 0.0))).cpu
     spent["everything else"] = whole - sum(spent.values())
     return {step: Figure(1e6 * seconds / ROWS, "us a row") for step, seconds in spent.items()}
+
+
+def loading(variant: str) -> dict[str, Figure]:
+    """CPU seconds of loading the compiled loops: compiled for the first time, or kept by an earlier process."""
+    # Read when numba is imported, which this does.
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NUMBA_CACHE_DIR"] = folder
+        if variant == "kept":
+            subprocess.run([sys.executable, "-c", f"import {', '.join(LOADED)}"], check=True)
+        with Timer() as timer:
+            for module in LOADED:
+                importlib.import_module(module)
+    return {"CPU seconds": Figure(timer.cpu, "s")}
 
 
 def peer(python_strings: bool) -> Timer:
@@ -207,6 +229,8 @@ def generate() -> Timer:
 
 def measure(shape: str, variant: str) -> dict[str, Figure]:
     """One case."""
+    if shape == LOOPS:
+        return loading(variant)
     if variant.startswith("steps"):
         return stages(variant.split()[-1])
     if shape == TSV:
@@ -215,7 +239,7 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
         elif variant == "generate arrays":
             timer = generate()
         else:
-            timer = ours(variant.split()[-1])
+            timer = ours(variant.split()[-1], compiled="not compiled" not in variant)
     elif shape == BLOCKS:
         timer = stream(variant)
     else:
@@ -226,11 +250,14 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
 CASES = (
     (TSV, "ours, vocabulary"),
     (TSV, "ours, hash"),
+    (TSV, "ours, not compiled, vocabulary"),
     (TSV, "pandas"),
     (TSV, "pandas, Python strings"),
     (TSV, "generate arrays"),
     (TSV, "steps of ours, vocabulary"),
     (TSV, "steps of ours, hash"),
+    (LOOPS, "first time"),
+    (LOOPS, "kept"),
     (BLOCKS, "mapped files, thread"),
     (BLOCKS, "mapped files, thread, float16"),
     (BLOCKS, "mapped files"),

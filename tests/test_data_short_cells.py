@@ -147,6 +147,7 @@ def test_generated_logs_are_read_in_place(tmp_path, monkeypatch, end):
     path = tmp_path / "train.txt"
     path.write_bytes(content)
     monkeypatch.setattr(text, "PIECE", 1 << 18)
+    monkeypatch.setattr(words, "WORTH", 0)
     found = {}
     for name in ("fast", "careful"):
         if name == "fast":
@@ -162,6 +163,7 @@ def test_generated_logs_are_read_in_place(tmp_path, monkeypatch, end):
 
 
 def test_avazu_is_read_in_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(words, "WORTH", 0)
     rng = np.random.default_rng(0)
     lines = [",".join(avazu.HEADER)]
     for i in range(3000):
@@ -238,21 +240,33 @@ def in_python(items: list[int]) -> tuple[list[int], list[int]]:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 5), st.integers(0, 2**64 - 1)), max_size=60))
 def test_distinct_words(items):
-    codes, first = distinct_words(np.array(items, np.uint64))
-    assert codes.dtype == np.int32
-    assert (codes.tolist(), first.tolist()) == in_python(items)
+    found = distinct_words(np.array(items, np.uint64))
+    assert found.codes.dtype == np.int32
+    assert (found.codes.tolist(), found.first.tolist()) == in_python(items)
+    counts = collections.Counter(items)
+    assert [counts[items[row]] for row in found.first] == found.uses.tolist()
+    assert found.values.words.tolist() == [items[row] for row in found.first]
+    weights = np.arange(len(items), dtype=np.int32)
+    weighed = distinct_words(np.array(items, np.uint64), weights)
+    expected = np.bincount(found.codes + 1, weights, len(found.first) + 1)[1:]
+    assert weighed.uses.tolist() == expected.tolist()
 
 
 def test_distinct_words_of_many_rows():
     rng = np.random.default_rng(0)
     items = (rng.zipf(1.2, 60_000) % 20_000).astype(np.uint64) * np.uint64(0x100000001B3)
-    codes, first = distinct_words(items)
-    assert (codes.tolist(), first.tolist()) == in_python(items.tolist())
+    found = distinct_words(items)
+    assert (found.codes.tolist(), found.first.tolist()) == in_python(items.tolist())
 
 
 def test_distinct_words_made_to_meet(monkeypatch):
-    """All words in one place of the table in every round: slower, and still right."""
-    monkeypatch.setattr(words, "_SPREAD", (1, 1, 1, 1))
-    items = np.random.default_rng(0).integers(0, 300, 5000).astype(np.uint64)
-    codes, first = distinct_words(items)
-    assert (codes.tolist(), first.tolist()) == in_python(items.tolist())
+    """All words in one place of the table: slower, and still right."""
+    monkeypatch.setattr(words, "SEED", 0)
+    meeting = []
+    inverse = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
+    for low in range(300):
+        mixed = ((0xABCDEF << 40) + low) * inverse % (1 << 64)
+        meeting.append(mixed ^ (mixed >> 32))
+    items = np.random.default_rng(0).choice(np.array(meeting, np.uint64), 5000)
+    found = distinct_words(items)
+    assert (found.codes.tolist(), found.first.tolist()) == in_python(items.tolist())

@@ -24,6 +24,11 @@ LAYERS = {
     "autorank.models": 1,
     "autorank.searchers": 1,
     "autorank.data.schema": 1,
+    "autorank.data.recycled": 0,
+    "autorank.data.compiled": 0,
+    "autorank.data.loops_of_cells": 0.2,
+    "autorank.data.loops_of_words": 0.2,
+    "autorank.data.loops_of_rows": 0.2,
     "autorank.data.words": 0.5,
     "autorank.data.short_cells": 1,
     "autorank.data.hashing": 1,
@@ -114,9 +119,11 @@ LAYERS = {
     "autorank.build": 8,
     "autorank.job": 9,
 }
-CORE = sorted(name for name, layer in LAYERS.items() if layer < 6)
+# They load numba, and are imported inside the functions that need them.
+COMPILED = ["autorank.data.compiled", *(name for name in LAYERS if ".loops_of_" in name)]
+CORE = sorted(name for name, layer in LAYERS.items() if layer < 6 and name not in COMPILED)
 # What only prepares data may use the table library, inside the functions that need it.
-HEAVY = ("hydra", "omegaconf", "wandb", "polars", "pyarrow", "matplotlib")
+HEAVY = ("hydra", "omegaconf", "wandb", "polars", "pyarrow", "matplotlib", "numba", "llvmlite")
 
 
 def module_name(path: Path) -> str:

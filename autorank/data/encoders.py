@@ -7,15 +7,15 @@ pass ``sign(x) log(1 + |x|)`` and are then standardised; a missing one becomes 0
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.hashing import buckets_of
+from autorank.data.hashing import buckets_of, ids_of_words
 from autorank.data.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
-from autorank.data.short_cells import Numbers
+from autorank.data.short_cells import EMPTY, Numbers
 from autorank.data.words import Words, distinct_words
 
 FORMAT = 1
@@ -103,10 +103,7 @@ def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
 def hashed_ids(column: Any, buckets: int) -> np.ndarray:
     """Ids (offset not added) by hash, int32 [n]."""
     if isinstance(column, Words):
-        ids = buckets_of(column, buckets)
-        ids += NUM_RESERVED
-        ids *= column.words != 0  # `MISSING` is 0
-        return ids
+        return ids_of_words(column, buckets, NUM_RESERVED)  # `MISSING` is 0
     text = as_text(column)
     ids = NUM_RESERVED + buckets_of(text, buckets)
     # The bytes tell what is empty without a value in Python.
@@ -127,8 +124,8 @@ def distinct_text(column: Any) -> tuple[np.ndarray, Any]:
     Integers in NumPy come in the order of their size, all else in that of first appearance.
     """
     if isinstance(column, Words):
-        codes, first = distinct_words(column.words)
-        return codes, column.take(first)
+        found = distinct_words(column.words)
+        return found.codes, found.values
     import pyarrow as pa
 
     if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
@@ -164,10 +161,10 @@ def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
     Malformed bool [n]: text that is no finite number.
     """
     if isinstance(column, Numbers):
-        numbers, malformed = column.values, np.zeros(len(column), bool)
+        numbers, malformed = column.values.astype(np.float64), np.zeros(len(column), bool)
+        numbers[column.values == EMPTY] = np.nan
         if column.odd:
             rows = list(column.odd)
-            numbers = numbers.copy()
             numbers[rows], malformed[rows] = to_numbers(list(column.odd.values()))
         return numbers, malformed
     if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
@@ -212,15 +209,27 @@ def fields_of(encoders: Encoders) -> tuple[Field, ...]:
 def write_encoders(encoders: Encoders, folder: Path) -> None:
     """Writes `encoders.json`."""
     hashed = any(field.buckets for field in encoders.fields)
-    fields = [field._asdict() for field in encoders.fields]
-    for field in () if hashed else fields:
-        del field["buckets"]
-    record = {
-        "format": HASHED_FORMAT if hashed else FORMAT,
-        "fields": fields,
-        "dense": [encoder._asdict() for encoder in encoders.dense],
-    }
-    (folder / FILE).write_text(json.dumps(record, allow_nan=False, ensure_ascii=False), "utf-8")
+    fields: list[str] = []
+    for field in encoders.fields:
+        head = json.dumps({"name": field.name, "offset": field.offset}, ensure_ascii=False)[:-1]
+        tail = f', "buckets": {field.buckets}}}' if hashed else "}"
+        fields.append(f'{head}, "values": {_json_of(field.values)}{tail}')
+    dense = [encoder._asdict() for encoder in encoders.dense]
+    text = (
+        f'{{"format": {HASHED_FORMAT if hashed else FORMAT}, "fields": [{", ".join(fields)}], '
+        f'"dense": {json.dumps(dense, allow_nan=False, ensure_ascii=False)}}}'
+    )
+    (folder / FILE).write_text(text, "utf-8")
+
+
+def _json_of(values: Sequence[str]) -> str:
+    """`json.dumps` of texts; at once where none needs an escape, as there may be millions."""
+    joined = '", "'.join(values)
+    content = np.frombuffer(joined.encode(), np.uint8)
+    quotes = np.count_nonzero(content == ord('"'))
+    if not values or "\\" in joined or quotes > 2 * len(values) - 2 or (content < 32).any():
+        return json.dumps(values, ensure_ascii=False)
+    return f'["{joined}"]'
 
 
 def read_encoders(folder: Path) -> Encoders:

@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from autorank.data.words import Words, byte_counts
+from autorank.data.words import Words
 
 MAX_BUCKETS = 1 << 30
-_TILE = 1 << 14  # hashed together: their temporaries stay in a core's cache
 _PER_BYTE = np.uint64(0x9E3779B97F4A7C15)
-_EIGHT_BYTES = np.uint64(8 * 0x9E3779B97F4A7C15 % 2**64)
-_FULL = np.uint64(1 << 56)  # words of eight bytes lie from here on
 _HALF = np.uint64(32)
 _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 
@@ -25,7 +22,11 @@ _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 def hash_text(values: Any) -> np.ndarray:
     """Hashes of an Arrow string array without nulls, or of `Words`: uint64 [n]."""
     if isinstance(values, Words):
-        return np.concatenate([_hash_words(tile) for tile in _tiles(values.words)])
+        from autorank.data import loops_of_words
+
+        hashes = np.empty(len(values), np.uint64)
+        loops_of_words.hashes(values.words, hashes)
+        return hashes
     width, data, starts, lengths = _layout(values)
     hashes = lengths.astype(np.uint64) * _PER_BYTE
     if width == 0:
@@ -50,37 +51,29 @@ def buckets_of(values: Any, buckets: int) -> np.ndarray:
     Raises:
         ValueError: fewer than 1 bucket or more than `MAX_BUCKETS`.
     """
+    _require(buckets)
+    if isinstance(values, Words):
+        return ids_of_words(values, buckets, 0)
+    hashes = hash_text(values)
+    hashes >>= _HALF
+    hashes *= np.uint64(buckets)
+    hashes >>= _HALF
+    return hashes.astype(np.int32)
+
+
+def ids_of_words(values: Words, buckets: int, reserved: int) -> np.ndarray:
+    """The buckets behind so many reserved ids, int32 [n]; 0 for the empty text."""
+    from autorank.data import loops_of_words
+
+    _require(buckets)
+    ids = np.empty(len(values), np.int32)
+    loops_of_words.buckets(values.words, buckets, reserved, ids)
+    return ids
+
+
+def _require(buckets: int) -> None:
     if not 1 <= buckets <= MAX_BUCKETS:
         raise ValueError(f"hash_size={buckets} must lie in [1, {MAX_BUCKETS}]")
-    found = np.empty(len(values), np.int32)
-    if isinstance(values, Words):
-        hashes = map(_hash_words, _tiles(values.words))
-    else:
-        hashes = iter([hash_text(values)])
-    first = 0
-    for tile in hashes:
-        tile >>= _HALF
-        tile *= np.uint64(buckets)
-        tile >>= _HALF
-        found[first : first + len(tile)] = tile
-        first += len(tile)
-    return found
-
-
-def _tiles(words: np.ndarray) -> list[np.ndarray]:
-    return [words[first : first + _TILE] for first in range(0, max(len(words), 1), _TILE)]
-
-
-def _hash_words(words: np.ndarray) -> np.ndarray:
-    """`hash_text` of texts of at most eight bytes."""
-    hashes = _finalise(words ^ _EIGHT_BYTES)
-    filled = words != 0
-    short = np.flatnonzero((words < _FULL) & filled)
-    if len(short):
-        few = words[short]
-        hashes[short] = _finalise(few ^ byte_counts(few) * _PER_BYTE)
-    hashes *= filled  # the hash of the empty text is 0
-    return hashes
 
 
 def _layout(values: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:

@@ -8,16 +8,21 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
 from autorank.data.encoders import as_series, distinct_text, hashed_ids, signed_log, to_numbers
 from autorank.data.parts import Part, text_buffers, write_part
+from autorank.data.short_cells import EMPTY, Numbers
 from autorank.data.source import BadRow, Chunk, Columns, Piece, Progress
+from autorank.data.words import Words, distinct_words
 
 KEPT_BAD_ROWS = 10
+SMALL = 1 << 16  # integers whose logarithm is looked up
 TILE = 1 << 14  # numbers worked on at a time, in a core's cache
 DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 
@@ -125,22 +130,19 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
     good, found, parsed = _check(chunk, columns, kinds)
     keep = slice(None) if good.all() else good
     num_rows = int(good.sum())
-    codes = np.empty((len(columns.categorical), num_rows), np.int32)
-    values: list[Any] = []
+    codes = recycled.empty((len(columns.categorical), num_rows), np.int32)
+    texts: list[tuple[np.ndarray, np.ndarray]] = []
     uses: list[np.ndarray] = []
     for j, name in enumerate(columns.categorical):
         if hash_size:
             codes[j] = hashed_ids(chunk.columns[name], hash_size)[keep]
         else:
-            codes[j], value, count = _code(chunk.columns[name], keep)
-            values.append(value)
+            value, count = _code(chunk.columns[name], keep, codes[j])
+            texts.append(text_buffers(value))
             uses.append(count)
-    dense = np.empty((len(columns.dense), num_rows), np.float32)
+    dense = recycled.empty((len(columns.dense), num_rows), np.float32)
     for j, numbers in enumerate(parsed.dense):
-        kept = numbers[keep]
-        for first in range(0, num_rows, TILE):
-            tile = slice(first, first + TILE)
-            dense[j, tile] = signed_log(kept[tile])
+        _logarithms(numbers, keep, dense[j])
     labels = np.stack([label[keep] for label in parsed.labels]).astype(np.int8)
     arrays = {"labels": labels, "dense": dense, "codes": codes}
     moments = np.zeros(0)
@@ -150,8 +152,8 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
     part = Part(
         index=index,
         num_rows=num_rows,
-        num_values=tuple(len(value) for value in values),
-        num_bytes=tuple(len(text_buffers(value)[1]) for value in values),
+        num_values=tuple(map(len, uses)),
+        num_bytes=tuple(len(data) for _, data in texts),
         widths={kind: len(array) for kind, array in arrays.items()},
         end=piece.end,
         share=float(np.nan_to_num(piece.share)),
@@ -163,12 +165,12 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
         last_time=float(moments[-1]) if len(moments) else 0.0,
         sorted=bool((np.diff(moments) >= 0).all()),
     )
-    write_part(folder, part, arrays, values, uses)
+    write_part(folder, part, arrays, texts, uses)
     return part
 
 
 class _Parsed(NamedTuple):
-    dense: list[np.ndarray]  # float64 [n] each
+    dense: list[np.ndarray | Numbers]  # float64 [n] each, or integers as they were read
     labels: list[np.ndarray]  # [n] each
     time: np.ndarray | None  # float64 [n]
 
@@ -191,7 +193,11 @@ def _check(
 
     dense, labels = [], []
     for name in columns.dense:
-        numbers, malformed = to_numbers(chunk.columns[name])
+        column = chunk.columns[name]
+        if isinstance(column, Numbers) and not column.odd:
+            dense.append(column)
+            continue
+        numbers, malformed = to_numbers(column)
         refuse(malformed, name, "is not a number")
         dense.append(numbers)
     for name in columns.labels:
@@ -246,8 +252,32 @@ def _moments(column: Any, name: str, kinds: set[str]) -> np.ndarray:
     return numbers
 
 
-def _code(column: Any, keep: Any) -> tuple[np.ndarray, Any, np.ndarray]:
-    """Codes int32 of the good rows (-1 = missing), the values that they use, and how often."""
+def _logarithms(numbers: np.ndarray | Numbers, keep: Any, into: np.ndarray) -> None:
+    """`signed_log` of the good rows as float32; that of small integers is read from a table."""
+    if isinstance(numbers, Numbers):
+        from autorank.data import loops_of_rows
+
+        values = numbers.values[keep]
+        large = np.empty(len(values), np.int32)
+        large = large[: loops_of_rows.look_up_numbers(values, EMPTY, _small_logs(), into, large)]
+        into[large] = signed_log(values[large].astype(np.float64))
+        return
+    kept = numbers[keep]
+    for first in range(0, len(kept), TILE):
+        tile = slice(first, first + TILE)
+        into[tile] = signed_log(kept[tile])
+
+
+@cache
+def _small_logs() -> np.ndarray:
+    return signed_log(np.arange(SMALL, dtype=np.float64)).astype(np.float32)
+
+
+def _code(column: Any, keep: Any, into: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Writes the codes int32 of the good rows (-1 = missing); the values that they use, and how often."""
+    if isinstance(column, Words) and isinstance(keep, slice):
+        found = distinct_words(column.words, codes=into)
+        return found.values, found.uses
     codes, values = distinct_text(column)
     codes = codes[keep]
     uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]
@@ -256,4 +286,5 @@ def _code(column: Any, keep: Any) -> tuple[np.ndarray, Any, np.ndarray]:
         lookup = np.full(len(values) + 1, -1, np.int32)
         lookup[used] = np.arange(len(used), dtype=np.int32)
         codes, values, uses = lookup[codes], values.take(used), uses[used]
-    return codes, values, uses
+    into[:] = codes
+    return values, uses

@@ -8,11 +8,13 @@ often each distinct value occurs, in the order of the codes, and its text as Arr
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
 from autorank.data.source import Cut
 from autorank.data.words import Words, from_buffers
 
@@ -39,27 +41,24 @@ class Part(NamedTuple):
     sorted: bool
 
 
-def write_part(
-    folder: Path, part: Part, arrays: Arrays, values: list[Any], uses: list[Any]
-) -> None:
+def write_part(folder: Path, part: Part, arrays: Arrays, texts: list[Any], uses: list[Any]) -> None:
     """Writes a part; one that is already there is replaced.
 
     Args:
         arrays: by kind [columns, rows].
-        values, uses: for each field its distinct values (Arrow strings) and their counts (int64).
+        texts, uses: for each field its distinct values (`text_buffers`) and their counts (int64).
     """
-    rows, texts, record = _paths(folder, part.index)
+    rows, values, record = _paths(folder, part.index)
     record.unlink(missing_ok=True)
     with rows.open("wb") as file:
         for kind, dtype in DTYPES.items():
             if kind in arrays:
                 file.write(np.ascontiguousarray(arrays[kind], dtype).data)
-    with texts.open("wb") as file:
-        for value, count in zip(values, uses, strict=True):
-            offsets, data = text_buffers(value)
+    with values.open("wb") as file:
+        for (offsets, data), count in zip(texts, uses, strict=True):
             for array in (np.asarray(count, np.int32), offsets, data):
                 file.write(np.ascontiguousarray(array).data)
-    sizes = {path.name: path.stat().st_size for path in (rows, texts) if path.exists()}
+    sizes = {path.name: path.stat().st_size for path in (rows, values) if path.exists()}
     write_whole(record, json.dumps({"part": part._asdict(), "sizes": sizes}))
 
 
@@ -98,38 +97,54 @@ def read_rows(
         offset += part.widths[name] * part.num_rows * np.dtype(dtype).itemsize
     dtype = np.dtype(DTYPES[kind])
     stop = part.widths[kind] if stop is None else stop
-    path = _paths(folder, part.index)[0]
-    found = np.fromfile(
-        path,
-        dtype,
-        (stop - first) * part.num_rows,
-        offset=offset + first * part.num_rows * dtype.itemsize,
-    )
-    return found.reshape(stop - first, part.num_rows)
+    path = _path(folder, part.index, "rows")
+    found = recycled.empty((stop - first, part.num_rows), dtype)
+    read_at(path, offset + first * part.num_rows * dtype.itemsize, found)
+    return found
 
 
-def read_values(folder: Path, part: Part, field: int) -> tuple[Any, np.ndarray]:
+def read_values(
+    folder: Path, part: Part, field: int, *, as_words: bool = False
+) -> tuple[Any, np.ndarray]:
     """Distinct values of a field in the order of the codes, and their counts.
 
-    `Words` where all are short, Arrow strings otherwise.
+    Arrow strings; with ``as_words`` `Words` where all are short.
     """
     import pyarrow as pa
 
     numbers = [2 * size + 1 for size in part.num_values]  # counts and offsets, 4 bytes each
     start = sum(4 * n + size for n, size in zip(numbers[:field], part.num_bytes, strict=False))
     size = part.num_values[field]
-    with _paths(folder, part.index)[1].open("rb", buffering=0) as file:
-        file.seek(start)
-        content = np.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
-        if file.readinto(content.data) != len(content):
-            raise OSError(f"{file.name} has become shorter; remove its folder and start again")
+    content = recycled.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
+    read_at(_path(folder, part.index, "values"), start, content)
     uses, offsets = np.split(content[: 4 * numbers[field]].view(np.int32), [size])
     data = content[4 * numbers[field] :]
-    words = from_buffers(offsets, data)
+    words = from_buffers(offsets, data) if as_words else None
     if words is not None:
         return words, uses
     buffers = pa.py_buffer(offsets), pa.py_buffer(data)
     return pa.StringArray.from_buffers(size, *buffers), uses
+
+
+def read_at(path: Path, offset: int, into: np.ndarray) -> None:
+    """Fills an array from a place of a file on."""
+    left = into.data.cast("B") if into.size else memoryview(b"")
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while left:
+            found = file.readinto(left)
+            if not found:
+                raise OSError(f"{path} has become shorter; remove its folder and start again")
+            left = left[found:]
+
+
+def num_bytes(parts: Sequence[Part]) -> int:
+    """Of the rows of all parts."""
+    return sum(
+        part.num_rows
+        * sum(part.widths[kind] * np.dtype(DTYPES[kind]).itemsize for kind in part.widths)
+        for part in parts
+    )
 
 
 def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +167,11 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _paths(folder: Path, index: int) -> tuple[Path, Path, Path]:
-    return tuple(folder / f"{index:06d}.{end}" for end in ("rows", "values", "json"))  # type: ignore[return-value]
+    return tuple(_path(folder, index, end) for end in ("rows", "values", "json"))  # type: ignore[return-value]
+
+
+def _path(folder: Path, index: int, end: str) -> Path:
+    return folder / f"{index:06d}.{end}"
 
 
 def _size(path: Path) -> int:

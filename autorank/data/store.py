@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,14 +30,17 @@ from autorank.data.batches import Dataset
 from autorank.data.encoders import Encoders
 from autorank.data.hashing import MAX_BUCKETS
 from autorank.data.intake import bad_rows, take_in
-from autorank.data.parts import Part, read_parts, read_rows, write_whole
+from autorank.data.parts import Part, num_bytes, read_parts, read_rows, write_whole
+from autorank.data.recycled import recycling
 from autorank.data.schema import Schema, from_json, to_json
 from autorank.data.source import Columns, Cut, Piece, Progress, Source, validate_columns
 from autorank.data.vocabulary import Split, merge, scale, starts
+from autorank.data.words import worth_compiling
 
 LOG = logging.getLogger(__name__)
 VERSION = 1  # of the way rows are prepared; a change makes old folders stale
 LARGE = 1 << 26
+MAPPED = 1 << 24  # bytes of a file hashed at a time
 SAMPLES, SAMPLE = 64, 1 << 14  # how many, and bytes of each
 ENCODINGS = ("vocabulary", "hash")
 
@@ -99,7 +103,8 @@ def prepare(
         _take_up(partial, made_from)
         raw = folder.parent / "raw" / source.name
         try:
-            schema = _write(source, partial, settings, made_from, raw, workers, progress)
+            with recycling():
+                schema = _write(source, partial, settings, made_from, raw, workers, progress)
             shutil.rmtree(folder, ignore_errors=True)
             (partial / "out").rename(folder)
         except OSError as error:
@@ -332,12 +337,14 @@ def _learn(
 ) -> coding.Encoders:
     """Vocabularies and scales of the training rows."""
     hash_size, source, merged = settings.get("hash_size", 0), partial / "parts", partial / "merged"
+    fast = worth_compiling(num_bytes(parts))
 
     def vocabulary(j: int) -> tuple[str, ...]:
-        return merge(parts, source, j, split, settings["min_count"], merged)
+        count = settings["min_count"]
+        return merge(parts, source, j, split, count, merged, as_words=fast)
 
     def dense(j: int) -> coding.DenseEncoder:
-        return scale(parts, source, j, columns.dense[j], split)
+        return scale(parts, source, j, columns.dense[j], split, fast=fast)
 
     with ThreadPoolExecutor(workers) as pool:
         scales = tuple(pool.map(dense, range(len(columns.dense))))
@@ -391,7 +398,8 @@ def _identity(path: Path) -> str:
     """
     status = path.stat()
     if status.st_size <= LARGE:
-        return _sha256(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for sample in range(SAMPLES):
@@ -401,8 +409,13 @@ def _identity(path: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
+    digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for begin in range(0, size, MAPPED):  # mapped, which spares a copy
+            length = min(MAPPED, size - begin)
+            with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=begin) as content:
+                digest.update(content)
+    return digest.hexdigest()
 
 
 @contextmanager

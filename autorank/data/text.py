@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
 from autorank.data.short_cells import Layout, read_cells
 from autorank.data.source import BadRow, Chunk, Columns, Cut, Piece
-from autorank.data.words import Words
+from autorank.data.words import Words, worth_compiling
 
 BLOCK = 1 << 26  # bytes of a chunk that is read in order
 PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
 _PARSE = 1 << 22  # bytes that the parser takes at a time
-_COUNTED = 1 << 18  # bytes whose ends of lines are counted at a time, in a core's cache
 _LINES_SEEN = 1 << 16  # bytes that tell how lines end
 _LONGEST = 1 << 26  # bytes of a line
 
@@ -145,9 +145,10 @@ def pieces(
     before = sum(path.stat().st_size for path in files[: start.file])
     for index in range(start.file, len(files)):
         path = files[index]
-        plan = Plan(path.name, column_names(path, form), form, columns, wanted, derive)
+        names, in_place = column_names(path, form), worth_compiling(total)
+        plan = Plan(path.name, names, form, columns, wanted, derive, in_place)
         begin = start if index == start.file else Cut(index)
-        for text, line, end, position in _cut(path, form, begin):
+        for text, line, end, position in _cut(path, form, begin, in_place):
             share = (before + position) / max(total, 1)
             yield Piece(partial(parse, text, line, plan), end._replace(file=index), share)
         before += path.stat().st_size
@@ -162,9 +163,12 @@ class Plan(NamedTuple):
     columns: Columns
     wanted: tuple[str, ...]  # columns to read
     derive: Derive | None = None
+    in_place: bool = True  # whether short cells are: worth it for much text only
 
 
-def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[memoryview, int, Cut, int]]:
+def _cut(
+    path: Path, form: CsvFormat, begin: Cut, in_place: bool
+) -> Iterator[tuple[memoryview, int, Cut, int]]:
     """Whole lines, the number of the first, where they end, the position in the file on the disk."""
     import pyarrow as pa
 
@@ -182,19 +186,19 @@ def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[memoryview, 
             while True:
                 # As many bytes from here on whether or not this is where reading was taken up.
                 block = _read(stream, PIECE - len(rest) if len(rest) < PIECE else PIECE)
-                end = block.rfind(b"\n") + 1 if block else 0
+                end = _end_of_lines(block)
                 if block and not end:
                     if len(rest) > _LONGEST:
                         raise ValueError(
                             f"{path}:{line}: no end of line in {len(rest):,} bytes; is this a "
                             "text file?"
                         )
-                    rest += block
+                    rest += bytes(block)
                     continue
-                text = memoryview(block)[:end]
+                text = block[:end]
                 if rest:
                     text = memoryview(b"".join((rest, text)))
-                rest = block[end:]
+                rest = bytes(block[end:])
                 if not packed and rest:
                     stream.seek(stream.tell() - len(rest))  # cheaper than putting it in front
                     rest = b""
@@ -202,7 +206,7 @@ def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[memoryview, 
                 header = header and not text
                 begins = line + (first > 0)
                 offset += len(text)
-                line += _count_lines(text)
+                line += _count_lines(text, in_place)
                 if len(text) > first:
                     yield text[first:], begins, Cut(0, offset, line), raw.tell()
                 if not block:
@@ -211,24 +215,40 @@ def _cut(path: Path, form: CsvFormat, begin: Cut) -> Iterator[tuple[memoryview, 
             raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
 
 
-def _count_lines(text: memoryview) -> int:
+def _count_lines(text: memoryview, fast: bool) -> int:
+    """Lines of a text; the last one may lack its end."""
     content = np.frombuffer(text, np.uint8)
-    ends = sum(
-        int(np.count_nonzero(content[first : first + _COUNTED] == ord("\n")))
-        for first in range(0, len(content), _COUNTED)
-    )
+    if fast:
+        from autorank.data import loops_of_words
+
+        ends = loops_of_words.count(content, ord("\n"))
+    else:
+        ends = int(np.count_nonzero(content == ord("\n")))
     return ends + int(len(content) > 0 and content[-1] != ord("\n"))
 
 
-def _read(stream: Any, size: int) -> bytes:
+def _end_of_lines(block: memoryview) -> int:
+    """Where the last whole line ends, 0 where none does."""
+    stop = len(block)
+    while stop > 0:
+        start = max(0, stop - _LINES_SEEN)
+        found = bytes(block[start:stop]).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        stop = start
+    return 0
+
+
+def _read(stream: Any, size: int) -> memoryview:
     """``size`` bytes, fewer at the end only."""
-    found = stream.read(size)
-    while found and len(found) < size:
-        more = stream.read(size - len(found))
+    block = recycled.empty(size, np.uint8).data
+    found = 0
+    while found < size:
+        more = stream.readinto(block[found:])
         if not more:
             break
         found += more
-    return found
+    return block[:found]
 
 
 def _unpacked(raw: Any, path: Path) -> Any:
@@ -249,7 +269,7 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
 
     if first_line == 1 and bytes(text[:3]) == b"\xef\xbb\xbf":
         text = text[3:]
-    short = _read_short(text, first_line, plan)
+    short = _read_short(text, first_line, plan) if plan.in_place else None
     if short is not None:
         return short
     numbering = _Numbering(plan.file, first_line, first_line - 1)

@@ -5,7 +5,6 @@ memory holds one run (about 150 bytes an entry) and what is kept: the values see
 ``min_count`` times, at most training rows / ``min_count`` of them.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 
 from autorank.data.encoders import DenseEncoder
 from autorank.data.hashing import hash_text
-from autorank.data.parts import Part, read_rows, read_values, write_whole
+from autorank.data.parts import Part, read_rows, read_values
 from autorank.data.schema import NUM_RESERVED, UNKNOWN
 from autorank.data.words import Words, distinct_words
 
@@ -48,57 +47,70 @@ def starts(parts: Sequence[Part]) -> list[int]:
 
 
 def merge(
-    parts: Sequence[Part], source: Path, field: int, split: Split, min_count: int, folder: Path
+    parts: Sequence[Part],
+    source: Path,
+    field: int,
+    split: Split,
+    min_count: int,
+    folder: Path,
+    *,
+    as_words: bool = False,
 ) -> tuple[str, ...]:
     """The vocabulary of a field, most frequent first; equally frequent ones in the order of first appearance.
 
-    Leaves ``<field>.ids``: for each value of each part its id, offset not added (`lookup` reads it). Finished ones are
-    not made again.
+    Leaves ``<field>.merged``: for each value of each part its id, offset not added (`lookup` reads it), and behind them
+    the vocabulary, as Arrow's files have it. Finished ones are not made again.
 
     Args:
         source: folder of the parts.
         folder: where the results go.
+        as_words: short values are merged as words, which is worth it for many.
     """
     import pyarrow as pa
 
-    record, texts = folder / f"{field}.json", folder / f"{field}.values"
-    if record.exists():
-        with pa.memory_map(str(texts)) as stream:
-            return tuple(pa.ipc.open_file(stream).get_batch(0).column(0).to_pylist())
+    path, partial = folder / f"{field}.merged", folder / f"{field}.new"
     bounds = np.cumsum([0, *(part.num_values[field] for part in parts)])
-    runs = max(1, -(-int(bounds[-1]) // ENTRIES))
-    groups = _scratch(folder / f"{field}.ids", int(bounds[-1]), runs)
+    num_entries = int(bounds[-1])
+    if path.exists():
+        with pa.memory_map(str(path)) as stream:
+            content = pa.BufferReader(stream.read_buffer()[_length(num_entries) :])
+            return tuple(pa.ipc.open_file(content).get_batch(0).column(0).to_pylist())
+    runs = max(1, -(-num_entries // ENTRIES))
+    groups = _scratch(partial, _length(num_entries) // 4, runs)
     kept: list[tuple[Any, np.ndarray, np.ndarray]] = []
-    num_kept = 0
+    num_kept, only = 0, (np.zeros(0, np.int32), np.zeros(0, np.int32))
     for run in range(runs):
-        values, uses, where = _entries(parts, source, field, split, bounds, run, runs)
-        codes, dictionary, first = _distinct(values)
-        num = len(dictionary)
-        counts = np.bincount(codes, uses, num).astype(np.int64)
-        first = where[first]
+        values, uses, where = _entries(parts, source, field, split, bounds, run, runs, as_words)
+        codes, dictionary, first, counts = _distinct(values, uses)
+        first = first if where is None else where[first]
         found = np.flatnonzero(counts >= min_count)
-        ordinals = np.full(num, -1, np.int32)
-        ordinals[found] = np.arange(num_kept, num_kept + len(found), dtype=np.int32)
-        groups[where] = ordinals[codes]
+        ordinals = np.zeros(len(dictionary), np.int32)  # from 1 on; 0 is unknown
+        ordinals[found] = np.arange(num_kept + 1, num_kept + 1 + len(found), dtype=np.int32)
+        if where is not None and len(where):
+            groups[where] = ordinals.take(codes, mode="clip")
+        only = ordinals, codes
         kept.append((dictionary.take(found), counts[found], first[found]))
         num_kept += len(found)
     counts, first = (np.concatenate([run[k] for run in kept]) for k in (1, 2))
     ranked = _rank(counts, first)
     ids = np.empty(num_kept + 1, np.int32)
-    ids[-1] = UNKNOWN  # read by -1
-    ids[ranked] = np.arange(NUM_RESERVED, NUM_RESERVED + num_kept, dtype=np.int32)
-    for begin in range(0, len(groups), ENTRIES):
-        block = slice(begin, begin + ENTRIES)
-        groups[block] = ids[groups[block]]
+    ids[0] = UNKNOWN
+    ids[1 + ranked] = np.arange(NUM_RESERVED, NUM_RESERVED + num_kept, dtype=np.int32)
+    if runs == 1 and num_entries:
+        ordinals, codes = only
+        groups[:num_entries] = ids.take(ordinals, mode="clip").take(codes, mode="clip")
+    for begin in range(0, num_entries if runs > 1 else 0, ENTRIES):
+        block = groups[begin : min(begin + ENTRIES, num_entries)]
+        block[:] = ids.take(block, mode="clip")
     if not isinstance(groups, np.memmap):
-        groups.tofile(folder / f"{field}.ids")
+        groups.tofile(partial)
     values = _joined([run[0] for run in kept]).take(ranked)
     if isinstance(values, Words):
         values = values.to_arrow()
     batch = pa.record_batch({"values": values})
-    with pa.OSFile(str(texts), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with partial.open("ab") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    write_whole(record, json.dumps({"values": num_kept}))
+    partial.replace(path)
     return tuple(values.to_pylist())
 
 
@@ -106,21 +118,23 @@ def lookup(parts: Sequence[Part], folder: Path, field: int, index: int) -> np.nd
     """Ids (offset not added) of a part's codes of a field, int32."""
     first = sum(part.num_values[field] for part in parts[:index])
     return np.fromfile(
-        folder / f"{field}.ids", np.int32, parts[index].num_values[field], offset=4 * first
+        folder / f"{field}.merged", np.int32, parts[index].num_values[field], offset=4 * first
     )
 
 
 def scale(
-    parts: Sequence[Part], source: Path, column: int, name: str, split: Split
+    parts: Sequence[Part], source: Path, column: int, name: str, split: Split, *, fast: bool = False
 ) -> DenseEncoder:
-    """Mean and standard deviation of the known values of a dense column in the training rows."""
+    """Mean and standard deviation of the known values of a dense column in the training rows.
+
+    ``fast``: NaN are left out by a compiled loop.
+    """
     total = mean = variance = 0.0
     waiting: list[np.ndarray] = []
 
     def add() -> None:
         nonlocal total, mean, variance, waiting
-        known = np.concatenate(waiting)
-        known = known[~np.isnan(known)].astype(np.float64)
+        known = _known(waiting, fast)
         waiting = []
         if not len(known):
             return
@@ -147,6 +161,19 @@ def scale(
     return DenseEncoder(name, mean, std if std > 1e-9 else 1.0)
 
 
+def _known(columns: list[np.ndarray], fast: bool) -> np.ndarray:
+    """The numbers of all columns that are not NaN, float64."""
+    if not fast:
+        numbers = np.concatenate(columns)
+        return numbers[~np.isnan(numbers)].astype(np.float64)
+    from autorank.data import loops_of_rows
+
+    found, end = np.empty(sum(map(len, columns)) + 1), 0
+    for numbers in columns:
+        end += loops_of_rows.known(numbers, found[end:])
+    return found[:end]
+
+
 def _entries(
     parts: Sequence[Part],
     source: Path,
@@ -155,29 +182,29 @@ def _entries(
     bounds: np.ndarray,
     run: int,
     runs: int,
-) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Values of the parts in a run, how often each occurs in training rows, and its place among all."""
-    found: list[tuple[Any, np.ndarray, np.ndarray]] = [
-        (Words(np.zeros(0, np.uint64)), np.zeros(0, np.int64), np.zeros(0, np.int64))
-    ]
+    as_words: bool,
+) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Values of the parts in a run, their counts in training rows, and their places; None where it is all values."""
+    found: list[tuple[Any, np.ndarray, np.ndarray]] = []
     for part, first, start in zip(parts, starts(parts), bounds, strict=False):
-        values, uses = read_values(source, part, field)
+        values, uses = read_values(source, part, field, as_words=as_words)
         wanted = split.all_or_none(first, part.num_rows)
         if wanted is False:
-            uses = np.zeros(len(values), np.int64)
+            uses = np.zeros(len(values), np.int32)
         elif wanted is None:
             mask = split.mask(first, part.num_rows)
             codes = read_rows(source, part, "codes", field, field + 1)[0][mask]
-            uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:]
-        where = np.arange(start, start + len(values))
+            uses = np.bincount(codes + 1, minlength=len(values) + 1)[1:].astype(np.int32)
+        where = np.zeros(0, np.int64)
         if runs > 1:
+            where = np.arange(start, start + len(values))
             inside = np.flatnonzero(hash_text(values) % np.uint64(runs) == run)
             values, uses, where = values.take(inside), uses[inside], where[inside]
         found.append((values, uses, where))
     return (
         _joined([entry[0] for entry in found]),
         np.concatenate([entry[1] for entry in found]),
-        np.concatenate([entry[2] for entry in found]),
+        np.concatenate([entry[2] for entry in found]) if runs > 1 else None,
     )
 
 
@@ -202,20 +229,26 @@ def _joined(columns: Sequence[Any]) -> Any:
     return pa.concat_arrays(list(texts))
 
 
-def _distinct(values: Any) -> tuple[np.ndarray, Any, np.ndarray]:
-    """Codes of values that may repeat, the distinct ones, and where each occurs first."""
+def _distinct(values: Any, uses: np.ndarray) -> tuple[np.ndarray, Any, np.ndarray, np.ndarray]:
+    """Codes of values that may repeat, the distinct ones, where each occurs first, and the sum of its uses."""
     if isinstance(values, Words):
-        codes, first = distinct_words(values.words)
-        return codes, values.take(first), first
+        found = distinct_words(values.words, uses)
+        return found.codes, found.values, found.first, found.uses
     coded = values.dictionary_encode()
     codes = np.asarray(coded.indices)
     first = np.empty(len(coded.dictionary), np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
-    return codes, coded.dictionary, first
+    counts = np.bincount(codes, uses, len(first)).astype(np.int64)
+    return codes, coded.dictionary, first, counts
+
+
+def _length(num_entries: int) -> int:
+    """Bytes of so many ids, up to where Arrow's file may begin."""
+    return -(-4 * num_entries // 64) * 64
 
 
 def _scratch(path: Path, size: int, runs: int) -> np.ndarray:
     """An int32 array, on the disk where it is longer than a run."""
     if runs == 1:
-        return np.empty(size, np.int32)
+        return np.zeros(size, np.int32)
     return np.memmap(path, np.int32, mode="w+", shape=(size,))

@@ -2,15 +2,28 @@
 
 The first byte is the lowest, zeros fill the rest; 0 is the empty text. Equal words are equal texts, so that values are
 compared, counted and hashed without a string. Text with a zero byte in it has no word.
+
+What is done with words is compiled (`loops_of_words`), which takes seconds once on a machine and part of one in every
+process that uses it: words are for much data (`worth_compiling`), Arrow's strings for little.
 """
 
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data import recycled
+
 WIDTH = 8  # bytes of the longest text with a word
-_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(WIDTH + 1)], np.uint64)
-_SPREAD = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0xAEF17502108EF2D9, 0xF1357AEA2E62A9C5)
+WORTH = 1 << 26  # bytes of data that are worth loading compiled loops for
+# Which words meet in a table: so that no log can be made to let all of them meet. Results do not depend on it.
+SEED = int.from_bytes(os.urandom(8), "little")
+_ONCE = np.zeros(0, np.int32)
+
+
+def worth_compiling(num_bytes: int) -> bool:
+    """Whether so much data is gone through faster by compiled loops, their loading included."""
+    return num_bytes >= WORTH
 
 
 class Words:
@@ -45,78 +58,46 @@ class Words:
 
     def buffers(self) -> tuple[np.ndarray, np.ndarray]:
         """Offsets int32 [n + 1] from 0 and bytes uint8, as Arrow lays text out."""
-        cells = np.ascontiguousarray(self.words, "<u8").view(np.uint8).reshape(-1, WIDTH)
-        offsets = np.zeros(len(cells) + 1, np.int32)
-        if (cells[:, -1] != 0).all():
-            offsets[1:] = np.arange(WIDTH, WIDTH * len(cells) + 1, WIDTH)
-            return offsets, cells.ravel()
-        held = cells != 0
-        np.cumsum(held.sum(1), out=offsets[1:])
-        return offsets, cells[held]
+        from autorank.data import loops_of_words
+
+        offsets, data = np.empty(len(self) + 1, np.int32), np.empty(WIDTH * len(self), np.uint8)
+        return offsets, data[: loops_of_words.to_text(self.words, offsets, data)]
 
 
 def from_buffers(offsets: np.ndarray, data: np.ndarray) -> Words | None:
     """The inverse of `Words.buffers`; None where a value is longer than `WIDTH` or has a zero byte."""
-    lengths = np.diff(offsets)
-    if not len(lengths):
-        return Words(np.zeros(0, np.uint64))
-    if lengths.max() > WIDTH or not data.all():
-        return None
-    if lengths.min() == WIDTH:
-        content = data[offsets[0] : offsets[-1]]
-        return Words(np.frombuffer(content.tobytes(), "<u8").astype(np.uint64, copy=False))
-    padded = np.concatenate([data, np.zeros(WIDTH, np.uint8)])
-    everywhere = np.ndarray((len(data) + 1,), "<u8", padded.data, strides=(1,))
-    return Words(everywhere[offsets[:-1]] & _MASKS[lengths])
+    from autorank.data import loops_of_words
+
+    words = np.empty(len(offsets) - 1, np.uint64)
+    return Words(words) if loops_of_words.from_text(offsets, data, words) else None
 
 
-def byte_counts(words: np.ndarray) -> np.ndarray:
-    """Bytes of each text, uint64 [n]."""
-    return np.searchsorted(_MASKS, words).astype(np.uint64)
+class Distinct(NamedTuple):
+    """Which values occur, in the order of first appearance; the empty text is none of them."""
+
+    codes: np.ndarray  # int32 [n], -1 for the empty text
+    first: np.ndarray  # int32, the first row of each
+    values: Words
+    uses: np.ndarray  # int64, rows of each, or the sum of their weights
 
 
-def distinct_words(words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which values occur, in the order of first appearance; the empty text is none of them.
+def distinct_words(
+    words: np.ndarray, weights: np.ndarray | None = None, *, codes: np.ndarray | None = None
+) -> Distinct:
+    """The distinct ones of ``words`` (uint64 [n]).
 
-    Rows meet in a table by a hash of their word; the first to write there stands for all with the same word, those with
-    another one try again with another hash. Neither sorted nor compared one by one.
-
-    Returns:
-        codes int32 [n], -1 for the empty text; the first row of each value.
+    Args:
+        weights: int32 [n], what a row counts.
+        codes: int32 [n], where to write the codes.
     """
+    from autorank.data import loops_of_words
+
     num = len(words)
-    backwards = np.ascontiguousarray(words[::-1])
-    shift = np.uint64(64 - max(8, min(num.bit_length(), 22)))
-    table = np.empty(1 << (64 - int(shift)), np.int32)
-    rows = np.arange(num - 1, -1, -1, dtype=np.int32)
-    slots = _slots(backwards, _SPREAD[0], shift)
-    table[slots] = rows  # of several rows the last one written stays: the first of the column
-    stands = np.ascontiguousarray(table.take(slots, mode="clip")[::-1])
-    other = np.flatnonzero(words.take(stands, mode="clip") != words)
-    for spread in _SPREAD[1:]:
-        if not len(other):
-            break
-        backwards = words[other[::-1]]
-        slots = _slots(backwards, spread, shift)
-        table[slots] = other[::-1]
-        found = table.take(slots, mode="clip")[::-1]
-        stands[other] = found
-        other = other[words.take(found, mode="clip") != words[other]]
-    if len(other):  # words made to meet
-        _, first, inverse = np.unique(words[other], return_index=True, return_inverse=True)
-        stands[other] = other[first[inverse]]
-    first = np.flatnonzero(stands == rows[::-1])
-    numbers = np.arange(len(first), dtype=np.int32)
-    empty = np.flatnonzero(words.take(first) == 0)
-    if len(empty):
-        numbers[empty[0] + 1 :] -= 1
-        numbers[empty] = -1
-    coded = table if len(table) >= num else np.empty(num, np.int32)
-    coded[first] = numbers
-    return coded.take(stands, mode="clip"), np.delete(first, empty)
-
-
-def _slots(words: np.ndarray, spread: int, shift: np.uint64) -> np.ndarray:
-    slots = words * np.uint64(spread)
-    slots >>= shift
-    return slots.view(np.int64)
+    codes = np.empty(num, np.int32) if codes is None else codes
+    first = recycled.empty(num + 1, np.int32)
+    values, uses = recycled.empty(num + 1, np.uint64), recycled.empty(num + 1, np.int64)
+    counted = _ONCE if weights is None else weights
+    found = loops_of_words.distinct(words, counted, SEED, codes, first, values, uses)
+    # Copies: what is kept is mostly much shorter.
+    kept = slice(1, found + 1)
+    return Distinct(codes, first[kept].copy(), Words(values[kept].copy()), uses[kept].copy())

@@ -1,0 +1,32 @@
+"""Loops compiled to machine code by numba, which is loaded with this module: import it inside functions only.
+
+Machine code is kept by numba beside the module (``__pycache__``), else in the user's cache folder, as Python keeps its
+own compiled files; where neither can be written it is compiled again in every process. numba notices a change in the
+file of a loop but not in another one that it calls: a file of loops holds all that they call.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import types
+
+# Arguments: what is only read may be read-only, as bytes from a file are.
+BYTES = types.Array(types.uint8, 1, "C", readonly=True)
+WORDS = types.Array(types.uint64, 1, "C", readonly=True)
+INTS = types.Array(types.int32, 1, "C", readonly=True)
+
+
+def compiled(*arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compiles a function for these types when it is defined; it runs without the interpreter's lock."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return numba.njit(arguments, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return numba.njit(arguments, **options)(function)
+
+    return decorate
