@@ -139,3 +139,11 @@ def test_a_benchmark_is_an_objective():
             assert np.isfinite(outcome.curve).sum() == 5
             assert outcome.ne == again[i].ne and outcome.ne != other[i].ne
             assert abs(outcome.ne[0] - truth[i]) < 0.6
+
+
+@pytest.mark.parametrize("name", ["lcbench/3945", "nb301/v2", "bars/criteo_x1"])
+def test_data_that_are_missing_are_named_with_where_they_come_from(name, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"not there: put .*github.com/.*AUTORANK_SHARED_DATA"
+    ):
+        catalogue.get(name, tmp_path)

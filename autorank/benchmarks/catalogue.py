@@ -23,6 +23,15 @@ SUITES: dict[str, tuple[str, ...]] = {
     "mixed_crash": MIXED_SEEDS,
     "dhen": DHEN_TASKS,
 }
+# What lies where in the folder of shared data sets, and where it comes from.
+SOURCES = {
+    "lcbench": ("yahpo/lcbench", "the folder lcbench of github.com/slds-lmu/yahpo_data"),
+    "nb301": ("yahpo/nb301", "the folder nb301 of github.com/slds-lmu/yahpo_data"),
+    "bars": (
+        "bars/tuner_trials.jsonl.gz",
+        "the tuning logs of github.com/reczoo/BARS as lines of JSON, as `tables.bars` reads them",
+    ),
+}
 NAMES = tuple(f"{suite}/{task}" for suite, tasks in SUITES.items() for task in tasks)
 
 
@@ -32,11 +41,18 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
 
     Raises:
         ValueError: an unknown name.
-        FileNotFoundError: its data are not there.
+        FileNotFoundError: its data are not there; says where they come from.
     """
     suite, _, task = name.partition("/")
     if name not in NAMES:
         raise ValueError(f"{name} is not a benchmark; write one of {', '.join(NAMES)}")
+    if suite in SOURCES:
+        place, origin = SOURCES[suite]
+        if not (data / place).exists():
+            raise FileNotFoundError(
+                f"{name} reads {data / place}, which is not there: put {origin} there, or name another folder in "
+                "AUTORANK_SHARED_DATA"
+            )
     if suite == "lcbench":
         return lcbench(task, data / "yahpo" / "lcbench", grid_size=grid_size)
     if suite == "nb301":
