@@ -71,9 +71,7 @@ def in_brief(table: Table) -> Figure:
     """Mean rank, share of runs that are within `LEVEL`, and seconds a suggestion against regret."""
     curves, points, searchers, tasks = _of_many(table)
     figure, (left, middle, right) = panels("Ranks, levels and seconds", 3, 3.6)
-    ranks = np.array(
-        [mean_ranks(at(curves, table.points.index(n)), searchers, tasks) for n in points]
-    )
+    ranks = np.array([mean_ranks(at(curves, table.place(n)), searchers, tasks) for n in points])
     for s, values in zip(searchers, ranks.T, strict=True):
         left.plot(points, values, linewidth=_width(s), label=s)
         there = np.array([(_whole(curves[s][t], points) <= LEVEL).mean(axis=0) for t in tasks])
@@ -82,7 +80,7 @@ def in_brief(table: Table) -> Figure:
     label(left, "trials", "mean rank over tasks (1 is best)")
     label(middle, "trials", f"share of runs with a regret of {LEVEL:g} or less")
     legend(left, fontsize=6.5)
-    end = table.points.index(_LAST)
+    end = table.place(_LAST)
     seconds = at(table.curves(column="seconds_per_suggestion"), end)
     regret = at(curves, end)
     for s in searchers:
@@ -108,7 +106,7 @@ FIGURES: dict[str, tuple[str, Callable[[Table], Figure]]] = {
 
 def _of_many(table: Table) -> tuple[Curves, list[int], list[str], list[str]]:
     curves = table.curves()
-    end = table.points.index(_LAST)
+    end = table.place(_LAST)
     searchers, tasks = of_many(at(curves, end))
     return curves, table.points[: end + 1], searchers, tasks
 

@@ -24,6 +24,16 @@ class Table:
         self.costs = costs or {}  # by searcher: runs, trials, cpu_seconds
         self.points = sorted({int(r["trials"]) for r in rows})
 
+    def place(self, trials: int) -> int:
+        """Where a number of trials stands among the points.
+
+        Raises:
+            KeyError: no run went as far.
+        """
+        if trials not in self.points:
+            raise KeyError(f"{trials} trials")
+        return self.points.index(trials)
+
     def curves(
         self, batch: int = 1, noise: float = 0.0, column: str = "regret", *, tuning: bool = False
     ) -> Curves:
@@ -87,9 +97,13 @@ def shown(searchers: Sequence[str]) -> list[str]:
 
 
 def of_many(now: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[list[str], list[str]]:
-    """Searchers that ran on half of autorank's tasks or more, and the tasks that all of them have."""
-    searchers = sorted(s for s in shown(list(now)) if 2 * len(now[s]) >= len(now["autorank"]))
-    tasks = [t for t in now["autorank"] if all(t in now[s] for s in searchers)]
+    """Searchers that ran on half of autorank's tasks or more, and the tasks that all of them have.
+
+    Without autorank: on half of the tasks of whoever has most.
+    """
+    most = now["autorank"] if "autorank" in now else max(now.values(), key=len, default={})
+    searchers = sorted(s for s in shown(list(now)) if 2 * len(now[s]) >= len(most))
+    tasks = [t for t in most if all(t in now[s] for s in searchers)]
     return searchers, tasks
 
 

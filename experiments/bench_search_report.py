@@ -42,7 +42,8 @@ FIGURE_FOLDER = ROOT / "docs"
 def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) -> list[str]:
     """Regret by searcher at some numbers of trials up to ``end``, and the paired difference from autorank there."""
     curves = table.curves(batch, noise)
-    places = {n: table.points.index(n) for n in (25, 50, 100, end) if n in table.points}
+    last = table.place(end)
+    places = {n: table.place(n) for n in (25, 50, 100) if n in table.points} | {end: last}
     now = at(curves, places[end])
     ours = now.get("autorank", {})
     heads = " | ".join(f"{'regret ' if i == 0 else ''}at {n}" for i, n in enumerate(places))
@@ -71,7 +72,7 @@ def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) ->
 
 def of_few(table: Table) -> list[str]:
     """Regret at 100 on the tasks of the searchers that ran on a part of them (`of_many` has the others)."""
-    now = at(table.curves(), table.points.index(100))
+    now = at(table.curves(), table.place(100))
     many, _ = of_many(now)
     few = sorted(set(shown(list(now))) - set(many))
     tasks = [t for t in now["autorank"] if any(t in now[s] for s in few)]
@@ -87,7 +88,7 @@ def of_few(table: Table) -> list[str]:
 
 def without_failures(table: Table) -> list[str]:
     """The paired difference over the tasks of which no part fails by design."""
-    now = at(table.curves(1), table.points.index(100))
+    now = at(table.curves(1), table.place(100))
     kept = {
         s: {t: v for t, v in tasks.items() if not t.startswith("mixed_crash/")}
         for s, tasks in now.items()
@@ -117,7 +118,7 @@ def by_suite(table: Table) -> list[str]:
 
     Listed are the searchers that ran on half of the tasks or more.
     """
-    now = at(table.curves(1), table.points.index(100))
+    now = at(table.curves(1), table.place(100))
     suites = list(dict.fromkeys(t.split("/")[0] for t in now["autorank"]))
     searchers, _ = of_many(now)
     lines = [f"| suite | tasks | {' | '.join(searchers)} | autorank's rank |"]
@@ -137,7 +138,7 @@ def by_suite(table: Table) -> list[str]:
 def reach(table: Table) -> list[str]:
     """Trials after which autorank's mean regret is at most a peer's at 100, on common tasks."""
     curves = table.curves(1)
-    end = table.points.index(100)
+    end = table.place(100)
     now = at(curves, end)
     lines = ["| peer | its regret at 100 | autorank is there after | tasks |", "|---|---|---|---|"]
     for s in sorted(set(shown(list(now))) - set(OURS)):
@@ -156,9 +157,9 @@ def reach(table: Table) -> list[str]:
 
 def wasted(table: Table) -> list[str]:
     """Failed trials among the first 100 where 17 % of the space fail."""
-    found = at(table.curves(1, column="failed"), table.points.index(100))
+    found = at(table.curves(1, column="failed"), table.place(100))
     lines = ["| searcher | failed of 100 | regret at 100 | runs |", "|---|---|---|---|"]
-    regret = at(table.curves(1), table.points.index(100))
+    regret = at(table.curves(1), table.place(100))
     rows = []
     for s, tasks in found.items():
         own = {t: v for t, v in tasks.items() if t.startswith("mixed_crash/")}
@@ -178,7 +179,7 @@ def ablation(table: Table) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for tuning in (True, False):
-        now = at(table.curves(1, tuning=tuning), table.points.index(100))
+        now = at(table.curves(1, tuning=tuning), table.place(100))
         ours = now.get("autorank", {})
         for s in sorted(s for s in now if "+" in s):
             point, low, high, n = paired(now[s], ours)
@@ -197,19 +198,19 @@ def ablation(table: Table) -> list[str]:
 def ranks(table: Table) -> list[str]:
     """Mean rank over tasks at some numbers of trials."""
     curves = table.curves()
-    searchers, tasks = of_many(at(curves, table.points.index(100)))
+    searchers, tasks = of_many(at(curves, table.place(100)))
     lines = [f"| trials | {' | '.join(searchers)} | tasks |", "|" + "---|" * (len(searchers) + 2)]
     for n in (25, 50, 75, 100):
         if n not in table.points:
             continue
-        found = mean_ranks(at(curves, table.points.index(n)), searchers, tasks)
+        found = mean_ranks(at(curves, table.place(n)), searchers, tasks)
         lines.append(f"| {n} | {' | '.join(f'{v:.2f}' for v in found)} | {len(tasks)} |")
     return lines
 
 
 def by_task(table: Table) -> list[str]:
     """Mean regret at 100 and, in brackets, its standard error over seeds and their number."""
-    now = at(table.curves(1), table.points.index(100))
+    now = at(table.curves(1), table.place(100))
     searchers, _ = of_many(now)
     lines = [f"| task | {' | '.join(searchers)} |", "|" + "---|" * (len(searchers) + 1)]
 
@@ -220,7 +221,7 @@ def by_task(table: Table) -> list[str]:
         error = f"±{values.std(ddof=1) / np.sqrt(n):.4f}, " if n > 1 else ""
         return f"{values.mean():.4f} ({error}{n})"
 
-    for task in now["autorank"]:
+    for task in max(now.values(), key=len):
         cells = " | ".join(cell(now[s].get(task)) for s in searchers)
         lines.append(f"| {task} | {cells} |")
     return lines
