@@ -14,6 +14,7 @@ TITLES = {
     "longer": "150 trials",
     "without_failures": "Without the tasks of which a part fails",
     "suites": "By suite",
+    "behind": "Tasks on which another searcher is ahead",
     "ranks": "Mean rank",
     "reach": "Trials needed to reach a peer's level at 100",
     "wasted": "Failed trials where a part of the space fails",

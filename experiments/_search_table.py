@@ -91,6 +91,11 @@ def paired(
     return point, float(low), float(high), len(tasks)
 
 
+def gap(point: float, low: float, high: float, tasks: int) -> str:
+    """A paired difference as text; an interval over fewer than three tasks says nothing of others."""
+    return f"{point:+.4f} [{low:+.4f}, {high:+.4f}]" if tasks > 2 else f"{point:+.4f}"
+
+
 def shown(searchers: Sequence[str]) -> list[str]:
     """Searchers without the variants of an ablation."""
     return [s for s in searchers if "+" not in s]

@@ -27,6 +27,7 @@ from experiments._search_table import (  # noqa: E402
     OURS,
     Table,
     at,
+    gap,
     mean_ranks,
     of_many,
     paired,
@@ -62,11 +63,12 @@ def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) ->
             for n, i in places.items()
         )
         runs = sum(len(v) for v in now[s].values())
-        point, low, high, n = paired(ours, now[s])
+        found = paired(ours, now[s])
+        n = found[-1]
         same = f"{np.mean([ours[t].mean() for t in ours if t in now[s]]):.4f}" if n else "-"
-        gap = "-" if s == "autorank" or not n else f"{point:+.4f} [{low:+.4f}, {high:+.4f}]"
+        apart = "-" if s == "autorank" or not n else gap(*found)
         cost = np.mean([v.mean() for v in seconds[s].values()])
-        lines.append(f"| {s} | {len(now[s])} | {runs} | {cells} | {same} | {gap} | {cost:.2g} |")
+        lines.append(f"| {s} | {len(now[s])} | {runs} | {cells} | {same} | {apart} | {cost:.2g} |")
     return lines
 
 
@@ -103,13 +105,12 @@ def without_failures(table: Table) -> list[str]:
         kept["autorank"] = now["autorank"]
         peers.append(mended)
     for s in peers:
-        point, low, high, n = paired(kept["autorank"], kept[s])
-        if n:
+        found = paired(kept["autorank"], kept[s])
+        if n := found[-1]:
             tasks = set(kept["autorank"]) & set(kept[s])
             own = np.mean([kept[s][t].mean() for t in tasks])
             base = np.mean([kept["autorank"][t].mean() for t in tasks])
-            gap = f"{point:+.4f} [{low:+.4f}, {high:+.4f}]"
-            lines.append(f"| {s} | {n} | {own:.4f} | {base:.4f} | {gap} |")
+            lines.append(f"| {s} | {n} | {own:.4f} | {base:.4f} | {gap(*found)} |")
     return lines
 
 
@@ -132,6 +133,20 @@ def by_suite(table: Table) -> list[str]:
         rank = 1 + sum(v < values["autorank"] - 1e-9 for v in values.values())
         cells = " | ".join(f"{values[s]:.4f}" for s in searchers)
         lines.append(f"| {suite} | {len(tasks)} | {cells} | {rank} |")
+    return lines
+
+
+def behind(table: Table, margin: float = 0.005) -> list[str]:
+    """Tasks on which a searcher that ran on most tasks is ahead of autorank at 100 by more than ``margin``."""
+    now = at(table.curves(), table.place(100))
+    searchers, _ = of_many(now)
+    lines = [f"| task | autorank | ahead by more than {margin:g} |", "|---|---|---|"]
+    for t, own in now["autorank"].items():
+        ahead = {s: now[s][t].mean() for s in searchers if t in now[s]}
+        ahead = {s: v for s, v in ahead.items() if v < own.mean() - margin}
+        if ahead:
+            names = ", ".join(f"{s} ({v:.4f})" for s, v in sorted(ahead.items()))
+            lines.append(f"| {t} | {own.mean():.4f} | {names} |")
     return lines
 
 
@@ -266,6 +281,7 @@ SECTIONS: dict[str, Callable[[Table], list[str]]] = {
     "longer": lambda t: overall(t, end=150),
     "without_failures": without_failures,
     "suites": by_suite,
+    "behind": behind,
     "ranks": ranks,
     "tasks": by_task,
     "reach": reach,
