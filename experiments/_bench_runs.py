@@ -6,6 +6,7 @@ the disk twice a trial, which takes longer than most suggestions do.)
 """
 
 import csv
+import fcntl
 import json
 import math
 import os
@@ -78,64 +79,68 @@ def settings_of(name: str) -> SearcherConfig:
 
 
 def run(job: Job, folder: Path) -> int:
-    """Runs or continues one; returns how many trials were new."""
+    """Runs or continues one; returns how many trials were new.
+
+    Raises:
+        RuntimeError: another process is at it.
+    """
     benchmark = get(job.task, DATA)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = read(path)
-    told = sum(len(line["loss"]) for line in lines)
-    if told >= job.trials:
+    if _told(read(path)) >= job.trials:
         return 0
-    driver = peer_driver(job, benchmark) if job.searcher in PEERS else our_driver(job, benchmark)
-    try:
-        return _continued(job, benchmark, driver, path, lines, typical - best)
-    finally:
-        driver.close()
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{path} is written by another process; wait, or end it") from error
+        lines, size = _whole(path)
+        stream.truncate(size)  # a line that was cut off
+        start = _told(lines)
+        driver = (peer_driver if job.searcher in PEERS else our_driver)(job, benchmark)
+        try:
+            for line in lines:
+                if driver.asks_again():
+                    driver.ask(len(line["loss"]))
+                driver.tell(line["values"], losses_of(line), line["cost"])
+            for told in range(start, job.trials, job.batch):
+                line = _next(job, benchmark, driver, told, job.noise * (typical - best))
+                if driver.versions and told == start:
+                    line["versions"] = driver.versions  # of this line and those after it
+                stream.write(json.dumps(line) + "\n")
+                stream.flush()
+        finally:
+            driver.close()
+    return max(job.trials - start, 0)
 
 
-def _continued(
-    job: Job,
-    benchmark: Benchmark,
-    driver: Driver,
-    path: Path,
-    lines: Sequence[dict[str, Any]],
-    scale: float,
-) -> int:
-    """Tells what is there, then goes on; a new trial's noise is in units of ``scale``."""
-    for line in lines:
-        if driver.asks_again():
-            driver.ask(len(line["loss"]))
-        driver.tell(line["values"], losses_of(line), line["cost"])
-    start = told = sum(len(line["loss"]) for line in lines)
-    with path.open("w") as stream:
-        stream.writelines(json.dumps(line) + "\n" for line in lines)
-        stream.flush()
-        while told < job.trials:
-            size = min(job.batch, job.trials - told)
-            cpu, wall = driver.cpu(), time.perf_counter()
-            rows = driver.ask(size)
-            cpu, wall = driver.cpu() - cpu, time.perf_counter() - wall
-            found = benchmark.query(rows)
-            rng = np.random.default_rng([job.seed, told])
-            seen = found[:, 0] + job.noise * scale * rng.normal(size=size)
-            line = {
-                "values": rows,
-                "loss": [_json(v) for v in found[:, 0]],
-                "seen": [_json(v) for v in seen],
-                "cost": [round(float(v), 5) for v in found[:, 1]],
-                "cpu": round(cpu, 6),
-                "wall": round(wall, 6),
-            }
-            begun = driver.cpu()
-            driver.tell(rows, losses_of(line), line["cost"])
-            line["tell_cpu"] = round(driver.cpu() - begun, 6)
-            if driver.versions and told == start:
-                line["versions"] = driver.versions  # of this line and those after it
-            stream.write(json.dumps(line) + "\n")
-            stream.flush()
-            told += size
-    return told - start
+def _next(
+    job: Job, benchmark: Benchmark, driver: Driver, told: int, noise: float
+) -> dict[str, Any]:
+    """The batch after ``told`` trials, asked for, evaluated and told; ``noise`` is a standard deviation."""
+    size = min(job.batch, job.trials - told)
+    cpu, wall = driver.cpu(), time.perf_counter()
+    rows = driver.ask(size)
+    cpu, wall = driver.cpu() - cpu, time.perf_counter() - wall
+    found = benchmark.query(rows)
+    rng = np.random.default_rng([job.seed, told])
+    seen = found[:, 0] + noise * rng.normal(size=size)
+    line = {
+        "values": rows,
+        "loss": [_json(v) for v in found[:, 0]],
+        "seen": [_json(v) for v in seen],
+        "cost": [round(float(v), 5) for v in found[:, 1]],
+        "cpu": round(cpu, 6),
+        "wall": round(wall, 6),
+    }
+    begun = driver.cpu()
+    driver.tell(rows, losses_of(line), line["cost"])
+    return line | {"tell_cpu": round(driver.cpu() - begun, 6)}
+
+
+def _told(lines: Sequence[dict[str, Any]]) -> int:
+    return sum(len(line["loss"]) for line in lines)
 
 
 def losses_of(line: dict[str, Any]) -> list[float]:
@@ -145,15 +150,19 @@ def losses_of(line: dict[str, Any]) -> list[float]:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a run's file."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
+    return _whole(path)[0]
+
+
+def _whole(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Lines up to the first that was cut off, and their bytes."""
+    lines, size = [], 0
+    for text in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
+        except ValueError:
             break
-    return lines
+        size += len(text)
+    return lines, size
 
 
 def peer_driver(job: Job, benchmark: Benchmark) -> Driver:

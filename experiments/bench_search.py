@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -33,6 +34,18 @@ def work(job: runs.Job, folder: Path) -> tuple[runs.Job, int, float, str]:
     return job, done, sum(os.times()[:4]) - started, ""
 
 
+def start_worker(driver: int) -> None:
+    """A worker ends with the driver: one that outlives it would go on writing a run that is started again."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    set_up_jax()
+
+
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
 def main(config: DictConfig) -> int:
     """Runs what is missing, then rebuilds the table; returns the number of failed runs."""
@@ -47,7 +60,7 @@ def main(config: DictConfig) -> int:
     ]
     failed, trials, started = 0, 0, time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cfg.workers, context, initializer=set_up_jax) as pool:
+    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
         futures = [pool.submit(work, job, folder) for job in jobs]
         for i, future in enumerate(as_completed(futures)):
             job, done, seconds, error = future.result()

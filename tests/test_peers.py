@@ -1,6 +1,10 @@
 """Adapters of other packages, each skipped without its package; and the files of benchmark runs."""
 
+import fcntl
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -41,6 +45,35 @@ def test_a_run_of_ours_is_the_same_whether_or_not_it_was_stopped(tmp_path):
                 for r in (whole, parts)]  # fmt: skip
     assert timeless[0] == timeless[1]
     assert runs.run(job, tmp_path / "whole") == 0
+
+
+def test_two_processes_do_not_write_the_same_run(tmp_path):
+    job = runs.Job("random", "mixed/0", 2, 0.0, 0, 6)
+    assert runs.run(job._replace(trials=2), tmp_path) == 2
+    path = job.path(tmp_path)
+    before = path.read_text()
+    with path.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="is written by another process"):
+            runs.run(job, tmp_path)
+    assert path.read_text() == before and runs.run(job, tmp_path) == 4
+
+
+def test_a_worker_ends_with_its_driver(tmp_path):
+    code = (
+        "import sys, os, time, subprocess\n"
+        "sys.path[:0] = [os.getcwd(), 'experiments']\n"
+        "import bench_search\n"
+        "bench_search.set_up_jax = lambda: None\n"
+        "bench_search.start_worker(int(sys.argv[1]))\n"
+        "time.sleep(60)\n"
+    )
+    root = str(runs.ROOT)
+    worker = f"import subprocess, sys, os; subprocess.Popen([sys.executable, '-c', {code!r}, str(os.getpid())])"
+    started = time.monotonic()
+    # The pipe stays open as long as anyone holds it: the driver ends at once, the worker after it.
+    subprocess.run([sys.executable, "-c", worker], cwd=root, stdout=subprocess.PIPE, check=True)
+    assert time.monotonic() - started < 50
 
 
 def test_the_table_follows_the_incumbent_that_was_seen(tmp_path):
