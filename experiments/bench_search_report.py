@@ -197,15 +197,15 @@ def ablation(table: Table) -> list[str]:
         now = at(table.curves(1, tuning=tuning), table.place(100))
         ours = now.get("autorank", {})
         for s in sorted(s for s in now if "+" in s):
-            point, low, high, n = paired(now[s], ours)
-            if n:
+            found = paired(now[s], ours)
+            if n := found[-1]:
                 tasks = set(now[s]) & set(ours)
                 runs = sum(len(now[s][t]) for t in tasks)
                 own = np.mean([now[s][t].mean() for t in tasks])
                 base = np.mean([ours[t].mean() for t in tasks])
                 lines.append(
                     f"| `{s}` | {'tuning' if tuning else 'others'} | {n} | {runs} | {own:.4f} | {base:.4f} | "
-                    f"{point:+.4f} [{low:+.4f}, {high:+.4f}] |"
+                    f"{gap(*found)} |"
                 )
     return lines
 

@@ -54,11 +54,11 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
                 "AUTORANK_SHARED_DATA"
             )
     if suite == "lcbench":
-        return lcbench(task, data / "yahpo" / "lcbench", grid_size=grid_size)
+        return lcbench(task, data / SOURCES[suite][0], grid_size=grid_size)
     if suite == "nb301":
-        return nb301(data / "yahpo" / "nb301")
+        return nb301(data / SOURCES[suite][0])
     if suite == "bars":
-        return bars(task, data / "bars" / "tuner_trials.jsonl.gz")
+        return bars(task, data / SOURCES[suite][0])
     if suite in HPO_TASKS:
         return hpo_table(suite, task)
     if suite == "dhen":

@@ -16,7 +16,7 @@ import torch
 from ax.api.client import Client
 from ax.api.configs import ChoiceParameterConfig, RangeParameterConfig
 
-from experiments.peers.base import Task, Told, active_only, filled, index, step_seed
+from experiments.peers.base import Task, Told, from_indices, step_seed, to_indices
 
 INITIAL = 20
 
@@ -29,10 +29,8 @@ class AxPeer:
         logging.disable(logging.WARNING)
         self._task, self._seed, self._told, self._finished = task, seed, 0, 0
         self._client = Client(random_seed=seed)
-        decisions = [d for d in task.decisions if len(d.choices) > 1]
-        self._searched = decisions
         parameters: list[Any] = []
-        for d in decisions:
+        for d in task.searched():
             native = task.intervals.get(d.name)
             if native is None:
                 steps = list(range(len(d.choices)))
@@ -75,7 +73,7 @@ class AxPeer:
             found = self._client.get_next_trials(max_trials=n - len(self._open))
             if not found:
                 raise RuntimeError("Ax gave no trial")
-            self._open += [(self._decoded(p), i) for i, p in found.items()]
+            self._open += [(from_indices(self._task, p), i) for i, p in found.items()]
         return [values for values, _ in self._open]
 
     def _reseed(self) -> None:
@@ -84,24 +82,13 @@ class AxPeer:
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002
 
-    def _decoded(self, found: dict[str, Any]) -> dict[str, Any]:
-        values: dict[str, Any] = self._task.fixed()
-        for d in self._searched:
-            native, raw = self._task.intervals.get(d.name), found[d.name]
-            if native is None:
-                values[d.name] = d.choices[int(raw)]
-            else:
-                inside = min(max(raw, native.low), native.high)
-                values[d.name] = int(round(inside)) if native.whole else float(inside)
-        return active_only(self._task, values)
-
     def tell(self, trials: Sequence[Told]) -> None:
         """Completes what was asked for; trials of an earlier process are attached."""
         open_ = list(self._open)
         for told in trials:
             at = next((i for i, (values, _) in enumerate(open_) if values == told.values), None)
             if at is None:
-                number = self._client.attach_trial(self._encoded(told.values))
+                number = self._client.attach_trial(to_indices(self._task, told.values))
             else:
                 number = open_.pop(at)[1]
             if told.loss == told.loss:
@@ -113,13 +100,6 @@ class AxPeer:
             self._client.mark_trial_abandoned(number)
         self._told += len(trials)
         self._open = []
-
-    def _encoded(self, values: dict[str, Any]) -> dict[str, Any]:
-        whole, native = filled(self._task, values), self._task.intervals
-        return {
-            d.name: whole[d.name] if d.name in native else index(d.choices, whole[d.name])
-            for d in self._searched
-        }
 
 
 def ax(task: Task, seed: int, trials: int, batch: int) -> AxPeer:

@@ -46,6 +46,10 @@ class Task(NamedTuple):
         """The decision of that name."""
         return next(d for d in self.decisions if d.name == name)
 
+    def searched(self) -> list[Decision]:
+        """Decisions with more than one choice."""
+        return [d for d in self.decisions if len(d.choices) > 1]
+
     def fixed(self) -> dict[str, Any]:
         """Decisions with one choice: nothing to search."""
         return {d.name: d.choices[0] for d in self.decisions if len(d.choices) == 1}
@@ -136,6 +140,30 @@ def active_only(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
 def filled(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
     """Adds the baseline's value where a decision is inactive, for peers without conditions."""
     return {d.name: values.get(d.name, task.baseline[d.name]) for d in task.decisions}
+
+
+def inside(native: Interval, raw: Any) -> float | int:
+    """A peer's number as the decision takes it: rounding may have put it beyond an end."""
+    number = min(max(raw, native.low), native.high)
+    return int(round(number)) if native.whole else float(number)
+
+
+def from_indices(task: Task, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A proposal, from native values and the indices of choices (numbers or their text)."""
+    values = task.fixed()
+    for d in task.searched():
+        native, raw = task.intervals.get(d.name), found[d.name]
+        values[d.name] = d.choices[int(raw)] if native is None else inside(native, raw)
+    return active_only(task, values)
+
+
+def to_indices(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `from_indices`, with inactive decisions as the baseline has them."""
+    whole = filled(task, values)
+    return {
+        d.name: whole[d.name] if d.name in task.intervals else index(d.choices, whole[d.name])
+        for d in task.searched()
+    }
 
 
 def checked(task: Task, values: Any) -> dict[str, Any]:

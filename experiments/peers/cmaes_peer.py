@@ -17,7 +17,7 @@ class CatCmaPeer:
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task, self._worst = task, WorstSoFar()
-        decisions = [d for d in task.decisions if len(d.choices) > 1]
+        decisions = task.searched()
         native = task.intervals
         self._floats = [d for d in decisions if d.name in native and not native[d.name].whole]
         self._ints = [d for d in decisions if d.kind == "number" and d not in self._floats]

@@ -12,15 +12,7 @@ import torch
 from hebo.design_space.design_space import DesignSpace
 from hebo.optimizers.hebo import HEBO
 
-from experiments.peers.base import (
-    Task,
-    Told,
-    WorstSoFar,
-    active_only,
-    filled,
-    index,
-    step_seed,
-)
+from experiments.peers.base import Task, Told, WorstSoFar, from_indices, step_seed, to_indices
 
 
 class HeboPeer:
@@ -32,8 +24,7 @@ class HeboPeer:
     def __init__(self, task: Task, seed: int) -> None:
         warnings.simplefilter("ignore")
         self._task, self._seed, self._told, self._worst = task, seed, 0, WorstSoFar()
-        self._searched = [d for d in task.decisions if len(d.choices) > 1]
-        space = DesignSpace().parse([self._parameter(d) for d in self._searched])
+        space = DesignSpace().parse([self._parameter(d) for d in task.searched()])
         self._hebo = HEBO(space, scramble_seed=seed)
 
     def _parameter(self, d: Any) -> dict[str, Any]:
@@ -61,18 +52,7 @@ class HeboPeer:
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)
         found = self._hebo.suggest(n_suggestions=n)
-        return [self._decoded(row) for row in found.to_dict("records")]
-
-    def _decoded(self, found: dict[str, Any]) -> dict[str, Any]:
-        values: dict[str, Any] = self._task.fixed()
-        for d in self._searched:
-            native, raw = self._task.intervals.get(d.name), found[d.name]
-            if native is None:
-                values[d.name] = d.choices[int(raw)]
-            else:
-                inside = min(max(raw, native.low), native.high)
-                values[d.name] = int(round(inside)) if native.whole else float(inside)
-        return active_only(self._task, values)
+        return [from_indices(self._task, row) for row in found.to_dict("records")]
 
     def tell(self, trials: Sequence[Told]) -> None:
         """Results, with inactive decisions as the baseline has them."""
@@ -82,11 +62,10 @@ class HeboPeer:
         self._told += len(trials)
 
     def _encoded(self, values: dict[str, Any]) -> dict[str, Any]:
-        whole, native = filled(self._task, values), self._task.intervals
-        found: dict[str, Any] = {}
-        for d in self._searched:
-            at = whole[d.name] if d.name in native else index(d.choices, whole[d.name])
-            found[d.name] = at if d.name in native or d.kind == "number" else str(at)
+        found = to_indices(self._task, values)
+        for d in self._task.searched():
+            if d.name not in self._task.intervals and d.kind != "number":
+                found[d.name] = str(found[d.name])
         return found
 
 

@@ -13,7 +13,7 @@ import torch
 from neps.optimizers.algorithms import bayesian_optimization
 from neps.space import HPOCategorical, HPOFloat, HPOInteger, SearchSpace
 
-from experiments.peers.base import Task, Told, active_only, filled, index, step_seed
+from experiments.peers.base import Task, Told, from_indices, step_seed, to_indices
 
 
 class NepsPeer:
@@ -29,8 +29,7 @@ class NepsPeer:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         self._task, self._seed, self._told = task, seed, 0
-        self._searched = [d for d in task.decisions if len(d.choices) > 1]
-        space = SearchSpace({d.name: self._parameter(d) for d in self._searched})
+        space = SearchSpace({d.name: self._parameter(d) for d in task.searched()})
         self._peer = neps.AskAndTell(bayesian_optimization(space))
         self._open: list[tuple[dict[str, Any], Any]] = []
 
@@ -54,7 +53,7 @@ class NepsPeer:
         found = [self._peer.ask()] if n == 1 else self._peer.ask(n=n)
         for trial in found[n:]:
             del self._peer.trials[trial.id]
-        self._open = [(self._decoded(t.config), t) for t in found[:n]]
+        self._open = [(from_indices(self._task, t.config), t) for t in found[:n]]
         return [values for values, _ in self._open]
 
     def _forget_open(self) -> None:
@@ -63,26 +62,11 @@ class NepsPeer:
             del self._peer.trials[trial.id]
         self._open = []
 
-    def _decoded(self, found: Any) -> dict[str, Any]:
-        values: dict[str, Any] = self._task.fixed()
-        for d in self._searched:
-            native, raw = self._task.intervals.get(d.name), found[d.name]
-            if native is None:
-                values[d.name] = d.choices[int(raw)]
-            else:
-                inside = min(max(raw, native.low), native.high)
-                values[d.name] = int(inside) if native.whole else float(inside)
-        return active_only(self._task, values)
-
     def tell(self, trials: Sequence[Told]) -> None:
         """Results, with inactive decisions as the baseline has them."""
         self._forget_open()
         for told in trials:
-            whole, native = filled(self._task, told.values), self._task.intervals
-            config = {
-                d.name: whole[d.name] if d.name in native else index(d.choices, whole[d.name])
-                for d in self._searched
-            }
+            config = to_indices(self._task, told.values)
             result = told.loss if told.loss == told.loss else RuntimeError("failed")
             self._told += 1
             self._peer.tell_custom(config_id=str(self._told), config=config, result=result)

@@ -12,7 +12,7 @@ from syne_tune.backend.trial_status import Trial
 from syne_tune.optimizer.baselines import BORE
 from syne_tune.optimizer.schedulers.ask_tell_scheduler import AskTellScheduler
 
-from experiments.peers.base import Task, Told, active_only, filled, index, step_seed
+from experiments.peers.base import Task, Told, active_only, filled, index, inside, step_seed
 
 
 class BorePeer:
@@ -23,7 +23,7 @@ class BorePeer:
     def __init__(self, task: Task, seed: int) -> None:
         logging.disable(logging.WARNING)
         self._task, self._seed, self._told = task, seed, 0
-        self._searched = [d for d in task.decisions if len(d.choices) > 1]
+        self._searched = task.searched()
         space = {d.name: self._domain(d) for d in self._searched}
         self._scheduler = AskTellScheduler(BORE(space, metric="loss", random_seed=seed))
 
@@ -51,8 +51,7 @@ class BorePeer:
         for d in self._searched:
             native, raw = self._task.intervals.get(d.name), found[d.name]
             if native is not None:
-                inside = min(max(raw, native.low), native.high)
-                values[d.name] = int(inside) if native.whole else float(inside)
+                values[d.name] = inside(native, raw)
             elif d.kind == "number":
                 values[d.name] = d.choices[index(d.choices, raw)]
             else:

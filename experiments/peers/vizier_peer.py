@@ -15,7 +15,7 @@ from vizier import pyvizier as vz
 from vizier._src.algorithms.designers.gp_ucb_pe import VizierGPUCBPEBandit
 from vizier.pyvizier.converters import padding
 
-from experiments.peers.base import Task, Told, active_only, filled, index
+from experiments.peers.base import Task, Told, active_only, filled, index, inside
 
 
 class VizierPeer:
@@ -27,7 +27,7 @@ class VizierPeer:
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         self._task, self._told = task, 0
-        self._searched = [d for d in task.decisions if len(d.choices) > 1]
+        self._searched = task.searched()
         problem = vz.ProblemStatement()
         for d in self._searched:
             self._add(problem.search_space.root, d)
@@ -63,8 +63,7 @@ class VizierPeer:
                 continue
             native, raw = self._task.intervals.get(d.name), found[d.name]
             if native is not None:
-                inside = min(max(raw, native.low), native.high)
-                values[d.name] = int(inside) if native.whole else float(inside)
+                values[d.name] = inside(native, raw)
             elif d.kind == "number":
                 values[d.name] = min(d.choices, key=lambda c: abs(c - float(raw)))  # noqa: B023
             else:
