@@ -5,9 +5,12 @@ EXTRAS ?= dev
 
 .PHONY: setup search test lint types peers
 
-setup: .venv/ready
+# One mark for each set of extras: another set is installed beside what is there.
+READY := .venv/ready-$(EXTRAS)
 
-.venv/ready: pyproject.toml constraints.txt
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "autorank needs Python >= 3.11: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "no venv: install your system's python3-venv package"; exit 1; }
 	@echo "installing into .venv (a few minutes the first time)"
