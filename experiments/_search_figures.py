@@ -28,12 +28,19 @@ _LAST = 100
 def over_tasks(table: Table) -> Figure:
     """Mean regret over the tasks that all have, against trials, with 95 % intervals over tasks."""
     curves, points, searchers, tasks = _of_many(table)
-    figure, (ax,) = panels("Regret against trials, all tasks", height=4.2)
+    ends = {
+        s: np.mean([_whole(curves[s][t], points)[:, -1].mean() for t in tasks]) for s in searchers
+    }
+    best, *others = sorted(searchers, key=lambda s: ends[s])
+    title = f"{best} ends lowest: a regret of {ends[best]:.3f} after {points[-1]} trials"
+    if others:
+        title += f", {others[0]} {ends[others[0]]:.3f}"
+    figure, (ax,) = panels(title, height=4.2)
     for s in searchers:
         means = np.array([_whole(curves[s][t], points).mean(axis=0) for t in tasks])
         _line(ax, points, means, s)
     _logarithmic(ax)
-    label(ax, "trials", f"normalised regret, mean of {len(tasks)} tasks and 95 % interval")
+    label(ax, "trials", f"normalised regret (mean of {len(tasks)} tasks, 95 % interval)")
     legend(ax)
     return figure
 
@@ -42,7 +49,7 @@ def by_suite(table: Table) -> Figure:
     """Mean regret by suite."""
     curves, points, searchers, tasks = _of_many(table)
     suites = list(dict.fromkeys(t.split("/")[0] for t in tasks))
-    figure, axes = _grid("Regret against trials, by suite", len(suites), 4, 2.7)
+    figure, axes = _grid("Regret against trials, by suite", len(suites), 3, 2.4)
     for ax, suite in zip(axes, suites, strict=False):
         own = [t for t in tasks if t.startswith(f"{suite}/")]
         for s in searchers:
@@ -70,7 +77,9 @@ def by_task(table: Table) -> Figure:
 def in_brief(table: Table) -> Figure:
     """Mean rank, share of runs that are within `LEVEL`, and seconds a suggestion against regret."""
     curves, points, searchers, tasks = _of_many(table)
-    figure, (left, middle, right) = panels("Ranks, levels and seconds", 3, 3.6)
+    figure, (left, middle, right) = panels(
+        "Rank, runs that are near the best, and what a suggestion costs", 3, 3.6
+    )
     ranks = np.array([mean_ranks(at(curves, table.place(n)), searchers, tasks) for n in points])
     for s, values in zip(searchers, ranks.T, strict=True):
         left.plot(points, values, linewidth=_width(s), label=s)
@@ -118,7 +127,7 @@ def _logarithmic(ax: Axes) -> None:
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     few = np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 1
     ax.yaxis.set_minor_formatter(
-        lambda value, _: f"{value:g}" if few and f"{value:e}"[0] in "25" else ""
+        lambda value, _: f"{value:g}" if few and f"{value:e}"[0] in "235" else ""
     )
     ax.tick_params(which="minor", labelsize=ax.yaxis.get_ticklabels()[0].get_fontsize())
 
@@ -154,6 +163,8 @@ def _grid(title: str, count: int, columns: int, height: float) -> tuple[Figure, 
     axes = list(np.atleast_1d(figure.subplots(rows, columns, sharex=True, squeeze=False)).flat)
     for ax in axes[count:]:
         ax.remove()
+    for ax in axes[max(count - columns, 0) : count]:  # nothing is drawn below these
+        ax.tick_params(labelbottom=True)
     for ax in axes[:count]:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=6.5)
