@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +46,9 @@ class Driver:
         self.job, self.attempts = job, attempts
         self.in_process = in_process(launcher)
         self.returns: list[list[JobReturn]] = []
-        self._deaths = self._count("death")
+        self._lost = self._count("death")  # by trial: how often its worker died
+        alone = [r for r in sweep.ledger.records("death") if r.get("alone", True)]
+        self._deaths = Counter(r["trial"] for r in alone)  # of those, with nobody else to blame
         self._composed: set[int] = set()
 
     # --- rounds ----------------------------------------------------------------------------------
@@ -107,6 +110,7 @@ class Driver:
         """
         done: queue.SimpleQueue[tuple[Trial, Any, float]] = queue.SimpleQueue()
         running: dict[int, Trial] = {}
+        accompanied: set[int] = set()  # of those running: had company at any time since their start
 
         def work(trial: Trial, job: list[str]) -> None:
             started = time.time()
@@ -119,6 +123,8 @@ class Driver:
         def start(trial: Trial) -> None:
             self._started([trial])
             running[trial.id] = trial
+            if shared_fate and len(running) > 1:
+                accompanied.update(running)
             arguments = (trial, self.overrides(trial))
             # Daemons: an interrupted driver does not wait for its jobs.
             threading.Thread(target=work, args=arguments, daemon=True).start()
@@ -130,7 +136,7 @@ class Driver:
                     for t in self._composable(self._startable(self.sweep.waiting()))
                     if t.id not in running and not self._adopted(t)
                 ]
-                suspects = [t for t in waiting if self._deaths.get(t.id)] if shared_fate else []
+                suspects = [t for t in waiting if self._lost.get(t.id)] if shared_fate else []
                 if suspects:
                     if not running:
                         start(suspects[0])
@@ -145,8 +151,9 @@ class Driver:
                         continue
                     return
                 trial, result, started = done.get()
-                alone = len(running) == 1 or not shared_fate
                 del running[trial.id]
+                alone = trial.id not in accompanied
+                accompanied.discard(trial.id)
                 if isinstance(result, JobReturn):
                     self.returns.append([result])
                     self._ended(trial, result, started)
@@ -183,20 +190,22 @@ class Driver:
     def _died(self, trial: Trial, error: BaseException, started: float, alone: bool) -> None:
         """The launcher itself failed: the job's worker is gone.
 
-        In company nobody is blamed before it has run alone.
+        A death in company is nobody's attempt: another job may have broken the pool. Each of them runs alone next.
         """
-        deaths = self._deaths[trial.id] = self._deaths.get(trial.id, 0) + 1
+        lost = self._lost[trial.id] = self._lost.get(trial.id, 0) + 1
+        self._deaths[trial.id] += alone
+        deaths = self._deaths[trial.id]
         LOG.warning(
-            "trial %d lost its worker (%d of %d attempts): %s",
+            "trial %d lost its worker (%s): %s",
             trial.id - 1,
-            deaths,
-            self.attempts,
+            f"{deaths} of {self.attempts} attempts"
+            if alone
+            else "as others did; it runs again alone",
             first_line(error),
         )
-        self.sweep.ledger.record(
-            "death", f"{trial.id}-{deaths}", {"trial": trial.id, "error": first_line(error)}
-        )
-        if deaths >= self.attempts and alone:
+        record = {"trial": trial.id, "error": first_line(error), "alone": alone}
+        self.sweep.ledger.record("death", f"{trial.id}-{lost}", record)
+        if deaths >= self.attempts:
             reason = f"its worker died in {deaths} attempts; the last time: {first_line(error)}"
             self._finish(trial, Result(None, None, reason), started)
 

@@ -16,7 +16,7 @@ def main(config):
     if config.log:
         with open(config.log, "a") as stream:
             stream.write(f"{config.x} {config.kind} {os.getpid()}\n")
-    time.sleep(config.seconds + (config.slow if config.x == 3 else 0))
+    time.sleep(config.seconds + (config.slow if config.x in config.slowed else 0))
     if HydraConfig.get().job.num in config.doomed:
         os.kill(os.getpid(), signal.SIGKILL)
     if config.x in config.when:
