@@ -43,8 +43,9 @@ from autorank.search import FidelityPlan
 from autorank.searchers.base import Searcher
 from autorank.space import Space, parse_space
 from autorank.stages import Plan
+from autorank.training.compact import Setting
 from autorank.training.trainer import Hparams
-from autorank.training_objective import Setting, training_objective
+from autorank.training_objective import training_objective
 
 
 def data_source(config: DataConfig) -> store.Source:

@@ -34,7 +34,7 @@ from autorank.report import console_table, write_report
 from autorank.search import Event, run
 from autorank.space import Space
 from autorank.tracking import start_tracking
-from autorank.training_objective import Setting
+from autorank.training.compact import Setting
 
 LOG = logging.getLogger("autorank")
 PACKAGES = ("autorank", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")

@@ -18,7 +18,8 @@ from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space, dhen_table
 from autorank.config import SearchConfig, with_values
 from autorank.cost import flops_per_example
 from autorank.data import store, synthetic
-from autorank.training_objective import Setting, training_objective
+from autorank.training.compact import Setting
+from autorank.training_objective import training_objective
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = dhen_space().names

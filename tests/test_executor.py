@@ -20,11 +20,12 @@ from autorank.report_tables import cost_table
 from autorank.run_folder import read_run
 from autorank.search import executors
 from autorank.training import programs
+from autorank.training.compact import Setting
 from autorank.training.executor import PRIORS, CostModel, Costs, Work, choose, work_of
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.trainer import Hparams
-from autorank.training_objective import Setting, training_objective
+from autorank.training_objective import training_objective
 from tests.fake_run import write_run
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16

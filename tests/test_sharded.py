@@ -16,6 +16,7 @@ from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives import predict_rows
+from autorank.training.compact import Setting
 from autorank.training.programs import compiler_options
 from autorank.training.sharded import (
     device_mesh,
@@ -26,7 +27,7 @@ from autorank.training.sharded import (
     unique_ids,
 )
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
-from autorank.training_objective import Setting, training_objective
+from autorank.training_objective import training_objective
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices
 MODEL = DhenConfig(

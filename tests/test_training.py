@@ -9,6 +9,7 @@ from autorank.data.batches import Dataset
 from autorank.data.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives import predict_rows, table_objective
+from autorank.training.compact import Setting
 from autorank.training.programs import compiler_options
 from autorank.training.trainer import (
     Data,
@@ -18,7 +19,7 @@ from autorank.training.trainer import (
     make_program,
     window_ne,
 )
-from autorank.training_objective import Setting, training_objective
+from autorank.training_objective import training_objective
 
 ROWS, BATCH, WINDOWS, IDS = 6400, 40, 8, 20
 MODEL = DhenConfig(
