@@ -276,7 +276,7 @@ class Recorder:
         with self.lock:
             self.events.append(event)
 
-    def job(self, number, program, lane="", seconds=0.0, more=()):
+    def job(self, number, program, lane="", seconds=0.0, more=(), until=lambda: True):
         def compile_():
             self.note("compile", program)
             return f"{program}!"
@@ -285,6 +285,9 @@ class Recorder:
             assert prepared == f"{program}!"
             self.note("start", number)
             time.sleep(seconds)
+            deadline = time.monotonic() + 60
+            while not until() and time.monotonic() < deadline:
+                time.sleep(0.001)
             self.note("end", number)
             return [number], more
 
@@ -310,7 +313,11 @@ def test_jobs_that_a_job_adds_are_run_too():
 
 def test_the_next_program_is_compiled_while_a_full_lane_trains():
     seen = Recorder()
-    jobs = [seen.job(i, str(i), "card", seconds=0.05) for i in range(3)]
+
+    def all_compiled():
+        return sum(event[0] == "compile" for event in list(seen.events)) == 3
+
+    jobs = [seen.job(i, str(i), "card", until=all_compiled) for i in range(3)]
     assert sorted(run_jobs(jobs, 3, {"card": Lane(1)})) == [0, 1, 2]
     running = 0
     for kind, _ in (e for e in seen.events if e[0] != "compile"):

@@ -240,10 +240,11 @@ with Ledger.open(sys.argv[1], {"space": "abc", "data": "def", "seed": "0"}) as l
 
 
 def test_kill_9_in_the_middle_of_writes(path):
-    """At 20 random moments: batches are whole, results are whole, what was reported is there."""
+    """At 20 random moments, or more on a slow disk: batches are whole, results too, what was reported is there."""
     rng = random.Random(0)
-    journals, reported = 0, set()
-    for _ in range(20):
+    kills, reported = 0, set()
+    while kills < 20 or (len(reported) <= 20 and kills < 200):
+        kills += 1
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITE, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
@@ -252,7 +253,6 @@ def test_kill_9_in_the_middle_of_writes(path):
         writer.send_signal(signal.SIGKILL)
         lines, _ = writer.communicate()
         reported |= {int(line) for line in lines.split("\n")[:-1]}
-        journals += path.with_name("trials.db-journal").exists()
         # Readers first: they must cope with what a killed writer left.
         with Ledger.read(path) as ledger:
             trials = ledger.trials()

@@ -99,13 +99,15 @@ def test_asks_and_tells_reach_the_child_and_its_seconds_are_counted(benchmark):
         ("short", r"was asked for 1 proposals and answered \[\]"),
         ("stray", "has momentum, which are not active"),
         ("outside", "rate: 7.0 is not inside"),
-        ("silent", "did not answer within 2 s"),
+        ("silent", "did not answer within 1 s"),
     ],
 )
 def test_a_child_that_breaks_the_protocol_is_ended_and_its_last_words_are_told(
     benchmark, how, message
 ):
-    peer = stand_in(benchmark, how, patience=2.0)
+    peer = stand_in(benchmark, how, patience=60.0)
+    if how == "silent":
+        peer._patience = 1.0  # the interpreter's start may take longer
     started = time.monotonic()
     with pytest.raises(RuntimeError, match=message):
         peer.ask(1)

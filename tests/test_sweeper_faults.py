@@ -155,10 +155,10 @@ def test_a_job_that_kills_the_driver_is_given_up_after_three_starts(tmp_path):
 
 
 def test_two_drivers_on_one_ledger(tmp_path):
-    first = start(tmp_path, "seconds=4", trials=4)
+    first = start(tmp_path, "seconds=4", trials=30)  # ends long after the other has been refused
     try:
         wait_for(tmp_path, 1)
-        text = sweep(tmp_path, trials=4, ok=False)
+        text = sweep(tmp_path, trials=30, ok=False)
         assert "is being written by process" in text and "another name" in text
     finally:
         first.kill()

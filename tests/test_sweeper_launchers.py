@@ -132,15 +132,15 @@ def test_killed_with_and_without_its_workers_and_resumed(launcher, tmp_path, req
 def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path, request):
     name = request.node.callspec.params["launcher"]
     log = tmp_path / "log"
-    process = start(tmp_path, *launcher, f"log={log}", "seconds=30", trials=4)
+    process = start(tmp_path, *launcher, f"log={log}", "seconds=90", trials=4)
     wait_for_runs(log, 2)
     sent = time.time()
     process.send_signal(signal.SIGTERM if name == "submitit" else signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=80)
     assert process.returncode != 0 and "nothing that ended is lost" in text
     if name != "joblib":
         assert "cancelled 2 " in text
-    assert time.time() - sent < 20  # it did not wait for them
+    assert time.time() - sent < 60  # it did not wait for them
     wait_for_gone(processes(log))
     assert [r[3] for r in rows(tmp_path)] == ["proposed"] * 2
 
@@ -153,7 +153,7 @@ def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monke
     log, folder = tmp_path / "log", tmp_path / "sweep"
     slurm = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", f"log={log}"]
     more = [*slurm, "hydra.sweeper.batch_size=2", "hydra.sweeper.searcher=random"]
-    process = start(folder, *more, "seconds=3", trials=3)
+    process = start(folder, *more, "seconds=5", trials=3)
     wait_for_runs(log, 3)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
@@ -161,7 +161,7 @@ def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monke
     cancelled = (commands / "cancelled").read_text().split()
     assert cancelled and not any(alive(int(job)) for job in cancelled)
     ended = [r for r in rows(folder) if r[3] == "finished"]
-    sweep(folder, *more, "seconds=3", trials=3)
+    sweep(folder, *more, "seconds=5", trials=3)
     assert [r for r in rows(folder) if r in ended] == ended
     assert [r[3] for r in rows(folder)] == ["finished"] * 3
     assert sum(runs(log).values()) <= 3 + len(cancelled)
