@@ -6,22 +6,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-TITLES = {
-    "overall": "Regret at 25, 50 and 100 trials",
-    "few": "Searchers that ran on a part of the tasks (runs in brackets)",
-    "batch10": "Batches of 10",
-    "noise": "With noise in what is told",
-    "longer": "150 trials",
-    "without_failures": "Without the tasks of which a part fails",
-    "suites": "By suite",
-    "behind": "Tasks on which another searcher is ahead",
-    "ranks": "Mean rank",
-    "reach": "Trials needed to reach a peer's level at 100",
-    "wasted": "Failed trials where a part of the space fails",
-    "ablation": "Ablation",
-    "costs": "CPU seconds of suggestions",
-    "tasks": "By task",
-}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
@@ -32,19 +16,23 @@ img { max-width: 100% }
 
 def page(
     table: Any,
-    sections: Mapping[str, Callable[[Any], Sequence[str]]],
+    sections: Mapping[str, tuple[str, Callable[[Any], Sequence[str]]]],
     figures: Mapping[str, tuple[str, Callable[[Any], Any]]],
 ) -> str:
-    """The page; a table or figure that the runs do not suffice for is left out, by name."""
+    """The page; a table or figure that the runs do not suffice for is left out, by name.
+
+    Args:
+        sections, figures: by name a title and what makes it; a section without a title is not for the page.
+    """
     parts, missing = [], []
     for title, draw in figures.values():
         try:
             parts.append(f"<h2>{html.escape(title)}</h2>\n{_image(draw(table), title)}")
         except KeyError as error:  # a searcher, or a number of trials
             missing.append(f"{title} (no runs of {error.args[0]})")
-    for name, title in TITLES.items():
+    for title, make in (section for section in sections.values() if section[0]):
         try:
-            lines = sections[name](table)
+            lines = make(table)
         except KeyError as error:  # a searcher, or a number of trials
             missing.append(f"{title} (no runs of {error.args[0]})")
             continue

@@ -273,28 +273,29 @@ def dhen_tables(_: Table) -> list[str]:
     return lines
 
 
-SECTIONS: dict[str, Callable[[Table], list[str]]] = {
-    "overall": overall,
-    "few": of_few,
-    "batch10": lambda t: overall(t, 10),
-    "noise": lambda t: overall(t, noise=0.05),
-    "longer": lambda t: overall(t, end=150),
-    "without_failures": without_failures,
-    "suites": by_suite,
-    "behind": behind,
-    "ranks": ranks,
-    "tasks": by_task,
-    "reach": reach,
-    "wasted": wasted,
-    "ablation": ablation,
-    "costs": costs,
-    "dhen_tables": dhen_tables,
+# By their marker in docs/results.md: the title on a page of one's own runs, where they stand in this order.
+SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
+    "overall": ("Regret at 25, 50 and 100 trials", overall),
+    "few": ("Searchers that ran on a part of the tasks (runs in brackets)", of_few),
+    "batch10": ("Batches of 10", lambda t: overall(t, 10)),
+    "noise": ("With noise in what is told", lambda t: overall(t, noise=0.05)),
+    "longer": ("150 trials", lambda t: overall(t, end=150)),
+    "without_failures": ("Without the tasks of which a part fails", without_failures),
+    "suites": ("By suite", by_suite),
+    "behind": ("Tasks on which another searcher is ahead", behind),
+    "ranks": ("Mean rank", ranks),
+    "reach": ("Trials needed to reach a peer's level at 100", reach),
+    "wasted": ("Failed trials where a part of the space fails", wasted),
+    "ablation": ("Ablation", ablation),
+    "costs": ("CPU seconds of suggestions", costs),
+    "tasks": ("By task", by_task),
+    "dhen_tables": ("", dhen_tables),  # not of the runs
 }
 
 
 def render(text: str, table: Table) -> str:
     """The document with every table between its markers."""
-    for name, make in SECTIONS.items():
+    for name, (_, make) in SECTIONS.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         if begin in text:
             head, rest = text.split(begin)
@@ -320,8 +321,11 @@ def main() -> int:
     text = DOCUMENT.read_text()
     made = render(text, table)
     if options.check:
-        print("docs/results.md is up to date" if made == text else "docs/results.md differs: run")
-        return int(made != text)
+        if made == text:
+            print("docs/results.md is up to date")
+            return 0
+        print("docs/results.md differs: run python experiments/bench_search_report.py")
+        return 1
     DOCUMENT.write_text(made)
     for name, (_, draw) in FIGURES.items():
         draw(table).savefig(FIGURE_FOLDER / f"{name}.png")
