@@ -51,6 +51,9 @@ def main(config: DictConfig) -> int:
     """Runs what is missing, then rebuilds the table; returns the number of failed runs."""
     cfg = settings(config, BenchSearchConfig)
     folder = Path(cfg.runs) / "bench_search"
+    for name in cfg.searchers:
+        if name not in runs.PEERS:
+            runs.settings_of(name)  # a wrong name ends it before the first run
     tasks = SLOW_TASKS if cfg.tasks == "slow" else matching(cfg.tasks)
     jobs = [
         runs.Job(searcher, task, cfg.batch, cfg.noise, seed, cfg.trials)
