@@ -338,7 +338,8 @@ class BenchSearchConfig:
     noise: float = 0.0  # sd of what is told, in units of the median random regret
     workers: int = 1  # processes
     runs: str = "runs"
-    table: str | None = "experiments/results/bench_search.csv"  # null = leave it
+    table: str | None = "experiments/results/bench_search.csv"  # grown by what was run; null = none
+    again: bool = False  # run also what the table has
 
     def __post_init__(self):
         object.__setattr__(self, "searchers", tuple(self.searchers))

@@ -116,6 +116,11 @@ def device_name() -> str:
             return text.splitlines()[0]
     except (OSError, subprocess.CalledProcessError):
         pass
+    return processor_name()
+
+
+def processor_name() -> str:
+    """The processor, of which one core is used."""
     for line in (
         Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ()
     ):

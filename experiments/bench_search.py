@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from autorank.benchmarks.catalogue import matching  # noqa: E402
 from autorank.config import BenchSearchConfig  # noqa: E402
 from experiments import _bench_runs as runs  # noqa: E402
+from experiments import _run_table as run_table  # noqa: E402
 from experiments.peers.catalogue import SLOW_TASKS  # noqa: E402
 
 LOG = logging.getLogger("autorank")
@@ -48,7 +49,7 @@ def start_worker(driver: int) -> None:
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
 def main(config: DictConfig) -> int:
-    """Runs what is missing, then rebuilds the table; returns the number of failed runs."""
+    """Runs what is missing, then grows the table; returns the number of failed runs."""
     cfg = settings(config, BenchSearchConfig)
     folder = Path(cfg.runs) / "bench_search"
     for name in cfg.searchers:
@@ -61,6 +62,15 @@ def main(config: DictConfig) -> int:
         for searcher in cfg.searchers
         for task in tasks
     ]
+    if cfg.table and not cfg.again:
+        known = run_table.recorded(Path(cfg.table))
+        missing = [j for j in jobs if run_table.length(known.get(j[:5], ())) < j.trials]
+        if len(missing) < len(jobs):
+            LOG.info(
+                "%d of %d runs stand in %s and are not run: again=true, or another table, runs them",
+                *(len(jobs) - len(missing), len(jobs), cfg.table),
+            )
+        jobs = missing
     failed, trials, started = 0, 0, time.perf_counter()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
@@ -75,7 +85,7 @@ def main(config: DictConfig) -> int:
                 *(error or f"{done} new trials", seconds, left),
             )
     if cfg.table:
-        rows = runs.write_table(folder, Path(cfg.table))
+        rows = run_table.write_table(folder, Path(cfg.table))
         LOG.info("wrote %s: %d rows; %d runs failed", cfg.table, rows, failed)
     return failed
 

@@ -16,6 +16,7 @@ from autorank.benchmarks.base import Benchmark, number
 from autorank.benchmarks.catalogue import matching
 from autorank.space import Decision, Space
 from experiments import _bench_runs as runs
+from experiments import _run_table as run_table
 from experiments.peers import catalogue
 from experiments.peers.base import (
     Told,
@@ -152,8 +153,14 @@ def test_a_run_is_resumed_by_telling_and_says_what_ran_it(benchmark, tmp_path, m
     assert [line["values"] for line in whole] == [line["values"] for line in parts]
     assert {line["cpu"] for line in whole} == {0.25} == {line["tell_cpu"] for line in whole}
     assert [i for i, line in enumerate(parts) if "versions" in line] == [0, 4]
-    found = runs.provenance(tmp_path / "parts")["searchers"]["bore"]
-    assert found["versions"] == {"python": ["3.11"]} and found["cpu_seconds"] == 3.0
+    rows = [{"searcher": "bore", "trials": 6, "seconds_per_suggestion": "0.5"}]
+    known = {"devices": ["a core"], "versions": {"python": ["3.10"]}}
+    before = {"git_revisions": ["abc"], "searchers": {"bore": known}}
+    told = run_table.provenance(tmp_path / "parts", [rows], before)
+    found = told["searchers"]["bore"]
+    assert told["git_revisions"] == ["abc", run_table.revision()]
+    assert found["versions"] == {"python": ["3.10", "3.11"]} and found["cpu_seconds"] == 3.0
+    assert found["devices"] == list(dict.fromkeys(["a core", runs.processor_name()]))
 
 
 def test_a_peer_without_its_environment_says_which_command_makes_it(

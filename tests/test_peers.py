@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autorank.benchmarks.catalogue import get
 from experiments import _bench_runs as runs
+from experiments import _run_table as run_table
 from experiments.peers import catalogue
 from experiments.peers.base import WorstSoFar, active_only, described, filled
 
@@ -87,12 +89,70 @@ def test_the_table_follows_the_incumbent_that_was_seen(tmp_path):
     ]  # fmt: skip
     file = folder / "mixed_crash_0-b2-n0.1-s4.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (row,) = runs.summary(tmp_path)
+    (row,) = run_table.summary(file)
     typical = runs.levels(runs.LEVELS)["mixed_crash/0"][1]
     assert (row["suite"], row["task"], row["batch"], row["seed"]) == ("mixed_crash", "0", 2, 4)
     assert row["trials"] == 10 and row["failed"] == 1
     np.testing.assert_allclose(float(row["regret"]), 0.7 / typical, rtol=1e-5)
     assert float(row["seconds_per_suggestion"]) == 1.0
+
+
+def lines_of(path, losses):
+    path.parent.mkdir(exist_ok=True)
+    one = lambda v: {"values": [{}], "loss": [v], "seen": [v], "cost": [0], "cpu": 0.5, "wall": 1, "tell_cpu": 0.0}  # noqa: E731  # fmt: skip
+    path.write_text("".join(json.dumps(one(v)) + "\n" for v in losses))
+
+
+def test_a_table_grows_where_its_files_are_gone(tmp_path):
+    table, first, second = tmp_path / "t.csv", tmp_path / "first", tmp_path / "second"
+    paths = {s: runs.Job("random", "mixed/0", 1, 0.0, s, 0).path(Path()) for s in (0, 1, 2, 10)}
+    first.mkdir(), second.mkdir()
+    for seed, trials in ((0, 25), (1, 10), (10, 20)):
+        lines_of(first / paths[seed], [0.5] * trials)
+    assert run_table.write_table(first, table) == 3 + 1 + 2
+    whole = table.read_text()
+    assert run_table.write_table(second, table) == 6 and table.read_text() == whole
+    lines_of(second / paths[0], [0.7] * 20)  # shorter than what is recorded
+    lines_of(second / paths[1], [0.6] * 20)  # longer
+    lines_of(second / paths[10], [0.8] * 20)  # as long: the newer
+    lines_of(second / paths[2], [0.9] * 10)
+    lines_of(second / runs.Job("evolution", "mixed/0", 1, 0.0, 0, 0).path(Path()), [0.4] * 9)
+    assert run_table.write_table(second, table) == 3 + 2 + 1 + 2
+    found = run_table.recorded(table)
+    assert [run.seed for run in found] == [0, 1, 10, 2]  # as names of files are sorted
+    ends = {run.seed: (run_table.length(v), float(v[-1]["incumbent"])) for run, v in found.items()}
+    assert ends == {0: (25, 0.5), 1: (20, 0.6), 10: (20, 0.8), 2: (10, 0.9)}
+    told = json.loads(table.with_suffix(".json").read_text())["searchers"]["random"]
+    assert (told["runs"], told["trials"], told["cpu_seconds"]) == (4, 75, 37.5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "second", "t.csv", "t.json"]
+
+
+def test_a_file_that_is_no_table_is_left_alone(tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text("suite,task\n")
+    with pytest.raises(ValueError, match="has the columns"):
+        run_table.write_table(tmp_path, other)
+    assert other.read_text() == "suite,task\n"
+
+
+def test_runs_that_the_table_has_are_not_run_again(tmp_path):
+    def bench(*more):
+        settings = [
+            "searchers=[random]",
+            "tasks=mixed/0",
+            "trials=10",
+            f"table={tmp_path}/t.csv",
+            *more,
+        ]
+        command = [sys.executable, "experiments/bench_search.py", *settings]
+        done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    assert "1/1 random mixed/0 seed 0: 10 new trials" in bench(f"runs={tmp_path}/a")
+    said = bench(f"runs={tmp_path}/b", "seeds=2")
+    assert "1 of 2 runs stand in" in said and "1/1 random mixed/0 seed 1: 10 new trials" in said
+    assert "1/1 random mixed/0 seed 0" in bench(f"runs={tmp_path}/c", "again=true")
+    assert [run.seed for run in run_table.recorded(tmp_path / "t.csv")] == [0, 1]
 
 
 def test_variants_are_read_as_settings():
