@@ -72,6 +72,11 @@ def length(rows: Sequence[Row]) -> int:
     return max((int(row["trials"]) for row in rows), default=0)
 
 
+def has(rows: Sequence[Row], trials: int) -> bool:
+    """Whether a run is recorded as far as a run of so many trials would be."""
+    return length(rows) >= max((n for n in POINTS if n <= trials), default=trials)
+
+
 def summary(path: Path) -> Iterator[Row]:
     """The rows of a run's file: one for each number of trials in `POINTS` that it reached.
 

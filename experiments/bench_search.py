@@ -64,7 +64,9 @@ def main(config: DictConfig) -> int:
     ]
     if cfg.table and not cfg.again:
         known = run_table.recorded(Path(cfg.table))
-        missing = [j for j in jobs if run_table.length(known.get(j[:5], ())) < j.trials]
+        missing = [
+            j for j in jobs if not run_table.has(known.get(run_table.Run(*j[:5]), ()), j.trials)
+        ]
         if len(missing) < len(jobs):
             LOG.info(
                 "%d of %d runs stand in %s and are not run: again=true, or another table, runs them",

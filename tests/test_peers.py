@@ -106,7 +106,8 @@ def lines_of(path, losses):
 def test_a_table_grows_where_its_files_are_gone(tmp_path):
     table, first, second = tmp_path / "t.csv", tmp_path / "first", tmp_path / "second"
     paths = {s: runs.Job("random", "mixed/0", 1, 0.0, s, 0).path(Path()) for s in (0, 1, 2, 10)}
-    first.mkdir(), second.mkdir()
+    first.mkdir()
+    second.mkdir()
     for seed, trials in ((0, 25), (1, 10), (10, 20)):
         lines_of(first / paths[seed], [0.5] * trials)
     assert run_table.write_table(first, table) == 3 + 1 + 2
@@ -120,6 +121,9 @@ def test_a_table_grows_where_its_files_are_gone(tmp_path):
     assert run_table.write_table(second, table) == 3 + 2 + 1 + 2
     found = run_table.recorded(table)
     assert [run.seed for run in found] == [0, 1, 10, 2]  # as names of files are sorted
+    assert run_table.has(found[run_table.Run("random", "mixed/0", 1, 0.0, 1)], 24)
+    assert not run_table.has(found[run_table.Run("random", "mixed/0", 1, 0.0, 1)], 25)
+    assert not run_table.has((), 5)
     ends = {run.seed: (run_table.length(v), float(v[-1]["incumbent"])) for run, v in found.items()}
     assert ends == {0: (25, 0.5), 1: (20, 0.6), 10: (20, 0.8), 2: (10, 0.9)}
     told = json.loads(table.with_suffix(".json").read_text())["searchers"]["random"]
