@@ -2,7 +2,8 @@
 
 A file has one JSON line per batch, flushed after the batch. A line that was cut off is dropped and its batch is asked
 for again; lines that are there are told again in order, so that a run continues where it ended. (A ledger synchronises
-the disk twice a trial, which takes longer than most suggestions do.)
+the disk twice a trial, which takes longer than most suggestions do.) Where a peer's own package fails, a last line says
+so, and the run is over: what it found stands, and the trials that it did not propose count as failed.
 """
 
 import fcntl
@@ -23,7 +24,7 @@ from autorank.config import SearcherConfig, with_values
 from experiments._bench import processor_name
 from experiments.peers.base import Told, described
 from experiments.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
-from experiments.peers.process import PeerProcess
+from experiments.peers.process import PeerError, PeerProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -82,13 +83,14 @@ def run(job: Job, folder: Path) -> int:
     """Runs or continues one; returns how many trials were new.
 
     Raises:
-        RuntimeError: another process is at it.
+        PeerError: the peer's package failed, which ends the run.
+        RuntimeError: another process is at it, or the peer cannot be run.
     """
     benchmark = get(job.task, DATA)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if _told(read(path)) >= job.trials:
+    if _told(read(path)) >= job.trials or ended(path):
         return 0
     with path.open("a") as stream:
         try:
@@ -105,7 +107,12 @@ def run(job: Job, folder: Path) -> int:
                     driver.ask(len(line["loss"]))
                 driver.tell(line["values"], losses_of(line), line["cost"])
             for told in range(start, job.trials, job.batch):
-                line = _next(job, benchmark, driver, told, job.noise * (typical - best))
+                try:
+                    line = _next(job, benchmark, driver, told, job.noise * (typical - best))
+                except PeerError as error:
+                    end = {"ended": str(error).splitlines()[0][:300], "trials": job.trials}
+                    stream.write(json.dumps(end) + "\n")
+                    raise
                 if told == start:  # of this line and those after it
                     line["device"] = processor_name()
                     line |= {"versions": driver.versions} if driver.versions else {}
@@ -150,8 +157,14 @@ def losses_of(line: dict[str, Any]) -> list[float]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a run's file."""
-    return _whole(path)[0]
+    """A run's whole lines: one a batch."""
+    return [line for line in _whole(path)[0] if "loss" in line]
+
+
+def ended(path: Path) -> dict[str, Any]:
+    """Of a run that its peer's package ended: what it said (``ended``), the ``trials`` it was to have; else empty."""
+    lines = _whole(path)[0]
+    return lines[-1] if lines and "ended" in lines[-1] else {}
 
 
 def _whole(path: Path) -> tuple[list[dict[str, Any]], int]:

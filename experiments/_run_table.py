@@ -16,7 +16,7 @@ import numpy as np
 
 from autorank.benchmarks.catalogue import SUITES, levels
 from experiments._bench import revision
-from experiments._bench_runs import LEVELS, Job, read
+from experiments._bench_runs import LEVELS, Job, ended, read
 
 POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
 FIELDS: tuple[str, ...] = ("suite", "task", "searcher", "batch", "noise", "seed", "trials", "regret", "incumbent",
@@ -81,7 +81,8 @@ def summary(path: Path) -> Iterator[Row]:
     """The rows of a run's file: one for each number of trials in `POINTS` that it reached.
 
     The incumbent is the trial that looked best; its regret is measured without noise. Seconds are CPU seconds of ask
-    and tell, mean over the trials since the point before.
+    and tell, mean over the trials since the point before. A run that its peer's package ended keeps its incumbent; what
+    was not proposed counts as failed, and has no seconds.
     """
     task, batch, noise, seed = path.stem.rsplit("-", 3)
     suite, task = split_task(task)
@@ -92,11 +93,11 @@ def summary(path: Path) -> Iterator[Row]:
     seconds = np.array(
         [(line["cpu"] + line["tell_cpu"]) / len(line["loss"]) for line in lines for _ in line["loss"]]
     )  # fmt: skip
-    previous = 0
+    previous, last = 0, max(len(loss), ended(path).get("trials", 0))
     for n in POINTS:
-        if n > len(loss):
+        if n > last:
             break
-        finished = np.isfinite(seen[:n])
+        finished, spent = np.isfinite(seen[:n]), seconds[previous:n]
         incumbent = (
             float(loss[:n][finished][np.argmin(seen[:n][finished])]) if finished.any() else math.nan
         )
@@ -105,8 +106,8 @@ def summary(path: Path) -> Iterator[Row]:
         yield {
             "suite": suite, "task": task, "searcher": path.parent.name, "batch": int(batch[1:]),
             "noise": float(noise[1:]), "seed": int(seed[1:]), "trials": n, "regret": f"{regret:.6g}",
-            "incumbent": f"{incumbent:.7g}", "seconds_per_suggestion": f"{seconds[previous:n].mean():.4g}",
-            "failed": int((~finished).sum()),
+            "incumbent": f"{incumbent:.7g}", "seconds_per_suggestion": f"{spent.mean():.4g}" if len(spent) else "nan",
+            "failed": n - int(finished.sum()),
         }  # fmt: skip
         previous = n
 
@@ -163,8 +164,8 @@ def provenance(
         found["trials"] += length(rows)
         previous = 0
         for row in rows:
-            n = int(row["trials"])
-            found["cpu_seconds"] += (n - previous) * float(row["seconds_per_suggestion"])
+            n, seconds = int(row["trials"]), float(row["seconds_per_suggestion"])
+            found["cpu_seconds"] += 0.0 if math.isnan(seconds) else (n - previous) * seconds
             previous = n
     revisions = list(before.get("git_revisions", ()))
     packages = _lists(before.get("versions", {}))
@@ -176,12 +177,16 @@ def provenance(
         found["cpu_seconds"] = round(found["cpu_seconds"], 1)
         known = before.get("searchers", {}).get(name, {})
         devices, theirs = list(known.get("devices", ())), _lists(known.get("versions", {}))
+        ends = dict(known.get("ended", {}))
         for path in sorted(folder.glob(f"{name}/*.jsonl")):
             for line in read(path):
                 _add(devices, line.get("device"))
                 for package, release in line.get("versions", {}).items():
                     _add(theirs.setdefault(package, []), release)
+            if end := ended(path):
+                ends[path.stem] = end["ended"]
         found |= {"devices": devices} if devices else {}
+        found |= {"ended": ends} if ends else {}
         found |= {"versions": theirs} if theirs else {}
     return {
         "git_revisions": revisions,

@@ -1,6 +1,7 @@
 """A stand-in for `experiments.peers.child`: speaks its protocol with a peer that needs no package, or breaks it.
 
-Its argument says how: ``well``, ``dies``, ``babbles``, ``short``, ``stray``, ``outside`` or ``silent``.
+Its argument says how: ``well``, ``dies``, ``babbles``, ``short``, ``stray``, ``outside``, ``silent`` or ``fails``
+(after 11 results).
 """
 
 import json
@@ -23,6 +24,8 @@ for line in sys.stdin:
     elif how == "babbles":
         print("fitting the model... done", flush=True)
         continue
+    elif how == "fails" and told == 11:
+        answer["error"] = "ValueError: nan in the model"
     elif how == "silent":
         time.sleep(60)
     else:

@@ -27,7 +27,7 @@ from experiments.peers.base import (
     step_seed,
     task_from,
 )
-from experiments.peers.process import PeerProcess
+from experiments.peers.process import PeerError, PeerProcess
 
 CHILD = Path(__file__).with_name("peer_child.py")
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,27 +122,29 @@ def test_an_interpreter_that_is_not_there_and_a_peer_that_cannot_be_made(benchma
         PeerProcess(sys.executable, "nobody", "made", described(benchmark), 0, 10, 1)
 
 
-def test_a_run_is_resumed_by_telling_and_says_what_ran_it(benchmark, tmp_path, monkeypatch):
-    asked = []
+@pytest.fixture
+def peers(benchmark, monkeypatch):
+    """Runs of peers are runs of a stand-in, on the benchmark as mixed/0: ``ways`` says how, ``asked`` what for."""
+    ways, asked = ["well"], []
 
-    def driver(job, found):
-        peer = stand_in(found, "well")
+    def made(*arguments, **more):
+        peer = stand_in(benchmark, ways[0])
+        ask = peer.ask
+        peer.ask = lambda n: asked.append(n) or ask(n)
+        return peer
 
-        def ask(n):
-            asked.append(n)
-            return peer.ask(n)
-
-        def tell(rows, losses, costs):
-            peer.tell([Told(r, v) for r, v in zip(rows, losses, strict=True)])
-
-        return runs.Driver(
-            ask, tell, lambda: peer.cpu, lambda: peer.asks_again, peer.close, peer.versions
-        )
-
+    for module in (runs, run_table):
+        monkeypatch.setattr(module, "levels", lambda file: {"mixed/0": (0.0, 1.0)})
     monkeypatch.setattr(runs, "get", lambda task, data: benchmark)
-    monkeypatch.setattr(runs, "levels", lambda file: {"suite/task": (0.0, 1.0)})
-    monkeypatch.setattr(runs, "peer_driver", driver)
-    job = runs.Job("bore", "suite/task", 1, 0.0, 0, 6)
+    monkeypatch.setattr(runs, "interpreter", lambda environment: sys.executable)
+    monkeypatch.setattr(runs, "PeerProcess", made)
+    monkeypatch.setattr(runs.time, "process_time", lambda: 0.0)  # only the stand-in's seconds
+    return ways, asked
+
+
+def test_a_run_is_resumed_by_telling_and_says_what_ran_it(peers, tmp_path):
+    _, asked = peers
+    job = runs.Job("bore", "mixed/0", 1, 0.0, 0, 6)
     assert runs.run(job, tmp_path / "whole") == 6
     assert len(asked) == 6
     assert runs.run(job._replace(trials=4), tmp_path / "parts") == 4
@@ -161,6 +163,29 @@ def test_a_run_is_resumed_by_telling_and_says_what_ran_it(benchmark, tmp_path, m
     assert told["git_revisions"] == ["abc", run_table.revision()]
     assert found["versions"] == {"python": ["3.10", "3.11"]} and found["cpu_seconds"] == 3.0
     assert found["devices"] == list(dict.fromkeys(["a core", runs.processor_name()]))
+
+
+def test_a_run_that_its_package_ends_keeps_what_it_found(peers, tmp_path):
+    ways, asked = peers
+    ways[0] = "fails"
+    job = runs.Job("hebo", "mixed/0", 1, 0.0, 0, 25)
+    with pytest.raises(PeerError, match="ValueError: nan in the model"):
+        runs.run(job, tmp_path)
+    path, count = job.path(tmp_path), len(asked)
+    assert len(runs.read(path)) == 11 and "nan in the model" in runs.ended(path)["ended"]
+    assert runs.run(job, tmp_path) == 0 and len(asked) == count  # it would fail again
+    rows = list(run_table.summary(path))
+    assert [row["trials"] for row in rows] == [10, 20, 25]
+    assert [row["failed"] for row in rows] == [0, 9, 14]
+    assert [float(row["regret"]) for row in rows] == [0.05, 0.0454545, 0.0454545]
+    assert [row["seconds_per_suggestion"] for row in rows] == ["0.5", "0.5", "nan"]
+    told = run_table.provenance(tmp_path, [rows], {})["searchers"]["hebo"]
+    assert told["ended"] == {path.stem: runs.ended(path)["ended"]} and told["cpu_seconds"] == 10.0
+    # A peer that dies may have been killed: its run is open.
+    ways[0] = "dies"
+    with pytest.raises(RuntimeError, match="ended with exit status 3"):
+        runs.run(job._replace(seed=1), tmp_path)
+    assert runs.ended(job._replace(seed=1).path(tmp_path)) == {}
 
 
 def test_a_peer_without_its_environment_says_which_command_makes_it(

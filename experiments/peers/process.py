@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
+class PeerError(RuntimeError):
+    """The package itself failed at a proposal or a result; the same again would most likely fail again."""
+
+
 class PeerProcess:
     """A `Peer`; ``python`` runs `experiments.peers.child`, or ``command`` does what it does.
 
@@ -24,8 +28,9 @@ class PeerProcess:
     seconds, making included.
 
     Raises:
-        RuntimeError: the child ended, told an error or did not answer within ``patience`` seconds; with the end of
-            what it wrote on standard error.
+        PeerError: the child told of an error while it was asked or told something.
+        RuntimeError: the child could not be made, ended, or did not answer within ``patience`` seconds. Both with the
+            end of what it wrote on standard error.
     """
 
     def __init__(
@@ -126,7 +131,8 @@ class PeerProcess:
         self.cpu += answer.get("cpu", 0.0)
         self.asks_again = bool(answer.get("asks_again", True))
         if "error" in answer:
-            raise self._error(str(answer["error"]))
+            kind = RuntimeError if "make" in message else PeerError
+            raise self._error(str(answer["error"]), kind)
         return answer
 
     def _line(self) -> bytes:
@@ -144,7 +150,7 @@ class PeerProcess:
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
-    def _error(self, what: str) -> RuntimeError:
+    def _error(self, what: str, kind: type[RuntimeError] = RuntimeError) -> RuntimeError:
         """The child is of no more use: it is ended, and its last words are kept."""
         if self._child.poll() is None:
             self._child.kill()
@@ -153,4 +159,4 @@ class PeerProcess:
         self._errors.seek(max(self._errors.tell() - 1500, 0))
         said = self._errors.read().decode(errors="replace").strip()
         self.close()
-        return RuntimeError(f"{self._name} {what}" + (f"\n{said}" if said else ""))
+        return kind(f"{self._name} {what}" + (f"\n{said}" if said else ""))
