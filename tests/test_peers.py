@@ -140,23 +140,28 @@ def test_a_file_that_is_no_table_is_left_alone(tmp_path):
 
 
 def test_runs_that_the_table_has_are_not_run_again(tmp_path):
-    def bench(*more):
-        settings = [
-            "searchers=[random]",
-            "tasks=mixed/0",
-            "trials=10",
-            f"table={tmp_path}/t.csv",
-            *more,
-        ]
-        command = [sys.executable, "experiments/bench_search.py", *settings]
-        done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
-        return done.stdout + done.stderr
-
-    assert "1/1 random mixed/0 seed 0: 10 new trials" in bench(f"runs={tmp_path}/a")
-    said = bench(f"runs={tmp_path}/b", "seeds=2")
+    table = tmp_path / "t.csv"
+    path = runs.Job("random", "mixed/0", 1, 0.0, 0, 0).path(tmp_path / "a")
+    path.parent.parent.mkdir()
+    lines_of(path, [0.5] * 10)
+    run_table.write_table(tmp_path / "a", table)
+    settings = [
+        "searchers=[random]",
+        "tasks=mixed/0",
+        "trials=10",
+        "seeds=2",
+        f"table={table}",
+        f"runs={tmp_path}/b",
+    ]
+    command = [sys.executable, "experiments/bench_search.py", *settings]
+    done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    said = done.stdout + done.stderr
     assert "1 of 2 runs stand in" in said and "1/1 random mixed/0 seed 1: 10 new trials" in said
-    assert "1/1 random mixed/0 seed 0" in bench(f"runs={tmp_path}/c", "again=true")
-    assert [run.seed for run in run_table.recorded(tmp_path / "t.csv")] == [0, 1]
+    found = run_table.recorded(table)
+    assert [(run.seed, rows[-1]["incumbent"] == "0.5") for run, rows in found.items()] == [
+        (0, True),
+        (1, False),
+    ]
 
 
 def test_variants_are_read_as_settings():
