@@ -153,15 +153,22 @@ def test_runs_that_the_table_has_are_not_run_again(tmp_path):
         f"table={table}",
         f"runs={tmp_path}/b",
     ]
-    command = [sys.executable, "experiments/bench_search.py", *settings]
-    done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
-    said = done.stdout + done.stderr
-    assert "1 of 2 runs stand in" in said and "1/1 random mixed/0 seed 1: 10 new trials" in said
+
+    def said(*more):
+        command = [sys.executable, "experiments/bench_search.py", *settings, *more]
+        done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
+        return done.stdout + done.stderr
+
+    first = said()
+    assert "1 of 2 runs stand in" in first and "1/1 random mixed/0 seed 1: 10 new trials" in first
     found = run_table.recorded(table)
     assert [(run.seed, rows[-1]["incumbent"] == "0.5") for run, rows in found.items()] == [
         (0, True),
         (1, False),
     ]
+    again = said("again=true")
+    assert "random mixed/0 seed 0: 10 new trials" in again and "stand in" not in again
+    assert run_table.recorded(table)[next(iter(found))][-1]["incumbent"] != "0.5"
 
 
 def test_variants_are_read_as_settings():
