@@ -77,7 +77,15 @@ def training_objective(
     most_distinct = max(max_distinct(part.sparse, batch_size) for part in learned_from)
     data = on_devices((train.sparse, train.dense, train.labels), mesh, batch_size)
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps))))
-    shape = Shape(num_fields, num_dense, schema.num_ids, batch_size, num_windows, num_steps)
+    shape = Shape(
+        num_fields,
+        num_dense,
+        schema.num_ids,
+        batch_size,
+        num_windows,
+        num_steps,
+        schema.unknown_ids,
+    )
     backend = jax.default_backend()
 
     cache, states = ProgramCache(), States(state_bytes)

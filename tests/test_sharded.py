@@ -30,6 +30,7 @@ from autorank.training.trainer import Data, Hparams, Schedule, make_program
 from autorank.training_objective import training_objective
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices
+UNTRAINED = (3, 20)  # on different devices
 MODEL = DhenConfig(
     width=4, num_layers=1, num_tokens=3, layer1=LayerConfig("cross", "linear"), norm="none", head_width=8
 )  # fmt: skip
@@ -52,7 +53,8 @@ LOG = log()
 def program_of(head: str, devices: int | None, num_ids: int = IDS, width: int = 4):
     """A program and the function that runs it on numpy rows; ``devices=None`` is the plain one."""
     model = compact(DhenConfig(**(vars(MODEL) | {"head": head, "width": width})), FIELDS, 1)
-    sizes = {"head": head, "width": width, "num_ids": num_ids, "batch_size": BATCH, "num_windows": WINDOWS}  # fmt: skip
+    sizes = {"head": head, "width": width, "num_ids": num_ids, "batch_size": BATCH}
+    sizes |= {"num_windows": WINDOWS, "untrained": UNTRAINED}
     if devices is None:
         program = make_program(model, **sizes)
         put = lambda rows: Data(*map(jnp.asarray, rows))  # noqa: E731

@@ -12,6 +12,7 @@ from autorank.training.tables import (
     Table,
     deduplicate,
     draw_rows,
+    freeze_rows,
     look_up,
     max_distinct,
     overflows,
@@ -37,6 +38,30 @@ def test_deduplicate_finds_each_id_once(values):
     np.testing.assert_array_equal(unique[np.asarray(touched.inverse)], ids)
     assert len(set(unique.tolist())) == len(unique), "padding must stay distinct"
     assert owner.shape == (9,)
+
+
+def test_frozen_rows_are_zero_and_no_gradient_moves_them():
+    table = new_table(6, 4)
+    rows, accumulator = freeze_rows(table.rows, table.accumulator, (1, 4))
+    np.testing.assert_array_equal(np.flatnonzero(~np.asarray(rows).any(axis=1)), [1, 4])
+    ids = jnp.array([[0, 1], [4, 1]], jnp.int32)
+    touched, owner = deduplicate(ids, table.owner)
+    gradient = sum_duplicates(jnp.full((2, 2, 4), 1e3), touched)
+    for eps in (0.0, 1e-8):
+        after = rowwise_adagrad(
+            Table(rows, accumulator, owner),
+            touched,
+            gradient,
+            rate=jnp.float32(0.1),
+            eps=jnp.float32(eps),
+        )
+        changed = np.flatnonzero((np.asarray(after.rows) != np.asarray(rows)).any(axis=1))
+        np.testing.assert_array_equal(changed, [0])
+    # A part of a table holds rows 3, 4, 5: only id 4 lies in it.
+    part, _ = freeze_rows(table.rows[3:], table.accumulator[3:], (1, 4), first_row=3)
+    np.testing.assert_array_equal(np.flatnonzero(~np.asarray(part).any(axis=1)), [1])
+    same, _ = freeze_rows(table.rows, table.accumulator, ())
+    assert same is table.rows
 
 
 def test_small_vocabulary_bounds_the_capacity():

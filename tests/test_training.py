@@ -40,7 +40,8 @@ SCHEDULE = Schedule(jnp.int32(ROWS // BATCH), jnp.int32(8))
 def planted(seed: int = 0) -> tuple[Data, np.ndarray]:
     """Clicks from a product of two ids' hidden signs; the true probabilities too."""
     rng = np.random.default_rng(seed)
-    sparse = rng.integers(0, IDS // 2, (ROWS, 2)).astype(np.int32)
+    # Ids 0 and 1 of each field are reserved for missing and unknown values.
+    sparse = rng.integers(2, IDS // 2, (ROWS, 2)).astype(np.int32)
     hidden = rng.choice([-1.0, 1.0], IDS)
     sparse[:, 1] += IDS // 2
     p = 1 / (1 + np.exp(-2.5 * hidden[sparse[:, 0]] * hidden[sparse[:, 1]]))
@@ -246,6 +247,59 @@ def test_progressive_held_out_rows_are_scored_before_they_are_learned_from():
     np.testing.assert_allclose(found[10 * BATCH : 11 * BATCH], expected, rtol=2e-4)
 
 
+UNKNOWN_IDS = (1, IDS // 2 + 1)
+
+
+def test_unknown_ids_stay_zero_and_change_nothing_else():
+    """A value seen once must not stand for every value that training never saw."""
+    program = program_of(untrained=UNKNOWN_IDS)
+    steps = jnp.int32(0), jnp.int32(40)
+
+    def after(data: Data):
+        return jax.jit(program.run)(
+            jax.random.key(0), program.empty(), HPARAMS, SCHEDULE, data, *steps
+        )
+
+    # Without an unknown value in the log, all other rows and the model are those of ordinary training, bit for bit.
+    free, kept = run(0, 40), after(DATA)
+    others = np.setdiff1d(np.arange(IDS), UNKNOWN_IDS)
+    assert same(kept.params, free.params) and same(kept.curve, free.curve)
+    np.testing.assert_array_equal(kept.table.rows[others], free.table.rows[others])
+    # With many, their rows are what they were.
+    often = DATA.sparse.at[::3, 0].set(UNKNOWN_IDS[0]).at[::4, 1].set(UNKNOWN_IDS[1])
+    state = after(DATA._replace(sparse=often))
+    assert int(state.failed_step) < 0 and not same(state.params, kept.params)
+    np.testing.assert_array_equal(state.table.rows[np.array(UNKNOWN_IDS)], 0.0)
+    assert np.abs(np.asarray(state.table.rows)[others]).min() > 0
+    # They stay so while the held-out rows are learned from: an unknown value is scored alike before and after.
+    scored = jax.jit(program.follow)(state, HPARAMS, SCHEDULE, DATA._replace(sparse=often))
+    assert np.isfinite(np.asarray(scored)).all()
+
+
+def test_one_rare_value_does_not_decide_the_held_out_score():
+    """Clicks do not depend on the ids; the only unknown value of the training rows was never clicked."""
+    rng = np.random.default_rng(0)
+    rows = 4800 + 800
+    sparse = rng.integers(2, IDS // 2, (rows, 2)).astype(np.int32) + np.array(
+        [0, IDS // 2], np.int32
+    )
+    labels = (rng.random((rows, 2)) < 0.5).astype(np.int8)
+    sparse[4700, 0], labels[4700] = UNKNOWN_IDS[0], 0
+    sparse[4800:, 0] = UNKNOWN_IDS[0]
+    schema = small_dataset().schema._replace(num_rows=rows)
+    data = Dataset(schema, sparse, np.zeros((rows, 1), np.float32), labels)
+    made = training_objective(
+        data, lambda c: Setting(MODEL, HPARAMS._replace(table_rate=jnp.float32(1.0))), head="ctr",
+        batch_size=BATCH, num_windows=WINDOWS, warmup_share=0.05, fingerprint="x",
+    )  # fmt: skip
+    trained = made.trained(np.array([0], np.int32), 0)
+    np.testing.assert_array_equal(np.asarray(trained.rows)[np.array(UNKNOWN_IDS)], 0.0)
+    # The exported model and the test score the held-out rows alike, and as a new value deserves.
+    scored = predict_rows(trained, data.test().sparse, data.test().dense)
+    np.testing.assert_array_equal(scored, made.test(np.array([0], np.int32), 0))
+    assert abs(scored.mean() - 0.5) < 0.05
+
+
 def test_cost_and_qps(trained):
     made, outcomes = trained
     costs = made.cost(np.array([[0], [2]], np.int32))
@@ -302,11 +356,12 @@ def test_a_known_bound_on_distinct_ids_changes_no_bit_and_a_wrong_one_ends_the_r
         return jax.jit(program.run)(key, program.empty(), HPARAMS, SCHEDULE, DATA, *steps)
 
     distinct = [len(np.unique(DATA.sparse[i * BATCH : (i + 1) * BATCH])) for i in range(20)]
-    assert max(distinct) == IDS
-    free, bounded = run(0, 20), with_bound(IDS)
+    most = IDS - 4  # all but the reserved ids
+    assert max(distinct) == most
+    free, bounded = run(0, 20), with_bound(most)
     np.testing.assert_array_equal(np.asarray(bounded.table.rows), np.asarray(free.table.rows))
-    wrong = with_bound(IDS - 1)
-    assert int(wrong.failed_step) == distinct.index(IDS)
+    wrong = with_bound(most - 1)
+    assert int(wrong.failed_step) == distinct.index(most)
 
 
 def test_bfloat16_products_train_every_module():

@@ -13,6 +13,7 @@ from autorank.training.programs import compiler_options
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
 F, N, V, B, WINDOWS, STEPS = 4, 2, 50, 16, 5, 20
+UNTRAINED = (0, 7)  # id 0 is the most frequent one
 # Large eps: differences of rounding grow by a factor of two a step otherwise, whatever computes them.
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 CONFIGS = [
@@ -57,7 +58,9 @@ def data():
 def population(data):
     rows, schedule = data
     plan = plan_of(CONFIGS, F, N)._replace(flat=True)
-    program = make_population(plan, F, N, num_ids=V, batch_size=B, num_windows=WINDOWS)
+    program = make_population(
+        plan, F, N, num_ids=V, batch_size=B, num_windows=WINDOWS, untrained=UNTRAINED
+    )
     run = jax.jit(program.run, compiler_options=compiler_options())
 
     def train(hparams, stop=STEPS):
@@ -73,8 +76,9 @@ def test_every_model_trains_as_its_compact_build(population, data):
     state, route = jax.device_get(train([hparams_of(p) for p in range(3)]))
     for p, config in enumerate(CONFIGS):
         program = make_program(
-            compact(config, F, N), head="ctr", width=4, num_ids=V, batch_size=B, num_windows=WINDOWS
-        )
+            compact(config, F, N), head="ctr", width=4, num_ids=V, batch_size=B, num_windows=WINDOWS,
+            untrained=UNTRAINED,
+        )  # fmt: skip
         run = jax.jit(program.run, compiler_options=compiler_options())
         own = run(
             jax.random.key(SEEDS[p]), program.empty(), hparams_of(p), schedule, rows,
@@ -87,6 +91,7 @@ def test_every_model_trains_as_its_compact_build(population, data):
         got = extract(state.params, config, p, plan, route, F, N)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), got, own.params)
         assert state.failed_step[p] == int(own.failed_step) == -1
+    np.testing.assert_array_equal(state.rows[np.array(UNTRAINED)], 0.0)
 
 
 def test_a_model_that_diverges_harms_no_other(population):

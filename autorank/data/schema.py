@@ -45,6 +45,11 @@ class Schema(NamedTuple):
         """Rows of the stacked embedding table."""
         return sum(field.size for field in self.fields)
 
+    @property
+    def unknown_ids(self) -> tuple[int, ...]:
+        """The id of unknown values in each field, offset added. Training never changes their rows."""
+        return tuple(field.offset + UNKNOWN for field in self.fields)
+
     def fingerprint(self) -> str:
         """sha256 of what training can see. Notes, source and licence do not change it."""
         seen = {key: value for key, value in to_json(self).items() if key not in _UNSEEN}

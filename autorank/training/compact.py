@@ -116,6 +116,7 @@ def make_compact(
             num_ids=shape.num_ids,
             batch_size=shape.batch_size,
             num_windows=shape.num_windows,
+            untrained=shape.untrained,
         )
 
     def compile_(model: DhenConfig) -> tuple[tuple[Any, Program], float]:

@@ -52,6 +52,7 @@ class Shape(NamedTuple):
     batch_size: int
     num_windows: int
     num_steps: int
+    untrained: tuple[int, ...] = ()  # rows of the table that stay zero (`tables.freeze_rows`)
 
 
 def bytes_per_model(config: DhenConfig, shape: Shape) -> int:
@@ -189,6 +190,7 @@ def make_groups(
                 num_windows=shape.num_windows,
                 dtype=dtype,
                 unique=most_distinct,
+                untrained=shape.untrained,
             )
             state, route = program.shapes(configs)
             rates = Hparams(*(jnp.zeros(plan.size) for _ in Hparams._fields))

@@ -20,7 +20,7 @@ from autorank.models.heads import METRICS, objective_weights, task_losses
 from autorank.models.plans import Plan, Routing, routing
 from autorank.models.population import population
 from autorank.models.population_weights import insert, owners, shapes
-from autorank.training.tables import deduplicate, draw_rows
+from autorank.training.tables import deduplicate, draw_rows, freeze_rows
 from autorank.training.trainer import (
     DENSE,
     EMBEDDING,
@@ -72,6 +72,7 @@ def make_population(
     num_windows: int,
     dtype: Any = jnp.float32,
     unique: int | None = None,
+    untrained: Sequence[int] = (),
 ) -> PopulationProgram:
     """Builds the training program of one plan.
 
@@ -79,7 +80,8 @@ def make_population(
     ``hparams`` have an axis ``[p]``. A model whose loss is not finite goes on as NaN, its first such step in
     ``failed_step``. ``dtype`` is that of activations and of the weights' copies in the matrix products, whose sums are
     float32; master weights, optimiser state, tables and losses stay float32. ``unique`` bounds the distinct ids of a
-    batch if the caller knows a bound; the default is the number of look-ups.
+    batch if the caller knows a bound; the default is the number of look-ups. The rows ``untrained`` of all tables are
+    zero and stay so.
     """
     metrics = METRICS[plan.head]
     weights = jnp.asarray(objective_weights(plan.head), jnp.float32)
@@ -203,7 +205,8 @@ def make_population(
         empty = jnp.zeros((num_ids, plan.size, plan.width))
         rows = jax.lax.fori_loop(0, plan.size, place, empty)
         noise = jax.vmap(lambda key: jax.random.normal(key, (longest,)))(split[:, 0])
-        return noise, rows, jnp.zeros((num_ids, plan.size)), jnp.zeros(num_ids, jnp.int32)
+        rows, accumulator = freeze_rows(rows, jnp.zeros((num_ids, plan.size)), untrained)
+        return noise, rows, accumulator, jnp.zeros(num_ids, jnp.int32)
 
     @functools.cache
     def compiled_draws(longest: int, device: Any) -> Any:

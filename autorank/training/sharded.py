@@ -16,6 +16,7 @@ same step. Multi-host: the same functions work on a mesh of all hosts' devices a
 `place` is given global arrays; not tested here.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 
 from autorank.models.dhen import Model
 from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
-from autorank.training.tables import Table, deduplicate, draw_rows, rowwise_adagrad
+from autorank.training.tables import Table, deduplicate, draw_rows, freeze_rows, rowwise_adagrad
 from autorank.training.trainer import (
     Curve,
     Data,
@@ -149,6 +150,7 @@ def make_sharded_program(
     num_ids: int,
     batch_size: int,
     num_windows: int,
+    untrained: Sequence[int] = (),
 ) -> Program:
     """`trainer.make_program` over the devices of ``mesh``, with the same arguments, results and meaning.
 
@@ -176,15 +178,22 @@ def make_sharded_program(
         owner = jnp.zeros(mesh.size * (block + 1), jnp.int32)
         return Table(jnp.zeros((rows, width)), jnp.zeros(rows), owner)
 
-    @jax.shard_map(mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(AXIS), check_vma=False)
-    def draw(key: Key, scale: Array, rows: Array) -> Array:
-        return draw_rows(key, rows, scale, jax.lax.axis_index(AXIS) * block)
+    @jax.shard_map(
+        mesh=mesh,
+        in_specs=(P(), P(), P(AXIS), P(AXIS)),
+        out_specs=(P(AXIS), P(AXIS)),
+        check_vma=False,
+    )
+    def draw(key: Key, scale: Array, rows: Array, accumulator: Array) -> tuple[Array, Array]:
+        first = jax.lax.axis_index(AXIS) * block
+        drawn = draw_rows(key, rows, scale, first)
+        return freeze_rows(drawn, jnp.zeros_like(accumulator), untrained, first)
 
     def initialise(key: Key, hparams: Hparams, table: Table) -> TrainState:
         """As `initial_state`, every device drawing its own rows."""
         dense_key, table_key = jax.random.split(key)
-        rows = draw(table_key, hparams.table_scale, table.rows)
-        table = Table(rows, jnp.zeros_like(table.accumulator), table.owner)
+        rows, accumulator = draw(table_key, hparams.table_scale, table.rows, table.accumulator)
+        table = Table(rows, accumulator, table.owner)
         return fresh_state(model, dense_key, hparams, table, (num_windows, len(metrics)))
 
     def shardings(state: TrainState) -> TrainState:

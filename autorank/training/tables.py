@@ -6,6 +6,7 @@ and not on the vocabulary. Gradients of duplicate ids are summed per row *before
 what makes it Adagrad (Duchi et al. 2011; row-wise form: one accumulator a row, Gupta et al. 2014).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,24 @@ def draw_rows(
         return rows.at[at].set(noise, mode="drop", unique_indices=True)
 
     return jax.lax.fori_loop(first_row // size, -(-(first_row + num_rows) // size), one, rows)
+
+
+def freeze_rows(
+    rows: Float[Array, "v ..."],
+    accumulator: Float[Array, "v ..."],
+    ids: Sequence[int],
+    first_row: Array | int = 0,
+) -> tuple[Float[Array, "v ..."], Float[Array, "v ..."]]:
+    """Sets the rows of ``ids`` to zero and keeps training from ever changing them.
+
+    Their accumulator is infinite, so row-wise Adagrad divides every gradient by infinity: nothing is added to a step.
+    ``rows[0]`` is row ``first_row``; ids that lie elsewhere are left out.
+    """
+    if not ids:
+        return rows, accumulator
+    at = jnp.asarray(ids, jnp.int32) - first_row
+    at = jnp.where(at < 0, rows.shape[0], at)
+    return rows.at[at].set(0.0, mode="drop"), accumulator.at[at].set(jnp.inf, mode="drop")
 
 
 def max_distinct(ids: np.ndarray, batch_size: int) -> int:

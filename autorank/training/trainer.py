@@ -4,7 +4,7 @@ A `Program` is compiled once per model structure. Learning rates, eps, scales, s
 arguments, so trials that differ only in those share it, and a low-fidelity run is an exact prefix of the full one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from autorank.training.tables import (
     Table,
     deduplicate,
     draw_rows,
+    freeze_rows,
     look_up,
     overflows,
     rowwise_adagrad,
@@ -107,14 +108,20 @@ def dense_optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransforma
 
 
 def initial_state(
-    model: Model, key: Key, hparams: Hparams, table: Table, curve_shape: tuple[int, int]
+    model: Model,
+    key: Key,
+    hparams: Hparams,
+    table: Table,
+    curve_shape: tuple[int, int],
+    untrained: Sequence[int] = (),
 ) -> TrainState:
-    """Before the first step, in the memory of the old ``table``."""
+    """Before the first step, in the memory of the old ``table``; the rows ``untrained`` stay zero."""
     dense_key, table_key = jax.random.split(key)
     rows = draw_rows(table_key, table.rows, hparams.table_scale)
+    rows, accumulator = freeze_rows(rows, jnp.zeros_like(table.accumulator), untrained)
     return fresh_state(
-        model, dense_key, hparams, Table(rows, jnp.zeros_like(table.accumulator), table.owner), curve_shape
-    )  # fmt: skip
+        model, dense_key, hparams, Table(rows, accumulator, table.owner), curve_shape
+    )
 
 
 def fresh_state(
@@ -138,6 +145,7 @@ def make_program(
     num_windows: int,
     max_distinct: int | None = None,
     precision: Any = jnp.float32,
+    untrained: Sequence[int] = (),
 ) -> Program:
     """Builds the training program of one structure.
 
@@ -149,7 +157,8 @@ def make_program(
 
     ``max_distinct`` bounds the distinct ids of a batch (`tables.max_distinct` counts them), which makes the table's
     update cheaper; a batch with more ends the run like a non-finite loss. ``precision`` is that of the inputs of matrix
-    products in training (`blocks.product`); their sums, master weights, activations and scoring stay float32.
+    products in training (`blocks.product`); their sums, master weights, activations and scoring stay float32. The rows
+    ``untrained`` of the table (`Schema.unknown_ids`) are zero and stay so, see `tables.freeze_rows`.
     """
     metrics = METRICS[head]
     weights = jnp.asarray(objective_weights(head), jnp.float32)
@@ -160,7 +169,7 @@ def make_program(
         return Table(jnp.zeros((num_ids, width)), jnp.zeros(num_ids), owner)
 
     def initialise(key: Key, hparams: Hparams, table: Table) -> TrainState:
-        return initial_state(model, key, hparams, table, curve_shape)
+        return initial_state(model, key, hparams, table, curve_shape, untrained)
 
     @jax.named_scope(DENSE)
     def loss_fn(
