@@ -132,11 +132,11 @@ def describe(space: Space, objective: Objective, data: Dataset) -> str:
 def export_winner(
     objective: Objective, summary: Mapping[str, Any], data: Dataset, folder: Path
 ) -> None:
-    """Weights, program and encoders of the winner's run with the first seed; once."""
+    """Weights, program and encoders of the winner's run with the first seed of the verdict; once."""
     winner = summary["winner"]
     if winner is None or objective.trained is None or (folder / "model.json").exists():
         return
-    trained = objective.trained(np.array(winner["choices"], np.int32), 0)
+    trained = objective.trained(np.array(winner["choices"], np.int32), summary["seeds"][0])
     save_trained(trained, data, folder, {"run": summary["name"], "config": winner["config"]})
 
 

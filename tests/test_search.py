@@ -261,7 +261,7 @@ def test_trained_examples_counts_promotions_once(tmp_path):
     with Ledger.read(tmp_path / "trials.db") as ledger:
         trials = ledger.trials()
     promoted = sum(t.stage == "promotion" for t in trials)
-    finals = sum(t.stage == "final" for t in trials)
+    finals = sum(t.stage in ("final", "confirmation") for t in trials)
     expected = NUM_ROWS * (3 + 6 * 0.2 + promoted * 0.8 + finals)
     assert promoted == 2
     assert trained_examples(trials, NUM_ROWS) == summary["trained_examples"] == round(expected)
