@@ -9,6 +9,7 @@ References:
     width of the interval: Chow and Robbins, Ann. Math. Statist. 1965.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -103,11 +104,15 @@ def expected_best(noise: float, num_trials: int) -> float:
     """Mean of the lowest of ``num_trials`` independent draws of normal noise; NaN without a noise."""
     if not math.isfinite(noise) or noise <= 0 or num_trials < 1:
         return math.nan
+    return noise * _lowest_normal(num_trials)
 
+
+@functools.lru_cache
+def _lowest_normal(count: int) -> float:
     def integrand(z: float) -> float:
-        return z * math.exp(float(stats.norm.logpdf(z) + (num_trials - 1) * stats.norm.logsf(z)))
+        return z * math.exp(float(stats.norm.logpdf(z) + (count - 1) * stats.norm.logsf(z)))
 
-    return noise * num_trials * float(integrate.quad(integrand, -12, 12, limit=200)[0])
+    return count * float(integrate.quad(integrand, -12, 12, limit=200)[0])
 
 
 def luckiest(noise: float, num_seeds: int, num_trials: int, quantile: float = 0.95) -> float:
@@ -118,8 +123,13 @@ def luckiest(noise: float, num_seeds: int, num_trials: int, quantile: float = 0.
     """
     if num_seeds < 2 or not math.isfinite(noise) or noise <= 0 or num_trials < 1:
         return math.nan
+    return -noise * _reach(num_seeds, num_trials, quantile)
+
+
+@functools.lru_cache
+def _reach(num_seeds: int, num_trials: int, quantile: float) -> float:
     u = (np.arange(400) + 0.5) / 400
-    # The true sd in units of the one seen, and the true mean in units of the true sd.
+    # The sd seen in units of the true one, and the mean seen in units of the true sd.
     scale = np.sqrt(stats.chi2.ppf(u, num_seeds - 1) / (num_seeds - 1))[:, None]
     centre = stats.norm.ppf((np.arange(40) + 0.5) / 40)[None, :] / math.sqrt(num_seeds)
 
@@ -127,7 +137,7 @@ def luckiest(noise: float, num_seeds: int, num_trials: int, quantile: float = 0.
         above = stats.norm.logsf(centre - math.exp(log_reach) * scale)
         return float(np.exp(num_trials * above).mean()) - quantile
 
-    return -noise * math.exp(float(np.asarray(optimize.brentq(excess, -12, 12))))
+    return math.exp(float(np.asarray(optimize.brentq(excess, -12, 12))))
 
 
 def shrunk(labels: Values, noise: float) -> np.ndarray:

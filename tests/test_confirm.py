@@ -75,7 +75,8 @@ def noisy_objective(gain_of, cost_of, noise=NOISE, fails=lambda config, seed: Fa
             bad = fails(tuple(config), seed)
             curve = np.full((NUM_WINDOWS, 1), math.nan if bad else ne(config, seed))
             flops = 100.0 * math.exp(cost_of(config))
-            yield i, Outcome(curve, (ne(config, seed),), flops, 10, 0.0, 0.0, "out of memory" if bad else "", {})  # fmt: skip
+            reason = "out of memory" if bad else ""
+            yield i, Outcome(curve, (ne(config, seed),), flops, 10, 0.0, 0.0, reason, {})
 
     labels = np.array([[1.0], [0.0], [1.0], [0.0]])
     return Objective(
@@ -307,11 +308,9 @@ def test_seeds_are_added_until_the_interval_is_narrow(noise, wanted, most):
 
 def test_every_finalist_is_tested_once_and_the_record_says_with_which_seeds(null_searches):
     context, _, _, finals, confirmed = null_searches[1]
-    asked = []
+    asked, plain = [], context.objective.test
     objective = context.objective._replace(
-        test=lambda config, seed: (
-            asked.append((tuple(config), seed)) or context.objective.test(config, seed)
-        )
+        test=lambda config, seed: asked.append((tuple(config), seed)) or plain(config, seed)
     )
     chosen = {"baseline": list(BASELINE), "winner": finals.configs[confirmed.roles.winner]}
     context = context._replace(objective=objective)

@@ -116,6 +116,7 @@ LAYERS = {
     "autorank.run_folder": 6,
     "autorank.figure_style": 6,
     "autorank.figures_of_models": 6.5,
+    "autorank.figures_of_verdict": 6.5,
     "autorank.figures_of_search": 6.5,
     "autorank.figures": 7,
     "autorank.report_tables": 7,
