@@ -139,6 +139,21 @@ class SearcherConfig:
     climb_steps: int = 12  # bayes
     feasibility: bool = True  # bayes: learn from failed trials where not to go
     failures: str = "nothing"  # bayes: as bad as the worst finished trial (worst), or no statement on quality (nothing)
+    # Own choices, on the recorded tables and functions of docs/results.md; docs/design.md lists each with its source.
+    noise_median: float = later(
+        1e-3
+    )  # bayes: prior on the noise variance, in units of the qualities'
+    noise_sd: float = later(1.5)  # bayes: of its logarithm
+    effect_sd: float = later(1.5)  # bayes: prior on the logarithm of a main effect's variance
+    fit_rate: float = later(0.1)  # bayes: Adam's, of a fit
+    pool: int = later(384)  # bayes: candidates of each kind (random, mutants, crossings)
+    num_parents: int = later(8)  # bayes: best trials that candidates descend from
+    near_share: float = later(0.75)  # bayes: of a mutant's changes of numbers, those that are small
+    near_step: float = later(
+        0.1
+    )  # bayes: of a number's range: standard deviation of a small change
+    local_pool: int = later(128)  # predictor: mutants scored for each local proposal
+    local_parents: int = later(5)  # predictor: best trials that they descend from
 
     def __post_init__(self):
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
@@ -151,6 +166,11 @@ class SearcherConfig:
         for warp in self.warps:
             _require("searcher.warps", warp, ("half_rank", "rank", "none"))
         _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))
+        for key in ("noise_median", "noise_sd", "effect_sd", "fit_rate", "near_step"):
+            _require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
+        for key in ("pool", "num_parents", "local_pool", "local_parents"):
+            _require_range(f"searcher.{key}", getattr(self, key), 1, 1_000_000)
+        _require_range("searcher.near_share", self.near_share, 0.0, 1.0)
         if not self.alphas:
             raise ValueError("searcher.alphas is empty; write at least one, for example [0.0]")
 
