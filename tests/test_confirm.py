@@ -17,6 +17,7 @@ from autorank.finals import Finals, choose_roles, pick_finalists, run_finals, ru
 from autorank.ledger import Trial
 from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
+from autorank.speed import REPEATS, measure
 from autorank.stages import Context, Plan, SearchStopped, measure_baseline
 from autorank.survival import equal_ne, finalists, label_luck, luck_warning, power
 from autorank.training.programs import ProgramStats
@@ -370,3 +371,31 @@ def test_a_ledger_finished_by_an_earlier_version_is_not_judged_again():
         refuse_finished_by_earlier_version(context)
     context.ledger.record("confirmation", "validation", {})
     refuse_finished_by_earlier_version(context)
+
+
+# --- rows per second -----------------------------------------------------------------------------
+
+
+def test_speeds_are_measured_in_turn_once_and_give_a_ratio_with_its_interval():
+    asked = []
+    rng = np.random.default_rng(0)
+
+    def qps(config):
+        asked.append(int(config[0]))
+        # The machine slows down meanwhile; both models feel it.
+        return (200.0 if config[0] else 100.0) * 0.97 ** len(asked) * math.exp(0.03 * rng.normal())
+
+    objective = noisy_objective(lambda c: 0.0, some_cost)._replace(qps=qps)
+    context = context_of(objective)
+    models = {"baseline": [0], "winner": [1], "equal_cost": [1]}
+    found = measure(context, models)
+    assert asked[:4] == [0, 1, 1, 0] and len(asked) == 2 * REPEATS
+    assert found["winner"] == found["equal_cost"]
+    assert found["winner"]["low"] < 2.0 < found["winner"]["high"]
+    assert 0.02 < found["winner"]["high"] / found["winner"]["low"] - 1 < 0.2
+    assert found["baseline"]["ratio"] == 1.0
+    assert measure(context, models) == found and len(asked) == 2 * REPEATS
+    # A model that was chosen anew after a resume has no measurement in that series.
+    assert measure(context, models | {"equal_ne": [2]})["equal_ne"]["ratio"] is None
+    nothing = measure(context_of(noisy_objective(lambda c: 0.0, some_cost)), models)
+    assert nothing["winner"] == {"qps": None, "ratio": None, "low": None, "high": None}
