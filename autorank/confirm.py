@@ -12,7 +12,7 @@ import numpy as np
 
 from autorank.finals import Finals, Roles, choose_roles
 from autorank.labels import label
-from autorank.ledger import Trial
+from autorank.ledger import Ledger, Trial
 from autorank.metrics import ne_gain_percent
 from autorank.stages import Baseline, Context, SearchStopped, curve_of, evaluate
 from autorank.verdict import not_worse, seeds_to_add, upper_bound
@@ -161,19 +161,18 @@ def record(context: Context, finals: Finals, found: Confirmed) -> None:
     )
 
 
-def refuse_finished_by_earlier_version(context: Context) -> None:
+def refuse_finished_by_earlier_version(ledger: Ledger, seed: int) -> None:
     """A run whose verdict was made with the trials' own seeds is not continued with others.
 
     Raises:
         SearchStopped: with what to do.
     """
-    ledger = context.ledger
     ended = ledger.records("test") or ledger.records("session")
     if not ended or ledger.records("confirmation"):
         return
     raise SearchStopped(
         f"{ledger.path} was finished by an earlier version of autorank, which judged finalists by seeds that include "
-        f"the trials' own ({context.plan.seed}). Its report stays as it is and can be written again with "
+        f"the trials' own ({seed}). Its report stays as it is and can be written again with "
         f"experiments/report.py run={ledger.path.parent}. For a verdict on fresh seeds search again: fresh=true moves "
         f"this run aside, or give the new one another name"
     )

@@ -219,7 +219,10 @@ def survival_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     for i, entry in enumerate(summary.get("finalists") or [], start=1):
         test = (entry.get("test") or {}).get(metric)
-        steps = [("label", entry.get("label"))]
+        steps = [
+            ("label", entry.get("label")),
+            ("without luck", entry.get("label_without_luck")),
+        ]
         for name, gain in (
             ("choosing seeds", entry.get("validation_gain_percent")),
             ("fresh seeds", entry.get("confirmed_gain_percent")),

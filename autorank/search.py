@@ -90,7 +90,7 @@ def run(
     """
     started = time.perf_counter()
     context = Context(objective, space, ledger, plan, Meter(ledger, plan, objective, notify).tick)
-    refuse_finished_by_earlier_version(context)
+    refuse_finished_by_earlier_version(ledger, plan.seed)
     baseline = measure_baseline(context, fidelity_plan.tail)
     pilots = run_pilots(context, baseline, fidelity_plan.tail)
     curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]

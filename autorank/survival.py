@@ -48,6 +48,12 @@ def label_luck(trials: Sequence[Trial], baseline: Baseline) -> dict[str, Any]:
 def luck_warning(luck: Mapping[str, Any]) -> Warning_ | None:
     """When the best label is nothing that the luckiest of that many copies of the baseline would not reach."""
     best, reach = luck["best_label"], luck["luckiest_copy"]
+    if best is not None and best >= 0:
+        return Warning_(
+            "no label better than the baseline",
+            f"the best of {luck['num_labels']} labels is {best:+.3f}%",
+            "search longer (search.trials), or a space nearer to the baseline",
+        )
     if best is None or reach is None or best < reach:
         return None
     return Warning_(

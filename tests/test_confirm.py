@@ -14,7 +14,7 @@ from autorank.confirm import (
     refuse_finished_by_earlier_version,
 )
 from autorank.finals import Finals, choose_roles, pick_finalists, run_finals, run_test
-from autorank.ledger import Trial
+from autorank.ledger import Ledger, Trial
 from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
 from autorank.speed import REPEATS, measure
@@ -28,8 +28,6 @@ NOISE = 0.3  # percent
 
 class MemoryLedger:
     """A ledger without a file: hundreds of searches in seconds."""
-
-    path = SimpleNamespace(parent="runs/x")
 
     def __init__(self):
         self.rows, self.notes = [], []
@@ -123,7 +121,7 @@ def some_cost(config) -> float:
 def null_searches():
     """Searches among models that are all the baseline."""
     found = []
-    for salt in range(150):
+    for salt in range(100):
         context = context_of(noisy_objective(lambda c: 0.0, some_cost, salt=salt))
         found.append((context, *judged(context)))
     return found
@@ -176,16 +174,19 @@ def test_the_best_label_of_a_null_search_is_called_luck(null_searches):
         luck = label_luck(trials, baseline)
         warned.append(luck_warning(luck) is not None)
         assert luck["luckiest_copy"] < luck["expected_best_copy"] < 0
-    assert np.mean(warned) == pytest.approx(0.95, abs=0.06)
+    assert np.mean(warned) == pytest.approx(0.95, abs=0.07)
     baseline = null_searches[0][1]
     real = [t._replace(quality=t.quality - 10.0) for t in null_searches[0][2]]
     assert luck_warning(label_luck(real, baseline)) is None
     assert luck_warning(label_luck([], baseline)) is None
+    worse = [t._replace(quality=abs(t.quality)) for t in null_searches[0][2]]
+    said = luck_warning(label_luck(worse, baseline))
+    assert said is not None and said.signature == "no label better than the baseline"
 
 
 @pytest.mark.parametrize("margin", [0.1])
 def test_models_worse_by_the_margin_are_called_equal_in_at_most_five_percent(margin):
-    passed, num_searches = 0, 150
+    passed, num_searches = 0, 100
     for salt in range(num_searches):
         objective = noisy_objective(
             lambda c: margin if c[0] else 0.0, lambda c: -0.01 * float(c[0]), noise=0.05, salt=salt
@@ -355,7 +356,6 @@ def test_an_unfinished_ledger_of_an_earlier_version_goes_on_with_fresh_seeds(fin
     context = old_rows(
         context_of(noisy_objective(lambda c: 0.0, some_cost), trials=8), final_rows=final_rows
     )
-    refuse_finished_by_earlier_version(context)
     baseline, _, finals, confirmed = judged(context)
     assert baseline.seeds == (0, 1, 2, 3, 4), "as its ledger has them"
     assert finals.seeds == (1, 2, 3) and confirmed.seeds == (5, 6, 7, 8, 9)
@@ -364,13 +364,15 @@ def test_an_unfinished_ledger_of_an_earlier_version_goes_on_with_fresh_seeds(fin
     assert np.isfinite(finals.gains).all()
 
 
-def test_a_ledger_finished_by_an_earlier_version_is_not_judged_again():
-    context = context_of(noisy_objective(lambda c: 0.0, some_cost))
-    context.ledger.record("test", "test", {"seeds": [0, 1], "ne": {}, "gain": {}})
-    with pytest.raises(SearchStopped, match=r"earlier version.*report\.py run=runs/x.*fresh=true"):
-        refuse_finished_by_earlier_version(context)
-    context.ledger.record("confirmation", "validation", {})
-    refuse_finished_by_earlier_version(context)
+def test_a_ledger_finished_by_an_earlier_version_is_not_judged_again(tmp_path):
+    with Ledger.open(tmp_path / "trials.db", {}) as ledger:
+        refuse_finished_by_earlier_version(ledger, 0)
+        ledger.record("test", "test", {"seeds": [0, 1], "ne": {}, "gain": {}})
+        said = rf"earlier version.*\(0\).*report\.py run={tmp_path}.*fresh=true"
+        with pytest.raises(SearchStopped, match=said):
+            refuse_finished_by_earlier_version(ledger, 0)
+        ledger.record("confirmation", "validation", {})
+        refuse_finished_by_earlier_version(ledger, 0)
 
 
 # --- rows per second -----------------------------------------------------------------------------
