@@ -223,6 +223,13 @@ def plan(config: SearchConfig) -> Plan:
         final_seeds=p.final_seeds,
         finalists=p.finalists,
         max_diverged=p.max_diverged,
+        choice_seeds=p.choice_seeds,
+        final_half_width=p.final_half_width,
+        max_final_seeds=p.max_final_seeds,
+        equal_cost=p.equal_cost,
+        equal_ne_margin=p.equal_ne_margin,
+        pilot_mutation=p.pilot_mutation,
+        test_finalists=p.test_finalists,
     )
 
 

@@ -75,6 +75,14 @@ def make_searcher(
             feasibility=s.feasibility,
             failures=s.failures,
             mutation_rate=s.mutation_rate,
+            noise_median=s.noise_median,
+            noise_sd=s.noise_sd,
+            effect_sd=s.effect_sd,
+            fit_rate=s.fit_rate,
+            pool=s.pool,
+            num_parents=s.num_parents,
+            near_share=s.near_share,
+            near_step=s.near_step,
         )
     from autorank.searchers.predictor_search import predictor_search
 
@@ -95,6 +103,8 @@ def make_searcher(
         entropy_coef=s.entropy_coef,
         num_policies=s.num_policies,
         mutation_rate=s.mutation_rate,
+        local_pool=s.local_pool,
+        local_parents=s.local_parents,
     )
 
 

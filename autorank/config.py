@@ -17,6 +17,14 @@ from autorank.training.executor import EXECUTORS
 SOURCES = ("movielens", "kuairand", "criteo", "avazu", "synthetic", "criteo_like", "table")
 
 
+def later(default: Any) -> Any:
+    """A setting that came later: at its default, which is what was done before, it is no part of a fingerprint.
+
+    So a ledger from before the setting existed can still be resumed.
+    """
+    return field(default=default, metadata={"later": True})
+
+
 def _require(key: str, value: Any, allowed: tuple) -> None:
     if value not in allowed:
         raise ValueError(
@@ -131,6 +139,21 @@ class SearcherConfig:
     climb_steps: int = 12  # bayes
     feasibility: bool = True  # bayes: learn from failed trials where not to go
     failures: str = "nothing"  # bayes: as bad as the worst finished trial (worst), or no statement on quality (nothing)
+    # Own choices, on the recorded tables and functions of docs/results.md; docs/design.md lists each with its source.
+    noise_median: float = later(
+        1e-3
+    )  # bayes: prior on the noise variance, in units of the qualities'
+    noise_sd: float = later(1.5)  # bayes: of its logarithm
+    effect_sd: float = later(1.5)  # bayes: prior on the logarithm of a main effect's variance
+    fit_rate: float = later(0.1)  # bayes: Adam's, of a fit
+    pool: int = later(384)  # bayes: candidates of each kind (random, mutants, crossings)
+    num_parents: int = later(8)  # bayes: best trials that candidates descend from
+    near_share: float = later(0.75)  # bayes: of a mutant's changes of numbers, those that are small
+    near_step: float = later(
+        0.1
+    )  # bayes: of a number's range: standard deviation of a small change
+    local_pool: int = later(128)  # predictor: mutants scored for each local proposal
+    local_parents: int = later(5)  # predictor: best trials that they descend from
 
     def __post_init__(self):
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
@@ -143,6 +166,11 @@ class SearcherConfig:
         for warp in self.warps:
             _require("searcher.warps", warp, ("half_rank", "rank", "none"))
         _require("searcher.reward", self.reward, ("alpha", "hinge", "absolute"))
+        for key in ("noise_median", "noise_sd", "effect_sd", "fit_rate", "near_step"):
+            _require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
+        for key in ("pool", "num_parents", "local_pool", "local_parents"):
+            _require_range(f"searcher.{key}", getattr(self, key), 1, 1_000_000)
+        _require_range("searcher.near_share", self.near_share, 0.0, 1.0)
         if not self.alphas:
             raise ValueError("searcher.alphas is empty; write at least one, for example [0.0]")
 
@@ -209,8 +237,18 @@ class PlanConfig:
     seed: int = 0
     metric: str = "auto"  # the NE that is minimised: ctr, cvr, ctcvr, mean; auto = ctr
     noise_seeds: int = 5  # repeats of the baseline that measure the seed noise
-    final_seeds: int = 5  # seeds of each finalist on all data
+    choice_seeds: int = later(3)  # fresh seeds that choose among the finalists; noise_seeds at most
+    # Fresh seeds of the chosen models and the baseline, for the verdict alone; auto = as many as final_half_width takes
+    final_seeds: int | str = 5
+    final_half_width: float = later(0.1)  # auto: of the 95% interval on validation, percent NE
+    max_final_seeds: int = later(20)  # auto: the budget
     finalists: int = 3  # best by label; the best at equal cost and at equal NE come on top
+    equal_cost: float = later(1.05)  # "at equal cost": FLOPs ratio to the baseline at most
+    # "At equal NE": worse by less than this, percent NE, with 95% confidence. About the largest gain of the method's
+    # paper (.02 to .09%); five seeds show it of an equal model in four of five runs where the seed noise is .05%
+    equal_ne_margin: float = later(0.1)
+    pilot_mutation: float = later(0.15)  # share of decisions that a pilot near the baseline changes
+    test_finalists: bool = later(True)  # score every finalist on the held-out rows, not only chosen
     workers: int = 2  # trials compiled and trained side by side
     executor: str = (
         "auto"  # what trains: auto (the faster one by measured costs), compact, population
@@ -220,12 +258,31 @@ class PlanConfig:
     def __post_init__(self):
         _require("search.executor", self.executor, EXECUTORS)
         _require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
-        for key in ("trials", "noise_seeds", "final_seeds", "finalists", "workers"):
+        if self.final_seeds != "auto":
+            try:
+                object.__setattr__(self, "final_seeds", int(self.final_seeds))
+            except ValueError:
+                raise ValueError(
+                    f"search.final_seeds={self.final_seeds!r} is no number of seeds; write one, for example 5, or auto"
+                ) from None
+            _require_range("search.final_seeds", int(self.final_seeds), 1, 1_000_000)
+        for key in (
+            "trials",
+            "noise_seeds",
+            "choice_seeds",
+            "max_final_seeds",
+            "finalists",
+            "workers",
+        ):
             _require_range(f"search.{key}", getattr(self, key), 1, 1_000_000)
-        if self.noise_seeds < self.final_seeds:
+        _require_range("search.equal_cost", self.equal_cost, 0.01, 100.0)
+        _require_range("search.equal_ne_margin", self.equal_ne_margin, 0.0, 100.0)
+        _require_range("search.final_half_width", self.final_half_width, 1e-6, 100.0)
+        _require_range("search.pilot_mutation", self.pilot_mutation, 0.0, 1.0)
+        if self.final_seeds == "auto" and self.max_final_seeds < 2:
             raise ValueError(
-                f"search.noise_seeds={self.noise_seeds} is below search.final_seeds={self.final_seeds}: each "
-                f"finalist's seed is paired with the baseline's run of that seed"
+                f"search.final_seeds=auto needs search.max_final_seeds of at least 2, not "
+                f"{self.max_final_seeds}: one seed has no interval"
             )
 
 
@@ -401,7 +458,16 @@ def plain(record: Any) -> dict[str, Any]:
 
 
 def fingerprint(*records: Any, leave_out: tuple[str, ...] = ()) -> str:
-    """sha256 over the content of records: equal settings, equal fingerprint; fields ``leave_out`` do not count."""
-    kept = [{k: v for k, v in plain(r).items() if k not in leave_out} for r in records]
+    """sha256 over the content of records: equal settings, equal fingerprint; fields ``leave_out`` do not count.
+
+    Nor do settings that came `later`, as long as they are at their defaults.
+    """
+
+    def counts(record: Any, name: str, value: Any) -> bool:
+        setting = record.__dataclass_fields__[name]
+        came_later = setting.metadata.get("later") and value == setting.default
+        return name not in leave_out and not came_later
+
+    kept = [{k: v for k, v in plain(r).items() if counts(r, k, v)} for r in records]
     text = json.dumps(kept, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from autorank import figures_of_models, figures_of_search
+from autorank import figures_of_models, figures_of_search, figures_of_verdict
 from autorank.figure_style import png_bytes, svg_text
 from autorank.run_folder import Run
 
@@ -19,10 +19,16 @@ class Chart(NamedTuple):
 
 
 CHARTS = {
+    "survival": Chart(
+        figures_of_verdict.survival,
+        "A label is one run with the search's own seed, picked as the best of many; the choosing seeds are fresh, but "
+        "picked the best of the finalists; the fresh seeds took part in no choice. The band is what seed noise alone "
+        "gives the luckiest of as many copies of the baseline, on average (dark) and in one search of twenty (light).",
+    ),
     "front": Chart(
         figures_of_models.front,
         "Labels of trials are taken at the chosen share of the log with the searched seed; "
-        "finalists are trained on all training rows with several seeds and drawn at their validation gain.",
+        "finalists are trained on all training rows with fresh seeds and drawn at the validation gain that chose them.",
     ),
     "curves": Chart(
         figures_of_models.curves,

@@ -106,11 +106,11 @@ def front_title(run: Run) -> str:
     return f"The winner changes NE by {gain['mean']:+.2f}%{interval}{cost}"
 
 
-def finalists(run: Run) -> list[dict[str, Any]]:
-    """Configuration, gains by seed (NaN = failed) and cost of each finalist."""
-    if not run.records["finals"]:
+def finalists(run: Run, kind: str = "finals") -> list[dict[str, Any]]:
+    """Configuration, gains by seed (NaN = failed) and cost of each finalist; "confirmation": of the chosen ones."""
+    if not run.records[kind]:
         return []
-    record = run.records["finals"][-1]
+    record = run.records[kind][-1]
     gains = [[math.nan if g is None else g for g in row] for row in record.get("gain", [])]
     rows = zip(record.get("configs", []), gains, record.get("costs", []), strict=False)
     return [{"config": tuple(c), "gain": np.array(g), "cost": cost or 0.0} for c, g, cost in rows]
@@ -174,7 +174,11 @@ def curves(run: Run) -> Figure | None:
     others = [curve_of(run, t) for t in searched(run) if t.status == "finished"]
     others = [c for c in others if len(c) == len(baseline)]
     config = winner_config(run)
-    pool = [t for t in of_stage(run, "final") if t.config == config and t.status == "finished"]
+    pool = [
+        t
+        for t in (*of_stage(run, "final"), *of_stage(run, "confirmation"))
+        if t.config == config and t.status == "finished"
+    ]
     pool = pool or [t for t in labelled(run) if t.config == config]
     best = [c for c in (curve_of(run, t) for t in pool) if len(c) == len(baseline)]
     name = "winner" if run.summary.get("winner") else "best so far"
@@ -226,8 +230,11 @@ def seed_noise(run: Run) -> Figure | None:
     winner = winner_config(run)
     for number, final in enumerate(finalists(run), start=1):
         chosen = final["config"] == winner
-        name = "winner, validation" if chosen else f"finalist {number}, validation"
+        name = "winner, choosing seeds" if chosen else f"finalist {number}, choosing seeds"
         rows.append((name, final["gain"], BLUE if chosen else GREY))
+    for final in finalists(run, "confirmation"):
+        if final["config"] == winner:
+            rows.append(("winner, validation, fresh seeds", final["gain"], BLUE))
     for metric, test in ((run.summary.get("winner") or {}).get("test") or {}).items():
         rows.append((f"winner, held-out test ({metric})", np.array(test["gains"], float), GREEN))
     noise = run.summary.get("seed_noise_percent")

@@ -71,7 +71,11 @@ class Posterior(NamedTuple):
 
 
 def default_priors(
-    num_active: float, scale_sd: float = 1.0, effects: float = 0.0, effect_sd: float = 1.5
+    num_active: float,
+    scale_sd: float = 1.0,
+    effects: float = 0.0,
+    effect_sd: float = 1.5,
+    noise: tuple[float, float] = (1e-3, 1.5),
 ) -> Priors:
     """Length scales around 0.5 sqrt(k / 4), noise around 3 % of the targets' standard deviation.
 
@@ -80,12 +84,13 @@ def default_priors(
         scale_sd: of the logarithm of a length scale.
         effects: share of the variance that main effects have, in [0, 1).
         effect_sd: of the logarithm of a main effect's variance.
+        noise: median of the noise variance, in units of the targets', and standard deviation of its logarithm.
     """
     return Priors(
         scale=(math.log(0.5) + 0.5 * math.log(num_active / 4), scale_sd),
         effect=(math.log(max(effects, 1e-6) / num_active), effect_sd),
         amplitude=(math.log(1 - effects), 1.0),
-        noise=(math.log(1e-3), 1.5),
+        noise=(math.log(noise[0]), noise[1]),
     )
 
 

@@ -21,6 +21,7 @@ import yaml
 
 from autorank import build, cluster
 from autorank.config import SearchConfig, TrainConfig, TuneConfig, flatten, plain, with_values
+from autorank.confirm import refuse_finished_by_earlier_version
 from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
 from autorank.export import save_model
@@ -61,6 +62,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     predictor = build.predictor(config, space, build.capacity(config))
     LOG.info("%s", describe(space, objective, data))
     with Ledger.open(folder / "trials.db", build.identity(config, space, data)) as ledger:
+        refuse_finished_by_earlier_version(ledger, config.search.seed)
         ledger.put("decisions", [d._asdict() for d in space.decisions])
         ledger.put("baseline", [int(v) for v in space.baseline])
         write_atomically(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
@@ -132,11 +134,11 @@ def describe(space: Space, objective: Objective, data: Dataset) -> str:
 def export_winner(
     objective: Objective, summary: Mapping[str, Any], data: Dataset, folder: Path
 ) -> None:
-    """Weights, program and encoders of the winner's run with the first seed; once."""
+    """Weights, program and encoders of the winner's run with the first seed of the verdict; once."""
     winner = summary["winner"]
     if winner is None or objective.trained is None or (folder / "model.json").exists():
         return
-    trained = objective.trained(np.array(winner["choices"], np.int32), 0)
+    trained = objective.trained(np.array(winner["choices"], np.int32), summary["seeds"][0])
     save_trained(trained, data, folder, {"run": summary["name"], "config": winner["config"]})
 
 

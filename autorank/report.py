@@ -1,11 +1,13 @@
 """The report of a run: one self-contained page, its figures, and a table for the terminal."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autorank import figures
 from autorank.report_tables import (
+    NONE,
     baseline_table,
     cost_table,
     count,
@@ -13,6 +15,7 @@ from autorank.report_tables import (
     fixed,
     front_table,
     headline,
+    main_metric_of,
     number,
     provenance_table,
     results_table,
@@ -20,6 +23,15 @@ from autorank.report_tables import (
     signed,
     trials_table,
     warnings_list,
+)
+from autorank.report_tables import interval as span
+from autorank.report_verdict import (
+    FINALISTS_NOTE,
+    equal_ne_sentence,
+    finalists_table,
+    luck_sentence,
+    power_sentence,
+    verdict_sentences,
 )
 from autorank.run_folder import Run, read_run, searched
 
@@ -79,9 +91,11 @@ def page(run: Run, drawings: Mapping[str, str]) -> str:
         f"<h1>{escape(name)}</h1>",
         f'<p class="soft">{escape(state_of(run))}</p>',
         f'<p class="headline {tone}">{escape(text)}</p>',
+        *(f"<p>{escape(said)}</p>" for said in verdict_sentences(run)),
         warnings_list(run),
         section("Result", results_table(run)),
-        plots(drawings, ("front", "curves", "seed_noise")),
+        section("From label to test", finalists_section(run)),
+        plots(drawings, ("survival", "front", "curves", "seed_noise")),
         section("Against the baseline, decision by decision", baseline_table(run)),
         section("Front of the trials", front_table(run)),
         section("The search", cost_table(run)),
@@ -128,6 +142,12 @@ def section(title: str, body: str) -> str:
     return f'<h2>{escape(title)}</h2>\n<div class="scroll">{body}</div>' if body else ""
 
 
+def finalists_section(run: Run) -> str:
+    """The finalists' table with how to read it."""
+    found = finalists_table(run)
+    return found and f'{found}\n<p class="soft">{escape(FINALISTS_NOTE)}</p>'
+
+
 def folded(title: str, body: str) -> str:
     """The same, closed at first."""
     if not body:
@@ -150,9 +170,7 @@ def plots(drawings: Mapping[str, str], names: tuple[str, ...]) -> str:
 def console_table(summary: Mapping[str, Any]) -> str:
     """The result in a few lines for the terminal; "-" where something is unknown."""
     gain = summary.get("ne_gain_percent") or {}
-    interval = (
-        f"95% {signed(gain.get('low'))} to {signed(gain.get('high'))}, p {number(gain.get('p'))}"
-    )
+    intervals = f"95% over seeds {span(gain)}, over rows {span(gain, 'rows_low', 'rows_high')}"
     rows = [("", "NE", "FLOPs", "rows/s")]
     for role, name in (
         ("baseline", "baseline"),
@@ -171,10 +189,13 @@ def console_table(summary: Mapping[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"NE gain {signed(gain.get('mean'))}% ({interval}) on {summary.get('ne_gain_on') or '-'}; "
-        f"seed noise {number(summary.get('seed_noise_percent'))}%",
+        f"NE gain {signed(gain.get('mean'))}% on {summary.get('ne_gain_on') or '-'}: {intervals}, "
+        f"p {number(gain.get('p'), 2)}",
         f"at equal NE: FLOPs {signed(summary.get('flops_gain_percent'), 1)}%, rows/s "
-        f"{signed(summary.get('qps_gain_percent'), 1)}%",
+        f"{signed(summary.get('qps_gain_percent'), 1)}% (95% {span(summary.get('qps_gain_interval'))})",
+        f"seed noise {number(summary.get('seed_noise_percent'))}%",
+        *survival_lines(summary),
+        *wrapped(summary),
         f"{count(summary.get('num_trials'))} trials, {count(summary.get('num_failed'))} failed, "
         f"{count(summary.get('trained_examples'))} rows trained on, "
         f"{count(summary.get('num_compiles'))} compiles "
@@ -184,3 +205,32 @@ def console_table(summary: Mapping[str, Any]) -> str:
     for warning in summary.get("warnings") or []:
         lines.append(f"warning: {warning['signature']}: {warning['message']}; {warning['advice']}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def wrapped(summary: Mapping[str, Any]) -> list[str]:
+    """The verdict's sentences in lines for a terminal."""
+    said = [say(summary) for say in (equal_ne_sentence, power_sentence, luck_sentence)]
+    return [line for text in said for line in textwrap.wrap(text, 98)]
+
+
+def survival_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Each finalist's gain from label to test."""
+    metric = main_metric_of(summary)
+    lines = []
+    for i, entry in enumerate(summary.get("finalists") or [], start=1):
+        test = (entry.get("test") or {}).get(metric)
+        steps = [
+            ("label", entry.get("label")),
+            ("without luck", entry.get("label_without_luck")),
+        ]
+        for name, gain in (
+            ("choosing seeds", entry.get("validation_gain_percent")),
+            ("fresh seeds", entry.get("confirmed_gain_percent")),
+            ("test", test),
+        ):
+            steps.append((name, (gain or {}).get("mean")))
+        shown = ", ".join(
+            f"{name} {signed(value)}" for name, value in steps if signed(value) != NONE
+        )
+        lines.append(f"finalist {i}: {shown}")
+    return lines

@@ -108,7 +108,10 @@ def headline(run: Run) -> tuple[str, str]:
     )
     text = f"{verdict}: NE {signed(gain['mean'])}%"
     if sure:
-        text += f" (95% interval {interval(gain)}, p {number(gain.get('p'), 2)})"
+        text += f" (95% interval over seeds {interval(gain)}, "
+        rows = interval(gain, "rows_low", "rows_high")
+        text += f"over test rows {rows}, " if rows != NONE else ""
+        text += f"p {number(gain.get('p'), 2)})"
     text += f" on {run.summary.get('ne_gain_on') or 'validation'}"
     ratio = (run.summary.get("winner") or {}).get("flops_ratio")
     text += f", at {ratio:.2g}x the FLOPs." if known(ratio) else "."
@@ -137,6 +140,8 @@ def results_table(run: Run) -> str:
     for role, name in ROLES:
         model = summary.get(role)
         if not model:
+            if none := missing(summary, role):
+                rows.append(("", (name, none, *[NONE] * 6)))
             continue
         gain = (model.get("test") or {}).get(metric)
         if gain is None and role != "baseline":
@@ -152,13 +157,29 @@ def results_table(run: Run) -> str:
                     interval(gain, "rows_low", "rows_high"),
                     number((gain or {}).get("p"), 2),
                     against(model.get("flops"), base.get("flops")),
-                    against(model.get("qps"), base.get("qps")),
+                    speed_text(model) or against(model.get("qps"), base.get("qps")),
                 ),
             )
         )
     head = ("model", f"NE {metric}", "NE gain %", "95% over seeds", "95% over test rows", "p")
-    models = table((*head, "FLOPs a row", "rows/s"), rows)
+    models = table((*head, "FLOPs a row", "rows/s [95%]"), rows)
     return models + tasks_table(run)
+
+
+def missing(summary: Mapping[str, Any], role: str) -> str:
+    """What stands for a role that no model has; nothing where an earlier version did not say why."""
+    if role != "winner_equal_ne" or not summary.get("equal_ne"):
+        return ""
+    return f"none within {summary['equal_ne']['margin']:g}%"
+
+
+def speed_text(model: Mapping[str, Any]) -> str:
+    """``9,000,000 (1.30x [1.21, 1.38])``; nothing where it was not measured in turn with the baseline."""
+    ratio = model.get("qps_ratio") or {}
+    if not all(known(ratio.get(k)) for k in ("ratio", "low", "high")):
+        return ""
+    text = f"{ratio['ratio']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return f"{count(model.get('qps'))} ({text})"
 
 
 def against(value: Any, reference: Any) -> str:
@@ -178,11 +199,17 @@ def tasks_table(run: Run) -> str:
         rows.append(
             (
                 "",
-                (metric, *(fixed(v) for v in values), signed(gain.get("mean")), interval(gain)),
+                (
+                    metric,
+                    *(fixed(v) for v in values),
+                    signed(gain.get("mean")),
+                    interval(gain),
+                    interval(gain, "rows_low", "rows_high"),
+                ),
             )
         )
     head = ("task", "baseline NE", "winner NE", "best possible NE", "NE gain %", "95% over seeds")
-    return f"<br>{table(head, rows)}" if rows else ""
+    return f"<br>{table((*head, '95% over test rows'), rows)}" if rows else ""
 
 
 def best_possible(run: Run, metric: str) -> float | None:
@@ -196,7 +223,12 @@ def best_possible(run: Run, metric: str) -> float | None:
 
 def main_metric(run: Run) -> str:
     """The searched metric, or the first where the search took the mean of several."""
-    metric, tasks = run.summary.get("metric"), run.summary.get("tasks") or []
+    return main_metric_of(run.summary)
+
+
+def main_metric_of(summary: Mapping[str, Any]) -> str:
+    """The same of a summary."""
+    metric, tasks = summary.get("metric"), summary.get("tasks") or []
     return str(metric if metric in tasks or not tasks else tasks[0])
 
 
@@ -329,7 +361,8 @@ def provenance_table(run: Run) -> str:
         ("device", summary.get("device")),
         ("git revision", summary.get("git_revision")),
         ("seed of the search", summary.get("seed")),
-        ("seeds of the finalists", ", ".join(map(str, summary.get("seeds") or [])) or None),
+        ("seeds that chose", ", ".join(map(str, summary.get("choice_seeds") or [])) or None),
+        ("seeds of the verdict", ", ".join(map(str, summary.get("seeds") or [])) or None),
         ("searched metric", summary.get("metric")),
         ("tasks", ", ".join(summary.get("tasks") or []) or None),
     ]

@@ -10,7 +10,16 @@ import numpy as np
 
 from autorank.ledger import Ledger, Trial
 
-KINDS = ("fidelity", "policy", "seed_noise", "finals", "test", "diagnosis", "session")
+KINDS = (
+    "fidelity",
+    "policy",
+    "seed_noise",
+    "finals",
+    "confirmation",
+    "test",
+    "diagnosis",
+    "session",
+)
 SEARCHED = ("pilot", "round", "promotion")
 
 

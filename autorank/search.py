@@ -1,6 +1,6 @@
 """The search, in the order in which it happens; each arrow is one function of `stages` or `finals`.
 
-    seed noise -> pilots -> fidelity -> rounds -> finalists -> held-out test -> summary
+    seed noise -> pilots -> fidelity -> rounds -> finalists -> confirmation -> held-out test -> summary
 
 Source: arXiv 2311.07870. The ledger is the only state: running the same search again on the same ledger replays what
 is there and continues where it ended.
@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank import speed, survival
+from autorank.confirm import Confirmed, confirm, refuse_finished_by_earlier_version
 from autorank.fidelity import Fidelity
-from autorank.finals import Finals, Roles, choose_roles, pick_finalists, run_finals, run_test
+from autorank.finals import Finals, Roles, pick_finalists, run_finals, run_test
 from autorank.ledger import Ledger, Trial
 from autorank.metrics import kendall_tau_b, ne_gain_percent
 from autorank.objectives import Objective
@@ -88,6 +90,7 @@ def run(
     """
     started = time.perf_counter()
     context = Context(objective, space, ledger, plan, Meter(ledger, plan, objective, notify).tick)
+    refuse_finished_by_earlier_version(ledger, plan.seed)
     baseline = measure_baseline(context, fidelity_plan.tail)
     pilots = run_pilots(context, baseline, fidelity_plan.tail)
     curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]
@@ -102,18 +105,24 @@ def run(
     ]
     finals = run_finals(
         context,
-        pick_finalists(labelled, plan.finalists, baseline.noise_percent),
+        pick_finalists(
+            labelled,
+            plan.finalists,
+            baseline.noise_percent,
+            equal_cost=plan.equal_cost,
+            margin=plan.equal_ne_margin,
+        ),
         baseline,
         fidelity_plan.tail,
     )
-    roles = choose_roles(finals, baseline.noise_percent)
+    confirmed = confirm(context, finals, baseline, fidelity_plan.tail)
     chosen = {"baseline": list(space.baseline)} | {
-        name: finals.configs[i] for name, i in roles._asdict().items() if i is not None
+        name: finals.configs[i] for name, i in confirmed.roles._asdict().items() if i is not None
     }
-    test = run_test(context, chosen)
+    test = run_test(context, chosen, confirmed.seeds, finals if plan.test_finalists else None)
     warnings = find_warnings(labelled, ledger.records("policy"), diagnosis)
     summary = summarise(
-        context, baseline, fidelity, record, labelled, finals, roles, chosen, test, warnings
+        context, baseline, fidelity, record, labelled, finals, confirmed, chosen, test, warnings
     )
     # Earlier sessions of a resumed run count too.
     spent = [*ledger.records("session"), {"seconds": time.perf_counter() - started}]
@@ -202,7 +211,7 @@ def summarise(
     fidelity_record: dict[str, Any],
     trials: list[Trial],
     finals: Finals,
-    roles: Roles,
+    confirmed: Confirmed,
     chosen: dict[str, list[int]],
     test: dict[str, Any],
     warnings: list[Warning_],
@@ -210,6 +219,13 @@ def summarise(
     """The interface that reports, tables and other programs read."""
     objective, space, plan = context.objective, context.space, context.plan
     main = plan.metric if plan.metric in objective.metrics else objective.metrics[0]
+    speeds = speed.measure(context, chosen)
+    luck = survival.label_luck(trials, baseline)
+    warnings = [
+        *warnings,
+        *survival.confirmation_warnings(confirmed),
+        *filter(None, [survival.luck_warning(luck)]),
+    ]
 
     def model(name: str, index: int | None) -> dict[str, Any] | None:
         if name not in chosen:
@@ -221,19 +237,17 @@ def summarise(
             "choices": chosen[name],
             "flops": baseline.flops * ratio,
             "flops_ratio": ratio,
-            "qps": measured(context, config)["qps"],
+            "qps": speeds[name]["qps"],
+            "qps_ratio": {k: speeds[name][k] for k in ("ratio", "low", "high")},
             "flops_compiled": measured(context, config)["flops_compiled"],
             "ne": float(np.mean(test["ne"][name][main])) if test else None,
             "test": test["gain"].get(name) if test and name != "baseline" else None,
         }
         if index is not None:
-            gains = finals.gains[index]
-            entry["validation_gain_percent"] = {
-                "mean": float(gains.mean()),
-                "seeds": gains.tolist(),
-            }
+            entry["validation_gain_percent"] = survival.validation_gain(confirmed.gains[index])
         return entry
 
+    roles = confirmed.roles
     models = {name: model(name, getattr(roles, name)) for name in Roles._fields}
     reference = model("baseline", None)
     winner, equal_ne = models["winner"], models["equal_ne"]
@@ -245,7 +259,8 @@ def summarise(
         "metric": plan.metric,
         "tasks": list(objective.metrics),
         "seed": plan.seed,
-        "seeds": list(range(plan.final_seeds)),
+        "seeds": list(confirmed.seeds),
+        "choice_seeds": list(finals.seeds),
         "num_trials": len(trials),
         "num_failed": sum(t.status == "failed" for t in trials),
         "fidelity_fraction": fidelity.rungs[0],
@@ -255,10 +270,18 @@ def summarise(
         "winner": winner,
         "winner_equal_cost": models["equal_cost"],
         "winner_equal_ne": equal_ne,
-        "ne_gain_percent": gains.get(main) or (validation and {"mean": validation["mean"]}),
+        "ne_gain_percent": gains.get(main) or validation,
         "ne_gain_on": "held-out test" if gains else "validation",
         "flops_gain_percent": None if equal_ne is None else 100 * (equal_ne["flops_ratio"] - 1),
-        "qps_gain_percent": qps_gain(equal_ne, reference),
+        **qps_gain(equal_ne),
+        "equal_ne": survival.equal_ne(context, finals, confirmed),
+        "verdict": survival.power(
+            baseline,
+            (gains.get(main) or {}).get("gains") or (validation or {}).get("seeds") or [],
+            len(confirmed.seeds),
+        ),
+        "label_luck": luck,
+        "finalists": survival.finalists(context, baseline, trials, finals, confirmed, test),
         "per_task": {
             metric: {
                 "baseline_ne": float(np.mean(test["ne"]["baseline"][metric])),
@@ -276,28 +299,28 @@ def summarise(
 
 
 def measured(context: Context, config: np.ndarray) -> dict[str, Any]:
-    """Rows per second on the device at hand and the compiler's FLOPs, measured once for each model of the table."""
+    """The compiler's FLOPs, once for each model of the table."""
     key = str(config.tolist())
     known = {r["config"]: r for r in context.ledger.records("measured")}
     if key not in known:
-        objective = context.objective
-        found = {
-            "config": key,
-            "qps": objective.qps(config) if objective.qps else None,
-            "flops_compiled": objective.compiled_flops(config)
-            if objective.compiled_flops
-            else None,
-        }
-        context.ledger.record("measured", key, found)
-        known[key] = found
+        compiled = context.objective.compiled_flops
+        known[key] = {"config": key, "flops_compiled": compiled(config) if compiled else None}
+        context.ledger.record("measured", key, known[key])
     return known[key]
 
 
-def qps_gain(model: dict[str, Any] | None, reference: dict[str, Any] | None) -> float | None:
-    """Percent against the baseline; positive is faster."""
-    if not model or not reference or not model["qps"] or not reference["qps"]:
-        return None
-    return 100 * (model["qps"] / reference["qps"] - 1)
+def qps_gain(model: dict[str, Any] | None) -> dict[str, Any]:
+    """Percent against the baseline with its 95% interval over repeats; positive is faster."""
+    ratio = (model or {}).get("qps_ratio") or {}
+
+    def percent(name: str) -> float | None:
+        value = ratio.get(name)
+        return None if value is None else 100 * (value - 1)
+
+    return {
+        "qps_gain_percent": percent("ratio"),
+        "qps_gain_interval": {"low": percent("low"), "high": percent("high")},
+    }
 
 
 def front(trials: Sequence[Trial], space: Space) -> list[dict[str, Any]]:
@@ -392,7 +415,8 @@ class Meter:
         fraction = rounds[-1].fidelity if rounds else 0.5
         work = plan.noise_seeds + plan.num_pilots * (1 + self.COMPILE_SHARE)
         work += (plan.trials - plan.num_pilots) * (fraction + self.COMPILE_SHARE)
-        work += (plan.finalists + 2) * plan.final_seeds
+        final_seeds = plan.noise_seeds if plan.final_seeds == "auto" else int(plan.final_seeds)
+        work += (plan.finalists + 3) * plan.choice_seeds + 3 * final_seeds
         done = sum(
             t.fidelity + (self.COMPILE_SHARE if t.stage in ("pilot", "round") else 0.0)
             for t in ended

@@ -34,9 +34,17 @@ class Plan(NamedTuple):
     num_pilots: int
     batch_size: int
     noise_seeds: int
-    final_seeds: int
+    final_seeds: int | str  # "auto": until the interval is narrow
     finalists: int
     max_diverged: float
+    # The defaults are those of the settings of the same names.
+    choice_seeds: int = 3
+    final_half_width: float = 0.1
+    max_final_seeds: int = 20
+    equal_cost: float = 1.05
+    equal_ne_margin: float = 0.1
+    pilot_mutation: float = 0.15
+    test_finalists: bool = True
 
 
 class SearchStopped(RuntimeError):
@@ -60,6 +68,7 @@ class Baseline(NamedTuple):
     mean_curve: np.ndarray  # [t]
     flops: float
     noise_percent: float  # standard deviation over seeds of the label, percent of the mean NE
+    seeds: tuple[int, ...] = ()  # of the curves; never one that a trial of the search trains with
 
 
 def metric_curve(curve: Any, metrics: Sequence[str], metric: str) -> np.ndarray:
@@ -122,14 +131,19 @@ def curve_of(context: Context, trial: Trial) -> np.ndarray:
 
 
 def measure_baseline(context: Context, tail: float) -> Baseline:
-    """Trains the baseline on all data with several seeds: the reference curve and the seed noise."""
+    """Trains the baseline on all data with several seeds: the reference curve and the seed noise.
+
+    Trials train with ``plan.seed``, so the baseline has the seeds after it. (In ledgers of earlier versions it has
+    others; they stay as they are.)
+    """
     plan, space = context.plan, context.space
+    first = plan.seed + 1
     configs = np.tile(np.array(space.baseline, np.int32), (plan.noise_seeds, 1))
     trials = evaluate(
         context,
         "seed_noise",
         0,
-        lambda: (configs, range(plan.noise_seeds), None),
+        lambda: (configs, range(first, first + plan.noise_seeds), None),
         1.0,
         lambda curve: label(curve, 1.0, tail=tail),
         None,
@@ -145,7 +159,8 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
-    return Baseline(curves, curves.mean(axis=0), float(trials[0].outcome["flops"]), noise)
+    flops, seeds = float(trials[0].outcome["flops"]), tuple(t.seed for t in trials)
+    return Baseline(curves, curves.mean(axis=0), flops, noise, seeds)
 
 
 def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]:
@@ -156,7 +171,8 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
 
     def design() -> tuple[np.ndarray, Sequence[int], None]:
         key = jax.random.fold_in(jax.random.key(plan.seed), PILOT_KEY)
-        return pilot_design(key, space, plan.num_pilots), [plan.seed] * plan.num_pilots, None
+        pilots = pilot_design(key, space, plan.num_pilots, plan.pilot_mutation)
+        return pilots, [plan.seed] * plan.num_pilots, None
 
     trials = evaluate(
         context,
@@ -171,12 +187,14 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
     return trials
 
 
-def pilot_design(key: jax.Array, space: Space, num_pilots: int) -> np.ndarray:
+def pilot_design(
+    key: jax.Array, space: Space, num_pilots: int, mutation_rate: float = 0.15
+) -> np.ndarray:
     """Distinct configurations ``[num_pilots, k]``, none of them the baseline (fewer in a tiny space)."""
     random_key, near_key = jax.random.split(key)
     pool = 16 * num_pilots
     near = jnp.tile(jnp.array(space.baseline, jnp.int32), (pool, 1))
-    near = np.asarray(space.mutate(near_key, near, 0.15))
+    near = np.asarray(space.mutate(near_key, near, mutation_rate))
     random = np.asarray(space.sample(random_key, pool))
     chosen: dict[bytes, np.ndarray] = {np.array(space.baseline, np.int32).tobytes(): near[0]}
     for source, until in (

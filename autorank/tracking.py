@@ -28,6 +28,10 @@ SECRET = re.compile(
 )
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 REMOVED = "[removed]"
+LISTS = (
+    "front",
+    "finalists",
+)  # of a summary, too long for W&B's; its tables and the report have them
 WAIT_SECONDS = 20  # for the server at the start and at the end, then the mirror goes offline
 
 
@@ -228,7 +232,7 @@ def _finish(run: Any, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) 
         run.log({"trials": trials, "curves": curves})
         pictures = sorted((folder / "figures").glob("*.png"))
         run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
-        run.summary.update(_flat({k: v for k, v in summary.items() if k != "front"}))
+        run.summary.update(_flat({k: v for k, v in summary.items() if k not in LISTS}))
     finally:
         run.finish()
 

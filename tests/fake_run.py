@@ -164,6 +164,9 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
     ledger.record("finals", "validation", {
         "configs": finals, "seeds": list(range(5)), "gain": table, "costs": costs,
     })  # fmt: skip
+    ledger.record("confirmation", "validation", {
+        "configs": finals[:1], "seeds": list(range(5, 10)), "gain": table[:1] + 0.05, "costs": costs[:1],
+    })  # fmt: skip
     winner = int(np.argmin(table.mean(axis=1)))
     cheap = int(np.argmin(costs))
 
@@ -173,7 +176,8 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
     def model(config: tuple, i: int | None) -> dict:
         ratio = math.exp(cost(config))
         entry = {"config": names(config), "choices": list(config), "flops": 1000 * ratio, "flops_ratio": ratio,
-                 "qps": 5e6 / ratio, "ne": 0.85, "test": None}  # fmt: skip
+                 "qps": 5e6 / ratio, "ne": 0.85, "test": None,
+                 "qps_ratio": {"ratio": 1 / ratio, "low": 0.95 / ratio, "high": 1.05 / ratio}}  # fmt: skip
         if i is not None:
             mean = float(table[i].mean())
             test = {"gains": table[i].tolist(), "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "p": 1e-4,
@@ -182,6 +186,23 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
         return entry
 
     best = model(finals[winner], winner)
+    miss = {"finalist": cheap + 1, "choices": list(finals[cheap]), "flops_ratio": math.exp(costs[cheap]),
+            "mean": -0.1, "bound": 0.05, "passed": True}  # fmt: skip
+    survived = []
+    for i, config in enumerate(finals):
+        gain = {
+            "mean": float(table[i].mean()),
+            "low": -2.0,
+            "high": 0.5,
+            "seeds": table[i].tolist(),
+        }
+        survived.append({
+            "trial": 30 + i, "choices": list(config), "config": names(config), "flops_ratio": math.exp(costs[i]),
+            "label": gain_of(config, 0, 20), "label_without_luck": gain_of(config, 0, 20) + 0.01,
+            "validation_gain_percent": gain, "test": {m: best["test"][m] for m in ("ctr", "cvr")},
+            "confirmed_gain_percent": gain if i in (winner, cheap) else None, "failed": "",
+            "roles": ["winner"] * (i == winner) + ["equal_ne"] * (i == cheap),
+        })  # fmt: skip
     summary = {
         "status": "finished", "name": "fake " + NASTY, "metric": "ctr", "tasks": ["ctr", "cvr"], "seed": 0,
         "seeds": list(range(5)), "num_trials": 60, "num_failed": 7, "fidelity_fraction": 0.4, "kendall_tau": 0.78,
@@ -190,6 +211,12 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
         "ne_gain_on": "held-out test", "flops_gain_percent": -22.0, "qps_gain_percent": 25.0,
         "per_task": {m: {"baseline_ne": 0.85, "winner_ne": 0.83, "ne_gain_percent": best["test"][m]}
                      for m in ("ctr", "cvr")},
+        "choice_seeds": [1, 2, 3], "qps_gain_interval": {"low": 19.0, "high": 31.0},
+        "equal_ne": {"margin": 0.1, "level": 0.95, "tests": [miss], "nearest_miss": None},
+        "verdict": {"least_gain_percent": 0.2, "power": 0.8, "num_seeds": 5},
+        "label_luck": {"best_label": -1.4, "num_labels": 53, "expected_best_copy": -0.2, "luckiest_copy": -0.6,
+                       "quantile": 0.95},
+        "finalists": survived,
         "front": [], "bayes_ne": {"test": {"ctr": 0.8, "cvr": 0.82}},
         "warnings": [{"signature": "policy collapse", "message": "entropy fell to 3%",
                       "advice": f"use searcher.entropy_coef=1e-2 {NASTY}"}],

@@ -42,6 +42,26 @@ def test_fingerprint_is_of_content():
     assert plain(BASE)["fidelity"]["rungs"] == [0.2, 0.5, 1.0]
 
 
+def test_settings_that_came_later_leave_old_ledgers_their_fingerprint():
+    import hashlib
+    import json
+
+    before = plain(PlanConfig())
+    for name, setting in PlanConfig.__dataclass_fields__.items():
+        if setting.metadata.get("later"):
+            del before[name]
+    assert "equal_ne_margin" not in before and "trials" in before
+    old = hashlib.sha256(json.dumps([before], sort_keys=True).encode()).hexdigest()
+    assert fingerprint(PlanConfig()) == old
+    assert fingerprint(PlanConfig(equal_ne_margin=0.05)) != old
+
+
+def test_the_number_of_final_seeds_may_be_text():
+    assert PlanConfig(final_seeds="7").final_seeds == 7
+    assert PlanConfig(noise_seeds=2, final_seeds=3).final_seeds == 3
+    assert PlanConfig(final_seeds="auto").final_seeds == "auto"
+
+
 def space(**decisions) -> SearchConfig:
     return with_values(
         BASE,
@@ -70,8 +90,12 @@ def test_bad_spaces_are_refused_by_key(decisions, words):
 
 
 def test_contradicting_settings_are_refused():
-    with pytest.raises(ValueError, match=r"search\.noise_seeds=2 is below search\.final_seeds=3"):
-        PlanConfig(noise_seeds=2, final_seeds=3)
+    with pytest.raises(ValueError, match=r"search\.final_seeds='many' is no number of seeds"):
+        PlanConfig(final_seeds="many")
+    with pytest.raises(ValueError, match=r"search\.final_seeds=0 must lie in"):
+        PlanConfig(final_seeds=0)
+    with pytest.raises(ValueError, match=r"search\.max_final_seeds of at least 2"):
+        PlanConfig(final_seeds="auto", max_final_seeds=1)
     with pytest.raises(ValueError, match=r"fidelity\.num_pilots of at least 4"):
         build.fidelity_plan(FidelityConfig(num_pilots=2), 0)
     with pytest.raises(

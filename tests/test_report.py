@@ -1,7 +1,9 @@
 """The report of finished and interrupted runs: what it says, that it is whole, that a browser draws it."""
 
+import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import threading
 from html.parser import HTMLParser
@@ -17,7 +19,7 @@ from autorank.figures import CHARTS, draw
 from autorank.figures_of_models import finalists, seed_noise
 from autorank.figures_of_search import chance, explained, ranked, series
 from autorank.ledger import Ledger, LedgerCorrupt, Trial
-from autorank.report import console_table, planned_trials, write_report
+from autorank.report import console_table, page, planned_trials, write_report
 from autorank.run_folder import front_of, read_run, searched, values_of, winner_config
 from tests.fake_run import DECISIONS, IDENTITY, NASTY, write_run
 
@@ -90,6 +92,83 @@ def test_a_finished_run_says_its_result(finished):
     assert sorted(drawn) == sorted(CHARTS)
     rows = page.text.count("non-finite loss at step 31")
     assert rows == sum(t.status == "failed" for t in run.trials) > 0
+
+
+def test_a_finished_run_says_how_sure_it_is(finished):
+    page, run = Page(finished), read_run(finished)
+    entry = next(e for e in run.summary["finalists"] if "winner" in e["roles"])
+    gain = run.summary["ne_gain_percent"]
+    for words in (
+        f"over test rows {gain['rows_low']:+.3f} to {gain['rows_high']:+.3f}",
+        "At equal NE (worse by less than 0.1% with 95% confidence)",
+        "The least gain that these 5 seeds could have shown is 0.2% NE",
+        "Best of 53 labels: -1.400%. The luckiest of as many copies of the baseline would have -0.200%",
+        "From label to test",
+        f"{entry['label']:+.3f}{entry['label_without_luck']:+.3f}",
+        "chosen as",
+    ):
+        assert words in page.text, words
+    ratio = run.summary["winner"]["qps_ratio"]
+    assert f"{ratio['ratio']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]" in page.text
+
+
+def test_nothing_at_equal_ne_is_said_with_its_nearest_miss(finished):
+    run = read_run(finished)
+    rule = run.summary["equal_ne"]
+    miss = rule["tests"][0] | {"passed": False, "bound": 0.31, "finalist": 2}
+    missed = {"winner_equal_ne": None, "flops_gain_percent": None, "qps_gain_percent": None,
+              "equal_ne": rule | {"tests": [miss], "nearest_miss": miss}}  # fmt: skip
+    run = run._replace(summary=run.summary | missed)
+    text = page(run, {})
+    assert "No model was shown to be at equal NE" in text and "none within 0.1%" in text
+    assert "Nearest: finalist 2" in text and "upper bound +0.310%" in text
+    assert "At equal NE:" not in text
+    assert "No model was shown" in console_table(run.summary)
+    alone = run.summary | {"equal_ne": rule | {"tests": [], "nearest_miss": None}}
+    assert "no finalist is cheaper than the baseline" in page(run._replace(summary=alone), {})
+
+
+def test_a_run_of_an_earlier_version_has_its_report(finished, tmp_path):
+    """Its summary knows neither the verdict's seeds nor the finalists' way to it."""
+    folder = shutil.copytree(finished, tmp_path / "old")
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in (
+        "choice_seeds",
+        "qps_gain_interval",
+        "equal_ne",
+        "verdict",
+        "label_luck",
+        "finalists",
+    ):
+        del summary[key]
+    for role in ("baseline", "winner", "winner_equal_ne"):
+        del summary[role]["qps_ratio"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    connection = sqlite3.connect(folder / "trials.db")
+    with connection:
+        connection.execute("DELETE FROM records WHERE kind = 'confirmation'")
+    connection.close()
+    write_report(folder)
+    found = Page(folder)
+    assert "The winner beats the baseline" in found.text and "From label to test" not in found.text
+    assert "At equal NE: -22% FLOPs" in found.text and "None" not in found.text
+    assert "At equal NE (" not in console_table(summary)
+
+
+def test_survival_shows_every_finalist_on_its_way(finished):
+    run = read_run(finished)
+    (ax,) = axes_of(finished, "survival")
+    entries = run.summary["finalists"]
+    lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
+    assert len(lines) == len(entries)
+    winner = next(e for e in entries if "winner" in e["roles"])
+    line = next(line for line in lines if line.get_label() == "winner")
+    test = run.summary["winner"]["test"]["ctr"]["mean"]
+    steps = [winner["label"], winner["validation_gain_percent"]["mean"],
+             winner["confirmed_gain_percent"]["mean"], test]  # fmt: skip
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), steps)
+    assert f"became {test:+.2f}% on the held-out test" in ax.figure.get_suptitle()
+    assert ax.get_ylabel() == "NE gain against baseline (%, lower is better)"
 
 
 def test_an_interrupted_run_says_how_far_it_came(interrupted):

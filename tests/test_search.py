@@ -32,7 +32,7 @@ IDENTITY = {"data": "planted-1", "space": SPACE.fingerprint(), "seed": "0"}
 
 
 def plan(trials: int = 24, **changes) -> Plan:
-    values = {
+    values: dict = {
         "trials": trials,
         "seed": 0,
         "metric": "ctr",
@@ -107,6 +107,31 @@ def test_summary_is_strict_json_with_the_promised_keys(uninterrupted):
     assert summary["num_trials"] == 32
     assert {"config", "ne", "flops", "qps"} <= set(summary["baseline"]) & set(summary["winner"])
     assert {"mean", "low", "high", "p"} <= set(summary["ne_gain_percent"])
+
+
+def test_no_seed_of_the_verdict_is_one_that_a_trial_trained_with(uninterrupted):
+    folder, summary = uninterrupted
+    used: dict[str, set[int]] = {}
+    for stage, *_, seed in (row[:5] for row in rows(folder)):
+        used.setdefault(stage, set()).add(seed)
+    assert used["pilot"] | used["round"] == {0}
+    assert used["final"] == set(summary["choice_seeds"]) == used["seed_noise"] == {1, 2, 3}
+    assert used["confirmation"] == set(summary["seeds"]) == {4, 5, 6}
+    assert len(summary["winner"]["validation_gain_percent"]["seeds"]) == 3
+
+
+def test_every_finalist_has_its_way_from_label_to_test(uninterrupted):
+    summary = uninterrupted[1]
+    labels = {tuple(r[3]): r[8] for r in rows(uninterrupted[0]) if r[0] in ("pilot", "round")}
+    assert len(summary["finalists"]) >= 2
+    for entry in summary["finalists"]:
+        assert entry["test"]["ctr"]["mean"] is not None and entry["label_without_luck"] is not None
+        assert len(entry["validation_gain_percent"]["seeds"]) == 3
+        assert tuple(entry["choices"]) in labels
+    chosen = [e for e in summary["finalists"] if "winner" in e["roles"]]
+    assert [e["choices"] for e in chosen] == [summary["winner"]["choices"]]
+    assert chosen[0]["confirmed_gain_percent"] == summary["winner"]["validation_gain_percent"]
+    assert summary["verdict"]["least_gain_percent"] > 0 and summary["equal_ne"]["margin"] == 0.1
 
 
 def test_winner_is_truly_better(uninterrupted):
@@ -261,7 +286,7 @@ def test_trained_examples_counts_promotions_once(tmp_path):
     with Ledger.read(tmp_path / "trials.db") as ledger:
         trials = ledger.trials()
     promoted = sum(t.stage == "promotion" for t in trials)
-    finals = sum(t.stage == "final" for t in trials)
+    finals = sum(t.stage in ("final", "confirmation") for t in trials)
     expected = NUM_ROWS * (3 + 6 * 0.2 + promoted * 0.8 + finals)
     assert promoted == 2
     assert trained_examples(trials, NUM_ROWS) == summary["trained_examples"] == round(expected)

@@ -73,16 +73,27 @@ def latin_hypercube(key: Key, space: Space, n: int) -> Int[Array, "n k"]:
     return space.canonical(jnp.minimum(unit * sizes, sizes - 1).astype(jnp.int32))
 
 
-def vary(key: Key, space: Space, parents: Int[Array, "n k"], rate: float) -> Int[Array, "n k"]:
-    """Mutants in which a changed number mostly moves a little (normal steps of a tenth of its range)."""
+def vary(
+    key: Key,
+    space: Space,
+    parents: Int[Array, "n k"],
+    rate: float,
+    *,
+    near_share: float = 0.75,
+    near_step: float = 0.1,
+) -> Int[Array, "n k"]:
+    """Mutants in which a changed number mostly (``near_share``) moves a little: normal steps.
+
+    Their standard deviation is ``near_step`` of the number's range.
+    """
     mutate_key, step_key, coin_key = jax.random.split(key, 3)
     mutants = space.mutate(mutate_key, parents, rate)
     sizes = jnp.asarray(space.num_choices)[None, :]
     ordered = jnp.asarray([d.kind == "number" for d in space.decisions])[None, :]
     normal = jax.random.normal(step_key, parents.shape)
-    step = jnp.sign(normal) * jnp.ceil(jnp.abs(normal) * 0.1 * sizes)
+    step = jnp.sign(normal) * jnp.ceil(jnp.abs(normal) * near_step * sizes)
     near = jnp.clip(parents + step.astype(jnp.int32), 0, sizes - 1)
-    small = jax.random.uniform(coin_key, parents.shape) < 0.75
+    small = jax.random.uniform(coin_key, parents.shape) < near_share
     both = space.active(mutants) & space.active(parents)
     return space.canonical(jnp.where((mutants != parents) & ordered & small & both, near, mutants))
 

@@ -29,8 +29,15 @@ from autorank.searchers.base import (
 from autorank.space import Space
 from autorank.typing import Array, Float, Int, Key
 
-NUM_PARENTS = 8  # best trials that candidates descend from
-POOL = 384  # random ones, mutants, and crossings: as many of each
+
+class Candidates(NamedTuple):
+    """Among what the acquisition is first compared."""
+
+    pool: int = 384  # random ones, mutants, and crossings: as many of each
+    num_parents: int = 8  # best trials that they descend from
+    mutation_rate: float = 0.1
+    near_share: float = 0.75  # of the changes of a number, those that are small
+    near_step: float = 0.1  # of its range: standard deviation of a small change
 
 
 class State(NamedTuple):
@@ -67,6 +74,14 @@ def bayes(
     feasibility: bool = True,
     failures: str = "nothing",
     mutation_rate: float = 0.1,
+    noise_median: float = 1e-3,
+    noise_sd: float = 1.5,
+    effect_sd: float = 1.5,
+    fit_rate: float = 0.1,
+    pool: int = 384,
+    num_parents: int = 8,
+    near_share: float = 0.75,
+    near_step: float = 0.1,
 ) -> Searcher:
     """Gaussian process and expected improvement.
 
@@ -87,6 +102,14 @@ def bayes(
         feasibility: learn from failed trials where not to go.
         failures: what a failed trial says about quality: ``worst`` (as bad as the worst finished one) or ``nothing``.
         mutation_rate: of candidates.
+        noise_median: of the prior on the noise variance, in units of the warped qualities' variance.
+        noise_sd: of the prior on its logarithm.
+        effect_sd: of the prior on the logarithm of a main effect's variance.
+        fit_rate: Adam's, on the logarithms of the hyperparameters.
+        pool: candidates of each kind: random, mutants, crossings.
+        num_parents: best trials that candidates descend from.
+        near_share: of a mutant's changes of numbers, those that are small.
+        near_step: standard deviation of a small change, as a share of the number's range.
 
     Proposals carry predicted metrics (in the told units; cost NaN where no alpha weighs it) and, in ``info``:
     ``repeat``, ``alpha``, ``spread`` (of the warped quality), ``acquisition`` (log expected improvement) and
@@ -106,11 +129,20 @@ def bayes(
         fit_steps,
         num_climbers,
         climb_steps,
+        pool,
+        num_parents,
+        noise_median,
+        noise_sd,
+        effect_sd,
+        fit_rate,
     )
+    among = Candidates(pool, num_parents, mutation_rate, near_share, near_step)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     embed, columns = gp.embedding(space, effects=effects > 0)
     k = space.num_decisions
-    priors = gp.default_priors(gp.mean_active(space), scale_sd, effects)
+    priors = gp.default_priors(
+        gp.mean_active(space), scale_sd, effects, effect_sd, (noise_median, noise_sd)
+    )
     neighbours = acquisition.neighbourhood(space)
     weighs_cost = any(a > 0 for a in alphas)
     num = len(warps) * len(starts)
@@ -146,7 +178,7 @@ def bayes(
         stacked = [jnp.stack([jnp.asarray(p[i]) for p in problems]) for i in range(4)]
         fitted = gp.fit(
             embed(history.configs[:size]), stacked[0], stacked[1], columns=columns, priors=priors,
-            starts=stacked[2], steps=stacked[3],
+            starts=stacked[2], steps=stacked[3], rate=fit_rate,
         )  # fmt: skip
         part = lambda a, b: jax.tree.map(lambda leaf: leaf[a:b], fitted)  # noqa: E731
         model = Model(part(0, num), part(-1, None), part(num, num + 1), any_failed)
@@ -206,8 +238,8 @@ def bayes(
                     )  # fmt: skip
                     return jnp.where(repeat, -jnp.inf, total)
 
-                pool = _pool(jax.random.fold_in(key, index), space, history, mutation_rate)
-                config, gain = _climb(value, pool, neighbours, num_climbers, climb_steps)
+                candidates = _pool(jax.random.fold_in(key, index), space, history, among)
+                config, gain = _climb(value, candidates, neighbours, num_climbers, climb_steps)
                 feature = embed(config[None])
                 row = history.count + index
                 # Believe the mean: the next proposal of the batch goes elsewhere.
@@ -318,20 +350,27 @@ def _believe(
     return model._replace(quality=quality, cost=add(model.cost, costs[None]))
 
 
-def _pool(key: Key, space: Space, history: History, rate: float) -> Int[Array, "m k"]:
+def _pool(key: Key, space: Space, history: History, of: Candidates) -> Int[Array, "m k"]:
     """Random configurations, mutants of the best trials, crossings of them, and the best themselves' neighbours."""
     sample_key, vary_key, cross_key, pick_key = jax.random.split(key, 4)
     quality = jnp.where(known(history), history.metrics[:, 0], jnp.nan)
     finished = jnp.isfinite(quality)
     order = jnp.argsort(jnp.where(finished, quality, jnp.inf))
-    among = jnp.clip(jnp.sum(finished), 1, NUM_PARENTS)
-    parents = history.configs[order[jnp.arange(POOL) % among]]
-    picks = jax.random.randint(pick_key, (2, POOL), 0, 2 * among)
+    among = jnp.clip(jnp.sum(finished), 1, of.num_parents)
+    parents = history.configs[order[jnp.arange(of.pool) % among]]
+    picks = jax.random.randint(pick_key, (2, of.pool), 0, 2 * among)
     pairs = history.configs[order[jnp.minimum(picks, jnp.maximum(jnp.sum(finished) - 1, 0))]]
     return jnp.concatenate(
         [
-            space.sample(sample_key, POOL),
-            acquisition.vary(vary_key, space, parents, rate),
+            space.sample(sample_key, of.pool),
+            acquisition.vary(
+                vary_key,
+                space,
+                parents,
+                of.mutation_rate,
+                near_share=of.near_share,
+                near_step=of.near_step,
+            ),
             cross(cross_key, space, pairs),
         ]
     )
@@ -401,8 +440,9 @@ def _uncost(values: Array, history: History) -> Array:
 
 
 def _check(
-    warps, failures, alphas, starts, margin, effects, initial, fit_steps, num_climbers, climb_steps
-) -> None:
+    warps, failures, alphas, starts, margin, effects, initial, fit_steps, num_climbers, climb_steps, pool,
+    num_parents, noise_median, noise_sd, effect_sd, fit_rate,
+) -> None:  # fmt: skip
     if not warps or not set(warps) <= set(acquisition.WARPS):
         raise ValueError(f"warps={warps!r}: write one or more of {', '.join(acquisition.WARPS)}")
     if failures not in ("worst", "nothing"):
@@ -414,9 +454,15 @@ def _check(
     if not 0 <= effects < 1:
         raise ValueError(f"effects={effects} must lie in [0, 1)")
     for name, value, least in (
-        ("margin", margin, 0), ("initial", initial, 0), ("fit_steps", fit_steps, 1), ("climb_steps", climb_steps, 0)
+        ("margin", margin, 0), ("initial", initial, 0), ("fit_steps", fit_steps, 1), ("climb_steps", climb_steps, 0),
+        ("num_parents", num_parents, 1),
     ):  # fmt: skip
         if value < least:
             raise ValueError(f"{name}={value} must be {least} or more")
-    if not 1 <= num_climbers <= POOL:
-        raise ValueError(f"num_climbers={num_climbers} must lie in [1, {POOL}]")
+    for name, value in (
+        ("noise_median", noise_median), ("noise_sd", noise_sd), ("effect_sd", effect_sd), ("fit_rate", fit_rate)
+    ):  # fmt: skip
+        if not value > 0:
+            raise ValueError(f"{name}={value} must be above 0")
+    if not 1 <= num_climbers <= pool:
+        raise ValueError(f"num_climbers={num_climbers} must lie in [1, pool={pool}]")

@@ -30,8 +30,6 @@ from autorank.space import Space
 from autorank.typing import Array, Bool, Float, Int, Key
 
 REWARDS = ("alpha", "hinge", "absolute")
-LOCAL_POOL = 128  # mutants scored for each local proposal
-NUM_PARENTS = 5
 CURVE_POINTS = 100  # of the policy's course that ``info`` keeps
 
 
@@ -118,6 +116,8 @@ def predictor_search(
     entropy_coef: float = 0.0,
     num_policies: int = 1,
     mutation_rate: float = 0.1,
+    local_pool: int = 128,
+    local_parents: int = 5,
 ) -> Searcher:
     """Predictor and REINFORCE; random until ``initial`` trials are told.
 
@@ -139,6 +139,8 @@ def predictor_search(
         entropy_coef: weight of the policy's entropy (1 = uniform) in its objective.
         num_policies: policy seeds for each alpha.
         mutation_rate: of the exploratory mutants.
+        local_pool: mutants scored for each local proposal.
+        local_parents: best trials that they descend from.
 
     Proposals carry predicted metrics and, in ``info``: ``repeat``, ``alpha`` (NaN = exploratory)
     and ``spread`` per proposal; ``entropy``, ``reward`` ``[alphas, num_policies, points]`` and
@@ -190,7 +192,9 @@ def predictor_search(
         explorers = _explorers(explore_key, space, history, 4 * num_exploratory, mutation_rate)
         parts = [(candidates[leaders], origin[leaders])]
         if num_local:
-            mutants = _mutants(local_key, space, history, LOCAL_POOL * num_local, mutation_rate)
+            mutants = _mutants(
+                local_key, space, history, local_pool * num_local, mutation_rate, local_parents
+            )
             means = score(mutants)[0]
             rewards = jax.vmap(lambda alpha: reward_of(reward, alpha, line, means))(weights)
             same = jnp.broadcast_to(mutants, (len(alphas), *mutants.shape))
@@ -327,12 +331,14 @@ def _explorers(key: Key, space: Space, history: History, n: int, rate: float) ->
     return jnp.where(mutate, mutants, space.sample(sample_key, n))
 
 
-def _mutants(key: Key, space: Space, history: History, n: int, rate: float) -> Int[Array, "n k"]:
-    """Mutants of the `NUM_PARENTS` best trials, as many of each."""
+def _mutants(
+    key: Key, space: Space, history: History, n: int, rate: float, num_parents: int
+) -> Int[Array, "n k"]:
+    """Mutants of the best trials, as many of each."""
     quality = jnp.where(known(history), history.metrics[:, 0], jnp.nan)
     finished = jnp.isfinite(quality)
     order = jnp.argsort(jnp.where(finished, quality, jnp.inf))
-    among = jnp.clip(jnp.sum(finished), 1, NUM_PARENTS)
+    among = jnp.clip(jnp.sum(finished), 1, num_parents)
     return space.mutate(key, history.configs[order[jnp.arange(n) % among]], rate)
 
 
