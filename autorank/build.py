@@ -254,7 +254,15 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
             f"fidelity.kind=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
             f"{config.num_pilots}; or write fidelity=full"
         )
-    return FidelityPlan(config.tail, from_pilots if config.kind == "pilots" else as_set)
+    if config.kind != "pilots":
+        return FidelityPlan(config.tail, as_set)
+
+    def restore(record: dict[str, Any]) -> fidelity.Fidelity:
+        return fidelity.single_rung(
+            record["chosen_fraction"], tail=config.tail, dx=record["chosen_dx"]
+        )
+
+    return FidelityPlan(config.tail, from_pilots, restore)
 
 
 def identity(config: SearchConfig, search_space: Space, data: Dataset) -> dict[str, str]:

@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.fidelity import Fidelity
+from autorank import rungs
+from autorank.fidelity import Fidelity, total_cost
 from autorank.finals import Finals, Roles, choose_roles, pick_finalists, run_finals, run_test
-from autorank.ledger import Ledger, Trial
+from autorank.ledger import Ledger, LedgerMismatch, Trial
 from autorank.metrics import kendall_tau_b, ne_gain_percent
 from autorank.objectives import Objective
 from autorank.predictor import Predictor, held_out_tau
+from autorank.rungs import Climb, climb
 from autorank.searchers.base import Searcher
 from autorank.signatures import Warning_, find_warnings
 from autorank.space import Space
@@ -46,6 +48,8 @@ class FidelityPlan(NamedTuple):
 
     tail: float
     choose: Callable[[np.ndarray], tuple[Fidelity, dict[str, Any]]]  # and the record for the report
+    # From the record: a resumed search keeps what was chosen. None: `choose` decides the same again.
+    restore: Callable[[dict[str, Any]], Fidelity] | None = None
 
 
 class Event(NamedTuple):
@@ -58,7 +62,7 @@ class Event(NamedTuple):
     trials_total: int
     num_failed: int
     trained_rows: int
-    best: float | None  # lowest label so far, NE gain in percent
+    best: float | None  # lowest label so far at the highest rung reached, NE gain in percent
 
 
 def run(
@@ -87,19 +91,19 @@ def run(
         SearchStopped: the baseline fails, or most trials do.
     """
     started = time.perf_counter()
-    context = Context(objective, space, ledger, plan, Meter(ledger, plan, objective, notify).tick)
+    meter = Meter(ledger, plan, objective, notify)
+    context = Context(objective, space, ledger, plan, meter.tick)
     baseline = measure_baseline(context, fidelity_plan.tail)
     pilots = run_pilots(context, baseline, fidelity_plan.tail)
     curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]
     stacked = np.array(curves).reshape(len(curves), objective.num_windows)
-    fidelity, record = fidelity_plan.choose(stacked)
-    ledger.record("fidelity", "choice", record)
-    trials, labels = run_rounds(context, searcher, baseline, pilots, curves, fidelity)
-    diagnosis = diagnose(context, predictor, trials, labels, len(pilots))
-    labelled = [
-        t._replace(quality=None if math.isnan(v) else v)
-        for t, v in zip(trials, labels, strict=True)
-    ]
+    fidelity, record = decide_fidelity(ledger, fidelity_plan, stacked)
+    meter.expect(fidelity)
+    labelled_pilots = label_pilots(ledger, pilots, curves, fidelity)
+    climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
+    told = rungs.first_rung(climbs)
+    diagnosis = diagnose(context, predictor, told, [quality_of(t) for t in told], len(pilots))
+    labelled = rungs.top_rung(climbs)
     finals = run_finals(
         context,
         pick_finalists(labelled, plan.finalists, baseline.noise_percent),
@@ -121,17 +125,51 @@ def run(
     return summary | totals(context)
 
 
+def decide_fidelity(
+    ledger: Ledger, fidelity_plan: FidelityPlan, curves: np.ndarray
+) -> tuple[Fidelity, dict[str, Any]]:
+    """What the ledger says was chosen, or what the pilots' gain curves ``[p, t]`` say.
+
+    Raises:
+        LedgerMismatch: a halving search of a version that compared labels of different rungs.
+    """
+    known = ledger.records("fidelity")
+    if known and fidelity_plan.restore:
+        return fidelity_plan.restore(known[0]), known[0]
+    fidelity, record = fidelity_plan.choose(curves)
+    if len(fidelity.rungs) > 1 and ledger.trials("round") and not ledger.records(rungs.KIND):
+        raise LedgerMismatch(
+            f"{ledger.path}: its trials were promoted by an older version, which ranked labels of different rungs "
+            f"together; it cannot be continued. Give this run another name, or write fresh=true to start again"
+        )
+    ledger.record("fidelity", "choice", record)
+    return fidelity, record
+
+
+def label_pilots(
+    ledger: Ledger, pilots: Sequence[Trial], curves: Sequence[np.ndarray], fidelity: Fidelity
+) -> list[Climb]:
+    """Pilots with a label at every rung, from their gain curves ``[t]``; the ledger keeps them for its readers."""
+    found = [
+        climb([t], {rung: float(fidelity.label(curve, rung)) for rung in fidelity.rungs})
+        for t, curve in zip(pilots, curves, strict=True)
+    ]
+    of_pilots = {c.trial.id: [c.labels.get(rung) for rung in fidelity.rungs] for c in found}
+    ledger.record(rungs.KIND, "pilots", {"rungs": list(fidelity.rungs), "pilots": of_pilots})
+    return found
+
+
 def run_rounds(
     context: Context,
     searcher: Searcher,
     baseline: Baseline,
-    pilots: list[Trial],
-    pilot_curves: Sequence[np.ndarray],
+    pilots: list[Climb],
     fidelity: Fidelity,
-) -> tuple[list[Trial], list[float]]:
+) -> list[Climb]:
     """Ask, train, tell until the trials are used up; gives all trials with their labels, pilots first.
 
-    Pilots are labelled at the chosen fraction like every other trial (own choice: one kind of label in one model).
+    The searcher is told the label at the first rung, which every trial has, pilots included (own choice: one kind of
+    label in one model), and NaN for a trial that failed at any rung.
     """
     plan, space = context.plan, context.space
     options = compiler_options()
@@ -140,25 +178,24 @@ def run_rounds(
     state = searcher.init(jax.random.key(plan.seed))
     reference = np.array([space.baseline], np.int32)
     state = tell(state, reference, np.zeros((1, 2), np.float32))
-    trials, labels = (
-        list(pilots),
-        [
-            math.nan if t.status != "finished" else float(fidelity.label(curve, fidelity.rungs[0]))
-            for t, curve in zip(pilots, pilot_curves, strict=True)
-        ],
-    )
-    if trials:
-        state = tell(state, configs_of(trials), metrics_of(trials, labels))
+
+    def learn(state: Any, found: list[Climb]) -> Any:
+        trials = [c.trial for c in found]
+        labels = [c.labels.get(fidelity.rungs[0], math.nan) for c in found]
+        return tell(state, configs_of(trials), metrics_of(trials, labels))
+
+    climbs = list(pilots)
+    if climbs:
+        state = learn(state, climbs)
     round_index = 0
-    while len(trials) < plan.trials:
-        size = min(plan.batch_size, plan.trials - len(trials))
+    while len(climbs) < plan.trials:
+        size = min(plan.batch_size, plan.trials - len(climbs))
         done = run_round(context, ask, state, round_index, size, baseline, fidelity)
-        check_diverged(done, plan.max_diverged)
-        state = tell(state, configs_of(done), metrics_of(done, [quality_of(t) for t in done]))
-        trials += done
-        labels += [quality_of(t) for t in done]
+        check_diverged([c.trial for c in done], plan.max_diverged)
+        state = learn(state, done)
+        climbs += done
         round_index += 1
-    return trials, labels
+    return climbs
 
 
 def diagnose(
@@ -249,6 +286,7 @@ def summarise(
         "num_trials": len(trials),
         "num_failed": sum(t.status == "failed" for t in trials),
         "fidelity_fraction": fidelity.rungs[0],
+        "fidelity_rungs": list(fidelity.rungs),
         "kendall_tau": fidelity_record.get("chosen_tau"),
         "seed_noise_percent": baseline.noise_percent,
         "baseline": reference,
@@ -380,6 +418,14 @@ class Meter:
         self._ledger, self._plan, self._notify = ledger, plan, notify
         self._num_rows = objective.num_rows
         self._ended = {t.id: t for t in ledger.trials() if t.status != "proposed"}
+        self._rounds = 0.5 * (plan.trials - plan.num_pilots)  # full runs, until it is known
+
+    def expect(self, fidelity: Fidelity) -> None:
+        """The fidelity is decided: from now on the rounds' work is known."""
+        plan = self._plan
+        self._rounds = total_cost(
+            fidelity, plan.trials - plan.num_pilots, 1, batch_size=plan.batch_size
+        )
 
     def tick(self, stage: str, trial: Trial | None, message: str) -> None:
         """One trial ended (or a stage says something)."""
@@ -388,16 +434,10 @@ class Meter:
             self._ended[trial.id] = trial
         ended = list(self._ended.values())
         searched = [t for t in ended if t.stage in ("pilot", "round")]
-        rounds = [t for t in ended if t.stage == "round"]
-        fraction = rounds[-1].fidelity if rounds else 0.5
-        work = plan.noise_seeds + plan.num_pilots * (1 + self.COMPILE_SHARE)
-        work += (plan.trials - plan.num_pilots) * (fraction + self.COMPILE_SHARE)
-        work += (plan.finalists + 2) * plan.final_seeds
-        done = sum(
-            t.fidelity + (self.COMPILE_SHARE if t.stage in ("pilot", "round") else 0.0)
-            for t in ended
-        )
-        labels = [t.quality for t in searched if t.quality is not None]
+        work = plan.noise_seeds + plan.num_pilots + self._rounds
+        work += plan.trials * self.COMPILE_SHARE + (plan.finalists + 2) * plan.final_seeds
+        trained = trained_examples(ended, self._num_rows)
+        done = trained / self._num_rows + self.COMPILE_SHARE * len(searched)
         self._notify(
             Event(
                 stage=stage,
@@ -406,7 +446,7 @@ class Meter:
                 trials_done=len(searched),
                 trials_total=plan.trials,
                 num_failed=sum(t.status == "failed" for t in searched),
-                trained_rows=trained_examples(ended, self._num_rows),
-                best=min(labels, default=None),
+                trained_rows=trained,
+                best=rungs.best(ended, self._ledger.records(rungs.KIND)),
             )
         )

@@ -16,9 +16,10 @@ import numpy as np
 
 from autorank.fidelity import Fidelity
 from autorank.labels import label, labels
-from autorank.ledger import Ledger, Trial
+from autorank.ledger import Ledger, LedgerMismatch, Trial
 from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
+from autorank.rungs import Climb, climb
 from autorank.space import Space
 
 # Streams of randomness that must not coincide: fold_in of the seed's key with one of these.
@@ -210,8 +211,14 @@ def run_round(
     size: int,
     baseline: Baseline,
     fidelity: Fidelity,
-) -> list[Trial]:
-    """Proposes ``size`` configurations, trains them up the fidelity's rungs, gives one labelled row for each."""
+) -> list[Climb]:
+    """Proposes ``size`` configurations and trains them up the fidelity's rungs; each with its labels.
+
+    Only what was promoted to a rung competes for the next one.
+
+    Raises:
+        LedgerMismatch: the ledger's promotions are not those of its labels.
+    """
     plan, ledger = context.plan, context.ledger
     count = int(state.history.count)
 
@@ -228,35 +235,47 @@ def run_round(
         )
 
     first, *higher = fidelity.rungs
-    trials = evaluate(
-        context, "round", round_index, propose, first, label_at(first), baseline.flops
-    )
-    best = {t.position: t for t in trials}
+    rows = evaluate(context, "round", round_index, propose, first, label_at(first), baseline.flops)
+    reached = [[trial] for trial in rows]
+    alive = reached
     for level, rung in enumerate(higher, start=1):
-        order = sorted(best)
-        labels = np.array([quality_of(best[p]) for p in order])
-        promoted = [order[i] for i in fidelity.keep(labels)]
-        alive = [best[p] for p in promoted if best[p].status == "finished"]
+        labels = np.array([quality_of(own[-1]) for own in alive])
+        alive = [alive[i] for i in fidelity.keep(labels)]
         if not alive:
             break
-        rows = evaluate(
-            context,
-            "promotion",
-            100 * round_index + level,
-            lambda alive=alive: (
-                np.array([t.config for t in alive], np.int32),
-                [t.seed for t in alive],
-                None,
-            ),
-            rung,
-            label_at(rung),
-            baseline.flops,
+        batch = 100 * round_index + level
+        for own, trial in zip(
+            alive, promote(context, batch, alive, rung, label_at(rung), baseline), strict=True
+        ):
+            own.append(trial)
+    return [climb(own) for own in reached]
+
+
+def promote(
+    context: Context,
+    batch: int,
+    alive: Sequence[Sequence[Trial]],
+    rung: float,
+    labeller: Callable[[np.ndarray], float],
+    baseline: Baseline,
+) -> list[Trial]:
+    """Trains the survivors, each given by its rows so far, on to a rung; their new rows in order."""
+    before = [own[-1] for own in alive]
+    rows = evaluate(
+        context,
+        "promotion",
+        batch,
+        lambda: (configs_of(before), [t.seed for t in before], None),
+        rung,
+        labeller,
+        baseline.flops,
+    )
+    if [(t.config, t.seed) for t in rows] != [(t.config, t.seed) for t in before]:
+        raise LedgerMismatch(
+            f"{context.ledger.path}: its promotions to {rung:g} of the log are not the best of the rung below. "
+            f"Give this run another name, or move the folder {context.ledger.path.parent} away"
         )
-        by_config = {tuple(t.config): t for t in rows}
-        best = {p: by_config.get(tuple(t.config), t) for p, t in best.items() if p in promoted} | {
-            p: t for p, t in best.items() if p not in promoted
-        }
-    return [best[p] for p in sorted(best)]
+    return rows
 
 
 def quality_of(trial: Trial) -> float:

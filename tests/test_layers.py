@@ -18,6 +18,7 @@ LAYERS = {
     "autorank.losses": 1,
     "autorank.metrics": 1,
     "autorank.labels": 1,
+    "autorank.rungs": 1.5,
     "autorank.ledger_file": 0.5,
     "autorank.ledger": 1,
     "autorank.data": 1,
