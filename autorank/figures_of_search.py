@@ -40,7 +40,13 @@ def fidelity(run: Run) -> Figure | None:
     x = np.array(record["fractions"], float)
     low, high = np.array(record["low"], float), np.array(record["high"], float)
     ax.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")
-    ax.plot(x, np.array(record["tau"], float), color=BLUE, marker="o", markersize=4, label="tau-b")
+    left_out = record.get("chosen_low") is not None
+    own = "tau-b of the pilots that chose the trend" if left_out else "tau-b"
+    ax.plot(x, np.array(record["tau"], float), color=BLUE, marker="o", markersize=4, label=own)
+    if left_out and tau is not None:
+        ends = [[tau - record["chosen_low"]], [record["chosen_high"] - tau]]
+        ax.errorbar([chosen], [tau], yerr=ends, fmt="D", color=INK, markersize=5, capsize=3,
+                    label="tau-b of pilots left out")  # fmt: skip
     plain = record.get("tau_without_trend")
     if plain and plain != record["tau"]:
         ax.plot(x, np.array(plain, float), color=ORANGE, linestyle="--", marker="s",

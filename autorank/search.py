@@ -288,6 +288,7 @@ def summarise(
         "fidelity_fraction": fidelity.rungs[0],
         "fidelity_rungs": list(fidelity.rungs),
         "kendall_tau": fidelity_record.get("chosen_tau"),
+        "kendall_tau_interval": [fidelity_record.get(f"chosen_{end}") for end in ("low", "high")],
         "seed_noise_percent": baseline.noise_percent,
         "baseline": reference,
         "winner": winner,
