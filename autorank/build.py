@@ -36,6 +36,7 @@ from autorank.data import (
     table,
 )
 from autorank.data.batches import Dataset
+from autorank.identity import identity as identity
 from autorank.models.heads import METRICS
 from autorank.objectives import Objective
 from autorank.predictor import Predictor
@@ -263,16 +264,3 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
         )
 
     return FidelityPlan(config.tail, from_pilots, restore)
-
-
-def identity(config: SearchConfig, search_space: Space, data: Dataset) -> dict[str, str]:
-    """What makes a ledger this search's own: any difference is refused on resume."""
-    return {
-        "data": data.fingerprint(),
-        "space": search_space.fingerprint(),
-        "model and training": fingerprint(config.model, config.training),
-        "searcher": fingerprint(config.searcher, config.predictor),
-        "fidelity": fingerprint(config.fidelity),
-        # Which build trains changes the time, not the result.
-        "plan": fingerprint(config.search, leave_out=("executor",)),
-    }

@@ -25,6 +25,7 @@ from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
 from autorank.export import save_model
 from autorank.finals import held_out_targets
+from autorank.identity import carried_over
 from autorank.labels import label
 from autorank.ledger import Ledger
 from autorank.metrics import auc, log_loss, normalized_entropy
@@ -60,7 +61,9 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         objective = cluster.distributed(objective, make, workers)
     predictor = build.predictor(config, space, build.capacity(config))
     LOG.info("%s", describe(space, objective, data))
-    with Ledger.open(folder / "trials.db", build.identity(config, space, data)) as ledger:
+    known_as = functools.partial(carried_over, config=config, folder=folder)
+    own = build.identity(config, space, data)
+    with Ledger.open(folder / "trials.db", own, known_as) as ledger:
         ledger.put("decisions", [d._asdict() for d in space.decisions])
         ledger.put("baseline", [int(v) for v in space.baseline])
         write_atomically(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))

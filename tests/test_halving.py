@@ -67,6 +67,10 @@ def stage(folder, *names):
         return [t for t in ledger.trials() if t.stage in names]
 
 
+def lowest(trials) -> float:
+    return min(t.quality for t in trials)
+
+
 def content(folder):
     return [
         (t.stage, t.round, t.position, t.config, t.fidelity, t.quality, json.dumps(t.outcome))
@@ -144,7 +148,7 @@ def test_pilots_are_ranked_at_the_rung_of_what_they_are_compared_with(tmp_path):
         assert point["quality"] == pytest.approx(gain_of(config) * at_last)
     run_ = read_run(tmp_path)
     assert len(told(run_)) == TRIALS and len(labelled(run_)) == 20 + 2 * 2
-    assert min(t.quality for t in labelled(run_)) == min(p["quality"] for p in summary["front"])
+    assert lowest(labelled(run_)) == min(p["quality"] for p in summary["front"])
     write_report(tmp_path)
 
 
@@ -166,14 +170,14 @@ def test_best_so_far_is_of_one_rung(whole):
         if event.best is not None:
             best.setdefault((event.stage, event.trials_done), []).append(event.best)
     ends = [e for e in events if isinstance(e, Event) and e.stage == "final"]
-    full = [t.quality for t in stage(folder, "promotion") if t.fidelity == 1.0]
-    assert {e.best for e in ends} == {min(full)}
+    full = [t for t in stage(folder, "promotion") if t.fidelity == 1.0]
+    assert {e.best for e in ends} == {lowest(full)}
     assert all(0 <= e.done_share <= 1 for e in events)
     rows = stage(folder, "round", "promotion")
     first = [t for t in rows if t.round == 0 and t.stage == "round"]
-    assert rungs.best(first, []) == min(t.quality for t in first)
+    assert rungs.best(first, []) == lowest(first)
     second = [*first, *(t for t in rows if t.round == 1 and t.stage == "promotion")]
-    assert rungs.best(second, []) == min(t.quality for t in second if t.fidelity == 0.5)
+    assert rungs.best(second, []) == lowest(t for t in second if t.fidelity == 0.5)
     assert _trial_values(first[0], -1.0)["search/best_ne_gain_percent"] == -1.0
 
 

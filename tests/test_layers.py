@@ -110,6 +110,7 @@ LAYERS = {
     "autorank.search": 6.5,
     "autorank.score": 9,
     "autorank.config": 7,
+    "autorank.identity": 7.3,
     "autorank.run_folder": 6,
     "autorank.figure_style": 6,
     "autorank.figures_of_models": 6.5,
