@@ -1,5 +1,6 @@
 """From settings to objects: the only file that knows all names. Ordinary look-ups, no dotted strings."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from autorank import fidelity
+from autorank import fidelity, measurable
 from autorank.build_searchers import make_predictor, make_searcher
 from autorank.cluster import Workers
 from autorank.config import (
@@ -47,6 +48,8 @@ from autorank.stages import Plan
 from autorank.training.compact import Setting
 from autorank.training.trainer import Hparams
 from autorank.training_objective import training_objective
+
+LOG = logging.getLogger("autorank")
 
 
 def data_source(config: DataConfig) -> store.Source:
@@ -89,7 +92,19 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
         hash_size=config.hash_size,
         progress=progress,
     )
-    return store.load(folder)
+    data = store.load(folder)
+    names = data.schema.label_names
+    for part, rows in (("training", data.train()), ("held-out", data.test())):
+        for metric in measurable.metrics_of(rows.labels):
+            counts = measurable.count(part, rows.labels, metric)
+            if not counts.known:
+                LOG.warning(
+                    "%s: %s: NE of %s cannot be computed there and will be null",
+                    data.schema.name,
+                    measurable.described(counts, names),
+                    metric,
+                )
+    return data
 
 
 def space(config: SearchConfig) -> Space:
@@ -230,7 +245,9 @@ def plan(config: SearchConfig) -> Plan:
 def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
     """How much of the log a trial sees; with ``kind=pilots`` decided when the pilots' curves are there."""
 
-    def from_pilots(curves: np.ndarray) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+    def from_pilots(
+        curves: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
         return fidelity.from_pilots(
             curves,
             config.fractions,
@@ -239,14 +256,19 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
             tau_floor=config.tau_floor,
             slack=config.slack,
             seed=seed,
+            where=where,
         )
 
-    def as_set(curves: np.ndarray) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+    def schedule() -> fidelity.Fidelity:
         if config.kind == "halving":
-            found = fidelity.successive_halving(config.rungs, eta=config.eta, tail=config.tail)
-        else:
-            fraction = 1.0 if config.kind == "full" else config.fraction
-            found = fidelity.single_rung(fraction, tail=config.tail)
+            return fidelity.successive_halving(config.rungs, eta=config.eta, tail=config.tail)
+        fraction = 1.0 if config.kind == "full" else config.fraction
+        return fidelity.single_rung(fraction, tail=config.tail)
+
+    def as_set(
+        curves: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+        found = schedule()
         reason = f"set by fidelity.kind={config.kind}"
         return found, {"chosen_fraction": found.rungs[0], "chosen_dx": 0.0, "reason": reason}
 
@@ -256,7 +278,7 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
             f"{config.num_pilots}; or write fidelity=full"
         )
     if config.kind != "pilots":
-        return FidelityPlan(config.tail, as_set)
+        return FidelityPlan(config.tail, as_set, rungs=schedule().rungs)
 
     def restore(record: dict[str, Any]) -> fidelity.Fidelity:
         return fidelity.single_rung(

@@ -27,13 +27,14 @@ class Fidelity(NamedTuple):
     """A schedule of rungs with its labels.
 
     ``rungs`` are fractions of the log, rising. ``keep`` takes the labels ``[n]`` at a rung and
-    gives the indices promoted to the next, best first. ``label`` takes a curve ``[t]`` and the
-    fraction reached; lower is better, NaN is a failed trial.
+    gives the indices promoted to the next, best first; it sees only what reached that rung.
+    ``label`` takes a curve ``[t]``, the fraction reached and, as ``where``, the windows that can be
+    measured; lower is better, NaN is a failed trial.
     """
 
     rungs: tuple[float, ...]
     keep: Callable[[np.ndarray], np.ndarray]
-    label: Callable[[np.ndarray, float], float]
+    label: Callable[..., float]
 
 
 class TauCurve(NamedTuple):
@@ -167,6 +168,7 @@ def from_pilots(
     tau_floor: float = 0.75,
     slack: float = 0.05,
     seed: int = 0,
+    where: np.ndarray | None = None,
 ) -> tuple[Fidelity, dict[str, Any]]:
     """The fidelity that the pilots' curves support, and the record of why (JSON; NaN is None).
 
@@ -174,9 +176,9 @@ def from_pilots(
     say nothing: the whole log is used. Fractions whose windows are also in the final label are left
     out. In the record ``tau``, ``low`` and ``high`` are what the rule sees, on the pilots that chose
     each ``dx``; ``chosen_tau`` with its interval is measured on pilots left out of the whole choice,
-    and None for the whole log.
+    and None for the whole log. ``where [t]``: windows that can be measured, None for all.
     """
-    pilots = _Pilots(curves, fractions, tail=tail, trend=trend)
+    pilots = _Pilots(curves, fractions, tail=tail, trend=trend, where=where)
     finished = len(pilots.final)
     unknown = np.full(len(pilots.apart), np.nan)
     steps, taus = [0] * len(unknown), TauCurve(np.asarray(pilots.apart), unknown, unknown, unknown)
@@ -240,16 +242,25 @@ class _Pilots:
     """Labels of the finished pilots by every fraction and step, made once for all folds."""
 
     def __init__(
-        self, curves: np.ndarray, fractions: Sequence[float], *, tail: float, trend: bool
+        self,
+        curves: np.ndarray,
+        fractions: Sequence[float],
+        *,
+        tail: float,
+        trend: bool,
+        where: np.ndarray | None,
     ) -> None:
-        final = labels(curves, 1.0, tail=tail)
+        final = labels(curves, 1.0, tail=tail, where=where)
         finished = np.isfinite(final)
         curves, self.final = curves[finished], final[finished]
-        self.apart = [float(f) for f in fractions if not shares_windows(curves.shape[1], f, tail)]
+        num_windows = curves.shape[1]
+        self.apart = [
+            float(f) for f in fractions if not shares_windows(num_windows, f, tail, where)
+        ]
         self.steps = _steps(dx_grid(curves.shape[1]) if trend else ())
         # [g, p] for each fraction
         self.short = [
-            np.stack([labels(curves, f, tail=tail, dx=float(s)) for s in self.steps])
+            np.stack([labels(curves, f, tail=tail, dx=float(s), where=where) for s in self.steps])
             for f in self.apart
         ]
 
@@ -268,9 +279,16 @@ class _Pilots:
         return steps, TauCurve(np.asarray(self.apart, np.float64), *columns)
 
 
-def shares_windows(num_windows: int, fraction: float, tail: float) -> bool:
-    """Whether a label at ``fraction`` may look at windows of the final label, its last ``tail``."""
+def shares_windows(
+    num_windows: int, fraction: float, tail: float, where: np.ndarray | None = None
+) -> bool:
+    """Whether a label at ``fraction`` may look at windows of the final label, its last ``tail``.
+
+    Where none of those can be measured, the final label is the last window that can.
+    """
     first, _ = tail_windows(num_windows, 1.0, tail) if num_windows else (0, 0)
+    if where is not None and where.any():
+        first = min(first, int(np.flatnonzero(where)[-1]))
     _, reached = tail_windows(num_windows, fraction, tail)
     return reached > first or fraction > 1 - tail + 1e-9
 
@@ -283,7 +301,7 @@ def single_rung(
     *,
     tail: float = 0.25,
     dx: float = 0.0,
-    labeller: Callable[[np.ndarray, float], float] | None = None,
+    labeller: Callable[..., float] | None = None,
 ) -> Fidelity:
     """Every trial sees the same fraction; ``labeller``, if given, makes the label."""
     tail_windows(1, fraction, tail)
@@ -295,7 +313,7 @@ def successive_halving(
     *,
     eta: float = 3.0,
     tail: float = 0.25,
-    labeller: Callable[[np.ndarray, float], float] | None = None,
+    labeller: Callable[..., float] | None = None,
 ) -> Fidelity:
     """At each rung one in ``eta`` goes on, at least one; failed trials never do.
 

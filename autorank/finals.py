@@ -8,6 +8,7 @@ import numpy as np
 
 from autorank.labels import label
 from autorank.ledger import Trial
+from autorank.measurable import targets_of
 from autorank.metrics import (
     log_losses,
     ne_gain_percent,
@@ -64,14 +65,18 @@ def run_finals(
         0,
         propose,
         1.0,
-        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
+        lambda curve: label(
+            ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
+        ),
         baseline.flops,
     )
     gains = np.full((len(finalists), len(seeds)), np.nan)
     for trial in trials:
         row, seed = divmod(trial.position, len(seeds))
         curves = curve_of(context, trial), baseline.curves[seed]
-        gains[row, seed] = ne_gain_percent(*(label(c, 1.0, tail=tail) for c in curves))
+        gains[row, seed] = ne_gain_percent(
+            *(label(c, 1.0, tail=tail, where=baseline.where) for c in curves)
+        )
     costs = np.array([trials[i * len(seeds)].cost or 0.0 for i in range(len(finalists))])
     context.ledger.record(
         "finals",
@@ -130,7 +135,7 @@ def run_test(context: Context, configs: dict[str, list[int]]) -> dict[str, Any]:
         predictions = [test(np.array(config, np.int32), seed) for seed in seeds]
         ne[name], losses[name] = {}, {}
         for q, metric in enumerate(metrics):
-            targets, rows = held_out_targets(labels, metric)
+            targets, rows = targets_of(labels, metric)
             ne[name][metric] = [float(normalized_entropy(p[rows, q], targets)) for p in predictions]
             losses[name][metric] = np.mean(
                 [log_losses(p[rows, q], targets) for p in predictions], axis=0
@@ -152,28 +157,21 @@ def run_test(context: Context, configs: dict[str, list[int]]) -> dict[str, Any]:
     return context.ledger.records("test")[0]
 
 
-def held_out_targets(labels: np.ndarray, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """0/1 targets and the rows they are measured on: ctr and ctcvr on impressions, cvr on clicks."""
-    click = labels[:, 0] > 0
-    every = np.ones(len(labels), bool)
-    if metric == "ctr":
-        return click.astype(np.float64), every
-    conversion = labels[:, 1] > 0
-    if metric == "ctcvr":
-        return (click & conversion).astype(np.float64), every
-    return conversion[click].astype(np.float64), click
-
-
 def compare(
     ne: Sequence[float],
     reference: Sequence[float],
     losses: np.ndarray,
     reference_losses: np.ndarray,
 ) -> dict[str, Any]:
-    """Paired by seed: gains in percent, mean with 95% t-interval and p; and the interval over test rows."""
+    """Paired by seed: gains in percent, mean with 95% t-interval and p; and the interval over test rows.
+
+    All NaN where the held-out rows have one class only.
+    """
     gains = ne_gain_percent(ne, reference)
     test = paired_test(gains)
-    low, high = paired_rows_interval(losses, reference_losses)
+    # Rows of one class have losses but no NE.
+    known = bool(np.isfinite(gains).all())
+    low, high = paired_rows_interval(losses, reference_losses) if known else (math.nan, math.nan)
     return {
         "gains": gains.tolist(),
         "mean": test.mean,

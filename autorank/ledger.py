@@ -283,9 +283,10 @@ class Ledger:
                 raise
 
 
-def dumps(value: Any) -> str:
+def dumps(value: Any, indent: int | None = None) -> str:
     """Strict JSON of nested dicts, lists, arrays, numbers; for NaN see the module's head."""
-    return json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    separators = (",", ":") if indent is None else None
+    return json.dumps(_plain(value), allow_nan=False, separators=separators, indent=indent)
 
 
 def _plain(value: Any) -> Any:

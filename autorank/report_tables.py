@@ -139,7 +139,7 @@ def results_table(run: Run) -> str:
         if not model:
             continue
         gain = (model.get("test") or {}).get(metric)
-        if gain is None and role != "baseline":
+        if (gain or {}).get("mean") is None and role != "baseline":
             gain = model.get("validation_gain_percent")
         rows.append(
             (

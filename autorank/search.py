@@ -18,19 +18,22 @@ import numpy as np
 from autorank import rungs
 from autorank.fidelity import Fidelity, total_cost
 from autorank.finals import Finals, Roles, choose_roles, pick_finalists, run_finals, run_test
+from autorank.labels import tail_windows
 from autorank.ledger import Ledger, LedgerMismatch, Trial
+from autorank.measurable import of_metric
 from autorank.metrics import kendall_tau_b, ne_gain_percent
 from autorank.objectives import Objective
 from autorank.predictor import Predictor, held_out_tau
 from autorank.rungs import Climb, climb
 from autorank.searchers.base import Searcher
-from autorank.signatures import Warning_, find_warnings
+from autorank.signatures import Warning_, find_warnings, unmeasured
 from autorank.space import Space
 from autorank.stages import (
     DIAGNOSE_KEY,
     Baseline,
     Context,
     Plan,
+    SearchStopped,
     check_diverged,
     configs_of,
     curve_of,
@@ -47,9 +50,11 @@ class FidelityPlan(NamedTuple):
     """How labels are made; ``choose`` sees the pilots' gain curves ``[p, t]`` (maybe none) and decides once."""
 
     tail: float
-    choose: Callable[[np.ndarray], tuple[Fidelity, dict[str, Any]]]  # and the record for the report
+    # Also given the windows that can be measured; gives the record for the report, too.
+    choose: Callable[[np.ndarray, np.ndarray], tuple[Fidelity, dict[str, Any]]]
     # From the record: a resumed search keeps what was chosen. None: `choose` decides the same again.
     restore: Callable[[dict[str, Any]], Fidelity] | None = None
+    rungs: tuple[float, ...] = ()  # where they are set and not chosen
 
 
 class Event(NamedTuple):
@@ -88,8 +93,10 @@ def run(
         notify: called after every trial.
 
     Raises:
-        SearchStopped: the baseline fails, or most trials do.
+        SearchStopped: the metric cannot be computed (before anything is trained), the baseline fails, or most
+            trials do.
     """
+    require_metric(objective, plan, fidelity_plan)
     started = time.perf_counter()
     meter = Meter(ledger, plan, objective, notify)
     context = Context(objective, space, ledger, plan, meter.tick)
@@ -97,9 +104,9 @@ def run(
     pilots = run_pilots(context, baseline, fidelity_plan.tail)
     curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]
     stacked = np.array(curves).reshape(len(curves), objective.num_windows)
-    fidelity, record = decide_fidelity(ledger, fidelity_plan, stacked)
+    fidelity, record = decide_fidelity(ledger, fidelity_plan, stacked, baseline.where)
     meter.expect(fidelity)
-    labelled_pilots = label_pilots(ledger, pilots, curves, fidelity)
+    labelled_pilots = label_pilots(context, baseline, pilots, curves, fidelity)
     climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
     told = rungs.first_rung(climbs)
     diagnosis = diagnose(context, predictor, told, [quality_of(t) for t in told], len(pilots))
@@ -115,7 +122,8 @@ def run(
         name: finals.configs[i] for name, i in roles._asdict().items() if i is not None
     }
     test = run_test(context, chosen)
-    warnings = find_warnings(labelled, ledger.records("policy"), diagnosis)
+    warnings = unmeasured(objective.counts)
+    warnings += find_warnings(labelled, ledger.records("policy"), diagnosis)
     summary = summarise(
         context, baseline, fidelity, record, labelled, finals, roles, chosen, test, warnings
     )
@@ -125,10 +133,40 @@ def run(
     return summary | totals(context)
 
 
+def require_metric(objective: Objective, plan: Plan, fidelity_plan: FidelityPlan) -> None:
+    """Refuses a search for something that no window of the training rows can tell.
+
+    Raises:
+        SearchStopped: naming the metric and what to write instead.
+    """
+    if objective.measurable is None:
+        return
+    metrics, num_windows = objective.metrics, objective.num_windows
+    known = np.flatnonzero(of_metric(objective.measurable, metrics, plan.metric))
+    if not known.size:
+        others = [m for q, m in enumerate(metrics) if objective.measurable[:, q].any()]
+        instead = (
+            f"Write search.metric={others[0]}" if others else "No metric can be; use another log"
+        )
+        raise SearchStopped(
+            f"search.metric={plan.metric} cannot be computed: none of the {num_windows} windows of the training rows "
+            f"has both a positive and a negative of {'every metric' if plan.metric == 'mean' else plan.metric}. "
+            f"{instead}, or fewer and so longer windows (training.num_windows below {num_windows})"
+        )
+    for rung in fidelity_plan.rungs[:1]:
+        if tail_windows(num_windows, rung, fidelity_plan.tail)[1] <= known[0]:
+            least = math.ceil(100 * (known[0] + 1) / num_windows) / 100
+            raise SearchStopped(
+                f"at {rung:g} of the log search.metric={plan.metric} cannot be computed: its first window with both "
+                f"a positive and a negative is number {known[0] + 1} of {num_windows}. Write a fidelity.fraction "
+                f"(halving: first of fidelity.rungs) of at least {least:g}, or another search.metric"
+            )
+
+
 def decide_fidelity(
-    ledger: Ledger, fidelity_plan: FidelityPlan, curves: np.ndarray
+    ledger: Ledger, fidelity_plan: FidelityPlan, curves: np.ndarray, where: np.ndarray
 ) -> tuple[Fidelity, dict[str, Any]]:
-    """What the ledger says was chosen, or what the pilots' gain curves ``[p, t]`` say.
+    """What the ledger says was chosen, or what the pilots' gain curves ``[p, t]`` say in the windows ``where [t]``.
 
     Raises:
         LedgerMismatch: a halving search of a version that compared labels of different rungs.
@@ -136,7 +174,7 @@ def decide_fidelity(
     known = ledger.records("fidelity")
     if known and fidelity_plan.restore:
         return fidelity_plan.restore(known[0]), known[0]
-    fidelity, record = fidelity_plan.choose(curves)
+    fidelity, record = fidelity_plan.choose(curves, where)
     if len(fidelity.rungs) > 1 and ledger.trials("round") and not ledger.records(rungs.KIND):
         raise LedgerMismatch(
             f"{ledger.path}: its trials were promoted by an older version, which ranked labels of different rungs "
@@ -147,15 +185,22 @@ def decide_fidelity(
 
 
 def label_pilots(
-    ledger: Ledger, pilots: Sequence[Trial], curves: Sequence[np.ndarray], fidelity: Fidelity
+    context: Context,
+    baseline: Baseline,
+    pilots: Sequence[Trial],
+    curves: Sequence[np.ndarray],
+    fidelity: Fidelity,
 ) -> list[Climb]:
     """Pilots with a label at every rung, from their gain curves ``[t]``; the ledger keeps them for its readers."""
-    found = [
-        climb([t], {rung: float(fidelity.label(curve, rung)) for rung in fidelity.rungs})
-        for t, curve in zip(pilots, curves, strict=True)
-    ]
+
+    def labels_of(curve: np.ndarray) -> dict[float, float]:
+        return {r: float(fidelity.label(curve, r, where=baseline.where)) for r in fidelity.rungs}
+
+    found = [climb([t], labels_of(c)) for t, c in zip(pilots, curves, strict=True)]
     of_pilots = {c.trial.id: [c.labels.get(rung) for rung in fidelity.rungs] for c in found}
-    ledger.record(rungs.KIND, "pilots", {"rungs": list(fidelity.rungs), "pilots": of_pilots})
+    context.ledger.record(
+        rungs.KIND, "pilots", {"rungs": list(fidelity.rungs), "pilots": of_pilots}
+    )
     return found
 
 
@@ -260,7 +305,7 @@ def summarise(
             "flops_ratio": ratio,
             "qps": measured(context, config)["qps"],
             "flops_compiled": measured(context, config)["flops_compiled"],
-            "ne": float(np.mean(test["ne"][name][main])) if test else None,
+            "ne": mean_of(test["ne"][name][main]) if test else None,
             "test": test["gain"].get(name) if test and name != "baseline" else None,
         }
         if index is not None:
@@ -275,6 +320,8 @@ def summarise(
     reference = model("baseline", None)
     winner, equal_ne = models["winner"], models["equal_ne"]
     gains = (winner or {}).get("test") or {}
+    # Held-out rows of one class have no NE of this metric: the verdict is that on validation.
+    gain = gains.get(main) if (gains.get(main) or {}).get("mean") is not None else None
     validation = (winner or {}).get("validation_gain_percent")
     return {
         "status": "finished",
@@ -294,14 +341,14 @@ def summarise(
         "winner": winner,
         "winner_equal_cost": models["equal_cost"],
         "winner_equal_ne": equal_ne,
-        "ne_gain_percent": gains.get(main) or (validation and {"mean": validation["mean"]}),
-        "ne_gain_on": "held-out test" if gains else "validation",
+        "ne_gain_percent": gain or (validation and {"mean": validation["mean"]}),
+        "ne_gain_on": "held-out test" if gain else "validation",
         "flops_gain_percent": None if equal_ne is None else 100 * (equal_ne["flops_ratio"] - 1),
         "qps_gain_percent": qps_gain(equal_ne, reference),
         "per_task": {
             metric: {
-                "baseline_ne": float(np.mean(test["ne"]["baseline"][metric])),
-                "winner_ne": float(np.mean(test["ne"]["winner"][metric])),
+                "baseline_ne": mean_of(test["ne"]["baseline"][metric]),
+                "winner_ne": mean_of(test["ne"]["winner"][metric]),
                 "ne_gain_percent": test["gain"]["winner"][metric],
             }
             for metric in objective.metrics
@@ -312,6 +359,12 @@ def summarise(
         "warnings": [w._asdict() for w in warnings],
         "bayes_ne": None,
     }
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Over seeds; None where one is unknown."""
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def measured(context: Context, config: np.ndarray) -> dict[str, Any]:

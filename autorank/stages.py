@@ -17,6 +17,7 @@ import numpy as np
 from autorank.fidelity import Fidelity
 from autorank.labels import label, labels
 from autorank.ledger import Ledger, LedgerMismatch, Trial
+from autorank.measurable import of_metric
 from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
 from autorank.rungs import Climb, climb
@@ -61,6 +62,7 @@ class Baseline(NamedTuple):
     mean_curve: np.ndarray  # [t]
     flops: float
     noise_percent: float  # standard deviation over seeds of the label, percent of the mean NE
+    where: np.ndarray  # bool [t], windows in which the searched metric can be measured
 
 
 def metric_curve(curve: Any, metrics: Sequence[str], metric: str) -> np.ndarray:
@@ -126,13 +128,22 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     """Trains the baseline on all data with several seeds: the reference curve and the seed noise."""
     plan, space = context.plan, context.space
     configs = np.tile(np.array(space.baseline, np.int32), (plan.noise_seeds, 1))
+    objective = context.objective
+    known = None
+    if objective.measurable is not None:
+        known = of_metric(objective.measurable, objective.metrics, plan.metric)
+
+    def own(curve: np.ndarray) -> float:
+        # Without a failure, what a curve has not got could not be measured.
+        return label(curve, 1.0, tail=tail, where=np.isfinite(curve) if known is None else known)
+
     trials = evaluate(
         context,
         "seed_noise",
         0,
         lambda: (configs, range(plan.noise_seeds), None),
         1.0,
-        lambda curve: label(curve, 1.0, tail=tail),
+        own,
         None,
     )
     failed = [t for t in trials if t.status != "finished"]
@@ -142,11 +153,12 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
             f"baseline settings (a smaller training.dense_rate or training.table_rate first)"
         )
     curves = np.array([curve_of(context, t) for t in trials])
-    levels = labels(curves, 1.0, tail=tail)
+    where = np.asarray(np.isfinite(curves).any(axis=0) if known is None else known)
+    levels = labels(curves, 1.0, tail=tail, where=where)
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
-    return Baseline(curves, curves.mean(axis=0), float(trials[0].outcome["flops"]), noise)
+    return Baseline(curves, curves.mean(axis=0), float(trials[0].outcome["flops"]), noise, where)
 
 
 def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]:
@@ -165,7 +177,9 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
         0,
         design,
         1.0,
-        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
+        lambda curve: label(
+            ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
+        ),
         baseline.flops,
     )
     check_diverged(trials, plan.max_diverged)
@@ -231,7 +245,7 @@ def run_round(
 
     def label_at(rung: float) -> Callable[[np.ndarray], float]:
         return lambda curve: float(
-            fidelity.label(ne_gain_percent(curve, baseline.mean_curve), rung)
+            fidelity.label(ne_gain_percent(curve, baseline.mean_curve), rung, where=baseline.where)
         )
 
     first, *higher = fidelity.rungs

@@ -37,7 +37,7 @@ def rows_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
         model = summary[role]
         if model is None:
             continue
-        gain = (model.get("test") or {}).get(metric, {})
+        gain = (model.get("test") or {}).get(metric) or {}
         base = summary["baseline"]["qps"]
         rows.append(
             {
@@ -65,7 +65,7 @@ def table(rows: list[dict[str, str]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        gain = "reference"
+        gain = "reference" if row["role"] == "baseline" else "-"
         if row["gain_percent"]:
             gain = f"{float(row['gain_percent']):+.3f} %"
             if row["low"]:

@@ -19,6 +19,7 @@ LAYERS = {
     "autorank.metrics": 1,
     "autorank.labels": 1,
     "autorank.rungs": 1.5,
+    "autorank.measurable": 1,
     "autorank.left_out": 1,
     "autorank.ledger_file": 0.5,
     "autorank.ledger": 1,
