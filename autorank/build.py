@@ -1,5 +1,6 @@
 """From settings to objects: the only file that knows all names. Ordinary look-ups, no dotted strings."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from autorank import fidelity
+from autorank import fidelity, measurable
 from autorank.build_searchers import make_predictor, make_searcher
 from autorank.cluster import Workers
 from autorank.config import (
@@ -36,6 +37,7 @@ from autorank.data import (
     table,
 )
 from autorank.data.batches import Dataset
+from autorank.identity import identity as identity
 from autorank.models.heads import METRICS
 from autorank.objectives import Objective
 from autorank.predictor import Predictor
@@ -46,6 +48,8 @@ from autorank.stages import Plan
 from autorank.training.compact import Setting
 from autorank.training.trainer import Hparams
 from autorank.training_objective import training_objective
+
+LOG = logging.getLogger("autorank")
 
 
 def data_source(config: DataConfig) -> store.Source:
@@ -88,7 +92,19 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
         hash_size=config.hash_size,
         progress=progress,
     )
-    return store.load(folder)
+    data = store.load(folder)
+    names = data.schema.label_names
+    for part, rows in (("training", data.train()), ("held-out", data.test())):
+        for metric in measurable.metrics_of(rows.labels):
+            counts = measurable.count(part, rows.labels, metric)
+            if not counts.known:
+                LOG.warning(
+                    "%s: %s: NE of %s cannot be computed there and will be null",
+                    data.schema.name,
+                    measurable.described(counts, names),
+                    metric,
+                )
+    return data
 
 
 def space(config: SearchConfig) -> Space:
@@ -236,7 +252,9 @@ def plan(config: SearchConfig) -> Plan:
 def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
     """How much of the log a trial sees; with ``kind=pilots`` decided when the pilots' curves are there."""
 
-    def from_pilots(curves: np.ndarray) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+    def from_pilots(
+        curves: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
         return fidelity.from_pilots(
             curves,
             config.fractions,
@@ -245,14 +263,19 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
             tau_floor=config.tau_floor,
             slack=config.slack,
             seed=seed,
+            where=where,
         )
 
-    def as_set(curves: np.ndarray) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+    def schedule() -> fidelity.Fidelity:
         if config.kind == "halving":
-            found = fidelity.successive_halving(config.rungs, eta=config.eta, tail=config.tail)
-        else:
-            fraction = 1.0 if config.kind == "full" else config.fraction
-            found = fidelity.single_rung(fraction, tail=config.tail)
+            return fidelity.successive_halving(config.rungs, eta=config.eta, tail=config.tail)
+        fraction = 1.0 if config.kind == "full" else config.fraction
+        return fidelity.single_rung(fraction, tail=config.tail)
+
+    def as_set(
+        curves: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
+        found = schedule()
         reason = f"set by fidelity.kind={config.kind}"
         return found, {"chosen_fraction": found.rungs[0], "chosen_dx": 0.0, "reason": reason}
 
@@ -261,17 +284,12 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
             f"fidelity.kind=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
             f"{config.num_pilots}; or write fidelity=full"
         )
-    return FidelityPlan(config.tail, from_pilots if config.kind == "pilots" else as_set)
+    if config.kind != "pilots":
+        return FidelityPlan(config.tail, as_set, rungs=schedule().rungs)
 
+    def restore(record: dict[str, Any]) -> fidelity.Fidelity:
+        return fidelity.single_rung(
+            record["chosen_fraction"], tail=config.tail, dx=record["chosen_dx"]
+        )
 
-def identity(config: SearchConfig, search_space: Space, data: Dataset) -> dict[str, str]:
-    """What makes a ledger this search's own: any difference is refused on resume."""
-    return {
-        "data": data.fingerprint(),
-        "space": search_space.fingerprint(),
-        "model and training": fingerprint(config.model, config.training),
-        "searcher": fingerprint(config.searcher, config.predictor),
-        "fidelity": fingerprint(config.fidelity),
-        # Which build trains changes the time, not the result.
-        "plan": fingerprint(config.search, leave_out=("executor",)),
-    }
+    return FidelityPlan(config.tail, from_pilots, restore)

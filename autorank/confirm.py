@@ -79,7 +79,13 @@ def confirm(context: Context, finals: Finals, baseline: Baseline, tail: float) -
         gains = {
             i: np.array(
                 [
-                    gain_of(context, done[tuple(finals.configs[i]), s], done[reference, s], tail)
+                    gain_of(
+                        context,
+                        done[tuple(finals.configs[i]), s],
+                        done[reference, s],
+                        baseline,
+                        tail,
+                    )
                     for s in kept
                 ]
             )
@@ -111,14 +117,21 @@ def train(
         round_index,
         lambda: (np.array([c for c, _ in runs], np.int32), [s for _, s in runs], None),
         1.0,
-        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
+        lambda curve: label(
+            ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
+        ),
         baseline.flops,
     )
 
 
-def gain_of(context: Context, trial: Trial, reference: Trial, tail: float) -> float:
+def gain_of(
+    context: Context, trial: Trial, reference: Trial, baseline: Baseline, tail: float
+) -> float:
     """Percent against the baseline's run of the same seed, on validation windows."""
-    ours, theirs = (label(curve_of(context, t), 1.0, tail=tail) for t in (trial, reference))
+    ours, theirs = (
+        label(curve_of(context, t), 1.0, tail=tail, where=baseline.where)
+        for t in (trial, reference)
+    )
     return float(ne_gain_percent(ours, theirs))
 
 

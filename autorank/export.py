@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.ledger import dumps
 from autorank.typing import PyTree
 
 FORMAT = 1
@@ -88,7 +89,7 @@ def save_model(
         "description": dict(description),
     }
     # Last: a folder with model.json is a whole model.
-    (folder / "model.json").write_text(json.dumps(record, indent=1))
+    (folder / "model.json").write_text(dumps(record, indent=1))
 
 
 def load_model(folder: Path) -> Scorer:

@@ -3,7 +3,8 @@
 Curves are ``[p pilots, t windows]`` of window NE, or of its gain over the baseline, on identical
 rows; lower is better. Pilots, trained to the end, say which fraction of the log keeps the final
 order, measured with Kendall's tau-b, and which trend helps (arXiv 2311.07870). The guard of
-`choose_dx` and the reading of "plateau" in `choose_fraction` are own choices.
+`choose_dx` and the reading of "plateau" in `choose_fraction` are own choices. What is claimed for
+the chosen fraction is measured on pilots left out of the choice (`left_out`).
 """
 
 import math
@@ -15,21 +16,25 @@ import numpy as np
 from jaxtyping import Float
 
 from autorank.labels import label, labels, tail_windows
+from autorank.left_out import LeftOut, form, left_out_tau, signs
 
 MIN_PILOTS = 4  # with three pilots tau-b has four possible values
+CONFIDENCE = 0.9  # share of the resamples in which a trend must beat none
+FOLD_BOOTSTRAP = 200  # resamples of a fold's decision, of which there are many
 
 
 class Fidelity(NamedTuple):
     """A schedule of rungs with its labels.
 
     ``rungs`` are fractions of the log, rising. ``keep`` takes the labels ``[n]`` at a rung and
-    gives the indices promoted to the next, best first. ``label`` takes a curve ``[t]`` and the
-    fraction reached; lower is better, NaN is a failed trial.
+    gives the indices promoted to the next, best first; it sees only what reached that rung.
+    ``label`` takes a curve ``[t]``, the fraction reached and, as ``where``, the windows that can be
+    measured; lower is better, NaN is a failed trial.
     """
 
     rungs: tuple[float, ...]
     keep: Callable[[np.ndarray], np.ndarray]
-    label: Callable[[np.ndarray, float], float]
+    label: Callable[..., float]
 
 
 class TauCurve(NamedTuple):
@@ -75,11 +80,7 @@ def tau_curve(
     for fraction, step in zip(fractions, steps, strict=True):
         short = labels(curves, fraction, tail=tail, dx=float(step))
         tau, replicates = _bootstrap_tau(short[None], final, num_bootstrap, seed)
-        seen = replicates[0][np.isfinite(replicates[0])]
-        ends = (
-            np.quantile(seen, [(1 - level) / 2, (1 + level) / 2]) if seen.size else (np.nan, np.nan)
-        )
-        rows.append((tau[0], *ends))
+        rows.append((tau[0], *_ends(replicates[0], level)))
     columns = np.array(rows, np.float64).reshape(-1, 3).T
     return TauCurve(np.asarray(fractions, np.float64), *columns)
 
@@ -89,26 +90,35 @@ def choose_fraction(
 ) -> Choice:
     """The smallest fraction close enough to the plateau with enough tau-b; else 1.
 
-    Close enough: its lower bound is at least the plateau minus ``slack``. The plateau (own reading)
-    is the highest lower bound among fractions whose windows do not overlap with those of the final
-    label (up to ``1 - tail``): later ones agree with the end because they share its windows.
+    Only fractions up to ``1 - tail`` count: later ones agree with the end because they share its
+    windows. Close enough: its lower bound is at least the plateau minus ``slack``. The plateau (own
+    reading) is the highest lower bound.
     """
     fractions, tau, low = curve.fractions, curve.tau, curve.low
-    apart = (fractions <= 1 - tail + 1e-9) & np.isfinite(low)
-    apart = apart if apart.any() else (fractions < 1) & np.isfinite(low)
+    apart = fractions <= 1 - tail + 1e-9
+    if not apart.any():
+        return Choice(
+            1.0,
+            math.nan,
+            math.nan,
+            f"every fraction shares windows with the final label, the last {tail:g} of the log: "
+            f"the whole log is used; write a fraction of at most {1 - tail:g} into "
+            f"fidelity.fractions",
+        )
+    apart &= np.isfinite(low)
     if not apart.any():
         return Choice(1.0, math.nan, math.nan, "the pilots show no order: the whole log is used")
     plateau = float(low[apart].max())
-    fits = (fractions < 1) & (low >= plateau - slack) & (tau >= tau_floor)
+    fits = apart & (low >= plateau - slack) & (tau >= tau_floor)
     if not fits.any():
-        best = int(np.nanargmax(np.where(fractions < 1, tau, np.nan)))
+        best = int(np.nanargmax(np.where(apart, tau, np.nan)))
         return Choice(
             1.0,
-            1.0,
+            math.nan,
             plateau,
-            f"no fraction keeps the final order: the best below 1 is {fractions[best]:g} with "
-            f"tau-b {tau[best]:.2f}, where at least {tau_floor:g} and a lower bound of at least "
-            f"{plateau - slack:.2f} are asked for",
+            f"no fraction keeps the final order: the best up to {1 - tail:g} is "
+            f"{fractions[best]:g} with tau-b {tau[best]:.2f}, where at least {tau_floor:g} and a "
+            f"lower bound of at least {plateau - slack:.2f} are asked for",
         )
     i = int(np.argmax(fits))
     return Choice(
@@ -127,7 +137,7 @@ def choose_dx(
     grid: Sequence[float],
     *,
     tail: float = 0.25,
-    confidence: float = 0.9,
+    confidence: float = CONFIDENCE,
     num_bootstrap: int = 1000,
     seed: int = 0,
 ) -> float:
@@ -136,16 +146,12 @@ def choose_dx(
     Guard against overfitting a handful of pilots: a ``dx`` only counts if it beats 0 in at least
     ``confidence`` of the bootstrap resamples of the pilots, the same resamples for both.
     """
-    steps = np.array(sorted({0.0, *map(float, grid)}, key=lambda v: (abs(v), v)))
+    steps = _steps(grid)
     if fraction >= 1:
         return 0.0
     final = labels(curves, 1.0, tail=tail)
     short = np.stack([labels(curves, fraction, tail=tail, dx=float(s)) for s in steps])
-    tau, replicates = _bootstrap_tau(short, final, num_bootstrap, seed)
-    wins = (replicates > replicates[:1]).mean(axis=1)
-    tau = np.where((wins >= confidence) | (steps == 0), tau, -np.inf)
-    # Labels are sums of floats: differences below 1e-9 are no reason to go further.
-    return float(steps[np.argmax(np.round(tau, 9))]) if np.isfinite(tau[0]) else 0.0
+    return float(steps[_best_step(short, final, steps, confidence, num_bootstrap, seed)[0]])
 
 
 def dx_grid(num_windows: int) -> tuple[float, ...]:
@@ -162,45 +168,129 @@ def from_pilots(
     tau_floor: float = 0.75,
     slack: float = 0.05,
     seed: int = 0,
+    where: np.ndarray | None = None,
 ) -> tuple[Fidelity, dict[str, Any]]:
     """The fidelity that the pilots' curves support, and the record of why (JSON; NaN is None).
 
     With ``trend`` each fraction is judged with its own `choose_dx`. Fewer than four finished pilots
-    say nothing: the whole log is used.
+    say nothing: the whole log is used. Fractions whose windows are also in the final label are left
+    out. In the record ``tau``, ``low`` and ``high`` are what the rule sees, on the pilots that chose
+    each ``dx``; ``chosen_tau`` with its interval is measured on pilots left out of the whole choice,
+    and None for the whole log. ``where [t]``: windows that can be measured, None for all.
     """
-    finished = int(np.isfinite(labels(curves, 1.0, tail=tail)).sum())
-    steps = [0.0] * len(fractions)
-    if trend and finished >= MIN_PILOTS:
-        grid = dx_grid(curves.shape[1])
-        steps = [choose_dx(curves, f, grid, tail=tail, seed=seed) for f in fractions]
-    taus = tau_curve(curves, fractions, tail=tail, dx=steps, seed=seed)
-    plain = tau_curve(curves, fractions, tail=tail, num_bootstrap=1)
+    pilots = _Pilots(curves, fractions, tail=tail, trend=trend, where=where)
+    finished = len(pilots.final)
+    unknown = np.full(len(pilots.apart), np.nan)
+    steps, taus = [0] * len(unknown), TauCurve(np.asarray(pilots.apart), unknown, unknown, unknown)
+    plain, left_out = unknown, LeftOut(math.nan, math.nan, math.nan, math.nan)
+    choice = Choice(
+        1.0,
+        math.nan,
+        math.nan,
+        f"{finished} finished pilots are too few (need {MIN_PILOTS}): the whole log is used",
+    )
     if finished >= MIN_PILOTS:
-        choice = choose_fraction(taus, tail=tail, slack=slack, tau_floor=tau_floor)
-    else:
-        choice = Choice(
-            1.0,
-            math.nan,
-            math.nan,
-            f"{finished} finished pilots are too few (need {MIN_PILOTS}): the whole log is used",
+        rule = {"tail": tail, "slack": slack, "tau_floor": tau_floor}
+        steps, taus = pilots.judge(np.arange(finished), num_bootstrap=1000, seed=seed)
+        plain = np.array([_bootstrap_tau(s[:1], pilots.final, 1, seed)[0][0] for s in pilots.short])
+        choice = choose_fraction(taus, **rule)
+
+        def decide(some: np.ndarray) -> np.ndarray | None:
+            found, seen = pilots.judge(some, num_bootstrap=FOLD_BOOTSTRAP, seed=seed)
+            fraction = choose_fraction(seen, **rule).fraction
+            if fraction == 1:
+                return None
+            i = pilots.apart.index(fraction)
+            return pilots.short[i][found[i]]
+
+        if choice.fraction < 1:
+            left_out = left_out_tau(decide, pilots.final, min_pilots=MIN_PILOTS, seed=seed)
+    dx = dict(zip(pilots.apart, pilots.steps[steps].tolist(), strict=True))
+    reason = choice.reason
+    if math.isfinite(left_out.tau):
+        reason += (
+            f"; on pilots left out of the choice its tau-b is {left_out.tau:.2f} "
+            f"[{left_out.low:.2f}, {left_out.high:.2f}]"
         )
-    dx = dict(zip(map(float, fractions), steps, strict=True)).get(choice.fraction, 0.0)
+
+    def spread(values: np.ndarray) -> list[float | None]:
+        known = dict(zip(pilots.apart, _json(values), strict=True))
+        return [known.get(float(f)) for f in fractions]
+
     record = {
         "fractions": [float(f) for f in fractions],
-        "tau": _json(taus.tau),
-        "low": _json(taus.low),
-        "high": _json(taus.high),
-        "tau_without_trend": _json(plain.tau),
-        "dx": steps,
+        "tau": spread(taus.tau),
+        "low": spread(taus.low),
+        "high": spread(taus.high),
+        "tau_without_trend": spread(plain),
+        "dx": [dx.get(float(f), 0.0) for f in fractions],
         "chosen_fraction": choice.fraction,
-        "chosen_tau": _json([choice.tau])[0],
-        "chosen_dx": dx,
+        "chosen_tau": _json([left_out.tau])[0],
+        "chosen_low": _json([left_out.low])[0],
+        "chosen_high": _json([left_out.high])[0],
+        "folds_share": _json([left_out.share])[0],  # that chose a fraction below 1
+        "chosen_dx": dx.get(choice.fraction, 0.0),
         "plateau": _json([choice.plateau])[0],
-        "reason": choice.reason,
+        "reason": reason,
         "num_pilots": len(curves),
         "num_finished": finished,
     }
-    return single_rung(choice.fraction, tail=tail, dx=dx), record
+    return single_rung(choice.fraction, tail=tail, dx=record["chosen_dx"]), record
+
+
+class _Pilots:
+    """Labels of the finished pilots by every fraction and step, made once for all folds."""
+
+    def __init__(
+        self,
+        curves: np.ndarray,
+        fractions: Sequence[float],
+        *,
+        tail: float,
+        trend: bool,
+        where: np.ndarray | None,
+    ) -> None:
+        final = labels(curves, 1.0, tail=tail, where=where)
+        finished = np.isfinite(final)
+        curves, self.final = curves[finished], final[finished]
+        num_windows = curves.shape[1]
+        self.apart = [
+            float(f) for f in fractions if not shares_windows(num_windows, f, tail, where)
+        ]
+        self.steps = _steps(dx_grid(curves.shape[1]) if trend else ())
+        # [g, p] for each fraction
+        self.short = [
+            np.stack([labels(curves, f, tail=tail, dx=float(s), where=where) for s in self.steps])
+            for f in self.apart
+        ]
+
+    def judge(
+        self, some: np.ndarray, *, num_bootstrap: int, seed: int
+    ) -> tuple[list[int], TauCurve]:
+        """For each fraction the index of its step, and tau-b with its interval, on some pilots."""
+        steps, rows = [], []
+        for short in self.short:
+            best, tau, replicates = _best_step(
+                short[:, some], self.final[some], self.steps, CONFIDENCE, num_bootstrap, seed
+            )
+            steps.append(best)
+            rows.append((tau, *_ends(replicates, 0.95)))
+        columns = np.array(rows, np.float64).reshape(-1, 3).T
+        return steps, TauCurve(np.asarray(self.apart, np.float64), *columns)
+
+
+def shares_windows(
+    num_windows: int, fraction: float, tail: float, where: np.ndarray | None = None
+) -> bool:
+    """Whether a label at ``fraction`` may look at windows of the final label, its last ``tail``.
+
+    Where none of those can be measured, the final label is the last window that can.
+    """
+    first, _ = tail_windows(num_windows, 1.0, tail) if num_windows else (0, 0)
+    if where is not None and where.any():
+        first = min(first, int(np.flatnonzero(where)[-1]))
+    _, reached = tail_windows(num_windows, fraction, tail)
+    return reached > first or fraction > 1 - tail + 1e-9
 
 
 # --- schedules ------------------------------------------------------------------------------------
@@ -211,7 +301,7 @@ def single_rung(
     *,
     tail: float = 0.25,
     dx: float = 0.0,
-    labeller: Callable[[np.ndarray, float], float] | None = None,
+    labeller: Callable[..., float] | None = None,
 ) -> Fidelity:
     """Every trial sees the same fraction; ``labeller``, if given, makes the label."""
     tail_windows(1, fraction, tail)
@@ -223,7 +313,7 @@ def successive_halving(
     *,
     eta: float = 3.0,
     tail: float = 0.25,
-    labeller: Callable[[np.ndarray, float], float] | None = None,
+    labeller: Callable[..., float] | None = None,
 ) -> Fidelity:
     """At each rung one in ``eta`` goes on, at least one; failed trials never do.
 
@@ -274,6 +364,36 @@ def _keep_all(labels_: np.ndarray) -> np.ndarray:
     return order[np.isfinite(np.asarray(labels_)[order])]
 
 
+def _steps(grid: Sequence[float]) -> np.ndarray:
+    """0 and the grid, the smallest first."""
+    return np.array(sorted({0.0, *map(float, grid)}, key=lambda v: (abs(v), v)))
+
+
+def _best_step(
+    short: np.ndarray,
+    final: np.ndarray,
+    steps: np.ndarray,
+    confidence: float,
+    num_bootstrap: int,
+    seed: int,
+) -> tuple[int, float, np.ndarray]:
+    """Index of `choose_dx`'s step by the labels ``short [g, p]``, its tau-b, its replicates."""
+    tau, replicates = _bootstrap_tau(short, final, num_bootstrap, seed)
+    wins = (replicates > replicates[:1]).mean(axis=1)
+    allowed = np.where((wins >= confidence) | (steps == 0), tau, -np.inf)
+    # Labels are sums of floats: differences below 1e-9 are no reason to go further.
+    best = int(np.argmax(np.round(allowed, 9))) if np.isfinite(tau[0]) else 0
+    return best, float(tau[best]), replicates[best]
+
+
+def _ends(replicates: np.ndarray, level: float) -> tuple[float, float]:
+    seen = replicates[np.isfinite(replicates)]
+    if not seen.size:
+        return math.nan, math.nan
+    low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def _bootstrap_tau(
     short: np.ndarray, final: np.ndarray, num_bootstrap: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -291,25 +411,11 @@ def _bootstrap_tau(
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(p, np.full(p, 1 / p), size=num_bootstrap).astype(np.float64)
     counts = np.concatenate([np.ones((1, p)), counts])
-    b = _signs(final)
-    true_pairs = _form(np.abs(b), counts)
-    rows = []
-    for values in short:
-        a = _signs(values)
-        pairs = _form(np.abs(a), counts) * true_pairs
-        rows.append(
-            np.where(pairs > 0, _form(a * b, counts) / np.sqrt(np.maximum(pairs, 1)), np.nan)
-        )
-    taus = np.array(rows)
+    a, b = np.stack([signs(values) for values in short]), signs(final)
+    pairs = form(np.abs(a), counts) * form(np.abs(b), counts)
+    agree = form(a * b, counts)
+    taus = np.where(pairs > 0, agree / np.sqrt(np.maximum(pairs, 1)), np.nan)
     return taus[:, 0], taus[:, 1:]
-
-
-def _form(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return ((counts @ matrix) * counts).sum(axis=1)
-
-
-def _signs(values: np.ndarray) -> np.ndarray:
-    return np.sign(values[:, None] - values[None, :])
 
 
 def _json(values: Sequence[float] | np.ndarray) -> list[float | None]:

@@ -55,7 +55,7 @@ def front(run: Run) -> Figure | None:
     keep = [0.0, *(float(np.nanmean(f["gain"])) for f in finals if np.isfinite(f["gain"]).any())]
     low, high = robust_limits([t.quality or 0.0 for t in trials], keep)
     for stages, colour, marker, name in (
-        (("pilot",), GREY, "s", "pilots, all data"),
+        (("pilot",), GREY, "s", "pilots"),
         (("round", "promotion"), BLUE, "o", "search trials"),
     ):
         chosen = [t for t in trials if t.stage in stages]

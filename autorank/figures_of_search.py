@@ -24,7 +24,7 @@ from autorank.figure_style import (
 )
 from autorank.ledger import Trial
 from autorank.metrics import kendall_tau_b
-from autorank.run_folder import Run, full_rows, labelled, of_stage, searched, values_of
+from autorank.run_folder import Run, full_rows, of_stage, searched, told, values_of
 
 MAX_DECISIONS = 16  # bars that can be read
 
@@ -40,7 +40,13 @@ def fidelity(run: Run) -> Figure | None:
     x = np.array(record["fractions"], float)
     low, high = np.array(record["low"], float), np.array(record["high"], float)
     ax.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% interval")
-    ax.plot(x, np.array(record["tau"], float), color=BLUE, marker="o", markersize=4, label="tau-b")
+    left_out = record.get("chosen_low") is not None
+    own = "tau-b of the pilots that chose the trend" if left_out else "tau-b"
+    ax.plot(x, np.array(record["tau"], float), color=BLUE, marker="o", markersize=4, label=own)
+    if left_out and tau is not None:
+        ends = [[tau - record["chosen_low"]], [record["chosen_high"] - tau]]
+        ax.errorbar([chosen], [tau], yerr=ends, fmt="D", color=INK, markersize=5, capsize=3,
+                    label="tau-b of pilots left out")  # fmt: skip
     plain = record.get("tau_without_trend")
     if plain and plain != record["tau"]:
         ax.plot(x, np.array(plain, float), color=ORANGE, linestyle="--", marker="s",
@@ -57,7 +63,7 @@ def fidelity(run: Run) -> Figure | None:
 
 def guessed(run: Run) -> list[Trial]:
     """Labelled trials that the predictor had an opinion on."""
-    return [t for t in labelled(run) if t.predicted and t.predicted[0] is not None]
+    return [t for t in told(run) if t.predicted and t.predicted[0] is not None]
 
 
 def predicted(run: Run) -> Figure | None:
@@ -144,7 +150,7 @@ def series(values: Any) -> np.ndarray:
 
 def importance(run: Run) -> Figure | None:
     """How much of the ranking of trials each decision explains on its own."""
-    trials = labelled(run)
+    trials = told(run)
     if not run.decisions or len(trials) < 8:
         return None
     names = [d["name"] for d in run.decisions]
@@ -223,8 +229,8 @@ def progress(run: Run) -> Figure | None:
     rows = np.cumsum([t.fidelity for t in done]) * full_rows(run)
     low, high = robust_limits([*labels[np.isfinite(labels)]], [0.0])
     for ax, x in zip(axes, (np.arange(1, len(done) + 1), rows), strict=True):
-        failed = np.isnan(labels)
-        ax.scatter(x[~failed], np.minimum(labels[~failed], high), s=14, c=GREY, alpha=0.7,
+        failed, shown = np.array([t.status == "failed" for t in done]), np.isfinite(labels)
+        ax.scatter(x[shown], np.minimum(labels[shown], high), s=14, c=GREY, alpha=0.7,
                    linewidths=0, label="trials")  # fmt: skip
         if failed.any():
             ax.scatter(x[failed], np.full(failed.sum(), high), marker="x", c=RED, s=26,

@@ -13,6 +13,7 @@ import numpy as np
 
 from autorank.labels import label
 from autorank.ledger import Trial
+from autorank.measurable import targets_of
 from autorank.metrics import (
     log_losses,
     ne_gain_percent,
@@ -93,7 +94,9 @@ def run_finals(
         0,
         propose,
         1.0,
-        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
+        lambda curve: label(
+            ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
+        ),
         baseline.flops,
     )
     # As the ledger has them: those of an earlier version may be other configurations, with other seeds too.
@@ -103,7 +106,9 @@ def run_finals(
     for trial in trials:
         if trial.seed in seeds:
             curves = curve_of(context, trial), baseline.curves[baseline.seeds.index(trial.seed)]
-            gain = ne_gain_percent(*(label(c, 1.0, tail=tail) for c in curves))
+            gain = ne_gain_percent(
+                *(label(c, 1.0, tail=tail, where=baseline.where) for c in curves)
+            )
             gains[configs.index(tuple(trial.config)), seeds.index(trial.seed)] = gain
     found = Finals(
         [list(c) for c in configs],
@@ -204,7 +209,7 @@ def score(context: Context, configs: dict[str, list[int]], seeds: Sequence[int])
         predictions = {s: test(np.array(config, np.int32), s) for s in reversed(seeds)}
         ne[name], losses[name] = {}, {}
         for q, metric in enumerate(objective.metrics):
-            targets, rows = held_out_targets(labels, metric)
+            targets, rows = targets_of(labels, metric)
             columns = [predictions[s][rows, q] for s in seeds]
             ne[name][metric] = [float(normalized_entropy(p, targets)) for p in columns]
             losses[name][metric] = np.mean([log_losses(p, targets) for p in columns], axis=0)
@@ -224,28 +229,21 @@ def score(context: Context, configs: dict[str, list[int]], seeds: Sequence[int])
     return {"ne": {name: ne[name] for name in configs}, "gain": gain}
 
 
-def held_out_targets(labels: np.ndarray, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """0/1 targets and the rows they are measured on: ctr and ctcvr on impressions, cvr on clicks."""
-    click = labels[:, 0] > 0
-    every = np.ones(len(labels), bool)
-    if metric == "ctr":
-        return click.astype(np.float64), every
-    conversion = labels[:, 1] > 0
-    if metric == "ctcvr":
-        return (click & conversion).astype(np.float64), every
-    return conversion[click].astype(np.float64), click
-
-
 def compare(
     ne: Sequence[float],
     reference: Sequence[float],
     losses: np.ndarray,
     reference_losses: np.ndarray,
 ) -> dict[str, Any]:
-    """Paired by seed: gains in percent, mean with 95% t-interval and p; and the interval over test rows."""
+    """Paired by seed: gains in percent, mean with 95% t-interval and p; and the interval over test rows.
+
+    All NaN where the held-out rows have one class only.
+    """
     gains = ne_gain_percent(ne, reference)
     test = paired_test(gains)
-    low, high = paired_rows_interval(losses, reference_losses)
+    # Rows of one class have losses but no NE.
+    known = bool(np.isfinite(gains).all())
+    low, high = paired_rows_interval(losses, reference_losses) if known else (math.nan, math.nan)
     return {
         "gains": gains.tolist(),
         "mean": test.mean,

@@ -3,8 +3,8 @@
 import csv
 import functools
 import itertools
-import json
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -25,9 +25,10 @@ from autorank.confirm import refuse_finished_by_earlier_version
 from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
 from autorank.export import save_model
-from autorank.finals import held_out_targets
+from autorank.identity import carried_over
 from autorank.labels import label
-from autorank.ledger import Ledger
+from autorank.ledger import Ledger, dumps
+from autorank.measurable import of_metric, targets_of
 from autorank.metrics import auc, log_loss, normalized_entropy
 from autorank.objectives import Objective
 from autorank.progress import Progress
@@ -61,7 +62,10 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         objective = cluster.distributed(objective, make, workers)
     predictor = build.predictor(config, space, build.capacity(config))
     LOG.info("%s", describe(space, objective, data))
-    with Ledger.open(folder / "trials.db", build.identity(config, space, data)) as ledger:
+    warn_of_windows(objective, build.plan(config).metric)
+    known_as = functools.partial(carried_over, config=config, folder=folder)
+    own = build.identity(config, space, data)
+    with Ledger.open(folder / "trials.db", own, known_as) as ledger:
         refuse_finished_by_earlier_version(ledger, config.search.seed)
         ledger.put("decisions", [d._asdict() for d in space.decisions])
         ledger.put("baseline", [int(v) for v in space.baseline])
@@ -90,7 +94,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         finally:
             progress.close()
         summary |= {"bayes_ne": data.schema.notes.get("bayes_ne")} | provenance()
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+        write_atomically(folder / "summary.json", dumps(summary, indent=1))
         export_winner(objective, summary, data, folder / "model")
         report = write_report(folder)
         tracker.finish(folder, summary)
@@ -129,6 +133,21 @@ def describe(space: Space, objective: Objective, data: Dataset) -> str:
         f"space of {space.num_decisions} decisions and {float(space.cardinality()):.3g} configurations, "
         f"up to {largest:.0f}x the baseline's {baseline:,.0f} FLOPs in a sample of 256"
     )
+
+
+def warn_of_windows(objective: Objective, metric: str) -> None:
+    """Says how many windows of the searched metric's curve have one class only."""
+    if objective.measurable is None:
+        return
+    where = of_metric(objective.measurable, objective.metrics, metric)
+    if not where.all():
+        LOG.warning(
+            "search.metric=%s: %d of %d windows of the training rows lack a positive or a negative; they are left out "
+            "of every curve and label",
+            metric,
+            (~where).sum(),
+            len(where),
+        )
 
 
 def export_winner(
@@ -190,8 +209,8 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
         for seed in alive:
             scores = held_out_scores(objective, objective.test(configs[0], seed))
             result["test"].append({"seed": seed} | scores)
-            LOG.info("seed %d held-out: %s", seed, json.dumps(scores))
-    write_atomically(folder / "result.json", json.dumps(result, indent=1, default=float))
+            LOG.info("seed %d held-out: %s", seed, dumps(scores))
+    write_atomically(folder / "result.json", dumps(result, indent=1))
     if (
         config.export
         and alive
@@ -210,22 +229,28 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
     variants = [with_values(config, point) for point in points]
     settings = [Setting(v.model, build.hparams(v.training)) for v in variants]
     rows: list[dict[str, Any]] = []
+    judge = ""  # the first metric that validation can tell
     # Whatever is not an argument of a program makes another objective: batch size, windows, warm-up.
     key = lambda i: (variants[i].training.batch_size, variants[i].model.head)  # noqa: E731
     for _, members in itertools.groupby(sorted(range(len(points)), key=key), key=key):
         chosen = list(members)
         objective = build.listed_objective(variants[chosen[0]], data, settings, config.workers)
+        judge = tuning_metric(objective)
         jobs = np.repeat(np.array(chosen, np.int32)[:, None], config.seeds, axis=0)
         seeds = list(range(config.seeds)) * len(chosen)
         found: dict[int, list[tuple[int, np.ndarray, str]]] = {i: [] for i in chosen}
         for j, outcome in objective.evaluate(jobs, seeds, 1.0):
             i = int(jobs[j, 0])
-            tails = [label(c, 1.0, tail=config.tail) for c in outcome.curve.T]
+            assert objective.measurable is not None
+            tails = [
+                label(c, 1.0, tail=config.tail, where=w)
+                for c, w in zip(outcome.curve.T, objective.measurable.T, strict=True)
+            ]
             found[i].append((seeds[j], np.array(tails), outcome.failed))
             if len(found[i]) == config.seeds:
                 rows.append(tuning_row(points[i], objective.metrics, found[i]))
-                LOG.info("%d of %d: %s", len(rows), len(points), json.dumps(rows[-1]))
-    rows.sort(key=lambda row: (bool(row["failed"]), row[f"validation_ne_{objective.metrics[0]}"]))
+                LOG.info("%d of %d: %s", len(rows), len(points), dumps(rows[-1]))
+    rows.sort(key=lambda row: (bool(row["failed"]), row[f"validation_ne_{judge}"]))
     best = {name: rows[0][name] for name in grid}
     variant = with_values(config, best)
     objective = build.listed_objective(
@@ -237,11 +262,28 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
         for metric, values in scores.items():
             for name, value in values.items():
                 rows[0].setdefault(f"held_out_{name}_{metric}", []).append(value)
-    LOG.info("best: %s", json.dumps(rows[0]))
+    LOG.info("best: %s", dumps(rows[0]))
     write_rows(
         Path(config.results) / f"{config.name}.csv", rows, {"config": plain(config)} | provenance()
     )
     return rows
+
+
+def tuning_metric(objective: Objective) -> str:
+    """The first metric that can be computed on the training rows.
+
+    Raises:
+        ValueError: there is none.
+    """
+    assert objective.measurable is not None
+    for metric, known in zip(objective.metrics, objective.measurable.any(axis=0), strict=True):
+        if known:
+            return metric
+    raise ValueError(
+        f"{objective.name}: no window of the training rows has both a positive and a negative of "
+        f"{', '.join(objective.metrics)}, so no grid point can be told from another; use another log, or fewer and "
+        f"longer windows (training.num_windows)"
+    )
 
 
 def tuning_row(
@@ -270,8 +312,15 @@ def write_rows(path: Path, rows: list[dict[str, Any]], made_by: Mapping[str, Any
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
-        writer.writerows(rows)
-    write_atomically(path.with_suffix(".json"), json.dumps(made_by, indent=1))
+        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+    write_atomically(path.with_suffix(".json"), dumps(made_by, indent=1))
+
+
+def cell(value: Any) -> Any:
+    """A CSV cell: empty for what is unknown, JSON for a list."""
+    if isinstance(value, list):
+        return dumps(value)
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def held_out_scores(objective: Objective, predictions: np.ndarray) -> dict[str, dict[str, float]]:
@@ -279,7 +328,7 @@ def held_out_scores(objective: Objective, predictions: np.ndarray) -> dict[str, 
     assert objective.test_labels is not None
     scores = {}
     for q, metric in enumerate(objective.metrics):
-        targets, rows = held_out_targets(objective.test_labels, metric)
+        targets, rows = targets_of(objective.test_labels, metric)
         p = predictions[rows, q]
         scores[metric] = {
             "ne": normalized_entropy(p, targets),

@@ -7,19 +7,25 @@ line fitted to that tail, ``NE(t) = m t + c``, adds ``m dx`` (arXiv 2311.07870).
 
 A window without an NE (NaN: one class only) is skipped; a curve that *ends* before its fraction is
 a failed trial and its label is NaN. One missing window at the end is forgiven: steps do not divide
-evenly into windows.
+evenly into windows. ``where [t]`` says which windows any model could have an NE in (`measurable`),
+so that a log that ends in windows of one class is not taken for a failure.
 """
 
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 EXPONENTS = np.geomspace(0.02, 2.0, 60)
 
 
 def label(
-    curve: Float[np.ndarray, " t"], fraction: float, *, tail: float = 0.25, dx: float = 0.0
+    curve: Float[np.ndarray, " t"],
+    fraction: float,
+    *,
+    tail: float = 0.25,
+    dx: float = 0.0,
+    where: Bool[np.ndarray, " t"] | None = None,
 ) -> float:
     """Mean of the tail of the windows reached, plus ``dx`` windows along its least-squares line.
 
@@ -28,17 +34,24 @@ def label(
         fraction: share of the log that was trained on, in (0, 1].
         tail: share of the windows reached, in (0, 1]; at least one window, two for the line.
         dx: windows to extrapolate; 0 predicts that the curve stays where it is.
+        where: windows that can be measured; None: all.
     """
     first, reached = tail_windows(len(curve), fraction, tail)
-    _, values = _finite(curve, first, reached)
+    _, values = _finite(curve, first, reached, where)
     if not values.size:
         return math.nan
-    slope = _slope(*_finite(curve, min(first, max(0, reached - 2)), reached)) if dx else 0.0
+    start = min(first, max(0, reached - 2))
+    slope = _slope(*_finite(curve, start, reached, where)) if dx else 0.0
     return float(values.mean() + slope * dx)
 
 
 def label_power_law(
-    curve: Float[np.ndarray, " t"], fraction: float, *, tail: float = 0.25, skip: float = 0.1
+    curve: Float[np.ndarray, " t"],
+    fraction: float,
+    *,
+    tail: float = 0.25,
+    skip: float = 0.1,
+    where: Bool[np.ndarray, " t"] | None = None,
 ) -> float:
     """Mean over the *final* tail of the power law ``a + b n^-c`` fitted to the windows reached.
 
@@ -47,9 +60,9 @@ def label_power_law(
     `label`.
     """
     _, reached = tail_windows(len(curve), fraction, tail)
-    time, values = _finite(curve, math.floor(skip * reached), reached)
+    time, values = _finite(curve, math.floor(skip * reached), reached, where)
     if values.size < 4:
-        return label(curve, fraction, tail=tail)
+        return label(curve, fraction, tail=tail, where=where)
     first, end = tail_windows(len(curve), 1.0, tail)
     basis = (time + 0.5) ** -EXPONENTS[:, None]  # [c, t]
     centred, level = basis - basis.mean(axis=1, keepdims=True), values - values.mean()
@@ -68,19 +81,28 @@ def tail_windows(num_windows: int, fraction: float, tail: float) -> tuple[int, i
 
 
 def labels(
-    curves: Float[np.ndarray, "p t"], fraction: float, *, tail: float = 0.25, dx: float = 0.0
+    curves: Float[np.ndarray, "p t"],
+    fraction: float,
+    *,
+    tail: float = 0.25,
+    dx: float = 0.0,
+    where: Bool[np.ndarray, " t"] | None = None,
 ) -> Float[np.ndarray, " p"]:
     """`label` of each curve."""
-    return np.array([label(c, fraction, tail=tail, dx=dx) for c in curves], np.float64)
+    return np.array([label(c, fraction, tail=tail, dx=dx, where=where) for c in curves], np.float64)
 
 
 # --- inside ---------------------------------------------------------------------------------------
 
 
-def _finite(curve: np.ndarray, first: int, reached: int) -> tuple[np.ndarray, np.ndarray]:
+def _finite(
+    curve: np.ndarray, first: int, reached: int, where: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Times and values of the windows ``[first, reached)``; none if the curve ended earlier."""
     known = np.flatnonzero(np.isfinite(curve[:reached]))
-    if not known.size or known[-1] < reached - 2:
+    # What it must have: all that can be measured but the very last window.
+    due = np.arange(reached - 1) if where is None else np.flatnonzero(where[: reached - 1])
+    if not known.size or (due.size and known[-1] < due[-1]):
         return np.zeros(0), np.zeros(0)
     time = known[known >= min(first, known[-1])]
     return time.astype(np.float64), np.asarray(curve, np.float64)[time]

@@ -15,7 +15,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,12 +69,19 @@ class Ledger:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, str]) -> "Ledger":
+    def open(
+        cls,
+        path: Path,
+        identity: Mapping[str, str],
+        reread: Callable[[dict[str, str]], Mapping[str, str]] | None = None,
+    ) -> "Ledger":
         """Creates the ledger, or reopens it if it belongs to the same search.
 
         Args:
             path: the file, usually ``<run folder>/trials.db``.
             identity: what makes the search this one: fingerprints of space, data, settings; seed.
+            reread: from the identity that the ledger has to the one that this version would have
+                written for the same search; a ledger that then agrees is given the new one.
 
         Raises:
             LedgerMismatch: an item of the identity differs from the ledger's.
@@ -91,7 +98,11 @@ class Ledger:
                 ledger_file.create(path, identity)
             connection = ledger_file.connect(path, "rw")
             ledger = cls(path, connection, descriptor)
-            ledger_file.compare(path, ledger_file.check(path, ledger._fetch), identity)
+            written = ledger_file.check(path, ledger._fetch)
+            found = written if reread is None else reread(written)
+            ledger_file.compare(path, found, identity)
+            if found != written:
+                ledger.put("identity", found)
             return ledger
         except BaseException:
             if connection is not None:
@@ -272,9 +283,10 @@ class Ledger:
                 raise
 
 
-def dumps(value: Any) -> str:
+def dumps(value: Any, indent: int | None = None) -> str:
     """Strict JSON of nested dicts, lists, arrays, numbers; for NaN see the module's head."""
-    return json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    separators = (",", ":") if indent is None else None
+    return json.dumps(_plain(value), allow_nan=False, separators=separators, indent=indent)
 
 
 def _plain(value: Any) -> Any:

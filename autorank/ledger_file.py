@@ -141,10 +141,24 @@ def compare(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> 
     for item in sorted(found.keys() | wanted.keys()):
         if found.get(item) != wanted.get(item):
             raise LedgerMismatch(
-                f"{path} belongs to another search: its {item} is {found.get(item)!r}, this run's "
-                f"is {wanted.get(item)!r}. Give this run another name, or move the folder "
-                f"{path.parent} away"
+                f"{path} belongs to another search: its {item} "
+                f"{_difference(found.get(item), wanted.get(item))}. Give this run another name, or "
+                f"move the folder {path.parent} away"
             )
+
+
+def _difference(found: str | None, wanted: str | None) -> str:
+    """Where both are settings in JSON, only those that differ."""
+    if found and wanted and found.startswith("{") and wanted.startswith("{"):
+        with suppress(ValueError):
+            old, new = json.loads(found), json.loads(wanted)
+            keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+            ours, theirs = (
+                ", ".join(f"{k}={json.dumps(s[k]) if k in s else '(not set)'}" for k in keys)
+                for s in (new, old)
+            )
+            return f"has {theirs}, this run's has {ours}"
+    return f"is {found!r}, this run's is {wanted!r}"
 
 
 def is_left_over(error: sqlite3.OperationalError) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from autorank.measurable import Counts
 from autorank.models.dhen import DhenConfig
 from autorank.training.programs import ProgramStats
 
@@ -56,6 +57,9 @@ class Objective(NamedTuple):
     qps: Callable[[np.ndarray], float] | None = None  # rows scored per second
     compiled_flops: Callable[[np.ndarray], float] | None = None  # by the compiler's cost analysis
     test_labels: np.ndarray | None = None
+    # Bool [t, q]: windows with both classes; None: whatever the baseline's curve has.
+    measurable: np.ndarray | None = None
+    counts: tuple[Counts, ...] = ()  # classes by part and metric, where they are known
 
 
 def predict_rows(

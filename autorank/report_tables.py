@@ -144,7 +144,7 @@ def results_table(run: Run) -> str:
                 rows.append(("", (name, none, *[NONE] * 6)))
             continue
         gain = (model.get("test") or {}).get(metric)
-        if gain is None and role != "baseline":
+        if (gain or {}).get("mean") is None and role != "baseline":
             gain = model.get("validation_gain_percent")
         rows.append(
             (
@@ -306,7 +306,7 @@ def cost_table(run: Run) -> str:
         ("trials", count(summary.get("num_trials", len(tried)))),
         ("failed", count(summary.get("num_failed", failed))),
         ("share of the log a trial sees", f"{fraction:.0%}" if known(fraction) else NONE),
-        ("order kept at that share, tau-b", number(summary.get("kendall_tau"), 3)),
+        ("order kept at that share, tau-b", tau_text(summary)),
         ("seed noise of the baseline, % NE", number(summary.get("seed_noise_percent"), 3)),
         ("rows trained on, everything included", count(summary.get("trained_examples"))),
         ("wall time", seconds(summary.get("wall_seconds"))),
@@ -323,6 +323,15 @@ def cost_table(run: Run) -> str:
         ("sessions", count(summary.get("num_sessions"))),
     ]
     return table(("", ""), (("", row) for row in rows if row[1] != NONE))
+
+
+def tau_text(summary: Mapping[str, Any]) -> str:
+    """``0.76 (95% 0.6 to 0.88, on pilots left out)``; without an interval the pilots are the same."""
+    tau = number(summary.get("kendall_tau"), 3)
+    low, high = summary.get("kendall_tau_interval") or (None, None)
+    if not known(low) or not known(high):
+        return tau
+    return f"{tau} (95% {number(low, 2)} to {number(high, 2)}, on pilots left out of the choice)"
 
 
 def trials_table(run: Run) -> str:

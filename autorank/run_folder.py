@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank import rungs
 from autorank.ledger import Ledger, Trial
 
 KINDS = (
@@ -19,8 +20,8 @@ KINDS = (
     "test",
     "diagnosis",
     "session",
+    rungs.KIND,
 )
-SEARCHED = ("pilot", "round", "promotion")
 
 
 class Run(NamedTuple):
@@ -78,18 +79,22 @@ def values_of(decisions: Sequence[Mapping[str, Any]], config: Sequence[int]) -> 
 
 
 def searched(run: Run) -> list[Trial]:
-    """One row for each searched configuration, the one with the most data; in order of proposal."""
-    furthest: dict[tuple[int, ...], Trial] = {}
-    for trial in run.trials:
-        known = furthest.get(trial.config)
-        if trial.stage in SEARCHED and (known is None or trial.fidelity >= known.fidelity):
-            furthest[trial.config] = trial if known is None else trial._replace(id=known.id)
-    return sorted(furthest.values(), key=lambda t: t.id)
+    """One row for each searched configuration, with its label at the highest rung that any reached.
+
+    In order of proposal; no label (None) where it failed or was not promoted to that rung.
+    """
+    return rungs.top_rung(rungs.climbs(run.trials, run.records[rungs.KIND]))
 
 
 def labelled(run: Run) -> list[Trial]:
-    """The searched trials that have a label and a cost."""
+    """The searched trials that can be ranked: with a cost and a label at the highest rung."""
     return [t for t in searched(run) if t.quality is not None and t.cost is not None]
+
+
+def told(run: Run) -> list[Trial]:
+    """The searched trials with a cost and the label that the searcher was told, at the lowest rung."""
+    found = rungs.first_rung(rungs.climbs(run.trials, run.records[rungs.KIND]))
+    return [t for t in found if t.quality is not None and t.cost is not None]
 
 
 def of_stage(run: Run, stage: str) -> list[Trial]:

@@ -15,22 +15,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank import speed, survival
+from autorank import rungs, speed, survival
 from autorank.confirm import Confirmed, confirm, refuse_finished_by_earlier_version
-from autorank.fidelity import Fidelity
+from autorank.fidelity import Fidelity, total_cost
 from autorank.finals import Finals, Roles, pick_finalists, run_finals, run_test
-from autorank.ledger import Ledger, Trial
+from autorank.labels import tail_windows
+from autorank.ledger import Ledger, LedgerMismatch, Trial
+from autorank.measurable import of_metric
 from autorank.metrics import kendall_tau_b, ne_gain_percent
 from autorank.objectives import Objective
 from autorank.predictor import Predictor, held_out_tau
+from autorank.rungs import Climb, climb
 from autorank.searchers.base import Searcher
-from autorank.signatures import Warning_, find_warnings
+from autorank.signatures import Warning_, find_warnings, unmeasured
 from autorank.space import Space
 from autorank.stages import (
     DIAGNOSE_KEY,
     Baseline,
     Context,
     Plan,
+    SearchStopped,
     check_diverged,
     configs_of,
     curve_of,
@@ -47,7 +51,11 @@ class FidelityPlan(NamedTuple):
     """How labels are made; ``choose`` sees the pilots' gain curves ``[p, t]`` (maybe none) and decides once."""
 
     tail: float
-    choose: Callable[[np.ndarray], tuple[Fidelity, dict[str, Any]]]  # and the record for the report
+    # Also given the windows that can be measured; gives the record for the report, too.
+    choose: Callable[[np.ndarray, np.ndarray], tuple[Fidelity, dict[str, Any]]]
+    # From the record: a resumed search keeps what was chosen. None: `choose` decides the same again.
+    restore: Callable[[dict[str, Any]], Fidelity] | None = None
+    rungs: tuple[float, ...] = ()  # where they are set and not chosen
 
 
 class Event(NamedTuple):
@@ -60,7 +68,7 @@ class Event(NamedTuple):
     trials_total: int
     num_failed: int
     trained_rows: int
-    best: float | None  # lowest label so far, NE gain in percent
+    best: float | None  # lowest label so far at the highest rung reached, NE gain in percent
 
 
 def run(
@@ -86,23 +94,25 @@ def run(
         notify: called after every trial.
 
     Raises:
-        SearchStopped: the baseline fails, or most trials do.
+        SearchStopped: the metric cannot be computed (before anything is trained), the baseline fails, or most
+            trials do.
     """
+    require_metric(objective, plan, fidelity_plan)
     started = time.perf_counter()
-    context = Context(objective, space, ledger, plan, Meter(ledger, plan, objective, notify).tick)
+    meter = Meter(ledger, plan, objective, notify)
+    context = Context(objective, space, ledger, plan, meter.tick)
     refuse_finished_by_earlier_version(ledger, plan.seed)
     baseline = measure_baseline(context, fidelity_plan.tail)
     pilots = run_pilots(context, baseline, fidelity_plan.tail)
     curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]
     stacked = np.array(curves).reshape(len(curves), objective.num_windows)
-    fidelity, record = fidelity_plan.choose(stacked)
-    ledger.record("fidelity", "choice", record)
-    trials, labels = run_rounds(context, searcher, baseline, pilots, curves, fidelity)
-    diagnosis = diagnose(context, predictor, trials, labels, len(pilots))
-    labelled = [
-        t._replace(quality=None if math.isnan(v) else v)
-        for t, v in zip(trials, labels, strict=True)
-    ]
+    fidelity, record = decide_fidelity(ledger, fidelity_plan, stacked, baseline.where)
+    meter.expect(fidelity)
+    labelled_pilots = label_pilots(context, baseline, pilots, curves, fidelity)
+    climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
+    told = rungs.first_rung(climbs)
+    diagnosis = diagnose(context, predictor, told, [quality_of(t) for t in told], len(pilots))
+    labelled = rungs.top_rung(climbs)
     finals = run_finals(
         context,
         pick_finalists(
@@ -120,7 +130,8 @@ def run(
         name: finals.configs[i] for name, i in confirmed.roles._asdict().items() if i is not None
     }
     test = run_test(context, chosen, confirmed.seeds, finals if plan.test_finalists else None)
-    warnings = find_warnings(labelled, ledger.records("policy"), diagnosis)
+    warnings = unmeasured(objective.counts)
+    warnings += find_warnings(labelled, ledger.records("policy"), diagnosis)
     summary = summarise(
         context, baseline, fidelity, record, labelled, finals, confirmed, chosen, test, warnings
     )
@@ -130,17 +141,88 @@ def run(
     return summary | totals(context)
 
 
+def require_metric(objective: Objective, plan: Plan, fidelity_plan: FidelityPlan) -> None:
+    """Refuses a search for something that no window of the training rows can tell.
+
+    Raises:
+        SearchStopped: naming the metric and what to write instead.
+    """
+    if objective.measurable is None:
+        return
+    metrics, num_windows = objective.metrics, objective.num_windows
+    known = np.flatnonzero(of_metric(objective.measurable, metrics, plan.metric))
+    if not known.size:
+        others = [m for q, m in enumerate(metrics) if objective.measurable[:, q].any()]
+        instead = (
+            f"Write search.metric={others[0]}" if others else "No metric can be; use another log"
+        )
+        raise SearchStopped(
+            f"search.metric={plan.metric} cannot be computed: none of the {num_windows} windows of the training rows "
+            f"has both a positive and a negative of {'every metric' if plan.metric == 'mean' else plan.metric}. "
+            f"{instead}, or fewer and so longer windows (training.num_windows below {num_windows})"
+        )
+    for rung in fidelity_plan.rungs[:1]:
+        if tail_windows(num_windows, rung, fidelity_plan.tail)[1] <= known[0]:
+            least = math.ceil(100 * (known[0] + 1) / num_windows) / 100
+            raise SearchStopped(
+                f"at {rung:g} of the log search.metric={plan.metric} cannot be computed: its first window with both "
+                f"a positive and a negative is number {known[0] + 1} of {num_windows}. Write a fidelity.fraction "
+                f"(halving: first of fidelity.rungs) of at least {least:g}, or another search.metric"
+            )
+
+
+def decide_fidelity(
+    ledger: Ledger, fidelity_plan: FidelityPlan, curves: np.ndarray, where: np.ndarray
+) -> tuple[Fidelity, dict[str, Any]]:
+    """What the ledger says was chosen, or what the pilots' gain curves ``[p, t]`` say in the windows ``where [t]``.
+
+    Raises:
+        LedgerMismatch: a halving search of a version that compared labels of different rungs.
+    """
+    known = ledger.records("fidelity")
+    if known and fidelity_plan.restore:
+        return fidelity_plan.restore(known[0]), known[0]
+    fidelity, record = fidelity_plan.choose(curves, where)
+    if len(fidelity.rungs) > 1 and ledger.trials("round") and not ledger.records(rungs.KIND):
+        raise LedgerMismatch(
+            f"{ledger.path}: its trials were promoted by an older version, which ranked labels of different rungs "
+            f"together; it cannot be continued. Give this run another name, or write fresh=true to start again"
+        )
+    ledger.record("fidelity", "choice", record)
+    return fidelity, record
+
+
+def label_pilots(
+    context: Context,
+    baseline: Baseline,
+    pilots: Sequence[Trial],
+    curves: Sequence[np.ndarray],
+    fidelity: Fidelity,
+) -> list[Climb]:
+    """Pilots with a label at every rung, from their gain curves ``[t]``; the ledger keeps them for its readers."""
+
+    def labels_of(curve: np.ndarray) -> dict[float, float]:
+        return {r: float(fidelity.label(curve, r, where=baseline.where)) for r in fidelity.rungs}
+
+    found = [climb([t], labels_of(c)) for t, c in zip(pilots, curves, strict=True)]
+    of_pilots = {c.trial.id: [c.labels.get(rung) for rung in fidelity.rungs] for c in found}
+    context.ledger.record(
+        rungs.KIND, "pilots", {"rungs": list(fidelity.rungs), "pilots": of_pilots}
+    )
+    return found
+
+
 def run_rounds(
     context: Context,
     searcher: Searcher,
     baseline: Baseline,
-    pilots: list[Trial],
-    pilot_curves: Sequence[np.ndarray],
+    pilots: list[Climb],
     fidelity: Fidelity,
-) -> tuple[list[Trial], list[float]]:
+) -> list[Climb]:
     """Ask, train, tell until the trials are used up; gives all trials with their labels, pilots first.
 
-    Pilots are labelled at the chosen fraction like every other trial (own choice: one kind of label in one model).
+    The searcher is told the label at the first rung, which every trial has, pilots included (own choice: one kind of
+    label in one model), and NaN for a trial that failed at any rung.
     """
     plan, space = context.plan, context.space
     options = compiler_options()
@@ -149,25 +231,24 @@ def run_rounds(
     state = searcher.init(jax.random.key(plan.seed))
     reference = np.array([space.baseline], np.int32)
     state = tell(state, reference, np.zeros((1, 2), np.float32))
-    trials, labels = (
-        list(pilots),
-        [
-            math.nan if t.status != "finished" else float(fidelity.label(curve, fidelity.rungs[0]))
-            for t, curve in zip(pilots, pilot_curves, strict=True)
-        ],
-    )
-    if trials:
-        state = tell(state, configs_of(trials), metrics_of(trials, labels))
+
+    def learn(state: Any, found: list[Climb]) -> Any:
+        trials = [c.trial for c in found]
+        labels = [c.labels.get(fidelity.rungs[0], math.nan) for c in found]
+        return tell(state, configs_of(trials), metrics_of(trials, labels))
+
+    climbs = list(pilots)
+    if climbs:
+        state = learn(state, climbs)
     round_index = 0
-    while len(trials) < plan.trials:
-        size = min(plan.batch_size, plan.trials - len(trials))
+    while len(climbs) < plan.trials:
+        size = min(plan.batch_size, plan.trials - len(climbs))
         done = run_round(context, ask, state, round_index, size, baseline, fidelity)
-        check_diverged(done, plan.max_diverged)
-        state = tell(state, configs_of(done), metrics_of(done, [quality_of(t) for t in done]))
-        trials += done
-        labels += [quality_of(t) for t in done]
+        check_diverged([c.trial for c in done], plan.max_diverged)
+        state = learn(state, done)
+        climbs += done
         round_index += 1
-    return trials, labels
+    return climbs
 
 
 def diagnose(
@@ -240,7 +321,7 @@ def summarise(
             "qps": speeds[name]["qps"],
             "qps_ratio": {k: speeds[name][k] for k in ("ratio", "low", "high")},
             "flops_compiled": measured(context, config)["flops_compiled"],
-            "ne": float(np.mean(test["ne"][name][main])) if test else None,
+            "ne": mean_of(test["ne"][name][main]) if test else None,
             "test": test["gain"].get(name) if test and name != "baseline" else None,
         }
         if index is not None:
@@ -252,6 +333,8 @@ def summarise(
     reference = model("baseline", None)
     winner, equal_ne = models["winner"], models["equal_ne"]
     gains = (winner or {}).get("test") or {}
+    # Held-out rows of one class have no NE of this metric: the verdict is that on validation.
+    gain = gains.get(main) if (gains.get(main) or {}).get("mean") is not None else None
     validation = (winner or {}).get("validation_gain_percent")
     return {
         "status": "finished",
@@ -264,14 +347,16 @@ def summarise(
         "num_trials": len(trials),
         "num_failed": sum(t.status == "failed" for t in trials),
         "fidelity_fraction": fidelity.rungs[0],
+        "fidelity_rungs": list(fidelity.rungs),
         "kendall_tau": fidelity_record.get("chosen_tau"),
+        "kendall_tau_interval": [fidelity_record.get(f"chosen_{end}") for end in ("low", "high")],
         "seed_noise_percent": baseline.noise_percent,
         "baseline": reference,
         "winner": winner,
         "winner_equal_cost": models["equal_cost"],
         "winner_equal_ne": equal_ne,
-        "ne_gain_percent": gains.get(main) or validation,
-        "ne_gain_on": "held-out test" if gains else "validation",
+        "ne_gain_percent": gain or validation,
+        "ne_gain_on": "held-out test" if gain else "validation",
         "flops_gain_percent": None if equal_ne is None else 100 * (equal_ne["flops_ratio"] - 1),
         **qps_gain(equal_ne),
         "equal_ne": survival.equal_ne(context, finals, confirmed),
@@ -284,8 +369,8 @@ def summarise(
         "finalists": survival.finalists(context, baseline, trials, finals, confirmed, test),
         "per_task": {
             metric: {
-                "baseline_ne": float(np.mean(test["ne"]["baseline"][metric])),
-                "winner_ne": float(np.mean(test["ne"]["winner"][metric])),
+                "baseline_ne": mean_of(test["ne"]["baseline"][metric]),
+                "winner_ne": mean_of(test["ne"]["winner"][metric]),
                 "ne_gain_percent": test["gain"]["winner"][metric],
             }
             for metric in objective.metrics
@@ -296,6 +381,12 @@ def summarise(
         "warnings": [w._asdict() for w in warnings],
         "bayes_ne": None,
     }
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Over seeds; None where one is unknown."""
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def measured(context: Context, config: np.ndarray) -> dict[str, Any]:
@@ -403,6 +494,14 @@ class Meter:
         self._ledger, self._plan, self._notify = ledger, plan, notify
         self._num_rows = objective.num_rows
         self._ended = {t.id: t for t in ledger.trials() if t.status != "proposed"}
+        self._rounds = 0.5 * (plan.trials - plan.num_pilots)  # full runs, until it is known
+
+    def expect(self, fidelity: Fidelity) -> None:
+        """The fidelity is decided: from now on the rounds' work is known."""
+        plan = self._plan
+        self._rounds = total_cost(
+            fidelity, plan.trials - plan.num_pilots, 1, batch_size=plan.batch_size
+        )
 
     def tick(self, stage: str, trial: Trial | None, message: str) -> None:
         """One trial ended (or a stage says something)."""
@@ -411,17 +510,12 @@ class Meter:
             self._ended[trial.id] = trial
         ended = list(self._ended.values())
         searched = [t for t in ended if t.stage in ("pilot", "round")]
-        rounds = [t for t in ended if t.stage == "round"]
-        fraction = rounds[-1].fidelity if rounds else 0.5
-        work = plan.noise_seeds + plan.num_pilots * (1 + self.COMPILE_SHARE)
-        work += (plan.trials - plan.num_pilots) * (fraction + self.COMPILE_SHARE)
         final_seeds = plan.noise_seeds if plan.final_seeds == "auto" else int(plan.final_seeds)
+        work = plan.noise_seeds + plan.num_pilots + self._rounds
+        work += plan.trials * self.COMPILE_SHARE
         work += (plan.finalists + 3) * plan.choice_seeds + 3 * final_seeds
-        done = sum(
-            t.fidelity + (self.COMPILE_SHARE if t.stage in ("pilot", "round") else 0.0)
-            for t in ended
-        )
-        labels = [t.quality for t in searched if t.quality is not None]
+        trained = trained_examples(ended, self._num_rows)
+        done = trained / self._num_rows + self.COMPILE_SHARE * len(searched)
         self._notify(
             Event(
                 stage=stage,
@@ -430,7 +524,7 @@ class Meter:
                 trials_done=len(searched),
                 trials_total=plan.trials,
                 num_failed=sum(t.status == "failed" for t in searched),
-                trained_rows=trained_examples(ended, self._num_rows),
-                best=min(labels, default=None),
+                trained_rows=trained,
+                best=rungs.best(ended, self._ledger.records(rungs.KIND)),
             )
         )

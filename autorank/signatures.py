@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.ledger import Trial
+from autorank.measurable import Counts
 from autorank.metrics import kendall_tau_b
 
 OVERFIT_GAP, OVERFIT_FLOOR = 0.4, 0.3
@@ -35,6 +36,22 @@ def find_warnings(
         policy_collapse(policies),
     ]
     return [warning for warning in found if warning]
+
+
+def unmeasured(counts: Sequence[Counts]) -> list[Warning_]:
+    """Metrics that a part of the log cannot tell, for lack of one class."""
+    return [
+        Warning_(
+            f"no NE of {c.metric} on the {c.part} rows",
+            f"{c.positives:,} of the {c.counted:,} {c.part} rows that it is measured on are positive, so it cannot "
+            f"be computed there",
+            "hold out more rows (a smaller data.train_fraction)"
+            if c.part == "held-out"
+            else "take a longer log, or model.head=ctr where the conversion is never seen",
+        )
+        for c in counts
+        if not c.known
+    ]
 
 
 def diverged(trials: Sequence[Trial]) -> Warning_ | None:

@@ -16,9 +16,11 @@ import numpy as np
 
 from autorank.fidelity import Fidelity
 from autorank.labels import label, labels
-from autorank.ledger import Ledger, Trial
+from autorank.ledger import Ledger, LedgerMismatch, Trial
+from autorank.measurable import of_metric
 from autorank.metrics import ne_gain_percent
 from autorank.objectives import Objective, Outcome
+from autorank.rungs import Climb, climb
 from autorank.space import Space
 
 # Streams of randomness that must not coincide: fold_in of the seed's key with one of these.
@@ -68,6 +70,7 @@ class Baseline(NamedTuple):
     mean_curve: np.ndarray  # [t]
     flops: float
     noise_percent: float  # standard deviation over seeds of the label, percent of the mean NE
+    where: np.ndarray  # bool [t], windows in which the searched metric can be measured
     seeds: tuple[int, ...] = ()  # of the curves; never one that a trial of the search trains with
 
 
@@ -139,13 +142,22 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     plan, space = context.plan, context.space
     first = plan.seed + 1
     configs = np.tile(np.array(space.baseline, np.int32), (plan.noise_seeds, 1))
+    objective = context.objective
+    known = None
+    if objective.measurable is not None:
+        known = of_metric(objective.measurable, objective.metrics, plan.metric)
+
+    def own(curve: np.ndarray) -> float:
+        # Without a failure, what a curve has not got could not be measured.
+        return label(curve, 1.0, tail=tail, where=np.isfinite(curve) if known is None else known)
+
     trials = evaluate(
         context,
         "seed_noise",
         0,
         lambda: (configs, range(first, first + plan.noise_seeds), None),
         1.0,
-        lambda curve: label(curve, 1.0, tail=tail),
+        own,
         None,
     )
     failed = [t for t in trials if t.status != "finished"]
@@ -155,12 +167,13 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
             f"baseline settings (a smaller training.dense_rate or training.table_rate first)"
         )
     curves = np.array([curve_of(context, t) for t in trials])
-    levels = labels(curves, 1.0, tail=tail)
+    where = np.asarray(np.isfinite(curves).any(axis=0) if known is None else known)
+    levels = labels(curves, 1.0, tail=tail, where=where)
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
     flops, seeds = float(trials[0].outcome["flops"]), tuple(t.seed for t in trials)
-    return Baseline(curves, curves.mean(axis=0), flops, noise, seeds)
+    return Baseline(curves, curves.mean(axis=0), flops, noise, where, seeds)
 
 
 def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]:
@@ -180,7 +193,9 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
         0,
         design,
         1.0,
-        lambda curve: label(ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail),
+        lambda curve: label(
+            ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
+        ),
         baseline.flops,
     )
     check_diverged(trials, plan.max_diverged)
@@ -228,8 +243,14 @@ def run_round(
     size: int,
     baseline: Baseline,
     fidelity: Fidelity,
-) -> list[Trial]:
-    """Proposes ``size`` configurations, trains them up the fidelity's rungs, gives one labelled row for each."""
+) -> list[Climb]:
+    """Proposes ``size`` configurations and trains them up the fidelity's rungs; each with its labels.
+
+    Only what was promoted to a rung competes for the next one.
+
+    Raises:
+        LedgerMismatch: the ledger's promotions are not those of its labels.
+    """
     plan, ledger = context.plan, context.ledger
     count = int(state.history.count)
 
@@ -242,39 +263,51 @@ def run_round(
 
     def label_at(rung: float) -> Callable[[np.ndarray], float]:
         return lambda curve: float(
-            fidelity.label(ne_gain_percent(curve, baseline.mean_curve), rung)
+            fidelity.label(ne_gain_percent(curve, baseline.mean_curve), rung, where=baseline.where)
         )
 
     first, *higher = fidelity.rungs
-    trials = evaluate(
-        context, "round", round_index, propose, first, label_at(first), baseline.flops
-    )
-    best = {t.position: t for t in trials}
+    rows = evaluate(context, "round", round_index, propose, first, label_at(first), baseline.flops)
+    reached = [[trial] for trial in rows]
+    alive = reached
     for level, rung in enumerate(higher, start=1):
-        order = sorted(best)
-        labels = np.array([quality_of(best[p]) for p in order])
-        promoted = [order[i] for i in fidelity.keep(labels)]
-        alive = [best[p] for p in promoted if best[p].status == "finished"]
+        labels = np.array([quality_of(own[-1]) for own in alive])
+        alive = [alive[i] for i in fidelity.keep(labels)]
         if not alive:
             break
-        rows = evaluate(
-            context,
-            "promotion",
-            100 * round_index + level,
-            lambda alive=alive: (
-                np.array([t.config for t in alive], np.int32),
-                [t.seed for t in alive],
-                None,
-            ),
-            rung,
-            label_at(rung),
-            baseline.flops,
+        batch = 100 * round_index + level
+        for own, trial in zip(
+            alive, promote(context, batch, alive, rung, label_at(rung), baseline), strict=True
+        ):
+            own.append(trial)
+    return [climb(own) for own in reached]
+
+
+def promote(
+    context: Context,
+    batch: int,
+    alive: Sequence[Sequence[Trial]],
+    rung: float,
+    labeller: Callable[[np.ndarray], float],
+    baseline: Baseline,
+) -> list[Trial]:
+    """Trains the survivors, each given by its rows so far, on to a rung; their new rows in order."""
+    before = [own[-1] for own in alive]
+    rows = evaluate(
+        context,
+        "promotion",
+        batch,
+        lambda: (configs_of(before), [t.seed for t in before], None),
+        rung,
+        labeller,
+        baseline.flops,
+    )
+    if [(t.config, t.seed) for t in rows] != [(t.config, t.seed) for t in before]:
+        raise LedgerMismatch(
+            f"{context.ledger.path}: its promotions to {rung:g} of the log are not the best of the rung below. "
+            f"Give this run another name, or move the folder {context.ledger.path.parent} away"
         )
-        by_config = {tuple(t.config): t for t in rows}
-        best = {p: by_config.get(tuple(t.config), t) for p, t in best.items() if p in promoted} | {
-            p: t for p, t in best.items() if p not in promoted
-        }
-    return [best[p] for p in sorted(best)]
+    return rows
 
 
 def quality_of(trial: Trial) -> float:

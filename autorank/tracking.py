@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from autorank import rungs
 from autorank.config import TrackingConfig
 from autorank.ledger import Ledger, Trial
 from autorank.run_folder import curve_of, read_run, values_of
@@ -170,7 +171,8 @@ def _sync(run: Any, ledger: Ledger) -> None:
     for trial in new:
         known.add(trial.id)
         # The step is the number of ended trials: it rises also over a resume.
-        run.log(_trial_values(trial, done, known), step=len(known))
+        lowest = rungs.best((t for t in done if t.id in known), ledger.records(rungs.KIND))
+        run.log(_trial_values(trial, lowest), step=len(known))
     rounds, seen = ledger.records("policy"), ledger.get("wandb_rounds") or 0
     for record in rounds[seen:]:
         run.log(_round_values(record), step=max(1, len(known)))
@@ -180,12 +182,7 @@ def _sync(run: Any, ledger: Ledger) -> None:
         ledger.put("wandb_rounds", len(rounds))
 
 
-def _trial_values(trial: Trial, done: list[Trial], known: set[int]) -> dict[str, Any]:
-    labels = [
-        t.quality
-        for t in done
-        if t.id in known and t.stage in ("pilot", "round") and t.quality is not None
-    ]
+def _trial_values(trial: Trial, lowest: float | None) -> dict[str, Any]:
     values = {
         "trial/id": trial.id,
         "trial/failed": int(trial.status == "failed"),
@@ -193,7 +190,7 @@ def _trial_values(trial: Trial, done: list[Trial], known: set[int]) -> dict[str,
         f"trial/{'ne' if trial.stage == 'seed_noise' else 'ne_gain_percent'}": trial.quality,
         "trial/flops_ratio": None if trial.cost is None else math.exp(trial.cost),
         "trial/seconds": (trial.outcome or {}).get("seconds"),
-        "search/best_ne_gain_percent": min(labels, default=None),
+        "search/best_ne_gain_percent": lowest,
     }
     return {name: value for name, value in values.items() if value is not None}
 

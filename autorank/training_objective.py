@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from autorank import measurable
 from autorank.cost import compiled_flops, flops_per_example, measure_qps
 from autorank.data.batches import Dataset
 from autorank.models.dhen import structure_key
@@ -206,6 +207,14 @@ def training_objective(
             compiled_flops(request_of(config, 0).setting.model, num_fields, num_dense)
         ),
         test_labels=np.asarray(held_out.labels, np.float64),
+        measurable=measurable.windows(
+            train.labels[: num_steps * batch_size], METRICS[head], num_steps, num_windows
+        ),
+        counts=tuple(
+            measurable.count(part, rows.labels, metric)
+            for part, rows in (("training", train), ("held-out", held_out))
+            for metric in METRICS[head]
+        ),
     )
 
 

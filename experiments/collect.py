@@ -75,7 +75,7 @@ def rows_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
                        "validation_percent": miss["mean"], "label_percent": labels.get(tuple(miss["choices"]))}
                 )  # fmt: skip
             continue
-        gain = (model.get("test") or {}).get(metric, {})
+        gain = (model.get("test") or {}).get(metric) or {}
         base, ratio = summary["baseline"]["qps"], model.get("qps_ratio") or {}
         plain = model["qps"] / base if base and model["qps"] else None
         rows.append(

@@ -40,6 +40,7 @@ from autorank.config import SearchConfig, with_values
 from autorank.cost import flops_per_example
 from autorank.data import kuairand, store, synthetic
 from autorank.data.batches import Dataset
+from autorank.ledger import dumps
 from autorank.metrics import kendall_tau_b
 from autorank.space import Space
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, free_bytes, make_groups
@@ -366,7 +367,7 @@ def write(
         "csv_sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
     }
     found = counts | levels | {"seconds": round(work.seconds, 1)} | facts | stamp
-    out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    out.with_suffix(".json").write_text(dumps(found, indent=1) + "\n")
     print(json.dumps(counts | levels), flush=True)
     print(f"wrote {out}: {len(rows)} configurations, {seeds} seeds each", flush=True)
 

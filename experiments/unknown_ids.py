@@ -41,8 +41,8 @@ def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from autorank import build
-    from autorank.finals import held_out_targets
     from autorank.labels import label
+    from autorank.measurable import targets_of
     from autorank.metrics import normalized_entropy
     from autorank.models.dhen import compact
     from autorank.models.heads import METRICS
@@ -94,7 +94,7 @@ def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
         "held-out progressive": jax.jit(program.follow)(state, rates, schedule, held_out),
     }
     metric = METRICS[cfg.model.head][0]
-    targets, where = held_out_targets(np.asarray(held_out.labels, np.float64), metric)
+    targets, where = targets_of(np.asarray(held_out.labels, np.float64), metric)
     found = {"validation": float(label(window_ne(state.curve)[:, 0], 1.0, tail=TAIL))}
     for name, p in scored.items():
         found[name] = float(normalized_entropy(np.asarray(p, np.float64)[where, 0], targets))

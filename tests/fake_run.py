@@ -104,6 +104,7 @@ def search_rounds(ledger, rng, num_trials, finished):
     fractions = [round(0.1 * i, 1) for i in range(1, 11)]
     tau = [0.42, 0.55, 0.68, 0.78, 0.82, 0.86, 0.9, 0.94, 0.97, 1.0]
     sizes, seen, count = [("pilot", 0, 20)], {BASELINE}, 20
+    pilots: dict[int, list[float]] = {}  # labels at the fraction chosen
     while count < num_trials:
         sizes.append(("round", len(sizes) - 1, min(10, num_trials - count)))
         count += sizes[-1][2]
@@ -123,6 +124,7 @@ def search_rounds(ledger, rng, num_trials, finished):
             ledger.record("policy", str(number), policy_record(number))
         fidelity = 1.0 if stage == "pilot" else 0.4
         if stage == "round":
+            ledger.record("rungs", "pilots", {"rungs": [0.4], "pilots": pilots})
             ledger.record("fidelity", "choice", {
                 "fractions": fractions, "tau": tau, "low": [t - 0.2 for t in tau],
                 "high": [min(1.0, t + 0.1) for t in tau], "tau_without_trend": [t - 0.06 for t in tau[:-1]] + [1.0],
@@ -137,7 +139,9 @@ def search_rounds(ledger, rng, num_trials, finished):
             result = outcome(trial.config, 0, fidelity, failed)
             done = ledger.finish(trial.id, result, label, cost(trial.config))
             if done.quality is not None:
-                yield done.quality, done.config
+                at_rung = gain_of(trial.config, 0, round(0.4 * NUM_WINDOWS))
+                pilots |= {done.id: [at_rung]} if stage == "pilot" else {}
+                yield at_rung, done.config
 
 
 def policy_record(number: int) -> dict:

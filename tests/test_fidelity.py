@@ -88,8 +88,8 @@ def rule(tau, low):
 def test_the_rule_by_hand():
     # Plateau .70 at .75; .9 shares windows with the end and does not raise it.
     assert rule([0.7, 0.8, 0.85, 0.95, 1], [0.4, 0.66, 0.7, 0.9, 1]).fraction == 0.5
-    # Below the floor of .75 everywhere apart from the end: on to .9.
-    assert rule([0.5, 0.6, 0.7, 0.95, 1], [0.4, 0.5, 0.5, 0.9, 1]).fraction == 0.9
+    # Below the floor of .75 everywhere apart from the end: .9 shares windows with it, so all.
+    assert rule([0.5, 0.6, 0.7, 0.95, 1], [0.4, 0.5, 0.5, 0.9, 1]).fraction == 1
     assert rule([0.5, 0.6, 0.7, 0.7, 1], [0.4, 0.5, 0.5, 0.6, 1]).fraction == 1
     # Exactly at slack and floor still counts.
     assert rule([0.75, 0.8, 0.8, 0.9, 1], [0.5, 0.5, 0.5, 0.9, 1]).fraction == 0.25
@@ -133,6 +133,59 @@ def test_from_pilots_takes_the_trend_where_it_pays():
     curve = crossing()[0]
     expected = labels.label(curve, with_trend.rungs[0], dx=record["chosen_dx"])
     assert with_trend.label(curve, with_trend.rungs[0]) == expected
+
+
+def drifting(rng, num_pilots, num_windows=20):
+    """A level, a random walk and noise: early orders are a hint at the final one."""
+    walk = rng.normal(size=(num_pilots, num_windows)).cumsum(axis=1) / math.sqrt(num_windows)
+    noise = 0.3 * rng.normal(size=(num_pilots, num_windows))
+    return rng.normal(size=(num_pilots, 1)) + 0.9 * walk + noise
+
+
+def test_the_tau_claimed_is_that_of_fresh_pilots():
+    """On average over studies; the pilots that chose fraction and trend themselves promise more."""
+    rng, rows = np.random.default_rng(0), []
+    for study in range(30):
+        chosen, record = fidelity.from_pilots(
+            drifting(rng, 12), (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), seed=study
+        )
+        if chosen.rungs == (1.0,):
+            assert record["chosen_tau"] is None
+            continue
+        fresh = drifting(rng, 200)
+        short = [chosen.label(curve, chosen.rungs[0]) for curve in fresh]
+        true = stats.kendalltau(short, labels.labels(fresh, 1.0))[0]
+        own = record["tau"][record["fractions"].index(record["chosen_fraction"])]
+        inside = record["chosen_low"] <= true <= record["chosen_high"]
+        rows.append((record["chosen_tau"] - true, own - true, inside))
+    bias = np.array(rows, float)
+    error = bias.std(axis=0, ddof=1) / math.sqrt(len(bias))
+    assert len(bias) >= 20
+    assert abs(bias[:, 0].mean()) < 2 * error[0] < 0.07
+    assert bias[:, 1].mean() > 3 * error[1]
+    assert bias[:, 2].mean() > 0.85
+
+
+@pytest.mark.parametrize(("num_windows", "tail"), [(100, 0.25), (20, 0.3), (7, 0.25), (2, 0.5)])
+def test_fractions_that_see_windows_of_the_final_label_are_left_out(num_windows, tail):
+    first, _ = labels.tail_windows(num_windows, 1.0, tail)
+    fractions = [i / 20 for i in range(1, 21)]
+    rng = np.random.default_rng(0)
+    # The order appears in the last windows before the final label, and is only clear within it.
+    curves = rng.normal(size=(12, num_windows))
+    curves[:, first:] = rng.normal(size=(12, 1))
+    chosen, record = fidelity.from_pilots(curves, fractions, tail=tail, trend=False)
+    for name in ("tau", "low", "high", "tau_without_trend"):
+        for fraction, value in zip(fractions, record[name], strict=True):
+            if math.floor(fraction * num_windows + 1e-9) > first:
+                assert value is None
+    assert chosen.rungs == (1.0,) and record["chosen_tau"] is None
+
+
+def test_fractions_that_all_share_windows_say_what_to_write():
+    chosen, record = fidelity.from_pilots(settled(0), [0.9, 1.0])
+    assert chosen.rungs == (1.0,)
+    assert "every fraction shares windows" in record["reason"] and "0.75" in record["reason"]
 
 
 @pytest.mark.parametrize("num_pilots", [0, 1, 3])

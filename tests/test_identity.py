@@ -1,0 +1,191 @@
+"""What a ledger's identity holds: all that changes outcomes, nothing else, and older ledgers go on."""
+
+import dataclasses
+import json
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import yaml
+
+from autorank import identity as ids
+from autorank.build_searchers import make_searcher
+from autorank.config import (
+    BackendConfig,
+    FidelityConfig,
+    PlanConfig,
+    PredictorConfig,
+    SearchConfig,
+    SearcherConfig,
+    TrackingConfig,
+    TrainingConfig,
+    fingerprint,
+    plain,
+)
+from autorank.data.batches import Dataset
+from autorank.data.schema import Schema
+from autorank.ledger import Ledger, LedgerMismatch
+from autorank.predictor import ensemble
+from autorank.space import parse_space
+
+SPACE = parse_space({"model.width": "choice(8,16)"}, {}, {"model.width": 16}, grid_size=8)
+CONFIG = SearchConfig()
+
+
+SCHEMA = Schema("t", (), (), ("click",), 2, 1, ("y",), "", "", {}, {})
+DATA = Dataset(SCHEMA, np.zeros((2, 0), np.int32), np.zeros((2, 0)), np.zeros((2, 1), np.int8))
+
+
+def own(config: SearchConfig) -> dict[str, str]:
+    return ids.identity(config, SPACE, DATA)
+
+
+def changed(config: SearchConfig = CONFIG, **groups) -> SearchConfig:
+    """``search={"trials": 3}`` replaces settings of a group; other values replace whole settings."""
+    return replace(
+        config,
+        **{
+            name: replace(getattr(config, name), **value) if isinstance(value, dict) else value
+            for name, value in groups.items()
+        },
+    )
+
+
+FREE = [
+    changed(search={"workers": 7}),
+    changed(search={"executor": "population"}),
+    changed(search={"max_diverged": 0.9}),
+    changed(search={"metric": "ctr"}),
+    changed(training={"devices": 0}),
+    changed(backend=BackendConfig(kind="ray", num_workers=5)),
+    changed(tracking=TrackingConfig(mode="disabled", tags=("a",))),
+    changed(name="other", runs="elsewhere", fresh=True),
+    changed(data={"folder": "elsewhere", "path": "moved"}),
+    changed(fidelity={"fraction": 0.3, "rungs": (0.1, 1.0), "eta": 2.0}),
+    changed(searcher={"population": 7, "warps": ("rank",)}),
+]
+BOUND = {
+    "search.trials": changed(search={"trials": 3}),
+    "search.seed": changed(search={"seed": 1}),
+    "search.metric": changed(search={"metric": "cvr"}),
+    "search.final_seeds": changed(search={"final_seeds": 2}),
+    "training.precision": changed(training={"precision": "bfloat16"}),
+    "training.dense_rate": changed(training={"dense_rate": 0.5}),
+    "model.width": changed(model={"width": 32}),
+    "searcher.batch_size": changed(searcher={"batch_size": 3}),
+    "searcher.steps": changed(searcher={"steps": 3}),
+    "predictor.members": changed(predictor={"members": 3}),
+    "fidelity.slack": changed(fidelity={"slack": 0.2}),
+    "fidelity.num_pilots": changed(fidelity={"num_pilots": 8}),
+}
+
+
+@pytest.mark.parametrize("config", FREE)
+def test_what_changes_no_outcome_is_not_in_it(config):
+    assert config != CONFIG
+    assert own(config) == own(CONFIG)
+
+
+@pytest.mark.parametrize("key", BOUND)
+def test_what_does_is_and_is_refused_by_name(key, tmp_path):
+    Ledger.open(tmp_path / "trials.db", own(CONFIG)).close()
+    with pytest.raises(LedgerMismatch, match=rf"has {key}=.*this run's has {key}="):
+        opened(tmp_path, BOUND[key])
+
+
+def opened(folder, config) -> None:
+    known_as = lambda found: ids.carried_over(found, config, folder)  # noqa: E731
+    Ledger.open(folder / "trials.db", own(config), known_as).close()
+
+
+def earlier(config: SearchConfig) -> dict[str, str]:
+    """What versions wrote that took sha256 over whole groups of settings."""
+    return {
+        "data": DATA.fingerprint(),
+        "space": SPACE.fingerprint(),
+        "model and training": fingerprint(config.model, config.training),
+        "searcher": fingerprint(config.searcher, config.predictor),
+        "fidelity": fingerprint(config.fidelity),
+        "plan": fingerprint(config.search, leave_out=("executor",)),
+    }
+
+
+def test_an_earlier_ledger_goes_on_with_other_workers_and_stays_its_own(tmp_path):
+    first = changed(search={"workers": 3})
+    Ledger.open(tmp_path / "trials.db", earlier(first)).close()
+    for workers in (1, 8):
+        opened(tmp_path, changed(search={"workers": workers}))
+    for key in ("search.trials", "search.seed"):
+        with pytest.raises(LedgerMismatch, match=key):
+            opened(tmp_path, BOUND[key])
+
+
+@pytest.mark.parametrize("config", FREE)
+def test_an_earlier_ledger_beside_its_settings_goes_on_with_any_free_one(config, tmp_path):
+    first = plain(config)
+    del first["fidelity"]["eta"], first["training"]["held_out"]  # as if it had not had them
+    old = earlier(config) | {
+        "fidelity": ids.digest([first["fidelity"]]),
+        "model and training": ids.digest([first["model"], first["training"]]),
+    }
+    Ledger.open(tmp_path / "trials.db", old).close()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(first))
+    with pytest.raises(LedgerMismatch, match=r"training\.held_out"):
+        opened(tmp_path, changed(training={"held_out": "progressive"}))
+    opened(tmp_path, CONFIG)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain(CONFIG)))  # as a resumed search does
+    opened(tmp_path, config)
+
+
+def test_settings_that_are_not_those_of_the_ledger_are_not_believed(tmp_path):
+    Ledger.open(tmp_path / "trials.db", earlier(BOUND["search.seed"])).close()
+    for text in (yaml.safe_dump(plain(CONFIG)), "search: [1", "- 1", "search: 3", "\x00"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(LedgerMismatch, match="its plan is"):
+            opened(tmp_path, CONFIG)
+
+
+def test_a_setting_that_is_newer_than_the_ledger_has_its_default(tmp_path):
+    found = own(CONFIG)
+    known = json.loads(found["plan"])
+    del known["search.finalists"]
+    Ledger.open(tmp_path / "trials.db", found | {"plan": json.dumps(known)}).close()
+    with pytest.raises(
+        LedgerMismatch, match="search.finalists=3, this run's has search.finalists=9"
+    ):
+        opened(tmp_path, changed(search={"finalists": 9}))
+    opened(tmp_path, CONFIG)
+
+
+class Watched(SearcherConfig):
+    """Notes which settings are read."""
+
+    read: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name):
+        Watched.read.add(name)
+        return object.__getattribute__(self, name)
+
+
+@pytest.mark.parametrize("name", ["bayes", "predictor", "random", "evolution", "reinforce"])
+def test_the_settings_that_count_are_those_that_the_searcher_reads(name):
+    record = Watched(name=name)
+    predictor = ensemble(SPACE.num_features, capacity=16, members=1, hidden=(2,), steps=1)
+    Watched.read.clear()
+    make_searcher(record, predictor, SPACE, capacity=16, initial=4)
+    read = Watched.read & {f.name for f in dataclasses.fields(SearcherConfig)}
+    config = plain(changed(searcher={"name": name}))
+    kept = {k.split(".")[1] for k in ids.settings("searcher", config) if k.startswith("searcher.")}
+    assert kept == read
+
+
+def test_every_setting_that_is_named_exists():
+    fields = {
+        "search": PlanConfig, "training": TrainingConfig, "searcher": SearcherConfig,
+        "predictor": PredictorConfig, "fidelity": FidelityConfig,
+    }  # fmt: skip
+    names = {g: {f.name for f in dataclasses.fields(c)} for g, c in fields.items()}
+    assert all(key.split(".")[1] in names[key.split(".")[0]] for key in ids.NEVER)
+    assert set(ids.SEARCHERS) <= names["searcher"] and set(ids.KINDS) <= names["fidelity"]
+    assert set(ids.OLD_PLAN) <= names["search"]
