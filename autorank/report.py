@@ -189,8 +189,9 @@ def console_table(summary: Mapping[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"NE gain {signed(gain.get('mean'))}% on {summary.get('ne_gain_on') or '-'}: {intervals}, "
+        f"NE gain {signed(gain.get('mean'))}% on {summary.get('ne_gain_on') or '-'}, "
         f"p {number(gain.get('p'), 2)}",
+        f"  {intervals}",
         f"at equal NE: FLOPs {signed(summary.get('flops_gain_percent'), 1)}%, rows/s "
         f"{signed(summary.get('qps_gain_percent'), 1)}% (95% {span(summary.get('qps_gain_interval'))})",
         f"seed noise {number(summary.get('seed_noise_percent'))}%",
