@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from autorank.data import log_files, store, table, text
-from autorank.data.encoders import as_text
-from autorank.data.source import Cut
+from autorank.data.encoders import as_text, to_numbers
+from autorank.data.source import Columns, Cut
+from autorank.data.table_file import open_table, pieces_of
 from autorank.data.text import CsvFormat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -282,15 +283,69 @@ def test_folders_and_patterns_are_checked(tmp_path):
         prepared(tmp_path / "?.csv", tmp_path)
 
 
-def test_an_absent_column_is_named_with_those_that_are_there(tmp_path):
-    from autorank.data.source import Columns
-    from autorank.data.table_file import open_table
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.arrow"])
+def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
+    """As a scorer does: features, and a column without a role as the file has it."""
+    monkeypatch.setattr(text, "worth_compiling", lambda size: compiled)
+    rows = TABLE.drop_columns(["y", "ts"]).append_column("note", pa.array(["n"] * 30))
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(rows, sink, pyarrow.csv.WriteOptions(quoting_style="none"))
+    content = {"csv": sink.getvalue(), "parquet": parquet(rows), "arrow": arrow(rows)}
+    (tmp_path / name).write_bytes(content[name.split(".")[1]])
+    columns, read = Columns(("user",), ("price",), "y", None, "ts"), ["user", "price", "note"]
+    file = open_table(tmp_path / name, columns, CsvFormat(), read=read)
+    users, notes, prices = [], [], []
+    for piece in pieces_of(file, columns, Cut(), read=read):
+        chunk = piece.read()
+        users += as_text(chunk.columns["user"]).to_pylist()
+        notes += as_text(chunk.columns["note"]).to_pylist()
+        prices += to_numbers(chunk.columns["price"])[0].tolist()
+    assert users == TABLE["user"].to_pylist() and notes == ["n"] * 30
+    assert prices == TABLE["price"].to_pylist()
 
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_labels_as_words(tmp_path, monkeypatch, expected, compiled):
+    """What pandas and SQL make of a bool column; another word is a bad row."""
+    monkeypatch.setattr(text, "worth_compiling", lambda size: compiled)
+    rows = CSV.replace(b",0\n", b",False\n").replace(b",1\n", b",TRUE\n", 3).split(b"\n")
+    (tmp_path / "log.csv").write_bytes(b"\n".join(rows))
+    assert prepared(tmp_path / "log.csv", tmp_path).fingerprint() == expected.fingerprint()
+    rows[7] = rows[7].replace(b"False", b"no").replace(b",1", b",no")
+    (tmp_path / "log.csv").write_bytes(b"\n".join(rows))
+    with pytest.raises(ValueError, match=r"log.csv:8: y='no' is not a label 0 or 1"):
+        prepared(tmp_path / "log.csv", tmp_path)
+
+
+def test_an_absent_column_is_named_with_those_that_are_there(tmp_path):
     (tmp_path / "log.csv").write_bytes(CSV)
     with pytest.raises(
         ValueError, match=r"columns \['item'\] are missing; it has \['user', 'price'"
     ):
         open_table(tmp_path / "log.csv", Columns(("item",), (), "y"), CsvFormat())
+
+
+def test_only_refusals_lose_their_traceback(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    from _app import plain_errors  # pyright: ignore
+
+    def refused():
+        log_files.files_of(Path("/nowhere/*.csv"))
+
+    def called():
+        raise ValueError("not the library's")
+
+    with pytest.raises(SystemExit, match=r"error: no file matches /nowhere/\*.csv"):
+        plain_errors(refused)()
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(FileNotFoundError):
+        plain_errors(refused)()
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    with pytest.raises(ValueError, match="not the library's"):
+        plain_errors(called)()
+    with pytest.raises(ValueError, match="invalid literal"):
+        plain_errors(lambda: int("x"))()
 
 
 def test_the_program_says_it_in_one_line(tmp_path):
