@@ -14,7 +14,7 @@ from typing import Any
 
 from autorank.data.download import extract, fetch
 from autorank.data.source import BadRow, Chunk, Columns, Progress, Source
-from autorank.data.table import CsvFormat, column_names, read_csv
+from autorank.data.text import CsvFormat, column_names, read_csv
 
 VERSION = 1
 ROWS = 1 << 19

@@ -23,7 +23,7 @@ import numpy as np
 
 from autorank.data.download import DownloadError, extract, fetch
 from autorank.data.source import Chunk, Columns, Progress, Source
-from autorank.data.table import CsvFormat, read_csv
+from autorank.data.text import CsvFormat, read_csv
 
 VERSION = 1
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"

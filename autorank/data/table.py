@@ -1,4 +1,4 @@
-"""Any CSV or Parquet file with a YAML file that gives each of its columns a role.
+"""Any CSV, Parquet or Arrow file with a YAML file that gives each of its columns a role.
 
 name: shop
 click: clicked            # 0 or 1
@@ -15,19 +15,19 @@ quote: '"'                # optional; null: quotes mean nothing
 columns: [clicked, ...]   # optional: names of all columns of a file without a header line
 """
 
-from collections.abc import Iterator
-from functools import partial
+import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+from autorank.data.files import surprise
+from autorank.data.log_files import files_of, look_at_all, pieces_of_all, require_alike
+from autorank.data.source import Columns, Cut, Source, validate_columns
+from autorank.data.table_file import check_types, has_rows
+from autorank.data.text import CsvFormat
 
-from autorank.data.source import Chunk, Columns, Cut, Piece, Source, validate_columns
-from autorank.data.text import CsvFormat, column_names, pieces, read_csv
-
-VERSION = 1
-ROWS = 1 << 19  # rows of a chunk of a Parquet file
-LARGE_GROUP = 1 << 22  # rows of a row group that is read in more than one piece
+LOG = logging.getLogger(__name__)
+VERSION = 2
 
 
 class Roles(NamedTuple):
@@ -55,35 +55,39 @@ _OPTIONAL = (
 
 
 def source(path: Path, schema: Path) -> Source:
-    """The log in ``path`` (.csv, .tsv, .txt, optionally .gz; .parquet) with the roles in
-    ``schema``.
+    """The log in ``path`` (delimited text, also packed; Parquet; Arrow) with the roles in ``schema``.
 
     Raises:
         FileNotFoundError: either file.
         ValueError: bad roles; a column without a role, or a role for a column that the file lacks,
             by name.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; data.path must name a CSV or Parquet file")
     roles = read_roles(schema)
-    _require_roles(column_names(path, roles.csv), roles, path, schema)
-    parquet = path.suffix == ".parquet"
-    parts = (
-        partial(_parquet_pieces, path, roles.columns)
-        if parquet
-        else lambda start: pieces([path], roles.csv, roles.columns, start)
-    )
+    files = look_at_all(files_of(path), roles.csv)
+    _require_roles(files[0].names, roles, files[0].path, schema)
+    for file in files:
+        check_types(file, roles.columns, roles.columns.read)
+        unexpected = surprise(file.path, file.form)
+        if unexpected is not None:
+            LOG.info(unexpected)
+    require_alike(files, roles.columns)
+    if not any(map(has_rows, files)):
+        raise ValueError(f"{path} has columns and not one row")
+
+    def parts(start: Cut) -> Any:
+        return pieces_of_all(files, roles.columns, start)
+
     return Source(
         name=roles.name,
         settings={
             "reader": "table",
             "version": VERSION,
             "csv": roles.csv._asdict(),
-            "parquet": parquet,
+            "content": [file.form.content for file in files],
         },
-        files=(path,),
+        files=tuple(file.path for file in files),
         columns=roles.columns,
-        chunks=lambda raw, progress: read_parquet(path) if parquet else read_csv(path, roles.csv),
+        chunks=lambda raw, progress: (piece.read() for piece in parts(Cut())),
         origin=roles.source,
         licence=roles.licence,
         pieces=lambda raw, progress, start: parts(start),
@@ -92,20 +96,18 @@ def source(path: Path, schema: Path) -> Source:
 
 def read_roles(path: Path) -> Roles:
     """Reads and checks the YAML file; see the module's text for its keys."""
-    import yaml
-
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is no file; data.schema must name a YAML file with the columns' roles"
         )
-    record = yaml.safe_load(path.read_text("utf-8"))
+    record = _read_yaml(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected keys and values, such as name: shop")
     unknown = [key for key in record if key not in (*_REQUIRED, *_OPTIONAL)]
     missing = [key for key in _REQUIRED if record.get(key) in (None, [])]
     if unknown or missing:
         raise ValueError(
-            f"{path}: unknown keys {unknown}, missing keys {missing}; see autorank/data/table.py"
+            f"{path}: unknown keys {unknown}, missing keys {missing}; see docs/data.md"
         )
     columns = Columns(
         categorical=_names(path, record, "categorical"),
@@ -132,6 +134,27 @@ def read_roles(path: Path) -> Roles:
     return Roles(_text(path, record, "name"), columns, form, licence, origin)
 
 
+def _read_yaml(path: Path) -> Any:
+    """What a YAML file says; a key that occurs twice says nothing."""
+    import yaml
+
+    try:
+        text = path.read_text("utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        record = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); it must be a YAML file") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ValueError(f"{path} is no valid YAML: {reason}") from error
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{path}: keys {twice} occur twice; write each once")
+    return record
+
+
 def _text(path: Path, record: dict[str, Any], key: str) -> str:
     if not isinstance(record[key], str):
         raise ValueError(f"{path}: {key}: {record[key]!r} is not a name; write it in quotes")
@@ -153,55 +176,16 @@ def _require_roles(names: tuple[str, ...], roles: Roles, path: Path, schema: Pat
     given = {*c.categorical, *c.dense, *c.labels, *c.dropped} | ({c.time} if c.time else set())
     without = [name for name in names if name not in given]
     absent = sorted(given - set(names))
-    if without or absent:
+    if not without and not absent:
+        return
+    mark = next((mark for mark in ";\t|,:" if mark in names[0]), None)
+    if len(names) == 1 and mark is not None:
         raise ValueError(
-            f"{schema}: columns of {path.name} without a role: {without} (list them under "
-            "categorical, dense or drop); "
-            f"roles for columns it does not have: {absent}"
+            f"{path} has one column only, {names[0]!r}; if it is cut by {mark!r}, write "
+            f"separator: {json.dumps(mark)} in {schema}"
         )
-
-
-def read_parquet(path: Path) -> Iterator[Chunk]:
-    """Chunks of a Parquet file; "lines" are row numbers from 1."""
-    import polars as pl
-    import pyarrow.parquet as pq
-
-    first = 1
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            lines = np.arange(first, first + len(frame))
-            first += len(frame)
-            yield Chunk(frame.to_dict(as_series=True), path.name, lines)
-
-
-def _parquet_pieces(path: Path, columns: Columns, start: Cut) -> Iterator[Piece]:
-    """Row groups; each is read by opening the file again, so that they can be read side by side."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    total, before = sum(sizes), 0
-    for group, size in enumerate(sizes):
-        step = ROWS if size > LARGE_GROUP else max(size, 1)
-        for first in range(0, size, step):
-            end = before + min(first + step, size)
-            if end > start.offset:
-                read = partial(_read_parquet, path, columns, group, first, step, before + 1)
-                yield Piece(read, Cut(0, end, end + 1), end / total)
-        before += size
-
-
-def _read_parquet(
-    path: Path, columns: Columns, group: int, first: int, num_rows: int, line: int
-) -> Chunk:
-    """Rows of a row group whose first is row ``line`` of the file."""
-    import polars as pl
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        found = file.read_row_group(group, columns=list(columns.read)).slice(first, num_rows)
-    frame = pl.DataFrame(pl.from_arrow(found))
-    lines = np.arange(line + first, line + first + len(frame))
-    return Chunk(frame.to_dict(as_series=True), path.name, lines)
+    raise ValueError(
+        f"{schema}: columns of {path.name} without a role: {without} (list them under "
+        f"categorical, dense or drop); roles for columns it does not have: {absent}"
+        + (f" (it has {list(names)})" if absent else "")
+    )
