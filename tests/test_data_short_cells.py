@@ -15,6 +15,7 @@ from autorank.data.encoders import as_text, distinct_text, hashed_ids, to_number
 from autorank.data.hashing import buckets_of, hash_text
 from autorank.data.short_cells import Layout, read_cells
 from autorank.data.source import Columns, Cut, Piece
+from autorank.data.values import plain
 from autorank.data.words import Words, distinct_words, from_buffers
 
 NAMES = ("y", "a", "b", "c", "d")
@@ -191,9 +192,11 @@ def test_avazu_is_read_in_place(tmp_path, monkeypatch):
 # ---- words ----
 
 texts = st.lists(
-    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8).filter(
-        lambda value: len(value.encode()) <= 8
-    ),
+    st.one_of(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
+        st.text(" \t-.0017", max_size=8),
+        st.sampled_from(["True", "TRUE", "False", "FALSE", "-0", "-0.0", "7.00", "123456.0"]),
+    ).filter(lambda value: len(value.encode()) <= 8),
     max_size=40,
 )
 
@@ -216,7 +219,8 @@ def test_words_are_their_text(items):
     named = expected.to_pylist()
     assert found.to_pylist() == [value for value in named if value]
     renamed = [found[code] if code >= 0 else "" for code in codes]
-    assert renamed == [named[code] if code >= 0 else "" for code in others] == items
+    assert renamed == [named[code] if code >= 0 else "" for code in others]
+    assert renamed == [plain(value) for value in items]
 
 
 def test_what_has_no_word():

@@ -29,6 +29,7 @@ LAYERS = {
     "autorank.data.loops_of_cells": 0.2,
     "autorank.data.loops_of_words": 0.2,
     "autorank.data.loops_of_rows": 0.2,
+    "autorank.data.values": 0,
     "autorank.data.words": 0.5,
     "autorank.data.short_cells": 1,
     "autorank.data.hashing": 1,

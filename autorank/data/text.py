@@ -66,6 +66,17 @@ def _header(path: Path, form: CsvFormat) -> tuple[str, ...]:
     return tuple(next(csv.reader([line], delimiter=form.separator, **quoting), []))
 
 
+def first_lines(path: Path, form: CsvFormat, most: int = 100) -> list[list[str]]:
+    """The cells of the first lines, the names among them; empty lines are left out."""
+    quoting: dict[str, Any] = (
+        {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
+    )
+    with _open(path) as stream:
+        head = bytes(stream.read(_LINES_SEEN))
+    lines = head.decode(form.encoding, "replace").removeprefix("\ufeff").splitlines()[:most]
+    return [next(csv.reader([line], delimiter=form.separator, **quoting)) for line in lines if line]
+
+
 def _open(path: Path) -> Any:
     import pyarrow as pa
 
@@ -128,6 +139,7 @@ def pieces(
     *,
     derive: Derive | None = None,
     read: Sequence[str] | None = None,
+    as_text: bool = False,
 ) -> Iterator[Piece]:
     """Pieces of about `PIECE` bytes of text files, in the order given; .gz, .bz2 and .zst are unpacked on the way.
 
@@ -136,6 +148,7 @@ def pieces(
     Args:
         derive: from the columns read to those with a role.
         read: columns to read, where they are not those with a role.
+        as_text: every cell as text, and no line left out without a reason but the empty ones.
 
     Raises:
         ValueError: a compressed file that breaks off, a line without end.
@@ -145,8 +158,8 @@ def pieces(
     before = sum(path.stat().st_size for path in files[: start.file])
     for index in range(start.file, len(files)):
         path = files[index]
-        names, in_place = column_names(path, form), worth_compiling(total)
-        plan = Plan(path.name, names, form, columns, wanted, derive, in_place)
+        names, in_place = column_names(path, form), worth_compiling(total) and not as_text
+        plan = Plan(path.name, names, form, columns, wanted, derive, in_place, as_text)
         begin = start if index == start.file else Cut(index)
         for text, line, end, position in _cut(path, form, begin, in_place):
             share = (before + position) / max(total, 1)
@@ -164,6 +177,7 @@ class Plan(NamedTuple):
     wanted: tuple[str, ...]  # columns to read
     derive: Derive | None = None
     in_place: bool = True  # whether short cells are: worth it for much text only
+    as_text: bool = False  # whether all cells are text
 
 
 def _cut(
@@ -274,7 +288,7 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
         return short
     numbering = _Numbering(plan.file, first_line, first_line - 1)
     try:
-        found = _read_typed(text, numbering, plan)
+        found = None if plan.as_text else _read_typed(text, numbering, plan)
     except pa.ArrowInvalid:
         found = None
     if found is None:
@@ -357,6 +371,8 @@ def _read_text(
     frame = pl.DataFrame(pl.from_arrow(table))
     lines = numbering.lines(len(frame))
     blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
+    if plan.as_text:
+        numbering.refuse_empty(text, lines[blank])
     frame, lines = frame.filter(pl.Series(~blank)), lines[~blank]
     return {name: frame[name] for name in plan.wanted}, lines
 
@@ -425,6 +441,16 @@ class _Numbering:
         if extra:
             self.swallowed.append((number, extra))
         return "skip"
+
+    def refuse_empty(self, text: bytes | memoryview, lines: np.ndarray) -> None:
+        """Counts the lines as bad that have nothing but separators; one without any is none."""
+        if not len(lines):
+            return
+        whole = bytes(text).split(b"\n")
+        for line in lines.tolist():
+            index = line - self.before - 1  # beyond the end where a cell holds a carriage return
+            if index >= len(whole) or whole[index].strip(b"\r\xef\xbb\xbf"):
+                self.found.append(BadRow(f"{self.file}:{line}", "every cell is empty"))
 
     def lines(self, num_good: int) -> np.ndarray:
         """Line numbers of the next good rows."""
