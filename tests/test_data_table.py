@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autorank.data import store, table, text
-from autorank.data.table import CsvFormat, read_csv
+from autorank.data.text import CsvFormat, read_csv
 
 SCHEMA = """
 name: shop
@@ -188,7 +188,7 @@ def test_the_schema_file_runs_no_code(tmp_path):
 
 def test_header_only(tmp_path):
     path, schema = write(tmp_path, HEADER + "\n")
-    with pytest.raises(ValueError, match="the source is empty"):
+    with pytest.raises(ValueError, match="log.csv has columns and not one row"):
         open_prepared(table.source(path, schema), tmp_path / "out")
 
 

@@ -1,4 +1,4 @@
-"""Any CSV or Parquet file with a YAML file that gives each of its columns a role.
+"""Any CSV, Parquet or Arrow file with a YAML file that gives each of its columns a role.
 
 name: shop
 click: clicked            # 0 or 1
@@ -15,19 +15,17 @@ quote: '"'                # optional; null: quotes mean nothing
 columns: [clicked, ...]   # optional: names of all columns of a file without a header line
 """
 
-from collections.abc import Iterator
-from functools import partial
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+from autorank.data.files import surprise
+from autorank.data.source import Columns, Cut, Source, validate_columns
+from autorank.data.table_file import check_types, has_rows, look, pieces_of
+from autorank.data.text import CsvFormat
 
-from autorank.data.source import Chunk, Columns, Cut, Piece, Source, validate_columns
-from autorank.data.text import CsvFormat, column_names, pieces, read_csv
-
-VERSION = 1
-ROWS = 1 << 19  # rows of a chunk of a Parquet file
-LARGE_GROUP = 1 << 22  # rows of a row group that is read in more than one piece
+LOG = logging.getLogger(__name__)
+VERSION = 2
 
 
 class Roles(NamedTuple):
@@ -55,35 +53,37 @@ _OPTIONAL = (
 
 
 def source(path: Path, schema: Path) -> Source:
-    """The log in ``path`` (.csv, .tsv, .txt, optionally .gz; .parquet) with the roles in
-    ``schema``.
+    """The log in ``path`` (delimited text, also packed; Parquet; Arrow) with the roles in ``schema``.
 
     Raises:
         FileNotFoundError: either file.
         ValueError: bad roles; a column without a role, or a role for a column that the file lacks,
             by name.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; data.path must name a CSV or Parquet file")
     roles = read_roles(schema)
-    _require_roles(column_names(path, roles.csv), roles, path, schema)
-    parquet = path.suffix == ".parquet"
-    parts = (
-        partial(_parquet_pieces, path, roles.columns)
-        if parquet
-        else lambda start: pieces([path], roles.csv, roles.columns, start)
-    )
+    file = look(path, roles.csv)
+    _require_roles(file.names, roles, path, schema)
+    check_types(file, roles.columns, roles.columns.read)
+    if not has_rows(file):
+        raise ValueError(f"{path} has columns and not one row")
+    unexpected = surprise(path, file.form)
+    if unexpected is not None:
+        LOG.info(unexpected)
+
+    def parts(start: Cut) -> Any:
+        return pieces_of(file, roles.columns, start)
+
     return Source(
         name=roles.name,
         settings={
             "reader": "table",
             "version": VERSION,
             "csv": roles.csv._asdict(),
-            "parquet": parquet,
+            "content": file.form.content,
         },
         files=(path,),
         columns=roles.columns,
-        chunks=lambda raw, progress: read_parquet(path) if parquet else read_csv(path, roles.csv),
+        chunks=lambda raw, progress: (piece.read() for piece in parts(Cut())),
         origin=roles.source,
         licence=roles.licence,
         pieces=lambda raw, progress, start: parts(start),
@@ -159,49 +159,3 @@ def _require_roles(names: tuple[str, ...], roles: Roles, path: Path, schema: Pat
             "categorical, dense or drop); "
             f"roles for columns it does not have: {absent}"
         )
-
-
-def read_parquet(path: Path) -> Iterator[Chunk]:
-    """Chunks of a Parquet file; "lines" are row numbers from 1."""
-    import polars as pl
-    import pyarrow.parquet as pq
-
-    first = 1
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS):
-            frame = pl.from_arrow(batch)
-            assert isinstance(frame, pl.DataFrame)
-            lines = np.arange(first, first + len(frame))
-            first += len(frame)
-            yield Chunk(frame.to_dict(as_series=True), path.name, lines)
-
-
-def _parquet_pieces(path: Path, columns: Columns, start: Cut) -> Iterator[Piece]:
-    """Row groups; each is read by opening the file again, so that they can be read side by side."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    total, before = sum(sizes), 0
-    for group, size in enumerate(sizes):
-        step = ROWS if size > LARGE_GROUP else max(size, 1)
-        for first in range(0, size, step):
-            end = before + min(first + step, size)
-            if end > start.offset:
-                read = partial(_read_parquet, path, columns, group, first, step, before + 1)
-                yield Piece(read, Cut(0, end, end + 1), end / total)
-        before += size
-
-
-def _read_parquet(
-    path: Path, columns: Columns, group: int, first: int, num_rows: int, line: int
-) -> Chunk:
-    """Rows of a row group whose first is row ``line`` of the file."""
-    import polars as pl
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        found = file.read_row_group(group, columns=list(columns.read)).slice(first, num_rows)
-    frame = pl.DataFrame(pl.from_arrow(found))
-    lines = np.arange(line + first, line + first + len(frame))
-    return Chunk(frame.to_dict(as_series=True), path.name, lines)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data import recycled
+from autorank.data.files import open_text, packing_of
 from autorank.data.short_cells import Layout, read_cells
 from autorank.data.source import BadRow, Chunk, Columns, Cut, Piece
 from autorank.data.words import Words, worth_compiling
@@ -23,6 +24,7 @@ PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
 _PARSE = 1 << 22  # bytes that the parser takes at a time
 _LINES_SEEN = 1 << 16  # bytes that tell how lines end
 _LONGEST = 1 << 26  # bytes of a line
+_HEAD = 1 << 20  # bytes that the first lines are looked for in
 
 Derive = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -37,25 +39,34 @@ class CsvFormat(NamedTuple):
 
 
 def column_names(path: Path, form: CsvFormat) -> tuple[str, ...]:
-    """Names of the columns of a CSV or Parquet file.
+    """Names of the columns of a text file.
 
     Raises:
         ValueError: an empty file, or a name that occurs twice.
     """
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
+    return require_distinct(path, form.columns or _header(path, form))
 
-        names = tuple(pq.read_schema(path).names)
-    else:
-        names = form.columns or _header(path, form)
+
+def require_distinct(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, none of which may occur twice."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
-        raise ValueError(f"{path}: columns {twice} occur twice" if twice else f"{path} is empty")
+        raise ValueError(
+            f"{path}: columns {twice} occur twice; rename them" if twice else f"{path} is empty"
+        )
     return names
 
 
+def has_rows(path: Path, form: CsvFormat) -> bool:
+    """Whether anything but blank lines follows the header."""
+    with open_text(path) as stream, io.BufferedReader(stream) as file:
+        if form.columns is None:
+            file.readline()
+        return any(line.strip() for line in file)
+
+
 def _header(path: Path, form: CsvFormat) -> tuple[str, ...]:
-    with _open(path) as stream, io.TextIOWrapper(stream, form.encoding, newline="") as file:
+    with open_text(path) as stream, io.TextIOWrapper(stream, form.encoding, newline="") as file:
         try:
             line = file.readline().lstrip("\ufeff").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -71,16 +82,11 @@ def first_lines(path: Path, form: CsvFormat, most: int = 100) -> list[list[str]]
     quoting: dict[str, Any] = (
         {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
     )
-    with _open(path) as stream:
-        head = bytes(stream.read(_LINES_SEEN))
-    lines = head.decode(form.encoding, "replace").removeprefix("\ufeff").splitlines()[:most]
+    with open_text(path) as stream:
+        head = bytes(stream.read(_HEAD))
+    whole = head.decode(form.encoding, "replace").removeprefix("\ufeff").split("\n")[:most]
+    lines = [line.removesuffix("\r") for line in whole]
     return [next(csv.reader([line], delimiter=form.separator, **quoting)) for line in lines if line]
-
-
-def _open(path: Path) -> Any:
-    import pyarrow as pa
-
-    return pa.input_stream(path, compression="detect")
 
 
 def read_csv(path: Path, form: CsvFormat) -> Iterator[Chunk]:
@@ -100,7 +106,7 @@ def read_csv(path: Path, form: CsvFormat) -> Iterator[Chunk]:
     names = column_names(path, form)
     numbering = _Numbering(path.name, 1 if form.columns else 2)
     try:
-        with _open(path) as stream:
+        with open_text(path) as stream:
             reader = pc.open_csv(
                 stream,
                 # One thread: only then do invalid rows have numbers.
@@ -141,7 +147,7 @@ def pieces(
     read: Sequence[str] | None = None,
     as_text: bool = False,
 ) -> Iterator[Piece]:
-    """Pieces of about `PIECE` bytes of text files, in the order given; .gz, .bz2 and .zst are unpacked on the way.
+    """Pieces of about `PIECE` bytes of text files, in the order given; packed ones are unpacked on the way.
 
     Where a file is cut depends on its bytes alone.
 
@@ -186,9 +192,12 @@ def _cut(
     """Whole lines, the number of the first, where they end, the position in the file on the disk."""
     import pyarrow as pa
 
-    packed = path.suffix in (".gz", ".bz2", ".zst")
+    packed = packing_of(path)
     offset, line, rest = begin.offset, begin.line, b""
-    with pa.OSFile(str(path)) as raw, _unpacked(raw, path) if packed else raw as stream:
+    with (
+        pa.OSFile(str(path)) as raw,
+        pa.CompressedInputStream(raw, packed) if packed else raw as stream,
+    ):
         try:
             if not packed:
                 stream.seek(offset)
@@ -265,14 +274,6 @@ def _read(stream: Any, size: int) -> memoryview:
     return block[:found]
 
 
-def _unpacked(raw: Any, path: Path) -> Any:
-    import pyarrow as pa
-
-    return pa.CompressedInputStream(
-        raw, {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}[path.suffix]
-    )
-
-
 def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     """The columns of some whole lines, the first of which is line ``first_line`` of the file.
 
@@ -308,7 +309,7 @@ def _read_short(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk 
     if b"\r\n" in bytes(text[:_LINES_SEEN]):
         text = bytes(text).replace(b"\r\n", b"\n")
     place = {name: index for index, name in enumerate(plan.names)}
-    labels = roles.labels
+    labels = [name for name in roles.labels if name in plan.wanted]
     dense = [name for name in roles.dense if name in plan.wanted]
     words = [name for name in plan.wanted if name not in dense and name not in labels]
     layout = Layout(
@@ -340,7 +341,7 @@ def _read_typed(
 
     types: dict[str, Any] = dict.fromkeys(plan.wanted, pa.string())
     types |= {name: pa.float64() for name in plan.columns.dense if name in types}
-    types |= dict.fromkeys(plan.columns.labels, pa.int8())
+    types |= {name: pa.int8() for name in plan.columns.labels if name in types}
     table = _read_arrow(text, numbering, plan, types)
     found: dict[str, Any] = {}
     for name, kind in types.items():
