@@ -22,7 +22,7 @@ from autorank.data.text import CsvFormat
 
 SEPARATORS = (",", "\t", ";", "|")
 SHOWN = 12  # names in a message
-KEY = "the file to be scored"  # in messages
+KEY = "ROWS"  # the argument that names the file, for messages
 
 Derive = Callable[[dict[str, Any]], tuple[Mapping[str, Any], dict[int, str]]]
 

@@ -4,7 +4,7 @@ A file's type is an accident of the program that wrote it: pandas turns integers
 and writes them as ``7.0``. So values are compared by a plain text:
 
 - A whole number is its digits, whatever its type or width: ``7`` for 7, 7.0, the text ``7`` and the text ``7.0``; ``0``
-  for -0.0. Other numbers are as Python prints them, a decimal number as it is written (``1.50``).
+  for -0.0. Other numbers are as Python prints them.
 - Text with leading zeros, an exponent or another sign than a minus is no whole number: ``007``, ``1e3`` and ``+7`` are
   values of their own, and ``1.10`` is not ``1.1``, as both may be versions.
 - True and false are ``true`` and ``false``; so are the texts ``True``, ``TRUE``, ``False`` and ``FALSE``. They are not 1
