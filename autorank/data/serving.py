@@ -7,7 +7,7 @@ names, as text, Parquet or Arrow, is read whatever the log was.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,12 +130,12 @@ def _without_names(
 ) -> CsvFormat:
     """The form with the names of the columns that are there, told by their number."""
     assert form.columns is not None
-    groups = _lacking(form.columns, reading, raw)
-    layouts: dict[int, set[tuple[str, ...]]] = {}
-    for chosen in product((False, True), repeat=len(groups)):
-        without = {n for group, out in zip(groups, chosen, strict=True) if out for n in group}
+    layouts: dict[int, dict[tuple[int, ...], tuple[str, ...]]] = {}
+    for without in _lacking(form.columns, reading, raw):
         names = tuple(name for name in form.columns if name not in without)
-        layouts.setdefault(len(names), set()).add(names)
+        # What else is there does not matter where the needed columns have the same places.
+        places = tuple(names.index(name) for name in raw.names)
+        layouts.setdefault(len(names), {}).setdefault(places, names)
     sizes = [len(cells) for cells in text.first_lines(path, form)]
     fitting = [size for size in sizes if size in layouts]
     if not fitting:
@@ -146,22 +146,22 @@ def _without_names(
         )
     size = max(sorted(set(fitting), reverse=True), key=fitting.count)
     if len(layouts[size]) > 1:
-        choices = " or ".join(map(_shown, sorted(layouts[size])))
+        choices = " or ".join(map(_shown, sorted(layouts[size].values())))
         raise ValueError(
             f"{path}: {size} cells a line can be {choices}; write the columns' names in its first line"
         )
-    return form._replace(columns=next(iter(layouts[size])))
+    return form._replace(columns=next(iter(layouts[size].values())))
 
 
 def _lacking(
     names: Sequence[str], reading: Mapping[str, Any] | None, raw: Raw
-) -> list[tuple[str, ...]]:
-    """Columns that a file to be scored may lack, those together that are lacking together."""
+) -> list[set[str]]:
+    """Sets of columns that a file may lack: none, or the labels, and with them the time, or outcomes, or both."""
     given = reading["columns"] if reading is not None else {}
-    known = [(given.get("click"), given.get("conversion")), (given.get("time"),)]
-    known.append(tuple(given.get("dropped", ())))
-    found = [tuple(n for n in group if n in names and n not in raw.names) for group in known]
-    return [group for group in found if group]
+    unneeded = set(names) - set(raw.names)
+    labels = unneeded & {given.get("click"), given.get("conversion")}
+    others = [unneeded & {given.get("time")}, unneeded & set(given.get("dropped", ()))]
+    return [set(), *(labels.union(*more) for n in range(3) for more in combinations(others, n))]
 
 
 def _read_text(
