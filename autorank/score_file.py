@@ -28,7 +28,9 @@ class Tally(NamedTuple):
 
     num_rows: int
     num_scored: int
-    unknown: dict[str, int]  # field -> scored rows with an unknown id; fields with hashed ids have none
+    unknown: dict[
+        str, int
+    ]  # field -> scored rows with an unknown id; fields with hashed ids have none
     first: tuple[str, ...]  # the first few reasons
 
 

@@ -1,14 +1,18 @@
 """What every Hydra program here shares: schemas, the run's folder, and how JAX is set up on this machine."""
 
+import functools
 import hashlib
 import logging
 import os
 import platform
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from autorank.config import (
@@ -22,6 +26,7 @@ from autorank.config import (
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def schema(record: type) -> DictConfig:
@@ -60,6 +65,41 @@ def settings(config: DictConfig, record: type[T]) -> T:
     found = OmegaConf.to_object(config)
     assert isinstance(found, record), type(found)
     return cast(T, found)
+
+
+def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
+    """Ends a program with the message alone where this library refused a setting or a file.
+
+    Such messages say what is wrong and what to write instead. Errors raised elsewhere keep their traceback, which
+    HYDRA_FULL_ERROR=1 shows for all; and a job of a sweep must fail as its sweeper expects.
+    """
+
+    @functools.wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return main(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            if not _refused_by_us(error) or _traceback_wanted():
+                raise
+            sys.exit(f"error: {error}")
+
+    return run
+
+
+def _refused_by_us(error: BaseException) -> bool:
+    """Whether the error was raised by a line of this repository."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    root = str(Path(__file__).resolve().parents[1] / "autorank")
+    return trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()).startswith(
+        root
+    )
+
+
+def _traceback_wanted() -> bool:
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return sweep or os.environ.get("HYDRA_FULL_ERROR", "") == "1"
 
 
 def run_folder() -> Path:

@@ -3,7 +3,7 @@
 import logging
 
 import hydra
-from _app import CONFIGS, register, settings
+from _app import CONFIGS, plain_errors, register, settings
 from omegaconf import DictConfig
 
 from autorank import build
@@ -14,6 +14,7 @@ register()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="prepare_data")
+@plain_errors
 def main(config: DictConfig) -> None:
     """Prepares (or finds it done) and prints what is in it."""
     data = build.dataset(settings(config, PrepareConfig).data, LOG.info)

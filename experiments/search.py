@@ -3,7 +3,7 @@
 import logging
 
 import hydra
-from _app import CONFIGS, register, run_folder, set_up_jax, settings
+from _app import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from omegaconf import DictConfig
 
 from autorank.config import SearchConfig
@@ -13,6 +13,7 @@ register()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="search")
+@plain_errors
 def main(config: DictConfig) -> float:
     """Runs or resumes the search and returns the winner's NE gain in percent, so that a sweeper can drive it."""
     cfg = settings(config, SearchConfig)

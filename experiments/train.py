@@ -2,7 +2,7 @@
 
 import hydra
 import numpy as np
-from _app import CONFIGS, register, run_folder, set_up_jax, settings
+from _app import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from omegaconf import DictConfig
 
 from autorank.config import TrainConfig
@@ -11,6 +11,7 @@ register()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
+@plain_errors
 def main(config: DictConfig) -> float:
     """Trains, scores, saves; returns the mean NE of the first metric, so that a sweeper can drive it."""
     cfg = settings(config, TrainConfig)

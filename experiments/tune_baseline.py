@@ -1,7 +1,7 @@
 """Tunes a baseline by hand over a stated grid; `--help` explains itself."""
 
 import hydra
-from _app import CONFIGS, register, set_up_jax, settings
+from _app import CONFIGS, plain_errors, register, set_up_jax, settings
 from omegaconf import DictConfig
 
 from autorank.config import TuneConfig
@@ -10,6 +10,7 @@ register()
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="tune_baseline")
+@plain_errors
 def main(config: DictConfig) -> float:
     """Trains the grid and returns the best validation NE of the first metric."""
     cfg = settings(config, TuneConfig)

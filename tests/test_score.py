@@ -65,7 +65,9 @@ LOADED = functools.cache(load_model)
 
 class Trained(NamedTuple):
     run: Path
-    expected: np.ndarray  # [n, 2], the model's own scores of the prepared rows, in the order of time
+    expected: (
+        np.ndarray
+    )  # [n, 2], the model's own scores of the prepared rows, in the order of time
 
 
 def trained(source: store.Source, folder: Path, **settings: Any) -> Trained:
@@ -166,13 +168,19 @@ def test_the_logs_own_format_is_used(tmp_path):
     bare = trained(table.source(tmp_path / "log.txt", tmp_path / "schema.yaml"), tmp_path)
     np.testing.assert_allclose(scores(bare.run, tmp_path / "log.txt"), bare.expected, atol=1e-6)
     # Labels, time and outcomes may be lacking; how many cells there are says which.
-    for dropped in (["clicked", "bought"], ["clicked", "bought", "ts"], ["clicked", "bought", "ts", "dwell"]):
+    for dropped in (
+        ["clicked", "bought"],
+        ["clicked", "bought", "ts"],
+        ["clicked", "bought", "ts", "dwell"],
+    ):
         kept = rows.drop(dropped)
         lines = ["|".join(map(str, row)) for row in kept.rows()]
         for header in ([], ["|".join(kept.columns)]):
             (tmp_path / "rows.txt").write_text("\n".join([*header, *lines]))
             found = scores(bare.run, tmp_path / "rows.txt")
-            np.testing.assert_allclose(found, bare.expected, atol=1e-6, err_msg=f"{dropped} {header}")
+            np.testing.assert_allclose(
+                found, bare.expected, atol=1e-6, err_msg=f"{dropped} {header}"
+            )
     (tmp_path / "rows.txt").write_text("1|2\n3|4\n")
     with pytest.raises(ValueError, match="2 cells instead of 7 or 5 or 4 or 3; the log"):
         score(bare.run, tmp_path / "rows.txt")
@@ -190,7 +198,9 @@ def test_a_file_without_names_is_not_guessed_at(tmp_path):
         rows.drop(dropped).write_csv(path, include_header=False)
         np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
     rows.drop("clicked", "bought", "ts").write_csv(path, include_header=False)
-    with pytest.raises(ValueError, match="4 cells a line can be .* or .*; write the columns' names"):
+    with pytest.raises(
+        ValueError, match="4 cells a line can be .* or .*; write the columns' names"
+    ):
         score(bare.run, path)
     rows.drop("clicked", "bought", "ts").write_csv(path)
     np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
@@ -243,7 +253,9 @@ USER_FORMS = {
     "uint64": lambda user: user.cast(pl.UInt64),
     "text": lambda user: user.cast(pl.String),
     "pandas": lambda user: user.cast(pl.Float64).cast(pl.String),
-    "padded": lambda user: pl.concat_str(pl.lit(" "), user.cast(pl.String), pl.lit("  ")).alias("user"),
+    "padded": lambda user: pl.concat_str(pl.lit(" "), user.cast(pl.String), pl.lit("  ")).alias(
+        "user"
+    ),
     "dictionary": lambda user: user.cast(pl.String).cast(pl.Categorical),
     "decimal": lambda user: user.cast(pl.Decimal(10, 2)),
 }
@@ -273,7 +285,24 @@ def test_a_whole_number_is_one_value_whatever_its_type(tmp_path, encoding):
 
 
 def test_what_is_no_whole_number_stays_apart(tmp_path):
-    values = ["7", "007", "7.0", "-0.0", "0", "1e3", "1000", "1.10", "1.1", "+7", "True", "true", "1", " ", "", "7."]
+    values = [
+        "7",
+        "007",
+        "7.0",
+        "-0.0",
+        "0",
+        "1e3",
+        "1000",
+        "1.10",
+        "1.1",
+        "+7",
+        "True",
+        "true",
+        "1",
+        " ",
+        "",
+        "7.",
+    ]
     rows = pl.DataFrame(
         {"user": values * 2, "clicked": [0, 1] * len(values), "x": ["a"] * 2 * len(values)}
     )
@@ -350,7 +379,9 @@ def test_a_model_of_an_older_version_scores_by_its_own_rules(shop, tmp_path, cap
         ("latin.csv", "user,item,price\n1,\u00e9,2\n".encode("latin-1"), "utf-8"),
     ],
 )
-def test_what_is_no_table_is_refused_in_one_sentence(shop, tmp_path, capsys, name, content, message):
+def test_what_is_no_table_is_refused_in_one_sentence(
+    shop, tmp_path, capsys, name, content, message
+):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)

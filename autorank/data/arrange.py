@@ -18,6 +18,7 @@ from autorank.data.intake import Report, bad_rows
 from autorank.data.parts import Part, num_bytes, read_rows
 from autorank.data.schema import MISSING, UNKNOWN
 from autorank.data.source import Progress
+from autorank.data.times import FRACTIONS
 from autorank.data.vocabulary import Split, lookup, starts
 from autorank.data.words import worth_compiling
 
@@ -35,11 +36,17 @@ def split_of(parts: Sequence[Part], source: Path, train_fraction: float) -> Spli
     ends = zip(filled[:-1], filled[1:], strict=True)
     if all(part.sorted for part in filled) and all(a.last_time <= b.first_time for a, b in ends):
         return Split(num_train, None, None)
-    moments = np.concatenate([read_rows(source, part, "time")[0] for part in filled])
+    moments = np.concatenate([_moments(source, part) for part in filled])
     order = np.argsort(moments, kind="stable")
     train = np.zeros(num_rows, bool)
     train[order[:num_train]] = True
     return Split(num_train, order, train)
+
+
+def _moments(source: Path, part: Part) -> np.ndarray:
+    """Times of a part's rows: int64, or float64 where there are fractions (and then of all, put together)."""
+    found = read_rows(source, part, "time")[0]
+    return found.view(np.float64) if FRACTIONS in part.times else found
 
 
 def write_arrays(

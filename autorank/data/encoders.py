@@ -198,7 +198,9 @@ def long_floats(column: Any) -> np.ndarray:
         if not series.dtype.is_float():
             return np.zeros(0, np.int64)
         column = series.to_numpy()
-    return np.flatnonzero(digits_lost(column)) if column.dtype.kind == "f" else np.zeros(0, np.int64)
+    return (
+        np.flatnonzero(digits_lost(column)) if column.dtype.kind == "f" else np.zeros(0, np.int64)
+    )
 
 
 def item(column: Any, row: int) -> Any:

@@ -29,9 +29,9 @@ OTHERS = (
     (b"SQLite format 3", "an SQLite database", _EXPORT),
     (b"\x89HDF", "an HDF5 file", _EXPORT),
     (b"\x93NUMPY", "a NumPy array", _EXPORT),
-    (b"\x80\x03", "a Python pickle, which is never loaded", "write it as Parquet"),
-    (b"\x80\x04", "a Python pickle, which is never loaded", "write it as Parquet"),
-    (b"\x80\x05", "a Python pickle, which is never loaded", "write it as Parquet"),
+    (b"\x80\x03", "a Python pickle", "write it as Parquet"),
+    (b"\x80\x04", "a Python pickle", "write it as Parquet"),
+    (b"\x80\x05", "a Python pickle", "write it as Parquet"),
     (b"%PDF", "a PDF document", _EXPORT),
     (b"<!doctype", "an HTML page", "the download went wrong: fetch the file again"),
     (b"<html", "an HTML page", "the download went wrong: fetch the file again"),
@@ -131,7 +131,9 @@ def _head(path: Path, key: str) -> bytes:
             f"{path} is no file{globbed}; {key} must name one CSV, Parquet or Arrow file"
         )
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file; {key} must name one that can be read twice")
+        raise ValueError(
+            f"{path} is not a regular file; {key} must name one that can be read twice"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -162,9 +164,14 @@ def _refuse_others(path: Path, head: bytes) -> None:
         raise ValueError(f"{path} holds nothing but white space")
     for sign, what, advice in OTHERS:
         if head.startswith(sign) or (sign[:1] in b"<{[" and start.startswith(sign)):
-            raise ValueError(f"{path} is {what}, no table that can be read; {advice}")
+            raise ValueError(f"{path} is {what}, not a table that can be read here; {advice}")
     if head[257:262] == b"ustar":
         raise ValueError(f"{path} is a tar archive; unpack it and name the file in it")
+    if b"\n" not in head and b"\r" in head.rstrip(b"\r"):
+        raise ValueError(
+            f"{path}: lines end with a carriage return alone; end them with a line feed: "
+            r"tr '\r' '\n'"
+        )
     if b"\0" in io.BytesIO(head).readline():
         raise ValueError(
             f"{path} has NUL bytes in its first line: UTF-16 without a mark, or no text at all; "

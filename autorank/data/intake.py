@@ -27,13 +27,22 @@ from autorank.data.encoders import (
 from autorank.data.parts import Part, text_buffers, write_part
 from autorank.data.short_cells import EMPTY, Numbers
 from autorank.data.source import BadRow, Chunk, Columns, Piece, Progress
+from autorank.data.times import (
+    ACCEPTED,
+    UNITS,
+    Forms,
+    Moments,
+    clash,
+    read_times,
+    refusal,
+)
 from autorank.data.words import Words, distinct_words, plain_words
 
 KEPT_BAD_ROWS = 10
 SMALL = 1 << 16  # integers whose logarithm is looked up
 TILE = 1 << 14  # numbers worked on at a time, in a core's cache
 LONG_FLOATS = "long_floats."  # in front of a column's name: identifiers that may have lost digits
-DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
+NO_TIME = "is not a time"
 
 
 def take_in(
@@ -54,23 +63,24 @@ def take_in(
         workers: pieces read side by side.
 
     Raises:
-        ValueError: a piece without one of the columns, a time column with both numbers and dates,
-            no good row.
+        ValueError: a piece without one of the columns, a time column of several forms that have no common order, no
+            good row.
     """
     parts = list(done)
     num_rows, num_bad = sum(part.num_rows for part in parts), bad_rows(parts)[0]
     report = Report(float("nan"), progress, num_rows)
     waiting: deque[Future[Part]] = deque()
-    kinds = {kind for part in parts for kind in part.kinds}
+    forms: dict[str, tuple[int, str]] = {}
+    for part in parts:
+        forms = _merge(forms, part.times)
 
     def collect(most: int) -> None:
-        nonlocal num_rows, num_bad
+        nonlocal num_rows, num_bad, forms
         while len(waiting) > most:
             part = waiting.popleft().result()
             parts.append(part)
-            kinds.update(part.kinds)
-            if len(kinds) > 1:
-                raise _two_kinds(columns.time)
+            forms = _merge(forms, part.times)
+            _refuse_mixture(columns.time, forms, units=False)
             num_rows, num_bad = num_rows + part.num_rows, num_bad + part.num_bad
             if part.share:
                 report.estimate(num_rows / part.share)
@@ -86,11 +96,17 @@ def take_in(
             for future in waiting:
                 future.cancel()
     report("read", num_rows, f", {num_bad:,} bad", last=True)
+    _refuse_mixture(columns.time, forms)
     if not num_rows:
         bad = bad_rows(parts)[1]
         reasons = "; ".join(f"{row.place}: {row.reason}" for row in bad) or "the source is empty"
-        raise ValueError(f"not one usable row ({num_bad:,} bad): {reasons}")
+        raise ValueError(f"not one usable row ({num_bad:,} bad): {reasons}{advice(reasons)}")
     return parts
+
+
+def advice(reasons: str) -> str:
+    """What a time may look like, where rows were left out for theirs."""
+    return f". A time column has {ACCEPTED}" if NO_TIME in reasons else ""
 
 
 def bad_rows(parts: Sequence[Part]) -> tuple[int, list[BadRow]]:
@@ -128,15 +144,29 @@ class Report:
         self._total = num_rows
 
 
-def _two_kinds(name: str | None) -> ValueError:
-    return ValueError(f"time column {name!r} mixes numbers and dates; write all rows in one form")
+def _merge(forms: Forms, more: Forms) -> dict[str, tuple[int, str]]:
+    """Forms of rows and of those behind them."""
+    return {
+        form: (
+            sum(found[form][0] for found in (forms, more) if form in found),
+            (forms if form in forms else more)[form][1],
+        )
+        for form in {**forms, **more}
+    }
+
+
+def _refuse_mixture(name: str | None, forms: Forms, *, units: bool = True) -> None:
+    """Refuses forms without a common order; which unit numbers have is known when all are (``units``)."""
+    seen = forms if units else {form: found for form, found in forms.items() if form not in UNITS}
+    two = clash(seen)
+    if two is not None:
+        raise refusal(name, forms, two)
 
 
 def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: int) -> Part:
     """Checks, codes and writes one piece."""
     chunk = piece.read()
-    kinds: set[str] = set()
-    good, found, parsed = _check(chunk, columns, kinds)
+    good, found, parsed = _check(chunk, columns)
     keep = slice(None) if good.all() else good
     num_rows = int(good.sum())
     codes = recycled.empty((len(columns.categorical), num_rows), np.int32)
@@ -154,10 +184,11 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
         _logarithms(numbers, keep, dense[j])
     labels = np.stack([label[keep] for label in parsed.labels]).astype(np.int8)
     arrays = {"labels": labels, "dense": dense, "codes": codes}
-    moments = np.zeros(0)
+    moments, times = np.zeros(0), {}
     if parsed.time is not None:
-        moments = parsed.time[keep]
-        arrays["time"] = moments[None]
+        moments = parsed.time.values[keep]
+        arrays["time"] = moments[None].view(np.int64)
+        times = _places(chunk, columns.time, parsed.time)
     part = Part(
         index=index,
         num_rows=num_rows,
@@ -169,10 +200,10 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
         num_bad=len(chunk.bad) + len(found),
         bad=tuple((row.place, row.reason) for row in [*chunk.bad, *found][:KEPT_BAD_ROWS]),
         counts=dict(chunk.counts) | _long_floats(chunk, columns),
-        kinds=tuple(sorted(kinds)),
-        first_time=float(moments[0]) if len(moments) else 0.0,
-        last_time=float(moments[-1]) if len(moments) else 0.0,
-        sorted=bool((np.diff(moments) >= 0).all()),
+        times=times,
+        first_time=moments[0].item() if len(moments) else 0,
+        last_time=moments[-1].item() if len(moments) else 0,
+        sorted=bool((moments[1:] >= moments[:-1]).all()),
     )
     write_part(folder, part, arrays, texts, uses)
     return part
@@ -187,12 +218,10 @@ def _long_floats(chunk: Chunk, columns: Columns) -> dict[str, int]:
 class _Parsed(NamedTuple):
     dense: list[np.ndarray | Numbers]  # float64 [n] each, or integers as they were read
     labels: list[np.ndarray]  # [n] each
-    time: np.ndarray | None  # float64 [n]
+    time: Moments | None
 
 
-def _check(
-    chunk: Chunk, columns: Columns, kinds: set[str]
-) -> tuple[np.ndarray, list[BadRow], _Parsed]:
+def _check(chunk: Chunk, columns: Columns) -> tuple[np.ndarray, list[BadRow], _Parsed]:
     """Which rows are good, what is wrong with the others, and the numbers of all."""
     absent = [name for name in columns.read if name not in chunk.columns]
     if absent:
@@ -216,48 +245,52 @@ def _check(
         refuse(malformed, name, "is not a number")
         dense.append(numbers)
     for name in columns.labels:
-        numbers, _ = to_numbers(chunk.columns[name])
+        numbers = _labels(chunk.columns[name])
         refuse((numbers != 0) & (numbers != 1), name, "is not a label 0 or 1")
         labels.append(numbers)
     moments = None
     if columns.time is not None:
-        moments = _moments(chunk.columns[columns.time], columns.time, kinds)
-        refuse(np.isnan(moments), columns.time, "is not a time")
+        try:
+            moments = read_times(chunk.columns[columns.time])
+        except ValueError as error:
+            raise ValueError(f"{chunk.file}: time column {columns.time!r}: {error}") from error
+        refuse(~moments.known, columns.time, NO_TIME)
     good = np.ones(num_rows, bool)
     good[list(reasons)] = False
-    lines = chunk.lines
-    places = {row: "?" if lines is None else str(lines[row]) for row in reasons}
-    found = [BadRow(f"{chunk.file}:{places[row]}", reasons[row]) for row in sorted(reasons)]
+    found = [BadRow(_place(chunk, row), reasons[row]) for row in sorted(reasons)]
     return good, found, _Parsed(dense, labels, moments)
 
 
-def _moments(column: Any, name: str, kinds: set[str]) -> np.ndarray:
-    """Sortable float64.
-
-    The numbers themselves, or microseconds since 1970 for dates; NaN = unreadable.
-    """
+def _labels(column: Any) -> np.ndarray:
+    """Numbers float64 [n]; the words true and false, in any case, are 1 and 0."""
+    numbers, _ = to_numbers(column)
+    rows = np.flatnonzero((numbers != 0) & (numbers != 1))
+    if not len(rows) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf"):
+        return numbers
     import polars as pl
 
-    series = as_series(column)
-    if series.dtype.is_temporal():
-        numbers, dates = np.full(len(series), np.nan), series.cast(pl.Datetime("us"))
+    if isinstance(column, Numbers):
+        words = pl.Series([column[row] for row in rows], dtype=pl.String)
     else:
-        numbers, _ = to_numbers(column)
-        dates = None
-        if np.isnan(numbers).any() and series.dtype == pl.String:
-            text = series.str.strip_chars().str.strip_suffix("Z")
-            parsed = [text.str.to_datetime(f, strict=False, time_unit="us") for f in DATES]
-            dates = pl.select(pl.coalesce(parsed)).to_series()
-    if dates is not None:
-        stamps = dates.dt.epoch("us").cast(pl.Float64).fill_null(np.nan).to_numpy()
-        kinds |= {"dates"} if np.isfinite(stamps[np.isnan(numbers)]).any() else set()
-        kinds |= {"numbers"} if np.isfinite(numbers).any() else set()
-        numbers = np.where(np.isnan(numbers), stamps, numbers)
-    else:
-        kinds |= {"numbers"} if np.isfinite(numbers).any() else set()
-    if len(kinds) > 1:
-        raise _two_kinds(name)
+        words = as_series(column)[rows]
+    if words.dtype == pl.String:
+        words = words.str.strip_chars().str.to_lowercase()
+        numbers[rows[(words == "true").fill_null(False).to_numpy()]] = 1
+        numbers[rows[(words == "false").fill_null(False).to_numpy()]] = 0
     return numbers
+
+
+def _place(chunk: Chunk, row: int) -> str:
+    return f"{chunk.file}:{'?' if chunk.lines is None else chunk.lines[row]}"
+
+
+def _places(chunk: Chunk, name: str | None, moments: Moments) -> dict[str, tuple[int, str]]:
+    """Forms of times with their first place and value."""
+    assert name is not None
+    return {
+        form: (count, f"{_place(chunk, row)}: {item(chunk.columns[name], row)}")
+        for form, (count, row) in moments.forms.items()
+    }
 
 
 def _logarithms(numbers: np.ndarray | Numbers, keep: Any, into: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from autorank.data.source import Cut
 from autorank.data.words import Words, from_buffers
 
 Arrays = dict[str, np.ndarray]
-DTYPES = {"labels": np.int8, "dense": np.float32, "codes": np.int32, "time": np.float64}
+DTYPES = {"labels": np.int8, "dense": np.float32, "codes": np.int32, "time": np.int64}
 
 
 class Part(NamedTuple):
@@ -35,9 +35,11 @@ class Part(NamedTuple):
     num_bad: int
     bad: tuple[tuple[str, str], ...]  # the first few: place, reason
     counts: dict[str, int]
-    kinds: tuple[str, ...]  # of times: numbers, dates
-    first_time: float
-    last_time: float
+    # Forms of times (`times`): how many rows are of each, and where the first stands. With fractions among them, the
+    # 64 bits of a time are those of a float64.
+    times: dict[str, tuple[int, str]]
+    first_time: float | int
+    last_time: float | int
     sorted: bool
 
 
@@ -75,13 +77,15 @@ def read_parts(folder: Path) -> list[Part]:
         if any(_size(folder / name) != size for name, size in sizes.items()):
             return found
         part = content["part"]
+        if set(part) != set(Part._fields):  # left by another version
+            return found
         found.append(
             Part(**part)._replace(
                 num_values=tuple(part["num_values"]),
                 num_bytes=tuple(part["num_bytes"]),
                 end=Cut(*part["end"]),
                 bad=tuple((place, reason) for place, reason in part["bad"]),
-                kinds=tuple(part["kinds"]),
+                times={form: (count, place) for form, (count, place) in part["times"].items()},
             )
         )
 

@@ -153,9 +153,7 @@ def _without_names(
     return form._replace(columns=next(iter(layouts[size].values())))
 
 
-def _lacking(
-    names: Sequence[str], reading: Mapping[str, Any] | None, raw: Raw
-) -> list[set[str]]:
+def _lacking(names: Sequence[str], reading: Mapping[str, Any] | None, raw: Raw) -> list[set[str]]:
     """Sets of columns that a file may lack: none, or the labels, and with them the time, or outcomes, or both."""
     given = reading["columns"] if reading is not None else {}
     unneeded = set(names) - set(raw.names)
@@ -183,7 +181,8 @@ def _read_columns(path: Path, raws: Sequence[Raw], encoders: Encoders) -> Iterat
     if raw is None:
         raise ValueError(f"{path}: {_absent(raws, file.names)}")
     fields, dense = (
-        tuple(encoder.name for encoder in part if encoder.name in raw.names) for part in encoders[:2]
+        tuple(encoder.name for encoder in part if encoder.name in raw.names)
+        for part in encoders[:2]
     )
     roles = Columns(categorical=fields, dense=dense, click="")
     check_types(file, roles, raw.names)

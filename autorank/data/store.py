@@ -29,7 +29,7 @@ from autorank.data.arrange import ARRAYS, split_of, write_arrays
 from autorank.data.batches import Dataset
 from autorank.data.encoders import Encoders
 from autorank.data.hashing import MAX_BUCKETS
-from autorank.data.intake import LONG_FLOATS, bad_rows, take_in
+from autorank.data.intake import LONG_FLOATS, advice, bad_rows, take_in
 from autorank.data.parts import Part, num_bytes, read_parts, read_rows, write_whole
 from autorank.data.recycled import recycling
 from autorank.data.schema import Schema, from_json, to_json
@@ -404,7 +404,7 @@ def _refuse_bad(parts: list[Part], max_bad_share: float) -> None:
     if num_bad > max_bad_share * total:
         raise ValueError(
             f"{num_bad:,} of {total:,} rows are broken, more than "
-            f"max_bad_share={max_bad_share}: {first}"
+            f"max_bad_share={max_bad_share}: {first}{advice(first)}"
         )
     if num_rows < 2:
         raise ValueError("one usable row cannot be split into training and test; give a longer log")

@@ -15,6 +15,7 @@ quote: '"'                # optional; null: quotes mean nothing
 columns: [clicked, ...]   # optional: names of all columns of a file without a header line
 """
 
+import json
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,13 +93,11 @@ def source(path: Path, schema: Path) -> Source:
 
 def read_roles(path: Path) -> Roles:
     """Reads and checks the YAML file; see the module's text for its keys."""
-    import yaml
-
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is no file; data.schema must name a YAML file with the columns' roles"
         )
-    record = yaml.safe_load(path.read_text("utf-8"))
+    record = _read_yaml(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path}: expected keys and values, such as name: shop")
     unknown = [key for key in record if key not in (*_REQUIRED, *_OPTIONAL)]
@@ -132,6 +131,27 @@ def read_roles(path: Path) -> Roles:
     return Roles(_text(path, record, "name"), columns, form, licence, origin)
 
 
+def _read_yaml(path: Path) -> Any:
+    """What a YAML file says; a key that occurs twice says nothing."""
+    import yaml
+
+    try:
+        text = path.read_text("utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        record = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); it must be a YAML file") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ValueError(f"{path} is no valid YAML: {reason}") from error
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{path}: keys {twice} occur twice; write each once")
+    return record
+
+
 def _text(path: Path, record: dict[str, Any], key: str) -> str:
     if not isinstance(record[key], str):
         raise ValueError(f"{path}: {key}: {record[key]!r} is not a name; write it in quotes")
@@ -153,9 +173,16 @@ def _require_roles(names: tuple[str, ...], roles: Roles, path: Path, schema: Pat
     given = {*c.categorical, *c.dense, *c.labels, *c.dropped} | ({c.time} if c.time else set())
     without = [name for name in names if name not in given]
     absent = sorted(given - set(names))
-    if without or absent:
+    if not without and not absent:
+        return
+    mark = next((mark for mark in ";\t|,:" if mark in names[0]), None)
+    if len(names) == 1 and mark is not None:
         raise ValueError(
-            f"{schema}: columns of {path.name} without a role: {without} (list them under "
-            "categorical, dense or drop); "
-            f"roles for columns it does not have: {absent}"
+            f"{path} has one column only, {names[0]!r}; if it is cut by {mark!r}, write "
+            f"separator: {json.dumps(mark)} in {schema}"
         )
+    raise ValueError(
+        f"{schema}: columns of {path.name} without a role: {without} (list them under "
+        f"categorical, dense or drop); roles for columns it does not have: {absent}"
+        + (f" (it has {list(names)})" if absent else "")
+    )
