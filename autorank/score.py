@@ -1,10 +1,10 @@
 """Scores raw rows with a run's winner: ``python -m autorank.score RUN ROWS [OUT]``.
 
-RUN is a run's folder or its ``model`` folder. ROWS is a table with the log's feature columns, in any order, as text (also
-packed), Parquet or Arrow; it is read as the log was. Labels and times may be absent. OUT (.parquet or .csv; default:
-ROWS with ``.scored.parquet``) gets a row for each row of ROWS, in the same order: its columns, its ``line`` in ROWS (in a
-file of columns its row, from 1), a column ``p_<metric>`` for each metric, and a ``reason`` where it has no score. Exit
-status 1: ROWS is no such table, or not one of its rows has a score.
+RUN is a run's folder or its ``model`` folder. ROWS is a table with the log's feature columns, in any order, as text
+(also packed), Parquet or Arrow; it is read as the log was. Labels and times may be absent. OUT (.parquet or .csv;
+default: ROWS with ``.scored.parquet``) gets a row for each row of ROWS, in the same order: its columns, its ``line`` in
+ROWS (in a file without lines its row, from 1), ``p_<metric>`` for each metric, and a ``reason`` where it has no score.
+Exit status 1: ROWS is no such table, or not one of its rows has a score.
 """
 
 import logging
@@ -14,7 +14,7 @@ from pathlib import Path
 from autorank.data.serving import read
 from autorank.data.store import load_encoders, load_reading
 from autorank.export import load_model
-from autorank.score_file import LINE, REASON, Tally, write_scores
+from autorank.score_file import Tally, write_scores
 from autorank.unknown_shares import warnings
 
 LOG = logging.getLogger("autorank")

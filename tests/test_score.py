@@ -3,7 +3,8 @@
 import functools
 import gzip
 import json
-import logging
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from autorank.data import avazu, criteo, kuairand, movielens, store, table
+from autorank.data import store, table
 from autorank.data.batches import Dataset
 from autorank.export import load_model, save_model
 from autorank.score import main, score
@@ -148,7 +148,8 @@ WAYS: dict[str, Callable[[Path, pl.DataFrame], Path]] = {
 @pytest.mark.parametrize("name", WAYS)
 def test_every_form_of_the_log_has_the_models_scores(shop, tmp_path, name):
     rows = frame()
-    np.testing.assert_allclose(scores(shop.run, WAYS[name](tmp_path / name, rows)), shop.expected, atol=1e-6)  # fmt: skip
+    path = WAYS[name](tmp_path / name, rows)
+    np.testing.assert_allclose(scores(shop.run, path), shop.expected, atol=1e-6)
     serving = rows.select("price", "item", "user")  # no labels, no times, another order
     path = WAYS[name](tmp_path / name, serving)
     found = pl.read_parquet(score(shop.run, path))
@@ -279,9 +280,8 @@ def test_a_whole_number_is_one_value_whatever_its_type(tmp_path, encoding):
     source = table.source(path, tmp_path / "schema.yaml")
     model = trained(source, tmp_path / "csv", encoding=encoding, hash_size=50)
     assert store.load(tmp_path / "csv" / "data").fingerprint() == prepared["float"].fingerprint()
-    for path in (path, *tmp_path.glob("*.parquet")):
-        if not path.name.endswith(".scored.parquet"):
-            np.testing.assert_allclose(scores(model.run, path), model.expected, atol=1e-6)
+    for file in (path, *(tmp_path / f"{name}.parquet" for name in USER_FORMS)):
+        np.testing.assert_allclose(scores(model.run, file), model.expected, atol=1e-6)
 
 
 def test_what_is_no_whole_number_stays_apart(tmp_path):
@@ -340,8 +340,6 @@ def test_many_unknown_ids_are_warned_of_with_both_shares(shop, tmp_path, caplog)
 
 
 def test_a_model_of_an_older_version_scores_by_its_own_rules(shop, tmp_path, caplog):
-    import shutil
-
     run = tmp_path / "old"
     shutil.copytree(shop.run, run)
     (run / "model" / "reading.json").unlink()
@@ -388,8 +386,6 @@ def test_what_is_no_table_is_refused_in_one_sentence(
     assert main([str(shop.run), str(path)]) == 1
     told = capsys.readouterr().err
     assert told.startswith("autorank.score: ") and told.count("\n") == 1 and name in told
-    import re
-
     assert re.search(message, told), told
     assert not list(tmp_path.glob("*scored*")) and not list(tmp_path.glob(".*"))
 

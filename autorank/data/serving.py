@@ -33,7 +33,7 @@ class Rows(NamedTuple):
     cells: Any  # Arrow table [n]: the columns of the file, of the rows that could be read
     lines: np.ndarray  # int64 [n]: line of a text file, row of another, from 1
     features: Mapping[str, Any]  # [n] each
-    reasons: Mapping[int, str]  # row of the table -> why it cannot be scored
+    reasons: dict[int, str]  # row of the table -> why it cannot be scored
     bad: tuple[tuple[int, str], ...]  # line and reason of what could not be read
 
 

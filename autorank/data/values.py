@@ -7,8 +7,8 @@ and writes them as ``7.0``. So values are compared by a plain text:
   for -0.0. Other numbers are as Python prints them.
 - Text with leading zeros, an exponent or another sign than a minus is no whole number: ``007``, ``1e3`` and ``+7`` are
   values of their own, and ``1.10`` is not ``1.1``, as both may be versions.
-- True and false are ``true`` and ``false``; so are the texts ``True``, ``TRUE``, ``False`` and ``FALSE``. They are not 1
-  and 0.
+- True and false are ``true`` and ``false``, and so are the texts ``True``, ``TRUE``, ``False`` and ``FALSE``. They are
+  not 1 and 0.
 - White space around a text is none of it. Nothing, nothing but white space, null and NaN are missing.
 
 Floats have no room for all digits of long identifiers; `digits_lost` finds those that may have lost some.
