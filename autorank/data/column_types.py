@@ -18,20 +18,20 @@ EXTENSIONS = {
     "google:sqlType:json": "json",
     "google:sqlType:datetime": "storage",
 }
-# Readings: as it is, as text, as float64, as whole numbers 0 or 1.
+# Readings: as it is (text, numbers, bools, timestamps), as text, as float64. Any other text says what to write instead.
 PLAIN, TEXT, NUMBER = "plain", "text", "number"
 _LABEL = "a label is 0 or 1; write it as a bool or an integer"
 _TIME = "a time is a timestamp, a date, a number or ISO text"
 _DENSE = "a dense feature is a number"
 _NONE = "it has no value at all"
-_BYTES = "bytes are no text; cast it to text (a string column) where it is written, or list it under drop"
-_PARTS = "it holds more than one value a row; write the one that matters as a column of its own, or list it under drop"
-_STORAGE = "its meaning is not known here; write its values as text, a number or a timestamp, or list it under drop"
-_INTERVAL = "write it as a number of days or seconds, or list it under drop"
+_BYTES = "bytes are no text; cast it to text (a string column) where it is written"
+_PARTS = "it holds more than one value a row; write the one that matters as a column of its own"
+_STORAGE = "its meaning is not known here; write its values as text, a number or a timestamp"
+_INTERVAL = "write it as a number of days or seconds"
 
 
 def _row(click: Any, time: Any, categorical: Any, dense: Any) -> dict[str, Any]:
-    """Labels have one rule. `Refusal` texts are told from readings by their spaces."""
+    """Both labels have one rule."""
     return {
         "click": click,
         "conversion": click,
@@ -50,7 +50,7 @@ READINGS: Mapping[str, Mapping[str, str]] = {
     "text": _row(PLAIN, PLAIN, PLAIN, PLAIN),
     "whole number": _row(PLAIN, PLAIN, PLAIN, PLAIN),
     "number": _row(PLAIN, PLAIN, PLAIN, PLAIN),
-    "decimal": _row(NUMBER, NUMBER, TEXT, NUMBER),
+    "decimal": _row(NUMBER, TEXT, TEXT, NUMBER),
     "bool": _row(PLAIN, _TIME, PLAIN, PLAIN),
     "timestamp": _row(
         _LABEL, PLAIN, TEXT, f"{_DENSE}; write the hour, the age or what else matters as a number"
@@ -70,7 +70,7 @@ READINGS: Mapping[str, Mapping[str, str]] = {
     "duration": _row(
         _LABEL,
         f"{_TIME}; a duration has no beginning: write it as a number",
-        "write it as text or as a number of seconds, or list it under drop",
+        "write it as text or as a number of seconds",
         f"{_DENSE}; write it as a number of seconds",
     ),
     "interval": _never(_INTERVAL),
@@ -160,6 +160,8 @@ def require_types(file: Any, schema: Any, roles: Mapping[str, str]) -> None:
         field = schema.field(name)
         if reading_of(field, role) is None:
             why = READINGS[kind_of(field)][role]
+            if role in ("categorical", "dense"):
+                why += ", or list it under drop"
             wrong.append(
                 f"column {name!r} of type {describe(field)} cannot be read as {role}: {why}"
             )
@@ -181,6 +183,9 @@ def read_as(column: Any, field: Any, role: str | None) -> Any:
     Args:
         column: Arrow chunked array.
         role: None: as it is, but for what has a plainer form.
+
+    Raises:
+        pyarrow.ArrowException: values that the type does not allow, such as text that is no UTF-8.
     """
     import pyarrow as pa
 
@@ -192,6 +197,7 @@ def read_as(column: Any, field: Any, role: str | None) -> Any:
     if kind == "bool8":
         return column.cast(pa.bool_())
     if kind == "text":
+        column.validate(full=True)  # bytes that are no UTF-8 would end polars
         return column.cast(pa.large_string())
     if kind == "no type":
         return column.cast(pa.string() if reading == TEXT else pa.float64())

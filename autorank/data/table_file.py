@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data import text
-from autorank.data.column_types import read_as, require_types, roles_of
+from autorank.data.column_types import describe, read_as, require_types, roles_of
 from autorank.data.files import FileForm, form_of
 from autorank.data.source import Chunk, Columns, Cut, Piece
 from autorank.data.text import CsvFormat
@@ -151,13 +151,26 @@ def _read_group(plan: _Plan, group: int, first: int, num_rows: int, line: int) -
     found = found.slice(first, num_rows)
     columns: dict[str, Any] = {}
     for name, role in plan.roles.items():
-        column = read_as(found[name], file.schema.field(name), role)
+        column = _as_role(file, name, found[name], role)
         if role is None or pa.types.is_temporal(column.type):
             columns[name] = column.combine_chunks()
         else:
             columns[name] = pl.Series(name, pl.from_arrow(column))
     lines = np.arange(line + first, line + first + len(found))
     return Chunk(columns, file.path.name, lines)
+
+
+def _as_role(file: TableFile, name: str, column: Any, role: str | None) -> Any:
+    import pyarrow as pa
+
+    field = file.schema.field(name)
+    try:
+        return read_as(column, field, role)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{file.path}: column {name!r} of type {describe(field)} cannot be read as {role}: {reason}"
+        ) from error
 
 
 class _opened:  # noqa: N801
