@@ -325,7 +325,7 @@ def _write(
         workers=workers,
     )
     num_rows = sum(part.num_rows for part in parts)
-    _refuse_bad(parts, settings["max_bad_share"])
+    _refuse_bad(parts, settings["max_bad_share"], source)
     _warn_of_long_floats(parts)
     split = split_of(parts, parts_folder, settings["train_fraction"])
     _refuse_one_class(parts, parts_folder, split, source.columns.click)
@@ -396,7 +396,7 @@ def _learn(
     return coding.Encoders(tuple(fields), scales)
 
 
-def _refuse_bad(parts: list[Part], max_bad_share: float) -> None:
+def _refuse_bad(parts: list[Part], max_bad_share: float, source: Source) -> None:
     num_rows = sum(part.num_rows for part in parts)
     num_bad, bad = bad_rows(parts)
     total = num_rows + num_bad
@@ -407,7 +407,10 @@ def _refuse_bad(parts: list[Part], max_bad_share: float) -> None:
             f"max_bad_share={max_bad_share}: {first}{advice(first)}"
         )
     if num_rows < 2:
-        raise ValueError("one usable row cannot be split into training and test; give a longer log")
+        where = ", ".join(path.name for path in source.files) or source.name
+        raise ValueError(
+            f"{where}: one usable row cannot be split into training and test; give a longer log"
+        )
     if num_bad:
         LOG.warning("%s of %s rows are broken and left out: %s", num_bad, total, first)
 
