@@ -44,7 +44,7 @@ class _Column(NamedTuple):
 def fuzz(seed: int, folder: Path) -> Fuzzed:
     """The table of a seed, written into an empty folder."""
     rng = np.random.default_rng(seed)
-    num_fields, num_dense, num_labels = SHAPES[rng.integers(len(SHAPES))]
+    num_fields, num_dense, num_labels = SHAPES[int(rng.integers(len(SHAPES)))]
     num_rows = int(rng.integers(6, MOST_ROWS + 1))
     names = [str(name) for name in rng.permutation(NAMES)]
     fields, dense = names[:num_fields], names[num_fields : num_fields + num_dense]
@@ -77,7 +77,7 @@ def fuzz(seed: int, folder: Path) -> Fuzzed:
 
 def _pick(rng: np.random.Generator, kinds: Sequence[Any], num_rows: int) -> _Column:
     """A column of one of the kinds, some of its values missing."""
-    column = kinds[rng.integers(len(kinds))](rng, num_rows)
+    column = kinds[int(rng.integers(len(kinds)))](rng, num_rows)
     share = rng.choice([0.0, 0.0, 0.1, 0.5, 1.0], p=[0.4, 0.3, 0.2, 0.08, 0.02])
     values = [None if rng.random() < share else value for value in column.values]
     return column._replace(values=values)
@@ -88,7 +88,10 @@ def _some(rng: np.random.Generator, num: int, values: Sequence[Any], kind: Any) 
 
 
 def _ints(kind: Any, low: int, high: int) -> Callable[..., _Column]:
-    return lambda rng, n: _Column(rng.integers(low, high, n, dtype=kind).tolist(), pa.from_numpy_dtype(kind))  # fmt: skip
+    def column(rng: np.random.Generator, num: int) -> _Column:
+        return _Column(rng.integers(low, high, num, dtype=kind).tolist(), pa.from_numpy_dtype(kind))
+
+    return column
 
 
 def _of(values: Sequence[Any], kind: Any, text: Callable[[Any], str] = str) -> Callable[..., _Column]:  # fmt: skip
@@ -151,7 +154,7 @@ DENSE = (
     _ints(np.int64, -5, 1000),
     _ints(np.uint8, 0, 255),
     lambda rng, n: _Column(rng.normal(0, 9, n).tolist(), pa.float64(), repr),
-    lambda rng, n: _Column(np.float32(rng.normal(0, 9, n)).tolist(), pa.float32()),
+    lambda rng, n: _Column(rng.normal(0, 9, n).astype(np.float32).tolist(), pa.float32()),
     _of([0.0, -1.5, 1e300, float("nan"), 3.0], pa.float64(), repr),
     _of([0.0, 2.5, float("inf"), -float("inf")], pa.float64(), repr),
     _of(["1", "2.5", " 3 ", "1e3", "-7", "", "nan", "12345678901"], pa.string()),
@@ -225,7 +228,8 @@ def _write_text(rng: np.random.Generator, folder: Path, columns: dict[str, _Colu
         if broken and rng.random() < 0.1:
             lines.append("")
         if broken and rng.random() < 0.1:
-            text = str(rng.choice([text + separator + "more", text[: len(text) // 2], separator * (len(row) - 1)]))  # fmt: skip
+            nothing = separator * (len(row) - 1)
+            text = str(rng.choice([text + separator + "more", text[: len(text) // 2], nothing]))
         lines.append(text)
         if text == "":
             continue

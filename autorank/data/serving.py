@@ -113,8 +113,10 @@ def _text_form(
             named = form._replace(separator=separator, columns=None)
             lines = text.first_lines(path, named, 1)
             names = lines[0] if lines else []
+            # Where the log has no such line, a row of it must not be taken for one.
+            known = form.columns is None or set(names) <= set(form.columns)
             for raw in raws:
-                if set(raw.names) <= set(names):
+                if known and set(raw.names) <= set(names):
                     return named, raw
             seen = seen or names
     if forms[0].columns is None:
