@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import linecache
 import logging
 import os
 import platform
@@ -25,6 +26,7 @@ from autorank.config import (
 )
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
+LIBRARY = Path(__file__).resolve().parents[1] / "autorank"
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -87,14 +89,15 @@ def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
 
 
 def _refused_by_us(error: BaseException) -> bool:
-    """Whether the error was raised by a line of this repository."""
+    """Whether a ``raise`` of this library raised the error, not a function that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    root = str(Path(__file__).resolve().parents[1] / "autorank")
-    return trace is not None and str(Path(trace.tb_frame.f_code.co_filename).resolve()).startswith(
-        root
-    )
+    if trace is None:
+        return False
+    file = Path(trace.tb_frame.f_code.co_filename).resolve()
+    line = linecache.getline(str(file), trace.tb_lineno)
+    return LIBRARY in file.parents and line.lstrip().startswith("raise ")
 
 
 def _traceback_wanted() -> bool:

@@ -68,6 +68,7 @@ LAYERS = {
     "autorank.data.files": 1,
     "autorank.data.column_types": 1.2,
     "autorank.data.table_file": 2.5,
+    "autorank.data.log_files": 2.7,
     "autorank.data.synthetic": 3,
     "autorank.data.criteo": 3,
     "autorank.data.avazu": 3,

@@ -122,14 +122,9 @@ def surprise(path: Path, form: FileForm) -> str | None:
 
 def _head(path: Path, key: str) -> bytes:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; {key} must name one CSV, Parquet or Arrow file")
+        raise ValueError(f"{path} is a folder; {key} must name a CSV, Parquet or Arrow file")
     if not path.exists():
-        globbed = (
-            ", and patterns with * or ? are not expanded" if set("*?[") & set(path.name) else ""
-        )
-        raise FileNotFoundError(
-            f"{path} is no file{globbed}; {key} must name one CSV, Parquet or Arrow file"
-        )
+        raise FileNotFoundError(f"{path} is no file; {key} must name a CSV, Parquet or Arrow file")
     if not path.is_file():
         raise ValueError(
             f"{path} is not a regular file; {key} must name one that can be read twice"

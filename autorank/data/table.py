@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autorank.data.files import surprise
+from autorank.data.log_files import files_of, look_at_all, pieces_of_all, require_alike
 from autorank.data.source import Columns, Cut, Source, validate_columns
-from autorank.data.table_file import check_types, has_rows, look, pieces_of
+from autorank.data.table_file import check_types, has_rows
 from autorank.data.text import CsvFormat
 
 LOG = logging.getLogger(__name__)
@@ -62,17 +63,19 @@ def source(path: Path, schema: Path) -> Source:
             by name.
     """
     roles = read_roles(schema)
-    file = look(path, roles.csv)
-    _require_roles(file.names, roles, path, schema)
-    check_types(file, roles.columns, roles.columns.read)
-    if not has_rows(file):
+    files = look_at_all(files_of(path), roles.csv)
+    _require_roles(files[0].names, roles, files[0].path, schema)
+    for file in files:
+        check_types(file, roles.columns, roles.columns.read)
+        unexpected = surprise(file.path, file.form)
+        if unexpected is not None:
+            LOG.info(unexpected)
+    require_alike(files, roles.columns)
+    if not any(map(has_rows, files)):
         raise ValueError(f"{path} has columns and not one row")
-    unexpected = surprise(path, file.form)
-    if unexpected is not None:
-        LOG.info(unexpected)
 
     def parts(start: Cut) -> Any:
-        return pieces_of(file, roles.columns, start)
+        return pieces_of_all(files, roles.columns, start)
 
     return Source(
         name=roles.name,
@@ -80,9 +83,9 @@ def source(path: Path, schema: Path) -> Source:
             "reader": "table",
             "version": VERSION,
             "csv": roles.csv._asdict(),
-            "content": file.form.content,
+            "content": [file.form.content for file in files],
         },
-        files=(path,),
+        files=tuple(file.path for file in files),
         columns=roles.columns,
         chunks=lambda raw, progress: (piece.read() for piece in parts(Cut())),
         origin=roles.source,

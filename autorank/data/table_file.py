@@ -147,7 +147,8 @@ def _read_group(plan: _Plan, group: int, first: int, num_rows: int, line: int) -
         if file.form.content == "parquet":
             found = opened.read_row_group(group, columns=names)
         else:
-            found = pa.Table.from_batches([opened.get_batch(group)])
+            found = pa.Table.from_batches([opened.get_batch(group).select(names)])
+            found.validate(full=True)  # a broken file may point anywhere
     found = found.slice(first, num_rows)
     columns: dict[str, Any] = {}
     for name, role in plan.roles.items():
