@@ -30,6 +30,7 @@ class Fuzzed(NamedTuple):
     columns: tuple[str, ...]
     places: tuple[int, ...]  # of its rows: lines of text, or rows from 1
     empty: tuple[int, ...]  # places of lines that hold nothing but separators
+    blank: tuple[int, ...]  # lines without any cell, which are no rows
     settings: dict[str, Any]  # of `store.prepare`
     labels: int
     again: tuple[Path, ...]  # the same rows in other forms
@@ -61,7 +62,7 @@ def fuzz(seed: int, folder: Path) -> Fuzzed:
     roles |= {"conversion": labels[1]} if num_labels > 1 else {}
     roles |= {"time": "ts"} if time else {}
     write = _write_text if rng.random() < 0.6 else _write_columns
-    path, places, empty, form, again = write(rng, folder, columns)
+    path, places, empty, blank, form, again = write(rng, folder, columns)
     (folder / "schema.yaml").write_text(yaml.safe_dump(roles | form, allow_unicode=True))
     hashed = rng.random() < 0.3
     settings = {
@@ -70,9 +71,8 @@ def fuzz(seed: int, folder: Path) -> Fuzzed:
         "hash_size": 37,
         "max_bad_share": 1.0,
     }
-    return Fuzzed(
-        path, folder / "schema.yaml", tuple(columns), places, empty, settings, num_labels, again
-    )
+    schema = folder / "schema.yaml"
+    return Fuzzed(path, schema, tuple(columns), places, empty, blank, settings, num_labels, again)
 
 
 def _pick(rng: np.random.Generator, kinds: Sequence[Any], num_rows: int) -> _Column:
@@ -201,7 +201,7 @@ def _write_columns(rng: np.random.Generator, folder: Path, columns: dict[str, _C
         writer.write_table(table, max_chunksize=int(rng.integers(1, MOST_ROWS)))
     if rng.random() < 0.4:
         paths.reverse()
-    return paths[0], tuple(range(1, len(table) + 1)), (), {}, tuple(paths[1:])
+    return paths[0], tuple(range(1, len(table) + 1)), (), (), {}, tuple(paths[1:])
 
 
 def _array(column: _Column) -> Any:
@@ -220,18 +220,20 @@ def _write_text(rng: np.random.Generator, folder: Path, columns: dict[str, _Colu
     if quote is None:  # what would end a cell cannot be written
         cells = [[c.replace(separator, "_") for c in row] for row in cells]
     style = csv.QUOTE_ALL if rng.random() < 0.2 else csv.QUOTE_MINIMAL
-    lines, places, empty = [], [], []
+    lines, places, empty, blank = [], [], [], []
     if named:
         lines.append(_line(list(columns), separator, quote, style))
     for row in cells:
         text = _line(row, separator, quote, style)
         if broken and rng.random() < 0.1:
             lines.append("")
+            blank.append(len(lines))
         if broken and rng.random() < 0.1:
             nothing = separator * (len(row) - 1)
             text = str(rng.choice([text + separator + "more", text[: len(text) // 2], nothing]))
         lines.append(text)
         if text == "":
+            blank.append(len(lines))
             continue
         places.append(len(lines))
         if not text.replace(separator, "").replace(quote or separator, ""):
@@ -248,7 +250,7 @@ def _write_text(rng: np.random.Generator, folder: Path, columns: dict[str, _Colu
         name, pack = packs[k]
         (folder / name).write_bytes(pack(encoded))
         paths.append(folder / name)
-    return paths[0], tuple(places), tuple(empty), form, tuple(paths[1:])
+    return paths[0], tuple(places), tuple(empty), tuple(blank), form, tuple(paths[1:])
 
 
 def _num_rows(columns: dict[str, _Column]) -> int:

@@ -47,6 +47,7 @@ from _fuzz_table import MOST_ROWS, Fuzzed, fuzz  # noqa: E402
 
 from autorank.data import intake, serving, store, table  # noqa: E402
 from autorank.data.encoders import encode_rows  # noqa: E402
+from autorank.data.text import LINES_INSIDE  # noqa: E402
 from autorank.models.dhen import DhenConfig, LayerConfig, compact  # noqa: E402
 from autorank.models.heads import METRICS  # noqa: E402
 from autorank.score import score  # noqa: E402
@@ -113,15 +114,15 @@ def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
 def compare(fuzzed: Fuzzed, folder: Path, seed: int) -> None:
     """Trains on the prepared rows and compares what scoring makes of the file."""
     data = store.load(folder / "data")
-    kept = kept_places(fuzzed, data.schema)
+    store.save_encoders(data, folder / "model")
+    kept, places = kept_places(fuzzed, folder, data.schema)
     sparse, dense, labels = (np.asarray(a) for a in (data.sparse, data.dense, data.labels))
     predict = train(sparse, dense, labels, data.schema.num_train)
-    store.save_encoders(data, folder / "model")
     head = METRICS[HEADS[fuzzed.labels]]
     own = rows_of(sparse, dense, predict(sparse, dense))
     reference = None
     for path in (fuzzed.path, *fuzzed.again):
-        theirs, scores = scored(path, folder, fuzzed, predict, head, kept)
+        theirs, scores = scored(path, folder, predict, head, kept, places)
         inputs = sparse.shape[1] + dense.shape[1]
         a, b = (rows[np.lexsort(rows[:, :inputs].T[::-1])] for rows in (own, theirs))
         expect(np.array_equal(a[:, :inputs], b[:, :inputs]), f"{path.name}: encoded otherwise")
@@ -135,21 +136,40 @@ def compare(fuzzed: Fuzzed, folder: Path, seed: int) -> None:
         whole_artefact(data, folder, sparse, dense, labels, head)
 
 
-def kept_places(fuzzed: Fuzzed, schema: Any) -> list[int]:
-    """Places of the rows that preparing kept, once all rows are accounted for."""
-    bad_rows = schema.notes["bad_rows"]
-    bad = {int(row.partition(": ")[0].rpartition(":")[2]) for row in bad_rows["first"]}
-    empty = set(fuzzed.empty) - bad
-    kept = [place for place in fuzzed.places if place not in bad | empty]
-    found = f"{schema.num_rows} rows kept, {bad_rows['count']} broken, {len(empty)} empty"
-    total = schema.num_rows + bad_rows["count"] + len(empty)
-    expect(total == len(fuzzed.places), f"{found} of {len(fuzzed.places)}")
-    expect(schema.num_rows == len(kept), f"{found}; {len(kept)} are not reported")
-    return kept
+def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], list[int]]:
+    """Places of the rows that preparing kept, and of all, once all rows are accounted for.
+
+    A quote that is not closed joins lines: which of them are one row is what the reader says, and how many it joined.
+    """
+    reading, encoders = store.load_reading(folder / "model"), store.load_encoders(folder / "model")
+    parts = list(serving.read(fuzzed.path, reading, encoders))
+    bad = {
+        int(row.partition(": ")[0].rpartition(":")[2]) for row in schema.notes["bad_rows"]["first"]
+    }
+    unread = {line for part in parts for line, _ in part.bad}
+    places = sorted(unread | {int(line) for part in parts for line in part.lines})
+    empty = (set(fuzzed.empty) & unread) - bad
+    kept = [place for place in places if place not in bad | empty]
+    inside, blank = schema.notes.get(LINES_INSIDE, 0), set(fuzzed.blank)
+    found = (
+        f"{schema.num_rows} kept, {len(bad)} broken, {len(empty)} empty, {inside} line ends inside"
+    )
+    expect(len(bad) == schema.notes["bad_rows"]["count"], f"{found}: other rows are reported")
+    expect(schema.num_rows == len(kept), f"{found}; {len(kept)} rows are not reported")
+    expect(bad | empty <= set(places), f"{found}; scoring has no line for {bad - set(places)}")
+    if inside:
+        total, most = len(places) + inside, len(fuzzed.places) + len(blank)
+        expect(
+            len(fuzzed.places) <= total <= most, f"{found} of {len(fuzzed.places)} to {most} lines"
+        )
+    else:
+        lines = set(fuzzed.places) | (bad & blank)
+        expect(set(places) == lines, f"{found}: lines {places}, not {sorted(lines)}")
+    return kept, places
 
 
 def scored(
-    path: Path, folder: Path, fuzzed: Fuzzed, predict: Any, head: Sequence[str], kept: list[int]
+    path: Path, folder: Path, predict: Any, head: Sequence[str], kept: list[int], places: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encoded rows that preparing kept, with their scores, and the scores of all rows of the file [n, q]."""
     encoders, reading = store.load_encoders(folder / "model"), store.load_reading(folder / "model")
@@ -169,7 +189,7 @@ def scored(
     write_scores(watched(), encoders, predict, tuple(head), out)
     found = pq.read_table(out)
     lines = found["line"].to_pylist()
-    expect(lines == sorted(fuzzed.places), f"{path.name}: lines {lines}, not {fuzzed.places}")
+    expect(lines == places, f"{path.name}: lines {lines}, not {places}")
     scores = np.array([found[f"p_{name}"].to_pylist() for name in head], np.float64).T
     has_reason = np.array([why is not None for why in found["reason"].to_pylist()], bool)
     expect((np.isnan(scores) == has_reason[:, None]).all(), "a score and a reason, or neither")
@@ -213,8 +233,9 @@ def rows_of(sparse: np.ndarray, dense: np.ndarray, scores: np.ndarray) -> np.nda
 @functools.cache
 def programs(num_fields: int, num_dense: int, num_labels: int) -> Any:
     """Training and scoring of one shape, compiled at first use."""
+    head = HEADS[num_labels]
     program = make_program(
-        compact(replace(MODEL, head=HEADS[num_labels]), num_fields, num_dense), head=HEADS[num_labels], width=4, num_ids=IDS,
+        compact(replace(MODEL, head=head), num_fields, num_dense), head=head, width=4, num_ids=IDS,
         batch_size=BATCH, num_windows=1,
     )  # fmt: skip
     return program.empty, jax.jit(program.run), jax.jit(program.predict)

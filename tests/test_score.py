@@ -424,3 +424,20 @@ def test_a_feature_that_cannot_be_read_is_named(shop, tmp_path):
     np.testing.assert_allclose(
         scores(shop.run, as_parquet(tmp_path / "log.parquet", rows)), shop.expected, atol=1e-6
     )
+
+
+def test_a_cell_that_goes_over_lines_is_one_row_with_the_right_lines(shop, tmp_path):
+    lines = frame().write_csv(None).split("\n")[:-1]
+    lines[2] = lines[2].replace('"i,', '"i\n\n,', 1)
+    lines[4] = "cut"
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(lines))
+    found = pl.read_parquet(score(shop.run, path))
+    assert found["line"].to_list() == [2, 3, *range(6, ROWS + 4)]
+    assert found.filter(pl.col("line") == 7)["reason"].to_list() == ["1 fields instead of 7"]
+    assert found["reason"].null_count() == ROWS - 1
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    source = table.source(path, tmp_path / "schema.yaml")
+    schema = store.prepare(source, tmp_path / "out", max_bad_share=0.5, progress=lambda line: None)
+    assert schema.notes["bad_rows"]["first"] == ["log.csv:7: 1 fields instead of 7"]
+    assert schema.notes["line_ends_inside_cells"] == 2 and schema.num_rows == ROWS - 1

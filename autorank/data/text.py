@@ -24,6 +24,7 @@ PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
 _PARSE = 1 << 22  # bytes that the parser takes at a time
 _LINES_SEEN = 1 << 16  # bytes that tell how lines end
 _LONGEST = 1 << 26  # bytes of a line
+LINES_INSIDE = "line_ends_inside_cells"  # among the counts of a chunk
 _HEAD = 1 << 20  # bytes that the first lines are looked for in
 
 Derive = Callable[[dict[str, Any]], dict[str, Any]]
@@ -298,7 +299,8 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     columns, lines = found
     if plan.derive is not None:
         columns = plan.derive(columns)
-    return Chunk(columns, plan.file, lines, numbering.new())
+    counts = {LINES_INSIDE: numbering.inside} if numbering.inside else {}
+    return Chunk(columns, plan.file, lines, numbering.new(), counts)
 
 
 def _read_short(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk | None:
@@ -343,6 +345,8 @@ def _read_typed(
     types |= {name: pa.float64() for name in plan.columns.dense if name in types}
     types |= {name: pa.int8() for name in plan.columns.labels if name in types}
     table = _read_arrow(text, numbering, plan, types)
+    if numbering.is_short_of(text, len(table)):
+        return None
     found: dict[str, Any] = {}
     for name, kind in types.items():
         column = table[name]
@@ -370,7 +374,11 @@ def _read_text(
     except pa.ArrowInvalid as error:
         raise _not_text(plan.file, plan.form, error) from error
     frame = pl.DataFrame(pl.from_arrow(table))
-    lines = numbering.lines(len(frame))
+    if numbering.is_short_of(text, len(frame)):
+        ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
+        lines = numbering.lines_of_long_rows(frame.select(ends).to_series().to_numpy())
+    else:
+        lines = numbering.lines(len(frame))
     blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
     if plan.as_text:
         numbering.refuse_empty(text, lines[blank])
@@ -431,6 +439,8 @@ class _Numbering:
         self.bad_rows: list[int] = []  # rows ahead of next_row, rising
         self.swallowed: list[tuple[int, int]] = []  # row, extra lines in it
         self.found: list[BadRow] = []
+        self.refused: list[tuple[int, int, str]] = []  # row, lines of it, reason
+        self.inside = 0  # line ends inside the cells of good rows
 
     def refuse(self, row: Any) -> str:
         number = row.number + self.before
@@ -439,9 +449,31 @@ class _Numbering:
         reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
         extra = row.text.count("\n")
         self.found += [BadRow(f"{self.file}:{line + i}", reason) for i in range(extra + 1)]
+        self.refused.append((number, 1 + extra, reason))
         if extra:
             self.swallowed.append((number, extra))
         return "skip"
+
+    def is_short_of(self, text: bytes | memoryview, num_good: int) -> bool:
+        """Whether the rows read are fewer than the text's lines: a quoted cell of a good row goes over several."""
+        seen = num_good + sum(lines for _, lines, _ in self.refused)
+        return seen < _count_lines(memoryview(text), False)
+
+    def lines_of_long_rows(self, ends: np.ndarray) -> np.ndarray:
+        """`lines` of all good rows of a text, by the number of line ends in their cells."""
+        rows = np.arange(self.next_row, self.next_row + len(ends) + len(self.refused))
+        is_bad = np.isin(rows, [row for row, _, _ in self.refused])
+        sizes = np.ones(len(rows), np.int64)
+        sizes[~is_bad] += ends
+        sizes[is_bad] = [lines for _, lines, _ in self.refused]
+        firsts = self.next_row + np.cumsum(sizes) - sizes
+        self.found = [
+            BadRow(f"{self.file}:{first + i}", reason)
+            for first, (_, lines, reason) in zip(firsts[is_bad].tolist(), self.refused, strict=True)
+            for i in range(lines)
+        ]
+        self.inside = int(ends.sum())
+        return firsts[~is_bad]
 
     def refuse_empty(self, text: bytes | memoryview, lines: np.ndarray) -> None:
         """Counts the lines as bad that have nothing but separators; one without any is none."""
