@@ -95,6 +95,18 @@ TYPES = {
     "dictionary of integers": (pa.array(BITS, pa.int16()).dictionary_encode(), WHOLE),
     "dictionary of timestamps": (pa.array(MOMENTS).dictionary_encode(), NAIVE),
     "dictionary of decimals": (pa.array(PRICES, pa.decimal128(9, 2)).dictionary_encode(), MONEY),
+    "dictionary of views": (
+        pa.DictionaryArray.from_arrays(
+            pa.array([1, 0, 1, None]), pa.array(["0", "1"], pa.string_view())
+        ),
+        WHOLE,
+    ),
+    "runs of a dictionary": (
+        pa.RunEndEncodedArray.from_arrays(
+            pa.array([1, 2, 3, 4], pa.int16()), TEXT.dictionary_encode()
+        ),
+        WHOLE,
+    ),
     "runs of integers": (pa.compute.run_end_encode(pa.array(BITS, pa.int64())), WHOLE),
     "runs of text": (pa.compute.run_end_encode(TEXT), WHOLE),
     **{
@@ -291,6 +303,45 @@ def test_prepared_as_if_they_were_plain(tmp_path):
         found.append(store.load(tmp_path / name))
     for name in ("sparse", "dense", "labels"):
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+
+
+@pytest.mark.parametrize("write", ["parquet", "ipc", "old ipc"])
+def test_what_polars_writes(tmp_path, write):
+    """Its categories are dictionaries of string views, in all its files but those of the oldest form."""
+    frame = pl.DataFrame(
+        {
+            "u": pl.Series(["a", None, "b", "a"], dtype=pl.Categorical),
+            "e": pl.Series(["x", "y", "y", None], dtype=pl.Enum(["y", "x"])),
+            "s": ["é", "", None, "long enough to be no inline view"],
+        }
+    )
+    path = tmp_path / "log"
+    if write == "parquet":
+        frame.write_parquet(path)
+    else:
+        level = pl.CompatLevel.oldest() if write == "old ipc" else None
+        frame.write_ipc(path, compat_level=level)
+    columns = Columns(("u", "e", "s"), (), "y")
+    file = table_file.open_table(path, columns, CsvFormat(), read=columns.categorical)
+    (piece,) = table_file.pieces_of(file, columns, Cut(), read=columns.categorical)
+    found = {name: as_text(column).to_pylist() for name, column in piece.read().columns.items()}
+    assert found["u"] == ["a", "", "b", "a"] and found["e"] == ["x", "y", "y", ""]
+    assert found["s"] == ["é", "", "", "long enough to be no inline view"]
+
+
+def test_slices_of_runs_and_dictionaries():
+    """A chunk may be a slice: of the rows, not of the runs."""
+    runs = pa.RunEndEncodedArray.from_arrays(
+        pa.array([2, 5, 6], pa.int32()), pa.array([7, None, 9])
+    )
+    codes = pa.array(["a", "b", "a", "c", "b", "a"]).dictionary_encode()
+    for array in (runs, codes):
+        whole = array.to_pylist()
+        for first in range(6):
+            for stop in range(first, 7):
+                column = pa.chunked_array([array[first:stop]], array.type)
+                found = column_types.read_as(column, pa.field("x", array.type), "categorical")
+                assert found.to_pylist() == whole[first:stop]
 
 
 def test_text_that_is_no_text(tmp_path):

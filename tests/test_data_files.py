@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import logging
+import random
 import subprocess
 import sys
 import zipfile
@@ -18,7 +19,7 @@ import pytest
 from autorank.data import log_files, store, table, text
 from autorank.data.encoders import as_text, to_numbers
 from autorank.data.source import Columns, Cut
-from autorank.data.table_file import open_table, pieces_of
+from autorank.data.table_file import check_types, open_table, pieces_of
 from autorank.data.text import CsvFormat
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +159,33 @@ def test_what_is_no_table_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=message) as caught:
         prepared(tmp_path / name, tmp_path)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_files_end_in_one_sentence(tmp_path):
+    """Bytes changed, cut out and put in, in files of each form: a result, or a refusal of ours."""
+    rng = random.Random(0)
+    forms = {"a.csv": CSV, "b.csv.gz": GZIP, "c.parquet": PARQUET, "d.arrow": arrow()}
+    (tmp_path / "roles.yaml").write_text(ROLES)
+    roles = table.read_roles(tmp_path / "roles.yaml")
+    refused = 0
+    for turn in range(160):
+        name = list(forms)[turn % len(forms)]
+        content = bytearray(forms[name])
+        for _ in range(rng.choice([1, 1, 3, 9])):
+            place = rng.randrange(len(content))
+            content[place : place + rng.choice([0, 1, 20])] = rng.randbytes(rng.randrange(3))
+        (tmp_path / name).write_bytes(content)
+        try:
+            (file,) = log_files.look_at_all([tmp_path / name], roles.csv)
+            check_types(file, roles.columns, [n for n in roles.columns.read if n in file.names])
+            read = [n for n in roles.columns.read if n in file.names]
+            for piece in pieces_of(file, roles.columns, Cut(), read=read):
+                piece.read()
+        except ValueError as error:
+            refused += 1
+            assert type(error) is ValueError, repr(error)
+            assert name in str(error) and "\n" not in str(error)
+    assert 40 < refused < 160
 
 
 @pytest.mark.parametrize(

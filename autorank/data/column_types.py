@@ -7,6 +7,8 @@ before any row is read.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from autorank.data.source import Columns
 
 ROLES = ("click", "conversion", "time", "categorical", "dense")
@@ -198,7 +200,7 @@ def read_as(column: Any, field: Any, role: str | None) -> Any:
         return column.cast(pa.bool_())
     if kind == "text":
         column.validate(full=True)  # bytes that are no UTF-8 would end polars
-        return column.cast(pa.large_string())
+        return column
     if kind == "no type":
         return column.cast(pa.string() if reading == TEXT else pa.float64())
     if kind == "number" and pa.types.is_float16(column.type):
@@ -229,22 +231,30 @@ def _moment_text(column: Any) -> Any:
 
 
 def _decoded(column: Any) -> Any:
-    """Without dictionary, run ends and extension."""
+    """Without dictionary, run ends, extension and views, however they are nested."""
     import pyarrow as pa
 
-    pc = _kernels()
-    while True:
-        kind = column.type
-        if isinstance(kind, pa.BaseExtensionType):
-            chunks = [chunk.storage for chunk in column.chunks]
-            column = pa.chunked_array(chunks, kind.storage_type)
-        elif pa.types.is_dictionary(kind):
-            column = column.cast(kind.value_type)
-        elif pa.types.is_run_end_encoded(kind):
-            chunks = [pc.run_end_decode(chunk) for chunk in column.chunks]
-            column = pa.chunked_array(chunks, kind.value_type)
-        else:
-            return column
+    chunks = [_decoded_chunk(chunk) for chunk in column.chunks]
+    if not chunks:
+        chunks = [_decoded_chunk(pa.array([], column.type))]
+    return pa.chunked_array(chunks)
+
+
+def _decoded_chunk(array: Any) -> Any:
+    import pyarrow as pa
+
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _decoded_chunk(array.storage)
+    if pa.types.is_dictionary(kind):
+        return _decoded_chunk(array.dictionary).take(array.indices)
+    if pa.types.is_run_end_encoded(kind):
+        rows = np.arange(array.offset, array.offset + len(array))
+        runs = np.searchsorted(array.run_ends.to_numpy(), rows, side="right")
+        return _decoded_chunk(array.values).take(pa.array(runs))
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
+        return array.cast(pa.large_string())  # 32 bits would not number the text of a long column
+    return array
 
 
 def _decimal(column: Any, as_text: bool) -> Any:
@@ -261,7 +271,6 @@ def _decimal(column: Any, as_text: bool) -> Any:
 
 def _uuids(storage: Any) -> Any:
     """Sixteen bytes each as 8-4-4-4-12 hexadecimal digits."""
-    import numpy as np
     import pyarrow as pa
 
     num = len(storage)

@@ -107,7 +107,7 @@ def read_roles(path: Path) -> Roles:
     missing = [key for key in _REQUIRED if record.get(key) in (None, [])]
     if unknown or missing:
         raise ValueError(
-            f"{path}: unknown keys {unknown}, missing keys {missing}; see autorank/data/table.py"
+            f"{path}: unknown keys {unknown}, missing keys {missing}; see docs/data.md"
         )
     columns = Columns(
         categorical=_names(path, record, "categorical"),

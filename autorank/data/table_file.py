@@ -46,7 +46,8 @@ def look(path: Path, csv: CsvFormat, key: str = "data.path") -> TableFile:
         return TableFile(path, form, csv, text.column_names(path, csv))
     with _opened(path, form) as file:
         schema = file.schema_arrow if form.content == "parquet" else file.schema
-    names = text.require_distinct(path, tuple(schema.names))
+        names = tuple(schema.names)
+    text.require_distinct(path, names)
     return TableFile(path, form, csv, names, schema)
 
 
@@ -199,12 +200,13 @@ class _opened:  # noqa: N801
 
         for file in self._stack:
             file.close()
-        if isinstance(error, pa.ArrowException | OSError):
+        if isinstance(error, pa.ArrowException | OSError | UnicodeDecodeError):
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> ValueError:
-        reason = " ".join(str(error).split())
+        reason, advice = " ".join(str(error).split()), "is it whole? Fetch or write it again"
+        if isinstance(error, NotImplementedError):
+            advice = "write it without what is named there"
         return ValueError(
-            f"{self._path}: this {self._form.content} file cannot be read ({reason}); is it whole? "
-            "Fetch or write it again"
+            f"{self._path}: this {self._form.content} file cannot be read ({reason}); {advice}"
         )
