@@ -221,6 +221,8 @@ def _write_text(rng: np.random.Generator, folder: Path, columns: dict[str, _Colu
         cells = [[c.replace(separator, "_") for c in row] for row in cells]
     style = csv.QUOTE_ALL if rng.random() < 0.2 else csv.QUOTE_MINIMAL
     lines, places, empty, blank = [], [], [], []
+    if quote is None and any(separator in name for name in columns):
+        named = False
     if named:
         lines.append(_line(list(columns), separator, quote, style))
     for row in cells:

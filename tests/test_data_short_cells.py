@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autorank.data import avazu, criteo, criteo_like_text, intake, short_cells, store, text, words
+from autorank.data import (
+    avazu,
+    criteo,
+    criteo_like_text,
+    intake,
+    short_cells,
+    store,
+    table,
+    text,
+    words,
+)
 from autorank.data.encoders import as_text, distinct_text, hashed_ids, to_numbers
 from autorank.data.hashing import buckets_of, hash_text
 from autorank.data.short_cells import Layout, read_cells
@@ -274,3 +284,29 @@ def test_distinct_words_made_to_meet(monkeypatch):
     items = np.random.default_rng(0).choice(np.array(meeting, np.uint64), 5000)
     found = distinct_words(items)
     assert (found.codes.tolist(), found.first.tolist()) == in_python(items.tolist())
+
+
+@pytest.mark.parametrize("encoding", ["vocabulary", "hash"])
+def test_values_that_look_different_are_one_in_either_reader(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(words, "WORTH", 0)
+    forms = ["7", "7.0", " 7", "7.00 ", "007", "0", "-0", "-0.0", "True", "true", "1", " ", "1.50"]
+    rows = [f"{k % 2},{forms[k % len(forms)]},x" for k in range(60)]
+    (tmp_path / "log.csv").write_text("\n".join(["click,user,item", *rows]))
+    (tmp_path / "schema.yaml").write_text("name: s\nclick: click\ncategorical: [user, item]\n")
+    found = {}
+    for name in ("fast", "careful"):
+        with monkeypatch.context() as only:
+            if name == "fast":
+                only.setattr(text, "_read_typed", None)  # called, it would fail
+            else:
+                only.setattr(text, "_read_short", lambda *arguments: None)
+            source = table.source(tmp_path / "log.csv", tmp_path / "schema.yaml")
+            settings = {"min_count": 1, "encoding": encoding, "hash_size": 1000}
+            store.prepare(source, tmp_path / name, progress=lambda line: None, **settings)
+        found[name] = store.load(tmp_path / name)
+    assert found["fast"].fingerprint() == found["careful"].fingerprint()
+    if encoding == "vocabulary":
+        known = store.load_encoders(tmp_path / "fast").fields[0].values
+        assert set(known) == {"7", "007", "0", "true", "1", "1.50"}
+    same = [found["fast"].sparse[k, 0] for k in range(4)]
+    assert len(set(same)) == 1 and found["fast"].sparse[4, 0] != same[0]

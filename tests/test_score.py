@@ -441,3 +441,17 @@ def test_a_cell_that_goes_over_lines_is_one_row_with_the_right_lines(shop, tmp_p
     schema = store.prepare(source, tmp_path / "out", max_bad_share=0.5, progress=lambda line: None)
     assert schema.notes["bad_rows"]["first"] == ["log.csv:7: 1 fields instead of 7"]
     assert schema.notes["line_ends_inside_cells"] == 2 and schema.num_rows == ROWS - 1
+
+
+def test_data_of_an_older_version_is_prepared_again(shop, tmp_path):
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    source = table.source(write_csv(tmp_path / "log.csv", frame()), tmp_path / "schema.yaml")
+    store.prepare(source, tmp_path / "out", progress=lambda line: None)
+    path = tmp_path / "out" / "schema.json"
+    record = json.loads(path.read_text())
+    record["notes"]["made_from"]["version"] = 1
+    path.write_text(json.dumps(record))
+    told: list[str] = []
+    store.prepare(source, tmp_path / "out", progress=told.append)
+    assert any("prepared from other version; preparing again" in line for line in told)
+    assert json.loads(path.read_text())["notes"]["made_from"]["version"] == store.VERSION >= 2
