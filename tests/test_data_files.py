@@ -102,6 +102,14 @@ REFUSED = {
     "cut.arrow": (arrow()[:-9], "arrow file cannot be read .*is it whole"),
     "cut.csv.gz": (GZIP[:-9], "is the file whole"),
     "broken.csv.gz": (GZIP[:40] + b"rubbish" + GZIP[47:], "is the file whole"),
+    "late.csv.gz": (  # behind the bytes that are looked at first, before the end of the header
+        (long := gzip.compress(random.Random(0).randbytes(9000).hex().encode() + b"\n" + CSV))[
+            :7000
+        ]
+        + b"rubbish"
+        + long[7007:],
+        "is the file whole",
+    ),
     "utf16.csv": (TEXT.encode("utf-16"), "is UTF-16 text.*UTF-8"),
     "utf16.csv.gz": (gzip.compress(TEXT.encode("utf-16")), "is UTF-16 text.*UTF-8"),
     "no_mark.csv": (TEXT.encode("utf-16-le"), "NUL bytes in its first line"),

@@ -88,6 +88,7 @@ WRITERS = {
     "lower case": (lambda m: (m := m.astimezone(UTC)) and f"{day(m)}t{micro(m)}z", WHOLE),
     "basic ISO": (lambda m: (m := m.astimezone(UTC)) and f"{day(m, '')}T{m:%H%M%S}Z", SECONDS),
     "slashes": (lambda m: f"{day(m, '/')} {m:%H:%M:%S}{offset(m, '{}{:02d}:{:02d}')}", SECONDS),
+    "Go": (lambda m: f"{day(m)} {micro(m)} {offset(m, '{}{:02d}{:02d}')} CEST", WHOLE),
     "padded": (lambda m: f"  {m.isoformat()} ", WHOLE),
 }
 NAIVE_WRITERS = {

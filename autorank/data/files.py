@@ -4,6 +4,8 @@ Everything that opens a user's table asks here first, so that a file that is no 
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +80,8 @@ def form_of(path: Path, key: str = "data.path") -> FileForm:
     head = _head(path, key)
     packing = _first(PACKINGS, head)
     if packing is not None:
-        head = _unpacked_head(path, packing)
+        with open_text(path) as stream:
+            head = stream.read(HEAD)
         if not head:
             raise ValueError(f"{path} is empty once it is unpacked ({packing})")
     content = _first(TABLES, head)
@@ -95,13 +98,25 @@ def packing_of(path: Path) -> str | None:
         return _first(PACKINGS, file.read(8))
 
 
-def open_text(path: Path) -> Any:
-    """An Arrow stream of a file's bytes, unpacked."""
+@contextmanager
+def open_text(path: Path) -> Iterator[Any]:
+    """An Arrow stream of a file's bytes, unpacked.
+
+    Raises:
+        ValueError: a packed file that breaks off or is damaged, whenever that is met.
+    """
     import pyarrow as pa
 
-    raw = pa.OSFile(str(path))
     packing = packing_of(path)
-    return raw if packing is None else pa.CompressedInputStream(raw, packing)
+    try:
+        with pa.OSFile(str(path)) as raw:
+            if packing is None:
+                yield raw
+            else:
+                with pa.CompressedInputStream(raw, packing) as stream:
+                    yield stream
+    except OSError as error:
+        raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
 
 
 def surprise(path: Path, form: FileForm) -> str | None:
@@ -139,14 +154,6 @@ def _head(path: Path, key: str) -> bytes:
     if not head:
         raise ValueError(f"{path} is empty")
     return head
-
-
-def _unpacked_head(path: Path, packing: str) -> bytes:
-    try:
-        with open_text(path) as stream:
-            return stream.read(HEAD)
-    except OSError as error:
-        raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
 
 
 def _first(signs: dict[str, bytes], head: bytes) -> str | None:
