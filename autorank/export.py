@@ -5,6 +5,7 @@
     model/model.json    configuration, metrics, shapes, format version
     model/example.npz   a few encoded rows and their probabilities, checked at every load
     model/encoders.json how raw columns become ids and floats
+    model/reading.json  how the log was read, and its share of unknown ids in each field
 
 The program runs wherever a StableHLO of its version does; loading it needs no model code of this package.
 """

@@ -163,6 +163,7 @@ def export_winner(
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:
     """A trained model with all that scoring raw rows needs."""
+    save_encoders(data, folder)  # before the model, whose last file says that all is there
     save_model(
         folder,
         trained.predict,
@@ -174,7 +175,6 @@ def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping
         example=(data.test().sparse[:256], data.test().dense[:256]),
         description=description,
     )
-    save_encoders(data, folder)
 
 
 def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:

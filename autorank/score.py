@@ -1,15 +1,25 @@
-"""Scores raw rows with a run's winner: ``python -m autorank.score RUN ROWS.parquet [OUT.parquet]``.
+"""Scores raw rows with a run's winner: ``python -m autorank.score RUN ROWS [OUT]``.
 
-RUN is a run's folder or its ``model`` folder; ROWS (.parquet or .csv) has the log's raw feature columns, in any order;
-OUT (default: ROWS with ``.scored.parquet``) gets them back with one column ``p_<metric>`` for each metric.
+RUN is a run's folder or its ``model`` folder. ROWS is a table with the log's feature columns, in any order, as text
+(also packed), Parquet or Arrow; it is read as the log was. Labels and times may be absent. OUT (.parquet or .csv;
+default: ROWS with ``.scored.parquet``) gets a row for each row of ROWS, in the same order: its columns, its ``line`` in
+ROWS (in a file without lines its row, from 1), ``p_<metric>`` for each metric, and a ``reason`` where it has no score.
+Exit status 1: ROWS is no such table, or not one of its rows has a score.
 """
 
+import logging
 import sys
 from pathlib import Path
 
-from autorank.data.encoders import encode
-from autorank.data.store import load_encoders
+from autorank.data.serving import read
+from autorank.data.store import load_encoders, load_reading
 from autorank.export import load_model
+from autorank.score_file import Tally, write_scores
+from autorank.unknown_shares import warnings
+
+LOG = logging.getLogger("autorank")
+_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc")
+_PACKED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4")
 
 
 def score(run: Path, rows: Path, out: Path | None = None) -> Path:
@@ -17,24 +27,59 @@ def score(run: Path, rows: Path, out: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: no model, no rows.
-        ValueError: a column that the model needs is missing, by name; a model that does not load.
+        ValueError: a column that the model needs is missing, by name; no table; a model that does not load.
     """
-    import polars as pl
+    return score_with_tally(run, rows, out)[0]
 
+
+def score_with_tally(run: Path, rows: Path, out: Path | None = None) -> tuple[Path, Tally]:
+    """`score`, and what was met on the way; warnings are logged."""
     folder = run / "model" if (run / "model").is_dir() else run
     scorer = load_model(folder)
-    if not rows.is_file():
-        raise FileNotFoundError(f"{rows} is no file; give a Parquet or CSV file of raw rows")
-    # Text stays text: "01" is not 1 where the log was prepared.
-    frame = (
-        pl.read_csv(rows, infer_schema=False) if rows.suffix == ".csv" else pl.read_parquet(rows)
-    )
-    sparse, dense = encode(load_encoders(folder), {name: frame[name] for name in frame.columns})
-    probabilities = scorer.predict(sparse, dense)
-    out = out or rows.with_name(f"{rows.stem}.scored.parquet")
-    columns = [pl.Series(f"p_{m}", probabilities[:, q]) for q, m in enumerate(scorer.metrics)]
-    frame.with_columns(columns).write_parquet(out)
-    return out
+    encoders, reading = load_encoders(folder), load_reading(folder)
+    out = _default_out(rows) if out is None else out
+    _require_out(out, rows)
+    if reading is None:
+        LOG.warning(
+            "%s was saved by an older version, which did not note how its log was read: %s is read as a "
+            "table with a line of names; train again to have it read as the log was",
+            folder,
+            rows,
+        )
+    found = read(rows, reading, encoders)
+    tally = write_scores(found, encoders, scorer.predict, scorer.metrics, out)
+    if tally.num_scored < tally.num_rows:
+        LOG.warning(
+            "%s: %s of %s rows have a reason instead of a score: %s%s",
+            rows,
+            f"{tally.num_rows - tally.num_scored:,}",
+            f"{tally.num_rows:,}",
+            "; ".join(tally.first),
+            "; ..." if tally.num_rows - tally.num_scored > len(tally.first) else "",
+        )
+    if reading is not None and tally.num_scored:
+        for line in warnings(
+            tally.unknown, tally.num_scored, reading["unknown_share"], reading["held_out_rows"]
+        ):
+            LOG.warning("%s: %s", rows, line)
+    return out, tally
+
+
+def _default_out(rows: Path) -> Path:
+    name = rows.name
+    for endings in (_PACKED, _ENDINGS):
+        if Path(name).suffix.lower() in endings:
+            name = Path(name).stem
+    return rows.with_name(f"{name}.scored.parquet")
+
+
+def _require_out(out: Path, rows: Path) -> None:
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise ValueError(f"{out}: write OUT as a name that ends in .parquet or .csv")
+    if out.exists() and rows.exists() and out.samefile(rows):
+        raise ValueError(f"{out} is the file to be scored; write OUT as another name")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} is no folder; make it, or write OUT elsewhere")
 
 
 def main(arguments: list[str]) -> int:
@@ -44,11 +89,12 @@ def main(arguments: list[str]) -> int:
         return 0 if {"-h", "--help"} & set(arguments) else 2
     try:
         run, rows, *out = map(Path, arguments)
-        print(score(run, rows, out[0] if out else None))
-    except (FileNotFoundError, ValueError) as error:
-        print(f"autorank.score: {error}", file=sys.stderr)
+        path, tally = score_with_tally(run, rows, out[0] if out else None)
+        print(path)
+    except (OSError, ValueError) as error:
+        print(f"autorank.score: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    return 0
+    return 1 if tally.num_rows and not tally.num_scored else 0
 
 
 if __name__ == "__main__":

@@ -10,11 +10,22 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autorank.data import avazu, criteo, criteo_like_text, intake, short_cells, store, text, words
+from autorank.data import (
+    avazu,
+    criteo,
+    criteo_like_text,
+    intake,
+    short_cells,
+    store,
+    table,
+    text,
+    words,
+)
 from autorank.data.encoders import as_text, distinct_text, hashed_ids, to_numbers
 from autorank.data.hashing import buckets_of, hash_text
 from autorank.data.short_cells import Layout, read_cells
 from autorank.data.source import Columns, Cut, Piece
+from autorank.data.values import plain
 from autorank.data.words import Words, distinct_words, from_buffers
 
 NAMES = ("y", "a", "b", "c", "d")
@@ -191,9 +202,11 @@ def test_avazu_is_read_in_place(tmp_path, monkeypatch):
 # ---- words ----
 
 texts = st.lists(
-    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8).filter(
-        lambda value: len(value.encode()) <= 8
-    ),
+    st.one_of(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
+        st.text(" \t-.0017", max_size=8),
+        st.sampled_from(["True", "TRUE", "False", "FALSE", "-0", "-0.0", "7.00", "123456.0"]),
+    ).filter(lambda value: len(value.encode()) <= 8),
     max_size=40,
 )
 
@@ -216,7 +229,8 @@ def test_words_are_their_text(items):
     named = expected.to_pylist()
     assert found.to_pylist() == [value for value in named if value]
     renamed = [found[code] if code >= 0 else "" for code in codes]
-    assert renamed == [named[code] if code >= 0 else "" for code in others] == items
+    assert renamed == [named[code] if code >= 0 else "" for code in others]
+    assert renamed == [plain(value) for value in items]
 
 
 def test_what_has_no_word():
@@ -270,3 +284,29 @@ def test_distinct_words_made_to_meet(monkeypatch):
     items = np.random.default_rng(0).choice(np.array(meeting, np.uint64), 5000)
     found = distinct_words(items)
     assert (found.codes.tolist(), found.first.tolist()) == in_python(items.tolist())
+
+
+@pytest.mark.parametrize("encoding", ["vocabulary", "hash"])
+def test_values_that_look_different_are_one_in_either_reader(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(words, "WORTH", 0)
+    forms = ["7", "7.0", " 7", "7.00 ", "007", "0", "-0", "-0.0", "True", "true", "1", " ", "1.50"]
+    rows = [f"{k % 2},{forms[k % len(forms)]},x" for k in range(60)]
+    (tmp_path / "log.csv").write_text("\n".join(["click,user,item", *rows]))
+    (tmp_path / "schema.yaml").write_text("name: s\nclick: click\ncategorical: [user, item]\n")
+    found = {}
+    for name in ("fast", "careful"):
+        with monkeypatch.context() as only:
+            if name == "fast":
+                only.setattr(text, "_read_typed", None)  # called, it would fail
+            else:
+                only.setattr(text, "_read_short", lambda *arguments: None)
+            source = table.source(tmp_path / "log.csv", tmp_path / "schema.yaml")
+            settings = {"min_count": 1, "encoding": encoding, "hash_size": 1000}
+            store.prepare(source, tmp_path / name, progress=lambda line: None, **settings)
+        found[name] = store.load(tmp_path / name)
+    assert found["fast"].fingerprint() == found["careful"].fingerprint()
+    if encoding == "vocabulary":
+        known = store.load_encoders(tmp_path / "fast").fields[0].values
+        assert set(known) == {"7", "007", "0", "true", "1", "1.50"}
+    same = [found["fast"].sparse[k, 0] for k in range(4)]
+    assert len(set(same)) == 1 and found["fast"].sparse[4, 0] != same[0]

@@ -19,8 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from autorank.data.encoders import as_series, as_text, item
 from autorank.data.source import Chunk, Columns, Cut, Piece, Progress, Source
 from autorank.data.text import CsvFormat, column_names, pieces
+from autorank.data.values import plain_texts
 
 VERSION = 1
 FIELDS = (
@@ -39,9 +41,10 @@ FIELDS = (
     "device_conn_type",
     *(f"C{j}" for j in range(14, 22)),
 )
+DERIVED = ("hour_of_day", "weekday")
 HEADER = ("id", "click", "hour", *FIELDS)
 COLUMNS = Columns(
-    categorical=("hour_of_day", "weekday", *FIELDS),
+    categorical=(*DERIVED, *FIELDS),
     dense=(),
     click="click",
     time="hour",
@@ -98,15 +101,10 @@ def source(path: Path | None) -> Source:
 
 
 def derive(columns: dict[str, Any]) -> dict[str, Any]:
-    """Hour of the day and weekday from ``hour``; what is no hour becomes text that no time can be read from.
-
-    Whoever scores raw rows with a model calls it first.
-    """
+    """Hour of the day and weekday from ``hour``; what is no hour becomes text that no time can be read from."""
     import polars as pl
 
-    from autorank.data.encoders import as_series
-
-    text = as_series(columns["hour"]).cast(pl.String).str.strip_chars()
+    text = as_series(plain_texts(as_text(columns["hour"])))
     frame = pl.DataFrame({"text": text}).with_columns(
         # Hours repeat for many rows: text is parsed once for each.
         moment=pl.col("text").replace_strict(_moments(text), default=None, return_dtype=pl.Datetime)
@@ -119,6 +117,13 @@ def derive(columns: dict[str, Any]) -> dict[str, Any]:
         weekday=pl.col("moment").dt.weekday().cast(pl.String),
     )
     return {**columns, **found.to_dict(as_series=True)}
+
+
+def for_scoring(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[int, str]]:
+    """`derive`, and the rows that cannot be scored: row -> reason."""
+    found = derive(columns)
+    rows = found["hour_of_day"].is_null().arg_true().to_list()
+    return found, {row: f"hour={item(columns['hour'], row)!r} is no hour YYMMDDHH" for row in rows}
 
 
 def _moments(text: Any) -> dict[str, Any]:

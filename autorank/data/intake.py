@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data import recycled
-from autorank.data.encoders import as_series, distinct_text, hashed_ids, signed_log, to_numbers
+from autorank.data.encoders import (
+    as_series,
+    distinct_text,
+    hashed_ids,
+    item,
+    long_floats,
+    signed_log,
+    to_numbers,
+)
 from autorank.data.parts import Part, text_buffers, write_part
 from autorank.data.short_cells import EMPTY, Numbers
 from autorank.data.source import BadRow, Chunk, Columns, Piece, Progress
@@ -28,11 +36,12 @@ from autorank.data.times import (
     read_times,
     refusal,
 )
-from autorank.data.words import Words, distinct_words
+from autorank.data.words import Words, distinct_words, plain_words
 
 KEPT_BAD_ROWS = 10
 SMALL = 1 << 16  # integers whose logarithm is looked up
 TILE = 1 << 14  # numbers worked on at a time, in a core's cache
+LONG_FLOATS = "long_floats."  # in front of a column's name: identifiers that may have lost digits
 NO_TIME = "is not a time"
 
 
@@ -190,7 +199,7 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
         share=float(np.nan_to_num(piece.share)),
         num_bad=len(chunk.bad) + len(found),
         bad=tuple((row.place, row.reason) for row in [*chunk.bad, *found][:KEPT_BAD_ROWS]),
-        counts=dict(chunk.counts),
+        counts=dict(chunk.counts) | _long_floats(chunk, columns),
         times=times,
         first_time=moments[0].item() if len(moments) else 0,
         last_time=moments[-1].item() if len(moments) else 0,
@@ -198,6 +207,12 @@ def _take(piece: Piece, index: int, columns: Columns, folder: Path, hash_size: i
     )
     write_part(folder, part, arrays, texts, uses)
     return part
+
+
+def _long_floats(chunk: Chunk, columns: Columns) -> dict[str, int]:
+    """How many identifiers of a column are floats that may have lost digits."""
+    found = {name: len(long_floats(chunk.columns[name])) for name in columns.categorical}
+    return {LONG_FLOATS + name: count for name, count in found.items() if count}
 
 
 class _Parsed(NamedTuple):
@@ -218,7 +233,7 @@ def _check(chunk: Chunk, columns: Columns) -> tuple[np.ndarray, list[BadRow], _P
 
     def refuse(wrong: np.ndarray, name: str, what: str) -> None:
         for row in np.flatnonzero(wrong).tolist():
-            reasons.setdefault(row, f"{name}={_item(chunk.columns[name], row)!r} {what}")
+            reasons.setdefault(row, f"{name}={item(chunk.columns[name], row)!r} {what}")
 
     dense, labels = [], []
     for name in columns.dense:
@@ -273,16 +288,9 @@ def _places(chunk: Chunk, name: str | None, moments: Moments) -> dict[str, tuple
     """Forms of times with their first place and value."""
     assert name is not None
     return {
-        form: (count, f"{_place(chunk, row)}: {_item(chunk.columns[name], row)}")
+        form: (count, f"{_place(chunk, row)}: {item(chunk.columns[name], row)}")
         for form, (count, row) in moments.forms.items()
     }
-
-
-def _item(column: Any, row: int) -> Any:
-    value = column[row]
-    if hasattr(value, "as_py"):
-        return value.as_py()
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _logarithms(numbers: np.ndarray | Numbers, keep: Any, into: np.ndarray) -> None:
@@ -309,7 +317,7 @@ def _small_logs() -> np.ndarray:
 def _code(column: Any, keep: Any, into: np.ndarray) -> tuple[Any, np.ndarray]:
     """Writes the codes int32 of the good rows (-1 = missing); the values that they use, and how often."""
     if isinstance(column, Words) and isinstance(keep, slice):
-        found = distinct_words(column.words, codes=into)
+        found = distinct_words(plain_words(column.words), codes=into)
         return found.values, found.uses
     codes, values = distinct_text(column)
     codes = codes[keep]

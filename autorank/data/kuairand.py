@@ -8,13 +8,15 @@ archive's
 read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from autorank.data.download import extract, fetch
+from autorank.data.encoders import as_series, as_text
 from autorank.data.source import BadRow, Chunk, Columns, Progress, Source
 from autorank.data.text import CsvFormat, column_names, read_csv
+from autorank.data.values import plain_texts
 
 VERSION = 1
 ROWS = 1 << 19
@@ -69,6 +71,8 @@ COLUMNS = Columns(
     time="time_ms",
     dropped=(*OUTCOMES, *CONSTANT),
 )
+# The columns of a log that features are made of.
+SCORED = ("user_id", "video_id", "date", "hourmin", "duration_ms", "tab")
 
 
 def source(path: Path | None = None) -> Source:
@@ -117,8 +121,7 @@ def _fetch(raw: Path, progress: Progress) -> Path:
 def _chunks(path: Path, progress: Progress) -> Iterator[Chunk]:
 
     user_file, video_file, *log_files = _local_files(path)
-    users = _read([user_file])[0].select("user_id", *USER_FIELDS, *USER_NUMBERS)
-    videos = _read([video_file])[0].select("video_id", *VIDEO_FIELDS, *VIDEO_NUMBERS)
+    users, videos = _users_and_videos(user_file, video_file)
     log, bad = _read(log_files)
     progress(f"read {len(log):,} exposures, {len(users):,} users, {len(videos):,} videos")
     place = ("file", "line")
@@ -129,13 +132,49 @@ def _chunks(path: Path, progress: Progress) -> Iterator[Chunk]:
     )
     counts = {"duplicate_rows": len(log) - len(distinct)}
     for first in range(0, len(distinct), ROWS):
-        rows = _features(distinct.slice(first, ROWS))
-        rows = rows.join(users, on="user_id", how="left", maintain_order="left")
-        rows = rows.join(videos, on="video_id", how="left", maintain_order="left")
+        rows = _join(_features(distinct.slice(first, ROWS)), users, videos)
         for (file,), part in rows.group_by("file", maintain_order=True):
             lines = part["line"].to_numpy()
             yield Chunk(part.to_dict(as_series=True), str(file), lines, bad, counts)
             bad, counts = (), {}
+
+
+def for_scoring(folder: Path) -> Callable[[dict[str, Any]], tuple[dict[str, Any], dict[int, str]]]:
+    """A function from a log's columns `SCORED` to the features, users and videos of ``folder`` joined.
+
+    Every row stays; the second result, row -> reason, is empty: what is no date or hour is a missing value.
+    """
+    tables: list[tuple[Any, Any]] = []
+
+    def features(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[int, str]]:
+        import polars as pl
+
+        if not tables:
+            files = folder / USERS, folder / VIDEOS
+            absent = [file.name for file in files if not file.is_file()]
+            if absent:
+                raise FileNotFoundError(
+                    f"{folder} lacks {' and '.join(absent)}, which the log's rows are joined to; put the "
+                    "file to be scored beside them, or give it all columns of the model"
+                )
+            tables.append(_users_and_videos(*files))
+        texts = {name: as_series(plain_texts(as_text(columns[name]))) for name in SCORED}
+        rows = _join(_features(pl.DataFrame(texts)), *tables[0])
+        return rows.to_dict(as_series=True), {}
+
+    return features
+
+
+def _users_and_videos(user_file: Path, video_file: Path) -> tuple[Any, Any]:
+    return (
+        _read([user_file])[0].select("user_id", *USER_FIELDS, *USER_NUMBERS),
+        _read([video_file])[0].select("video_id", *VIDEO_FIELDS, *VIDEO_NUMBERS),
+    )
+
+
+def _join(rows: Any, users: Any, videos: Any) -> Any:
+    rows = rows.join(users, on="user_id", how="left", maintain_order="left")
+    return rows.join(videos, on="video_id", how="left", maintain_order="left")
 
 
 def _read(files: list[Path]) -> tuple[Any, tuple[BadRow, ...]]:

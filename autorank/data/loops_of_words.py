@@ -11,6 +11,14 @@ _NONE, _ONE, _EIGHT, _HALF = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _FULL = np.uint64(1 << 56)  # words of eight bytes lie from here on
 _LAST_BYTE = np.uint64(0xFF)
+_SPACE, _POINT, _MINUS, _ZERO, _NINE = (np.uint64(ord(byte)) for byte in " .-09")
+_ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_TAB, _RETURN = np.uint64(ord("\t")), np.uint64(ord("\r"))
+_POINTS, _ABOVE_SPACES = _ONES * _POINT, _ONES * (_SPACE + _ONE)
+_MINUS_ZERO, _TRUE, _TRUE_LOUD, _TRUE_PLAIN, _FALSE, _FALSE_LOUD, _FALSE_PLAIN = (
+    np.uint64(int.from_bytes(text, "little"))
+    for text in (b"-0", b"True", b"TRUE", b"true", b"False", b"FALSE", b"false")
+)
 
 
 @compiled(BYTES, types.uint8)
@@ -110,6 +118,88 @@ def _hash(word):
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
+
+
+@njit
+@no_type_check
+def _holds(word, eight):
+    """Whether one of its bytes is the byte that ``eight`` repeats."""
+    bits = word ^ eight
+    return (bits - _ONES) & ~bits & _HIGH
+
+
+@njit
+@no_type_check
+def _is_candidate(word):
+    """Whether `_plain` may change it: it holds white space or a point, or is one of a few texts."""
+    empty = (word - _ONES) & ~word & _HIGH  # the bytes behind the text
+    blank = (word - _ABOVE_SPACES) & ~word & _HIGH & ~empty  # or another control character
+    return (
+        blank | _holds(word, _POINTS)
+        or word == _MINUS_ZERO or word == _TRUE or word == _TRUE_LOUD or word == _FALSE or word == _FALSE_LOUD
+    )  # fmt: skip
+
+
+@njit
+@no_type_check
+def _is_blank(byte):
+    return byte == _SPACE or _TAB <= byte <= _RETURN
+
+
+@njit
+@no_type_check
+def _plain(word):
+    """`values.plain` of one word."""
+    while _is_blank(word & _LAST_BYTE):
+        word >>= _EIGHT
+    length = 0
+    for byte in range(8):
+        length += word >> np.uint64(8 * byte) != _NONE
+    while length and _is_blank(word >> np.uint64(8 * (length - 1))):
+        length -= 1
+        word &= (_ONE << np.uint64(8 * length)) - _ONE
+    point = length
+    while point and (word >> np.uint64(8 * (point - 1))) & _LAST_BYTE == _ZERO:
+        point -= 1
+    first = 1 if word & _LAST_BYTE == _MINUS else 0
+    digits = point - 1 - first  # in front of the point
+    if (
+        point < length
+        and digits > 0
+        and (word >> np.uint64(8 * (point - 1))) & _LAST_BYTE == _POINT
+    ):
+        whole = digits == 1 or (word >> np.uint64(8 * first)) & _LAST_BYTE != _ZERO
+        for byte in range(first, point - 1):
+            digit = (word >> np.uint64(8 * byte)) & _LAST_BYTE
+            whole &= _ZERO <= digit <= _NINE
+        if whole:
+            word &= (_ONE << np.uint64(8 * (point - 1))) - _ONE
+    if word == _MINUS_ZERO:
+        return _ZERO
+    if word == _TRUE or word == _TRUE_LOUD:
+        return _TRUE_PLAIN
+    if word == _FALSE or word == _FALSE_LOUD:
+        return _FALSE_PLAIN
+    return word
+
+
+@compiled(WORDS)
+@no_type_check
+def any_candidate(words):
+    """Whether `plain` may change one of them."""
+    for row in range(len(words)):
+        if _is_candidate(words[np.uint64(row)]):
+            return True
+    return False
+
+
+@compiled(WORDS, types.uint64[::1])
+@no_type_check
+def plain(words, into):
+    """`values.plain` of each word."""
+    for row in range(len(words)):
+        word = words[np.uint64(row)]
+        into[np.uint64(row)] = _plain(word) if _is_candidate(word) else word
 
 
 @compiled(WORDS, types.uint64[::1])

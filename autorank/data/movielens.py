@@ -15,15 +15,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autorank.data.download import DownloadError, extract, fetch
+from autorank.data.encoders import as_series, as_text, item, to_numbers
 from autorank.data.source import Chunk, Columns, Progress, Source
 from autorank.data.text import CsvFormat, read_csv
+from autorank.data.values import plain_texts
 
 VERSION = 1
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
@@ -69,6 +71,12 @@ COLUMNS = Columns(
     time="timestamp",
     dropped=("rating",),
 )
+# The columns of a log that features are made of, in either layout.
+SCORED = (
+    ("user_id", "item_id", "timestamp"),
+    ("user_id:token", "item_id:token", "timestamp:float"),
+)
+FORMAT = CsvFormat("\t", None, ("user_id", "item_id", "rating", "timestamp"), "latin-1")
 
 
 def source(path: Path | None = None) -> Source:
@@ -175,7 +183,7 @@ def _chunks(path: Path) -> Iterator[Chunk]:
         return
     official = files[0].name in OFFICIAL
     users, items = _users(files[1], official), _items(files[2], official)
-    for chunk in read_csv(files[0], _format(official, "\t", "user_id item_id rating timestamp")):
+    for chunk in read_csv(files[0], FORMAT if official else CsvFormat("\t", None)):
         yield chunk._replace(columns=_join(chunk.columns, users, items))
 
 
@@ -247,23 +255,68 @@ def _items(path: Path, official: bool) -> Any:
     )
 
 
-def _join(columns: Mapping[str, Any], users: Any, items: Any) -> Mapping[str, Any]:
-    """Adds what is known of user, film and moment, and the two labels."""
+def for_scoring(
+    folder: Path,
+) -> Callable[[dict[str, Any]], tuple[Mapping[str, Any], dict[int, str]]]:
+    """A function from a log's columns `SCORED` to the features, users and films of ``folder`` joined.
+
+    Its second result has the rows that cannot be scored: row -> reason.
+    """
+    tables: list[tuple[Any, Any]] = []
+
+    def features(columns: dict[str, Any]) -> tuple[Mapping[str, Any], dict[int, str]]:
+        import polars as pl
+
+        if not tables:
+            tables.append(_users_and_items(folder))
+        plain = {name.partition(":")[0]: column for name, column in columns.items()}
+        numbers, _ = to_numbers(plain["timestamp"])
+        wrong = np.flatnonzero(np.isnan(numbers)).tolist()
+        reasons = {
+            row: f"timestamp={item(plain['timestamp'], row)!r} is not a time" for row in wrong
+        }
+        texts = {name: as_series(plain_texts(as_text(column))) for name, column in plain.items()}
+        return _known(pl.DataFrame(texts), *tables[0]).to_dict(as_series=True), reasons
+
+    return features
+
+
+def _users_and_items(folder: Path) -> tuple[Any, Any]:
+    for names in (OFFICIAL, PACKAGED):
+        files = [folder / name for name in names[1:]]
+        if all(file.is_file() for file in files):
+            official = names == OFFICIAL
+            return _users(files[0], official), _items(files[1], official)
+    raise FileNotFoundError(
+        f"{folder} lacks {' and '.join(OFFICIAL[1:])} (or {' and '.join(PACKAGED[1:])}), which the ratings "
+        "are joined to; put the file to be scored beside them, or give it all columns of the model"
+    )
+
+
+def _known(rows: Any, users: Any, items: Any) -> Any:
+    """Adds what is known of user, film and moment."""
     import polars as pl
 
-    rows = pl.DataFrame({name.partition(":")[0]: values for name, values in columns.items()})
     moment = pl.from_epoch(pl.col("timestamp").cast(pl.Int64, strict=False), time_unit="s")
-    rating = pl.col("rating").cast(pl.Float64, strict=False)
-    legal = pl.when(rating.is_in([1.0, 2.0, 3.0, 4.0, 5.0])).then(rating)
-    frame = (
+    return (
         rows.join(users, on="user_id", how="left", maintain_order="left")
         .join(items, on="item_id", how="left", maintain_order="left")
         .with_columns(
             hour=moment.dt.hour(),
             weekday=moment.dt.weekday(),
             film_age=(moment.dt.year() - pl.col("release_year").cast(pl.Int64)).cast(pl.Float64),
-            click=(legal >= 4).cast(pl.Int8),
-            conversion=(legal == 5).cast(pl.Int8),
         )
+    )
+
+
+def _join(columns: Mapping[str, Any], users: Any, items: Any) -> Mapping[str, Any]:
+    """Adds what is known of user, film and moment, and the two labels."""
+    import polars as pl
+
+    rows = pl.DataFrame({name.partition(":")[0]: values for name, values in columns.items()})
+    rating = pl.col("rating").cast(pl.Float64, strict=False)
+    legal = pl.when(rating.is_in([1.0, 2.0, 3.0, 4.0, 5.0])).then(rating)
+    frame = _known(rows, users, items).with_columns(
+        click=(legal >= 4).cast(pl.Int8), conversion=(legal == 5).cast(pl.Int8)
     )
     return frame.to_dict(as_series=True)

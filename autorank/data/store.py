@@ -29,7 +29,7 @@ from autorank.data.arrange import ARRAYS, split_of, write_arrays
 from autorank.data.batches import Dataset
 from autorank.data.encoders import Encoders
 from autorank.data.hashing import MAX_BUCKETS
-from autorank.data.intake import advice, bad_rows, take_in
+from autorank.data.intake import LONG_FLOATS, advice, bad_rows, take_in
 from autorank.data.parts import Part, num_bytes, read_parts, read_rows, write_whole
 from autorank.data.recycled import recycling
 from autorank.data.schema import Schema, from_json, to_json
@@ -38,10 +38,11 @@ from autorank.data.vocabulary import Split, merge, scale, starts
 from autorank.data.words import worth_compiling
 
 LOG = logging.getLogger(__name__)
-VERSION = 1  # of the way rows are prepared; a change makes old folders stale
+VERSION = 2  # of the way rows are prepared; a change makes old folders stale
 LARGE = 1 << 26
 MAPPED = 1 << 24  # bytes of a file hashed at a time
 SAMPLES, SAMPLE = 64, 1 << 14  # how many, and bytes of each
+READING, READING_FORMAT = "reading.json", 1  # in a model's folder
 ENCODINGS = ("vocabulary", "hash")
 
 __all__ = ["Source", "load", "load_encoders", "prepare", "save_encoders"]
@@ -170,7 +171,7 @@ def load_encoders(folder: Path) -> Encoders:
 
 
 def save_encoders(dataset: Dataset, folder: Path) -> None:
-    """Copies the data set's `encoders.json` into ``folder``.
+    """Copies the data set's `encoders.json` into ``folder``, and writes `reading.json`: how its log was read.
 
     Raises:
         ValueError: the data set was not loaded from a folder, or the folder was prepared anew
@@ -185,7 +186,40 @@ def save_encoders(dataset: Dataset, folder: Path) -> None:
             f"{path} has changed since this data set was opened; its model needs the old one: "
             "train again"
         )
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / coding.FILE).write_bytes(content)
+    write_whole(folder / READING, json.dumps(_reading(dataset.schema), indent=1, allow_nan=False))
+
+
+def _reading(schema: Schema) -> dict[str, Any]:
+    """What another file with rows of the same log is read by, and compared with."""
+    made_from = schema.notes["made_from"]
+    return {
+        "format": READING_FORMAT,
+        "source": made_from["source"],
+        "settings": made_from["source_settings"],
+        "columns": made_from["columns"],
+        "held_out_rows": schema.num_rows - schema.num_train,
+        "unknown_share": schema.notes["unknown_share"]["test"],
+    }
+
+
+def load_reading(folder: Path) -> dict[str, Any] | None:
+    """What `save_encoders` noted of the log, from a model's folder; None where an older version saved the model.
+
+    Raises:
+        ValueError: another format.
+    """
+    path = folder / READING
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text("utf-8"))
+    if record.get("format") != READING_FORMAT:
+        raise ValueError(
+            f"{path}: format {record.get('format')!r}, this version reads {READING_FORMAT}; train the "
+            "model with this version, or score with the one that saved it"
+        )
+    return record
 
 
 def _validate(source: Source, train_fraction: float, min_count: int, max_bad_share: float) -> None:
@@ -291,7 +325,8 @@ def _write(
         workers=workers,
     )
     num_rows = sum(part.num_rows for part in parts)
-    _refuse_bad(parts, settings["max_bad_share"])
+    _refuse_bad(parts, settings["max_bad_share"], source)
+    _warn_of_long_floats(parts)
     split = split_of(parts, parts_folder, settings["train_fraction"])
     _refuse_one_class(parts, parts_folder, split, source.columns.click)
     progress(f"learning from the first {split.num_train:,} rows in time")
@@ -361,7 +396,7 @@ def _learn(
     return coding.Encoders(tuple(fields), scales)
 
 
-def _refuse_bad(parts: list[Part], max_bad_share: float) -> None:
+def _refuse_bad(parts: list[Part], max_bad_share: float, source: Source) -> None:
     num_rows = sum(part.num_rows for part in parts)
     num_bad, bad = bad_rows(parts)
     total = num_rows + num_bad
@@ -372,9 +407,31 @@ def _refuse_bad(parts: list[Part], max_bad_share: float) -> None:
             f"max_bad_share={max_bad_share}: {first}{advice(first)}"
         )
     if num_rows < 2:
-        raise ValueError("one usable row cannot be split into training and test; give a longer log")
+        where = ", ".join(path.name for path in source.files) or source.name
+        raise ValueError(
+            f"{where}: one usable row cannot be split into training and test; give a longer log"
+        )
     if num_bad:
         LOG.warning("%s of %s rows are broken and left out: %s", num_bad, total, first)
+
+
+def _warn_of_long_floats(parts: list[Part]) -> None:
+    counts: dict[str, int] = {}
+    for part in parts:
+        for key, count in part.counts.items():
+            if key.startswith(LONG_FLOATS):
+                name = key.removeprefix(LONG_FLOATS)
+                counts[name] = counts.get(name, 0) + count
+    for name, count in counts.items():
+        LOG.warning("%s", long_floats_warning(name, count))
+
+
+def long_floats_warning(name: str, count: int) -> str:
+    """What to tell about identifiers that were stored as floats."""
+    return (
+        f"column {name}: {count:,} values are floats too large to hold every whole number, so that "
+        "different identifiers may have become one; write the column as integers or text"
+    )
 
 
 def _refuse_one_class(parts: list[Part], folder: Path, split: Split, name: str) -> None:

@@ -24,6 +24,8 @@ PIECE = 1 << 24  # bytes of a piece: a thread holds about six times as many
 _PARSE = 1 << 22  # bytes that the parser takes at a time
 _LINES_SEEN = 1 << 16  # bytes that tell how lines end
 _LONGEST = 1 << 26  # bytes of a line
+LINES_INSIDE = "line_ends_inside_cells"  # among the counts of a chunk
+_HEAD = 1 << 20  # bytes that the first lines are looked for in
 
 Derive = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -74,6 +76,18 @@ def _header(path: Path, form: CsvFormat) -> tuple[str, ...]:
         {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
     )
     return tuple(next(csv.reader([line], delimiter=form.separator, **quoting), []))
+
+
+def first_lines(path: Path, form: CsvFormat, most: int = 100) -> list[list[str]]:
+    """The cells of the first lines, the names among them; empty lines are left out."""
+    quoting: dict[str, Any] = (
+        {"quoting": csv.QUOTE_NONE} if form.quote is None else {"quotechar": form.quote}
+    )
+    with open_text(path) as stream:
+        head = bytes(stream.read(_HEAD))
+    whole = head.decode(form.encoding, "replace").removeprefix("\ufeff").split("\n")[:most]
+    lines = [line.removesuffix("\r") for line in whole]
+    return [next(csv.reader([line], delimiter=form.separator, **quoting)) for line in lines if line]
 
 
 def read_csv(path: Path, form: CsvFormat) -> Iterator[Chunk]:
@@ -132,6 +146,7 @@ def pieces(
     *,
     derive: Derive | None = None,
     read: Sequence[str] | None = None,
+    as_text: bool = False,
 ) -> Iterator[Piece]:
     """Pieces of about `PIECE` bytes of text files, in the order given; packed ones are unpacked on the way.
 
@@ -140,6 +155,7 @@ def pieces(
     Args:
         derive: from the columns read to those with a role.
         read: columns to read, where they are not those with a role.
+        as_text: every cell as text, and no line left out without a reason but the empty ones.
 
     Raises:
         ValueError: a compressed file that breaks off, a line without end.
@@ -149,8 +165,8 @@ def pieces(
     before = sum(path.stat().st_size for path in files[: start.file])
     for index in range(start.file, len(files)):
         path = files[index]
-        names, in_place = column_names(path, form), worth_compiling(total)
-        plan = Plan(path.name, names, form, columns, wanted, derive, in_place)
+        names, in_place = column_names(path, form), worth_compiling(total) and not as_text
+        plan = Plan(path.name, names, form, columns, wanted, derive, in_place, as_text)
         begin = start if index == start.file else Cut(index)
         for text, line, end, position in _cut(path, form, begin, in_place):
             share = (before + position) / max(total, 1)
@@ -168,6 +184,7 @@ class Plan(NamedTuple):
     wanted: tuple[str, ...]  # columns to read
     derive: Derive | None = None
     in_place: bool = True  # whether short cells are: worth it for much text only
+    as_text: bool = False  # whether all cells are text
 
 
 def _cut(
@@ -273,7 +290,7 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
         return short
     numbering = _Numbering(plan.file, first_line, first_line - 1)
     try:
-        found = _read_typed(text, numbering, plan)
+        found = None if plan.as_text else _read_typed(text, numbering, plan)
     except pa.ArrowInvalid:
         found = None
     if found is None:
@@ -282,7 +299,8 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     columns, lines = found
     if plan.derive is not None:
         columns = plan.derive(columns)
-    return Chunk(columns, plan.file, lines, numbering.new())
+    counts = {LINES_INSIDE: numbering.inside} if numbering.inside else {}
+    return Chunk(columns, plan.file, lines, numbering.new(), counts)
 
 
 def _read_short(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk | None:
@@ -327,6 +345,8 @@ def _read_typed(
     types |= {name: pa.float64() for name in plan.columns.dense if name in types}
     types |= {name: pa.int8() for name in plan.columns.labels if name in types}
     table = _read_arrow(text, numbering, plan, types)
+    if numbering.is_short_of(text, len(table)):
+        return None
     found: dict[str, Any] = {}
     for name, kind in types.items():
         column = table[name]
@@ -354,8 +374,14 @@ def _read_text(
     except pa.ArrowInvalid as error:
         raise _not_text(plan.file, plan.form, error) from error
     frame = pl.DataFrame(pl.from_arrow(table))
-    lines = numbering.lines(len(frame))
+    if numbering.is_short_of(text, len(frame)):
+        ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
+        lines = numbering.lines_of_long_rows(frame.select(ends).to_series().to_numpy())
+    else:
+        lines = numbering.lines(len(frame))
     blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
+    if plan.as_text:
+        numbering.refuse_empty(text, lines[blank])
     frame, lines = frame.filter(pl.Series(~blank)), lines[~blank]
     return {name: frame[name] for name in plan.wanted}, lines
 
@@ -413,6 +439,8 @@ class _Numbering:
         self.bad_rows: list[int] = []  # rows ahead of next_row, rising
         self.swallowed: list[tuple[int, int]] = []  # row, extra lines in it
         self.found: list[BadRow] = []
+        self.refused: list[tuple[int, int, str]] = []  # row, lines of it, reason
+        self.inside = 0  # line ends inside the cells of good rows
 
     def refuse(self, row: Any) -> str:
         number = row.number + self.before
@@ -421,9 +449,41 @@ class _Numbering:
         reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
         extra = row.text.count("\n")
         self.found += [BadRow(f"{self.file}:{line + i}", reason) for i in range(extra + 1)]
+        self.refused.append((number, 1 + extra, reason))
         if extra:
             self.swallowed.append((number, extra))
         return "skip"
+
+    def is_short_of(self, text: bytes | memoryview, num_good: int) -> bool:
+        """Whether the rows read are fewer than the text's lines: a quoted cell of a good row goes over several."""
+        seen = num_good + sum(lines for _, lines, _ in self.refused)
+        return seen < _count_lines(memoryview(text), False)
+
+    def lines_of_long_rows(self, ends: np.ndarray) -> np.ndarray:
+        """`lines` of all good rows of a text, by the number of line ends in their cells."""
+        rows = np.arange(self.next_row, self.next_row + len(ends) + len(self.refused))
+        is_bad = np.isin(rows, [row for row, _, _ in self.refused])
+        sizes = np.ones(len(rows), np.int64)
+        sizes[~is_bad] += ends
+        sizes[is_bad] = [lines for _, lines, _ in self.refused]
+        firsts = self.next_row + np.cumsum(sizes) - sizes
+        self.found = [
+            BadRow(f"{self.file}:{first + i}", reason)
+            for first, (_, lines, reason) in zip(firsts[is_bad].tolist(), self.refused, strict=True)
+            for i in range(lines)
+        ]
+        self.inside = int(ends.sum())
+        return firsts[~is_bad]
+
+    def refuse_empty(self, text: bytes | memoryview, lines: np.ndarray) -> None:
+        """Counts the lines as bad that have nothing but separators; one without any is none."""
+        if not len(lines):
+            return
+        whole = bytes(text).split(b"\n")
+        for line in lines.tolist():
+            index = line - self.before - 1  # beyond the end where a cell holds a carriage return
+            if index >= len(whole) or whole[index].strip(b"\r\xef\xbb\xbf"):
+                self.found.append(BadRow(f"{self.file}:{line}", "every cell is empty"))
 
     def lines(self, num_good: int) -> np.ndarray:
         """Line numbers of the next good rows."""

@@ -72,6 +72,17 @@ def from_buffers(offsets: np.ndarray, data: np.ndarray) -> Words | None:
     return Words(words) if loops_of_words.from_text(offsets, data, words) else None
 
 
+def plain_words(words: np.ndarray) -> np.ndarray:
+    """`values.plain` of each word (uint64 [n]); the same array where that changes none."""
+    from autorank.data import loops_of_words
+
+    if not loops_of_words.any_candidate(words):
+        return words
+    found = np.empty(len(words), np.uint64)
+    loops_of_words.plain(words, found)
+    return found
+
+
 class Distinct(NamedTuple):
     """Which values occur, in the order of first appearance; the empty text is none of them."""
 
