@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.jax_settings import own_settings
 from autorank.typing import PyTree
 
 FORMAT = 1
@@ -34,6 +35,7 @@ class Scorer(NamedTuple):
     description: Mapping[str, Any]
 
 
+@own_settings()
 def save_model(
     folder: Path,
     predict: Callable[..., jax.Array],
@@ -91,6 +93,7 @@ def save_model(
     (folder / "model.json").write_text(json.dumps(record, indent=1))
 
 
+@own_settings()
 def load_model(folder: Path) -> Scorer:
     """Loads what `save_model` wrote.
 
@@ -128,6 +131,7 @@ def load_model(folder: Path) -> Scorer:
     exported = jax.export.deserialize(bytearray((folder / "program.bin").read_bytes()))
     call = jax.jit(exported.call)
 
+    @own_settings()
     def predict(sparse: np.ndarray, dense: np.ndarray) -> np.ndarray:
         parts = []
         for first in range(0, len(sparse), CHUNK):

@@ -17,6 +17,7 @@ import numpy as np
 
 from autorank.fidelity import Fidelity
 from autorank.finals import Finals, Roles, choose_roles, pick_finalists, run_finals, run_test
+from autorank.jax_settings import own_settings
 from autorank.ledger import Ledger, Trial
 from autorank.metrics import kendall_tau_b, ne_gain_percent
 from autorank.objectives import Objective
@@ -61,6 +62,7 @@ class Event(NamedTuple):
     best: float | None  # lowest label so far, NE gain in percent
 
 
+@own_settings()
 def run(
     objective: Objective,
     space: Space,
