@@ -130,10 +130,9 @@ def training_objective(
         # Whole windows: a label never looks at half a one.
         windows = math.ceil(fidelity * num_windows - 1e-9)
         stop = math.ceil(windows * num_steps / num_windows)
-        batch = [request_of(c, s) for c, s in zip(configs, seeds, strict=True)]
         # Not around the results: between two of them the caller's settings hold.
         with own_settings():
-            planned = jobs(batch, stop)
+            planned = jobs([request_of(c, s) for c, s in zip(configs, seeds, strict=True)], stop)
         yield from run_jobs(planned, workers, lanes)
 
     def cost(configs: np.ndarray) -> np.ndarray:
