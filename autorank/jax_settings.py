@@ -50,6 +50,7 @@ OWN: Mapping[str, Any] = {
     "jax_error_checking_behavior_oob": "ignore",
     "jax_array_garbage_collection_guard": "allow",
     "jax_thread_guard": False,
+    "jax_raise_persistent_cache_errors": False,
     "jax_no_tracing": False,
     "jax_no_execution": False,
     "jax_transfer_guard_host_to_device": "allow",

@@ -15,6 +15,7 @@ LAYERS = {
     "autorank.typing": 0,
     "autorank.grammar": 0.5,
     "autorank.jax_settings": 0,
+    "autorank.program_folder": 0,
     "autorank.space": 1,
     "autorank.losses": 1,
     "autorank.metrics": 1,
