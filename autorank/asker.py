@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from autorank.jax_settings import own_settings
 from autorank.pending import ask_with_pending
 from autorank.searchers.base import Searcher
 from autorank.training.programs import compiler_options
@@ -69,6 +70,7 @@ class Asker:
         self._make, self._seed = make, seed
         self._programs: dict[tuple[int, int], tuple[Searcher, Any, Any]] = {}
 
+    @own_settings()
     def __call__(
         self,
         number: int,

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.jax_settings import own_settings
 from autorank.ledger import dumps
 from autorank.typing import PyTree
 
@@ -36,6 +37,7 @@ class Scorer(NamedTuple):
     description: Mapping[str, Any]
 
 
+@own_settings()
 def save_model(
     folder: Path,
     predict: Callable[..., jax.Array],
@@ -93,6 +95,7 @@ def save_model(
     (folder / "model.json").write_text(dumps(record, indent=1))
 
 
+@own_settings()
 def load_model(folder: Path) -> Scorer:
     """Loads what `save_model` wrote.
 
@@ -130,6 +133,7 @@ def load_model(folder: Path) -> Scorer:
     exported = jax.export.deserialize(bytearray((folder / "program.bin").read_bytes()))
     call = jax.jit(exported.call)
 
+    @own_settings()
     def predict(sparse: np.ndarray, dense: np.ndarray) -> np.ndarray:
         parts = []
         for first in range(0, len(sparse), CHUNK):

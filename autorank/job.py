@@ -26,6 +26,7 @@ from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
 from autorank.export import save_model
 from autorank.identity import carried_over
+from autorank.jax_settings import own_settings
 from autorank.labels import label
 from autorank.ledger import Ledger, dumps
 from autorank.measurable import of_metric, targets_of
@@ -42,6 +43,7 @@ LOG = logging.getLogger("autorank")
 PACKAGES = ("autorank", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
+@own_settings()
 def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     """Runs or resumes the search of a run folder and leaves ledger, summary, report and the winner in it.
 
@@ -114,6 +116,7 @@ def located(config: SearchConfig) -> SearchConfig:
     return replace(config, data=replace(d, **places))
 
 
+@own_settings()
 def worker_objective(config: SearchConfig) -> Objective:
     """What a worker of a cluster evaluates with: the driver's objective, built there."""
     data = build.dataset(config.data, LOG.info)
@@ -177,6 +180,7 @@ def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping
     )
 
 
+@own_settings()
 def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
     """Trains one model with one or more seeds, scores the held-out rows, saves the first seed's model."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +225,7 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
     return result
 
 
+@own_settings()
 def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
     """Every point of the grid with all seeds, best first; the best one is scored on the held-out rows."""
     data = build.dataset(config.data, LOG.info)

@@ -25,18 +25,18 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jax.scipy.special import logsumexp
 
 from autorank.typing import Array, Bool, Float
 
 Reduce = Callable[[Array], Array]
-# e^30 and e^-30 add up in float32; scores further from their mean are saturated anyway.
-CLIP = 30.0
+# Between e^-40 and e^40 all powers, their sums and their ratios are normal numbers of float32. A list whose scores
+# spread wider than this on either side of its middle needs its pairs' own exponentials.
+REACH = 40.0
 # Pairs of a list are walked through in blocks of rows of about this many pairs: XLA on a CPU stores
 # a block in full, so it should stay in the cache.
 PAIRS = 16384
-# exp(-80) is close to the smallest float32; listwise sums stay positive.
-FLOOR = -80.0
 
 
 def mse(
@@ -94,8 +94,8 @@ def pairwise_logistic(
 ) -> Array:
     """``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j`` (RankNet).
 
-    The gradient needs ``n`` exponentials, not ``n^2``; it treats scores further than 30 from their
-    list's mean as if they lay there.
+    The gradient needs ``n`` exponentials where all scores of a list lie within 80 of each other,
+    and ``n^2`` where they do not.
     """
     return reduce_fn(_logistic(*_clean(scores, targets, where, weights), False))
 
@@ -154,12 +154,11 @@ def list_mle(
     """
     scores, targets, weights = _clean(scores, targets, where, weights)
     present = weights > 0
-    best = jnp.min(scores, axis=-1, where=present, initial=jnp.inf, keepdims=True)
-    best = jax.lax.stop_gradient(jnp.where(jnp.isfinite(best), best, 0.0))
-    strength = jnp.where(present, weights * jnp.exp(jnp.maximum(best - scores, FLOOR)), 0.0)
-    behind = (targets[..., None, :] >= targets[..., :, None]).astype(scores.dtype)
-    rest = (behind * strength[..., None, :]).sum(-1)
-    terms = jnp.log(jnp.where(present, rest, 1.0)) + jnp.where(present, scores - best, 0.0)
+    behind = targets[..., None, :] >= targets[..., :, None]
+    terms = jax.lax.cond(
+        _near(scores, weights)[1], _log_shares_near, _log_shares_far, scores, weights, behind
+    )
+    terms = jnp.where(present, terms, 0.0)
     return reduce_fn(_mean(terms, weights))
 
 
@@ -257,34 +256,114 @@ def _logistic(scores: Array, targets: Array, weights: Array, lambdas: bool) -> A
 
 
 def _logistic_forward(scores: Array, targets: Array, weights: Array, lambdas: bool):
-    """``dL/df_i = w_i / Z sum_j w_j ([y_i < y_j] e_i - [y_i > y_j] e_j) / (e_i + e_j)``.
+    """``dL/df_i = w_i / Z sum_j w_j ([y_i < y_j] p_ij - [y_i > y_j] p_ji)``, ``p_ij = 1 / (1 + exp(f_j - f_i))``.
 
-    ``e = exp(f)``; ``Z`` is the weight of all pairs. Since ``-e_j = e_i - (e_i + e_j)``, the sum is
-    ``e_i sum_j w_j [y_i != y_j] / (e_i + e_j)`` minus the weight of all ``y_j < y_i``: one division and one comparison
-    a pair. With factors on the pairs that weight would depend on the scores, so there the sum is taken as it stands.
+    ``Z`` is the weight of all pairs.
     """
-    middle = _mean(scores, weights)[..., None]
-    powers = jnp.exp(jnp.clip(scores - middle, -CLIP, CLIP))
-    e, y, w = (x[..., None, :] for x in (powers, targets, weights))
-    below = _below(targets, weights)
-    if lambdas:
-        gain, discount = _lambdas(scores, targets, weights)
-        g, d = (x[..., None, :] for x in (gain, discount))
-
-        def factored(own_e: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
-            # Ties have the same gain, so their factor is 0.
-            pull = w * jnp.where(own_y < y, own_e, -e) / (own_e + e)
-            return (pull * jnp.abs((own_g - g) * (own_d - d))).sum(-1)
-
-        sums = _by_rows(factored, powers, targets, gain, discount)
-    else:
-
-        def row_sums(own_e: Array, own_y: Array) -> Array:
-            return jnp.where(own_y != y, w / (own_e + e), 0.0).sum(-1)
-
-        sums = powers * _by_rows(row_sums, powers, targets) - below
-    slope = weights * sums / _total(weights, below)[..., None]
+    own = (scores, targets, weights)
+    sums = _lambda_pulls(*own, *_lambdas(*own)) if lambdas else _pulls(*own)
+    slope = weights * sums / _total(weights, _below(targets, weights))[..., None]
     return _logistic(scores, targets, weights, lambdas), slope
+
+
+def _near(scores: Array, weights: Array) -> tuple[Array, Array]:
+    """The middle of each list's scores ``[..., 1]``, and whether the scores of every list lie within `REACH` of it."""
+    present = weights > 0
+    low = jnp.min(scores, axis=-1, where=present, initial=jnp.inf, keepdims=True)
+    high = jnp.max(scores, axis=-1, where=present, initial=-jnp.inf, keepdims=True)
+    empty = ~present.any(axis=-1, keepdims=True)
+    middle = jax.lax.stop_gradient(jnp.where(empty, 0.0, low + (high - low) / 2))
+    # False for scores that are not finite: the sum over pairs says what becomes of them.
+    near = (high - middle < REACH) & (middle - low < REACH)
+    return middle, (empty | near).all()
+
+
+def _powers(scores: Array, middle: Array) -> Array:
+    """``exp(scores - middle)``; the bounds are for items of no weight, which may lie anywhere."""
+    return jnp.exp(jnp.clip(scores - middle, -REACH, REACH))
+
+
+def _sum_pulls(
+    near: Callable[[Array, tuple[Array, ...]], Array],
+    far: Callable[[tuple[Array, ...]], Array],
+) -> Callable[..., Array]:
+    """Chooses between two ways to sum over pairs, once for all lists that are there.
+
+    Mapped over lists, a choice for each would compute both ways for all; so the lists are put side by side instead.
+    """
+
+    @custom_vmap
+    def pulls(*own: Array) -> Array:
+        middle, is_near = _near(own[0], own[2])
+        return jax.lax.cond(is_near, lambda: near(_powers(own[0], middle), own), lambda: far(own))
+
+    @pulls.def_vmap
+    def side_by_side(size: int, is_mapped: list[bool], *own: Array) -> tuple[Array, bool]:
+        each = (
+            x if mapped else jnp.broadcast_to(x, (size, *x.shape))
+            for x, mapped in zip(own, is_mapped, strict=True)
+        )
+        return pulls(*each), True
+
+    return pulls
+
+
+def _pulls_near(powers: Array, own: tuple[Array, ...]) -> Array:
+    """``sum_j w_j ([y_i < y_j] e_i - [y_i > y_j] e_j) / (e_i + e_j)``: no difference of close numbers in it."""
+    _, targets, weights = own
+    e, y, w, down = (x[..., None, :] for x in (powers, targets, weights, -weights * powers))
+
+    def row_sums(own_e: Array, own_y: Array) -> Array:
+        # Ties outermost: so XLA on a CPU takes half of the time.
+        pull = jnp.where(own_y < y, w * own_e, down) / (own_e + e)
+        return jnp.where(own_y != y, pull, 0.0).sum(-1)
+
+    return _by_rows(row_sums, powers, targets)
+
+
+def _pulls_far(own: tuple[Array, ...]) -> Array:
+    """The same from the differences of scores, whatever they are."""
+    scores, targets, _ = own
+    f, y, w = (x[..., None, :] for x in own)
+
+    def row_sums(own_f: Array, own_y: Array) -> Array:
+        pull = _pull(own_f, f, own_y < y)
+        return jnp.where(own_y != y, w * pull, 0.0).sum(-1)
+
+    return _by_rows(row_sums, scores, targets)
+
+
+def _lambda_pulls_near(powers: Array, own: tuple[Array, ...]) -> Array:
+    _, targets, weights, gain, discount = own
+    e, y, w, g, d = (x[..., None, :] for x in (powers, targets, weights, gain, discount))
+
+    def row_sums(own_e: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
+        # Ties have the same gain, so their factor is 0.
+        pull = w * jnp.where(own_y < y, own_e, -e) / (own_e + e)
+        return (pull * jnp.abs((own_g - g) * (own_d - d))).sum(-1)
+
+    return _by_rows(row_sums, powers, targets, gain, discount)
+
+
+def _lambda_pulls_far(own: tuple[Array, ...]) -> Array:
+    scores, targets, _, gain, discount = own
+    f, y, w, g, d = (x[..., None, :] for x in own)
+
+    def row_sums(own_f: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
+        pull = w * _pull(own_f, f, own_y < y)
+        return (pull * jnp.abs((own_g - g) * (own_d - d))).sum(-1)
+
+    return _by_rows(row_sums, scores, targets, gain, discount)
+
+
+def _pull(own_f: Array, f: Array, below: Array) -> Array:
+    """An item's share of a pair's gradient: up in the loss if its target is below the other's, else down."""
+    ahead = own_f - f
+    return jnp.where(below, 1.0, -1.0) / (1.0 + jnp.exp(jnp.where(below, -ahead, ahead)))
+
+
+_pulls = _sum_pulls(_pulls_near, _pulls_far)
+_lambda_pulls = _sum_pulls(_lambda_pulls_near, _lambda_pulls_far)
 
 
 def _lambdas(scores: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
@@ -292,6 +371,23 @@ def _lambdas(scores: Array, targets: Array, weights: Array) -> tuple[Array, Arra
     behind = _below(-targets, weights)
     before = _below(scores, weights)
     return behind / _positive(weights.sum(-1))[..., None], 1.0 / jnp.log2(2.0 + before)
+
+
+def _log_shares_near(scores: Array, weights: Array, behind: Array) -> Array:
+    """`list_mle`'s terms, ``n`` exponentials for scores that are near each other."""
+    middle, _ = _near(scores, weights)
+    inverse = jnp.where(weights > 0, weights * _powers(-scores, -middle), 0.0)
+    rest = (behind.astype(scores.dtype) * inverse[..., None, :]).sum(-1)
+    return jnp.log(_positive(rest)) + (scores - middle)
+
+
+def _log_shares_far(scores: Array, weights: Array, behind: Array) -> Array:
+    """The same for any scores: each sum relative to its own largest term, so that none vanishes."""
+    there = behind & (weights > 0)[..., None, :]
+    ahead = jnp.where(there, scores[..., :, None] - scores[..., None, :], 0.0)
+    # An item of no weight may have nobody behind it; its term is dropped, but must have a gradient.
+    anyone = there.any(axis=-1, keepdims=True)
+    return logsumexp(ahead, b=jnp.where(anyone, there * weights[..., None, :], 1.0), axis=-1)
 
 
 def _backward(static: float | bool, slope: Array, cotangent: Array):

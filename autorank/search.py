@@ -19,6 +19,7 @@ from autorank import rungs, speed, survival
 from autorank.confirm import Confirmed, confirm, refuse_finished_by_earlier_version
 from autorank.fidelity import Fidelity, total_cost
 from autorank.finals import Finals, Roles, pick_finalists, run_finals, run_test
+from autorank.jax_settings import own_settings
 from autorank.labels import tail_windows
 from autorank.ledger import Ledger, LedgerMismatch, Trial
 from autorank.measurable import of_metric
@@ -71,6 +72,7 @@ class Event(NamedTuple):
     best: float | None  # lowest label so far at the highest rung reached, NE gain in percent
 
 
+@own_settings()
 def run(
     objective: Objective,
     space: Space,

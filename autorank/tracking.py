@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from autorank import rungs
 from autorank.config import TrackingConfig
 from autorank.ledger import Ledger, Trial
+from autorank.program_folder import why_unusable
 from autorank.run_folder import curve_of, read_run, values_of
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def start_tracking(
 
     Args:
         settings: mode (auto, online, offline, disabled), project, group, tags.
-        folder: the run's; W&B's own files go to ``<folder>/wandb``.
+        folder: the run's; W&B's own files go to ``<folder>/wandb``, or to ``WANDB_DIR``.
         ledger: open for writing; keeps the W&B run's id and what is mirrored.
         config: the resolved settings; what looks like a secret is left out.
     """
@@ -80,7 +81,7 @@ def start_tracking(
     except Exception as error:  # noqa: BLE001 - any failure of the mirror, the search must go on
         LOG.warning("W&B could not start (%s); the run goes on without it", error)
         return OFF
-    LOG.info("W&B %s run %s in %s", mode, run.id, folder / "wandb")
+    LOG.info("W&B %s run %s in %s", mode, run.id, run.dir)
 
     def guarded(action: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
@@ -131,6 +132,22 @@ def scrub(value: Any) -> Any:
     return USER_IN_URL.sub("", value) if isinstance(value, str) else value
 
 
+def wandb_folder(folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where W&B's own files go: into ``WANDB_DIR``, or, where that is not set or cannot be used, the run's folder."""
+    asked = environment.get("WANDB_DIR")
+    if not asked:
+        return folder
+    if reason := why_unusable(asked):
+        LOG.warning(
+            "WANDB_DIR=%s cannot be used (%s); W&B's files go to %s. Name a folder that can be written to",
+            asked,
+            reason,
+            folder / "wandb",
+        )
+        return folder
+    return Path(asked)
+
+
 def _start(
     settings: TrackingConfig, mode: str, folder: Path, ledger: Ledger, config: Mapping[str, Any]
 ) -> Any:
@@ -150,7 +167,7 @@ def _start(
         "tags": list(settings.tags) or None,
         "name": folder.resolve().name,
         "config": scrub(config),
-        "dir": str(folder),
+        "dir": str(wandb_folder(folder)),
         "id": run_id,
         "resume": "allow",
         "settings": wandb.Settings(**quiet),

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from autorank import measurable
 from autorank.cost import compiled_flops, flops_per_example, measure_qps
 from autorank.data.batches import Dataset
+from autorank.jax_settings import own_settings
 from autorank.models.dhen import structure_key
 from autorank.models.heads import METRICS
 from autorank.objectives import Objective, Outcome, Trained, predict_rows
@@ -28,6 +29,7 @@ from autorank.training.trainer import Data, Schedule, TrainState
 from autorank.training_jobs import Builds, Rules, lanes_of, make_jobs
 
 
+@own_settings()
 def training_objective(
     dataset: Dataset,
     decode: Callable[[np.ndarray], Setting],
@@ -137,14 +139,17 @@ def training_objective(
         # Whole windows: a label never looks at half a one.
         windows = math.ceil(fidelity * num_windows - 1e-9)
         stop = math.ceil(windows * num_steps / num_windows)
-        batch = [request_of(c, s) for c, s in zip(configs, seeds, strict=True)]
-        yield from run_jobs(jobs(batch, stop), workers, lanes)
+        # Not around the results: between two of them the caller's settings hold.
+        with own_settings():
+            planned = jobs([request_of(c, s) for c, s in zip(configs, seeds, strict=True)], stop)
+        yield from run_jobs(planned, workers, lanes)
 
     def cost(configs: np.ndarray) -> np.ndarray:
         return np.array(
             [flops_per_example(decode(c).model, num_fields, num_dense) for c in configs], np.float64
         )
 
+    @own_settings()
     def finished(request: Request) -> TrainState:
         """The state after all training rows."""
         (compiled, _) = compact.compile(request.setting.model)
@@ -159,6 +164,7 @@ def training_objective(
 
         return programs.get(structure_key(model), build)[0]
 
+    @own_settings()
     def trained(config: np.ndarray, seed: int) -> Trained:
         request = request_of(config, seed)
         # Copied: the cached state is donated if the configuration is ever continued.
@@ -166,6 +172,7 @@ def training_objective(
         predict = jitted(predictors, request, "predict")
         return Trained(request.setting.model, params, rows, predict, METRICS[head])
 
+    @own_settings()
     def test(config: np.ndarray, seed: int) -> np.ndarray:
         if not progressive:
             return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
@@ -177,6 +184,7 @@ def training_objective(
         found = follow(state, request.setting.hparams, schedule, later)
         return np.asarray(found, np.float64)[: len(held_out.sparse)]
 
+    @own_settings()
     def qps(config: np.ndarray) -> float:
         request = request_of(config, 0)
         params, table = compact.weights(compact.program(request.setting.model).empty())
@@ -191,6 +199,11 @@ def training_objective(
             qps_seconds,
         )
 
+    @own_settings()
+    def flops_of_program(config: np.ndarray) -> float:
+        model = request_of(config, 0).setting.model
+        return float(compiled_flops(model, num_fields, num_dense))
+
     return Objective(
         name=schema.name,
         fingerprint=fingerprint,
@@ -203,9 +216,7 @@ def training_objective(
         test=test,
         trained=trained,
         qps=qps,
-        compiled_flops=lambda config: float(
-            compiled_flops(request_of(config, 0).setting.model, num_fields, num_dense)
-        ),
+        compiled_flops=flops_of_program,
         test_labels=np.asarray(held_out.labels, np.float64),
         measurable=measurable.windows(
             train.labels[: num_steps * batch_size], METRICS[head], num_steps, num_windows

@@ -24,6 +24,7 @@ from autorank.config import (
     TrainConfig,
     TuneConfig,
 )
+from autorank.program_folder import program_folder
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 LIBRARY = Path(__file__).resolve().parents[1] / "autorank"
@@ -113,8 +114,7 @@ def run_folder() -> Path:
 def set_up_jax(cache: Path | None = None) -> None:
     """One thread a program, two programs at a time: steadier and bit-exact on CPUs; compiled programs are kept.
 
-    The cache of compiled programs holds code that will be executed: it lies in the user's own cache folder, one
-    folder for each kind of machine. Call before JAX is first used.
+    Where they are kept: `autorank.program_folder`. Call before JAX is first used.
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax
@@ -122,12 +122,11 @@ def set_up_jax(cache: Path | None = None) -> None:
     # Libraries that tell of every file and thread; the log is for what a search does.
     for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "autorank" / "programs"
-    folder = (cache or base) / machine_key()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_compilation_cache_dir", program_folder(machine_key(), cache))
+    for name, value in {"min_compile_time_secs": 0.3, "min_entry_size_bytes": -1}.items():
+        option = f"jax_persistent_cache_{name}"
+        if option.upper() not in os.environ:
+            jax.config.update(option, value)
 
 
 def machine_key() -> str:

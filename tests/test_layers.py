@@ -14,6 +14,8 @@ LAYERS = {
     "autorank": 0,
     "autorank.typing": 0,
     "autorank.grammar": 0.5,
+    "autorank.jax_settings": 0,
+    "autorank.program_folder": 0,
     "autorank.space": 1,
     "autorank.losses": 1,
     "autorank.metrics": 1,

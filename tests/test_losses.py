@@ -224,3 +224,78 @@ def test_analytic_gradient_is_that_of_autodiff_over_all_pairs(name, n, monkeypat
     np.testing.assert_allclose(value, true_value, rtol=2e-6)
     scale = np.abs(np.asarray(true_gradient)).max()
     np.testing.assert_allclose(gradient, true_gradient, atol=3e-6 * scale, rtol=1e-5)
+
+
+def gradient_in_double(name, f, y, w):
+    """The gradients' formulas over all pairs in float64, written with the pairs' own exponentials."""
+    f, y, w = (np.asarray(v, np.float64) for v in (f, y, w))
+    if name == "list_mle":
+        behind = (y[None] >= y[:, None]) & (w > 0)[None]
+        power = np.where(behind, -f[None], -np.inf)
+        share = w[None] * np.exp(power - special.logsumexp(power, b=w[None], axis=1, keepdims=True))
+        return (w - w @ share) / w.sum()
+    larger = y[:, None] > y[None]
+    pull = -special.expit(f[None] - f[:, None])
+    if name == "margin":
+        pull = -(f[:, None] - f[None] < np.float32(0.001)).astype(float)
+    if name == "lambda_rank":
+        factor = lambda_factors(f, y, w)
+        pull = pull * [[factor(i, j) for j in range(len(f))] for i in range(len(f))]
+    pairs = np.where(larger, w[:, None] * w[None], 0.0)
+    pull = pull * pairs
+    return (pull.sum(1) - pull.sum(0)) / max(pairs.sum(), 1e-300)
+
+
+def scaled_lists():
+    unit = st.floats(-1, 1, width=32, allow_subnormal=False)
+    return st.tuples(
+        st.lists(unit, min_size=N, max_size=N),
+        st.integers(-6, 6),
+        st.sampled_from([0.0, 1.0, -3e4]),
+        st.lists(st.integers(-2, 2), min_size=N, max_size=N),
+        st.lists(st.booleans(), min_size=N, max_size=N),
+        st.lists(st.integers(0, 2), min_size=N, max_size=N),
+        st.booleans(),
+    )
+
+
+@pytest.mark.parametrize("name", ["margin", "logistic", "lambda_rank", "list_mle"])
+@settings(max_examples=100, deadline=None)
+@given(case=scaled_lists())
+def test_the_gradient_is_exact_at_any_scale(name, case):
+    f, power, offset, y, where, weights, in_order = case
+    y, where = np.array(y), np.array(where)
+    f = np.array(f) * 10.0**power
+    f[np.abs(f) < 1e-30] = 0  # XLA flushes subnormal differences to 0
+    # Scores in the targets' order are where a gradient vanishes, and where a false one does the damage.
+    f = np.float32(
+        np.sort(f)[np.argsort(np.argsort(y, kind="stable"))] if in_order else f
+    ) + np.float32(offset)
+    _, grad = JITTED[name](jnp.asarray(f), jnp.float32(y), jnp.array(where), jnp.float32(weights))
+    present = where & (np.array(weights) > 0)
+    if not present.any():
+        assert not np.asarray(grad).any()
+        return
+    exact = gradient_in_double(name, f[present], y[present], np.array(weights)[present])
+    # A list's gradient is a difference from 1 / n; a pair's is as small as it is.
+    scale = max(np.abs(exact).max(), 0.1 if name == "list_mle" else 1e-30)
+    np.testing.assert_allclose(np.asarray(grad)[present], exact, atol=1e-5 * scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["logistic", "lambda_rank", "list_mle"])
+def test_lists_side_by_side_have_the_gradients_of_each(name):
+    rng = np.random.default_rng(5)
+    y = jnp.float32(rng.normal(size=N))
+    f = jnp.float32(rng.normal(size=(3, N))) * jnp.float32([[1.0], [1e3], [1e-3]])
+    gradient = jax.grad(lambda f: LOSSES[name](f, y))
+    together = jax.jit(jax.vmap(gradient))(f)
+    for row, own in zip(together, f, strict=True):
+        exact = gradient_in_double(name, own, y, np.ones(N))
+        np.testing.assert_allclose(row, exact, atol=1e-5 * np.abs(exact).max(), rtol=1e-5)
+
+
+def test_lists_side_by_side_make_one_choice():
+    """A choice for each list would compute both ways for all of them."""
+    y = jnp.arange(3.0)
+    mapped = jax.make_jaxpr(jax.vmap(jax.grad(lambda f: losses.pairwise_logistic(f, y))))
+    assert " cond[" in str(mapped(jnp.zeros((4, 3))))

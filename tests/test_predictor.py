@@ -231,3 +231,24 @@ def test_bad_settings_are_named():
     fit = ensemble(X, capacity=8, **SMALL).fit
     with pytest.raises(ValueError, match=r"this predictor fits \(8, 12\): pad"):
         fit(jax.random.key(0), jnp.zeros((7, X)), jnp.zeros((7, 2)), mask(7, 7))
+
+
+def test_a_long_pairwise_fit_goes_on_falling_when_scores_lie_far_apart():
+    """Random targets, so that the fit learns them by heart; 600 steps of rate .01 take scores beyond 80."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.random((30, X)), jnp.float32)
+    y = jnp.asarray(rng.normal(size=(30, 2)), jnp.float32)
+    found = []
+    for steps in (150, 600):
+        settings = {
+            "members": 2,
+            "steps": steps,
+            "rate": 1e-2,
+            "combine": "raw",
+            "loss": "logistic",
+        }
+        fit, score = jitted(capacity=30, **settings)
+        state = fit(jax.random.key(0), x, y, jnp.ones((30, 2), bool))
+        found.append((float(state.loss.max()), float(jnp.ptp(score(state, x).mean, axis=0).min())))
+    (before, _), (after, spread) = found
+    assert spread > 80 and after < before < 0.1

@@ -5,12 +5,16 @@ own compiled files; where neither can be written it is compiled again in every p
 file of a loop but not in another one that it calls: a file of loops holds all that they call.
 """
 
+import functools
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
 from numba import types
 
+LOG = logging.getLogger(__name__)
 # Arguments: what is only read may be read-only, as bytes from a file are.
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 WORDS = types.Array(types.uint64, 1, "C", readonly=True)
@@ -27,6 +31,16 @@ def compiled(*arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., An
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
+            _warn_once()
             return numba.njit(arguments, **options)(function)
 
     return decorate
+
+
+@functools.cache
+def _warn_once() -> None:
+    LOG.warning(
+        "%s and the user's cache folder cannot be written to, so the loops that read data are compiled again in every "
+        "process (some seconds); set NUMBA_CACHE_DIR to a folder that can be written to",
+        Path(__file__).parent,
+    )

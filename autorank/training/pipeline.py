@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from autorank.jax_settings import own_settings
+
 
 class Job(NamedTuple):
     """One program and what is trained with it; both functions run in threads."""
@@ -80,6 +82,7 @@ class _Queue:
             self._stopped = True
             self._changed.notify_all()
 
+    @own_settings()
     def work(self) -> None:
         try:
             while (found := self._next()) is not None:

@@ -1,0 +1,85 @@
+"""JAX's settings while a program of ours runs, whatever the process that it runs in has set.
+
+JAX keeps its settings for the process, and a sweep shares its process with the user's jobs. Wider numbers, another
+generator of random keys or strict promotion would change what a searcher proposes, or stop it. `own_settings` holds
+them at the values that everything here is written for and tested with; what the user chose is back afterwards, and
+jobs never see ours. Settings that change no result (where programs are cached, what is logged) stay the user's, and
+so do the platform and XLA's flags.
+
+JAX keeps a setting that is changed for a while per thread: a thread of ours enters the context itself.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+# JAX's own defaults. An option that an installed version does not know has no effect there.
+OWN: Mapping[str, Any] = {
+    # Types and shapes
+    "jax_enable_x64": False,
+    "jax_explicit_x64_dtypes": "warn",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_allow_f16_reductions": True,
+    # Random numbers
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_enable_custom_prng": False,
+    "jax_legacy_prng_key": "allow",
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_debug_key_reuse": False,
+    # How programs are compiled and where they run
+    "jax_default_device": None,
+    "jax_default_matmul_precision": None,
+    "jax_disable_jit": False,
+    "jax_softmax_custom_jvp": False,
+    "jax_optimization_level": "UNKNOWN",
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_memory_fitting_level": "O2",
+    "jax_memory_fitting_effort": 0.0,
+    "jax_compiler_enable_remat_pass": True,
+    "eager_constant_folding": False,
+    # Checks that stop a program: a diverged model is a result here, and rows do travel to the device
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_check_tracer_leaks": False,
+    "jax_enable_checks": False,
+    "jax_error_checking_behavior_nan": "ignore",
+    "jax_error_checking_behavior_divide": "ignore",
+    "jax_error_checking_behavior_oob": "ignore",
+    "jax_array_garbage_collection_guard": "allow",
+    "jax_thread_guard": False,
+    "jax_raise_persistent_cache_errors": False,
+    "jax_no_tracing": False,
+    "jax_no_execution": False,
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
+}
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Holds JAX's settings at ours in this thread; also a decorator, of functions that are no generators."""
+    with ExitStack() as stack:
+        for name, value in OWN.items():
+            setting = _context_of(name)
+            if setting is not None:
+                stack.enter_context(setting(value))
+        yield
+
+
+def _context_of(name: str) -> Any:
+    """JAX's context manager of an option, or None where this version has none.
+
+    Most are public (``jax.enable_x64``, ...). The others exist beside their option only.
+    """
+    import jax
+
+    kind = type(jax.enable_x64)
+    public = getattr(jax, name.removeprefix("jax_"), None)
+    if isinstance(public, kind):
+        return public
+    found = getattr(jax.config, "_value_holders", {}).get(name)
+    return found if isinstance(found, kind) else None
