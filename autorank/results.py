@@ -74,7 +74,7 @@ def first_line(error: object) -> str:
 
 def _short(value: Any) -> str:
     try:
-        text = _printable(repr(value))
+        text = " ".join(_printable(repr(value)).split())
     except BaseException as error:  # a foreign object's own repr may do anything
         text = f"an object whose repr fails ({type(error).__name__})"
     return text if len(text) <= 100 else text[:97] + "..."

@@ -113,7 +113,7 @@ def _options(form: Mapping[str, Any]) -> Form:
     found = _one(form, OPTIONS)
     if not isinstance(found, list | tuple):
         raise ValueError(f"its choices must be a list, not {found!r}")
-    return Form(choices(list(found), ordered=form.get("is_ordered") is not False))
+    return Form(choices(list(found), ordered=_flag(form, "is_ordered") is not False))
 
 
 def _interval(
@@ -128,9 +128,9 @@ def _interval(
         low, high = _number(*_named(form, LOW)), _number(*_named(form, HIGH))
     if form.get("distribution") == "log_uniform":  # W&B: the ends are exponents of e
         low, high = (float(f"{math.exp(v):.6g}") for v in (low, high))
-    flagged = form.get("log", form.get("log_scale"))
-    log = bool(flagged) if flagged is not None else bool(log)
-    asked = form.get("value_type", "int" if form.get("integer") else None)
+    flagged = _flag(form, "log", "log_scale")
+    log = bool(log) if flagged is None else flagged
+    asked = form.get("value_type", "int" if _flag(form, "integer") else None)
     if asked not in (None, "int", "float"):
         raise ValueError(f"value_type={asked!r} must be int or float")
     if asked is not None:
@@ -240,6 +240,15 @@ def _named(form: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any]:
     if len(found) > 1:
         raise ValueError(f"{' and '.join(found)} say the same; keep one")
     return found[0], form[found[0]]
+
+
+def _flag(form: Mapping[str, Any], *names: str) -> bool | None:
+    for name in names:
+        if form.get(name) is not None:
+            if not isinstance(form[name], bool):
+                raise ValueError(f"{name}={form[name]!r} must be true or false")
+            return form[name]
+    return None
 
 
 def _number(name: str, value: Any) -> int | float:
