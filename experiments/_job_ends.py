@@ -53,11 +53,11 @@ class Hostile:
         raise KeyboardInterrupt
 
 
-def do_raise(error: BaseException) -> Callable[[], Any]:
+def do_raise(kind: type[BaseException], *arguments: Any) -> Callable[[], Any]:
     """The job ends by this."""
 
     def end() -> None:
-        raise error
+        raise kind(*arguments)
 
     return end
 
@@ -188,12 +188,12 @@ ENDS: dict[str, Callable[[], Any]] = {
     "alarm": leave_alarm,
     "settings": leave_settings,
     "fork": fork,
-    "raise": do_raise(ValueError("bad\nvalue")),
-    "stop_iteration": do_raise(StopIteration()),
-    "group": do_raise(BaseExceptionGroup("several", [ValueError(1), SystemExit(2)])),
-    "unprintable": do_raise(Mute()),
-    "surrogates": do_raise(OSError("no \udcff file\0")),
-    "two_arguments": do_raise(TwoArguments(1, 2)),
+    "raise": do_raise(ValueError, "bad\nvalue"),
+    "stop_iteration": do_raise(StopIteration),
+    "group": do_raise(BaseExceptionGroup, "several", [ValueError(1), SystemExit(2)]),
+    "unprintable": do_raise(Mute),
+    "surrogates": do_raise(OSError, "no \udcff file\0"),
+    "two_arguments": do_raise(TwoArguments, 1, 2),
     "lambda_in_error": lambda_in_error,
     "recursion": recursion,
     "memory": out_of_memory,
@@ -202,9 +202,9 @@ ENDS: dict[str, Callable[[], Any]] = {
     "exit_text": lambda: sys.exit("no data"),
     "exit": lambda: sys.exit(),
     "argparse": parser_exit,
-    "keyboard": do_raise(KeyboardInterrupt()),
-    "generator": do_raise(GeneratorExit()),
-    "odd": do_raise(Odd("odd")),
+    "keyboard": do_raise(KeyboardInterrupt),
+    "generator": do_raise(GeneratorExit),
+    "odd": do_raise(Odd, "odd"),
     "none": lambda: None,
     "not_a_number": lambda: float("nan"),
     "infinity": lambda: float("inf"),

@@ -92,7 +92,7 @@ def command(
     folder: Path, launcher: str, jobs: int, seed: int, ends: list[str], full: Path
 ) -> list[str]:
     """The sweep's own command line; the same every time."""
-    count = -(-jobs // len(ends)) + 1
+    count = -(-jobs // len(ends)) + (jobs > len(ends))
     return [
         sys.executable, str(ROOT / "experiments" / "_job_ends.py"), "-m", "hydra/sweeper=autorank",
         "hydra.sweeper.searcher=random", f"hydra.sweeper.trials={jobs}", f"hydra.sweeper.seed={seed}",

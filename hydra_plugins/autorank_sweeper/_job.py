@@ -23,6 +23,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from autorank import ledger_file
 from autorank.results import Result, described, of_error, read_result
 from hydra_plugins.autorank_sweeper import _guard, _signals
 
@@ -248,6 +249,7 @@ def _alone(path: Path) -> Iterator[None]:
             LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
             yield
             return
+        ledger_file.keep(descriptor)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -273,7 +275,7 @@ def _alone(path: Path) -> Iterator[None]:
             yield
             return
         finally:
-            os.close(descriptor)
+            ledger_file.release(descriptor)
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
