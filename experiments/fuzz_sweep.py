@@ -121,28 +121,31 @@ def run(
     (folder / "blocked").touch()
     ends = ends or ends_of(launcher, full is not None)
     line = command(folder, launcher, jobs, seed, ends, full or Path("/nowhere"))
-    draw, statuses = random.Random(seed), []
-    sent = [(signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[i % 3] for i in range(stops)]
-    wrong = []
+    draw, statuses, wrong = random.Random(seed), [], []
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    # After so many trials: these.
+    planned = [(n, kinds[i % 3]) for i, n in enumerate(sorted(draw.sample(range(1, jobs), stops)))]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     while len(statuses) < most:
+        sent = None
         with (folder / "drivers.log").open("ab") as log:
-            environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
             driver = subprocess.Popen(
                 line, stdout=log, stderr=log, env=environment, start_new_session=True
             )
-            number = sent.pop(0) if sent and (folder / "trials.db").exists() else None
-            if number is not None:
-                try:
-                    driver.wait(draw.uniform(6, 12))
-                except subprocess.TimeoutExpired:
-                    driver.send_signal(number)
-            status = driver.wait()
+            while driver.poll() is None:
+                time.sleep(0.2)
+                if planned and sent is None and num_ended(folder) >= planned[0][0]:
+                    sent = planned.pop(0)[1]
+                    driver.send_signal(sent)
+            status = driver.returncode
         statuses.append(status)
-        own = {signal.SIGINT: {-2, 130}, signal.SIGTERM: {143}, signal.SIGKILL: {-9}}
+        stopped = {None: set(), signal.SIGINT: {-2}, signal.SIGTERM: {143}, signal.SIGKILL: {-9}}[
+            sent
+        ]
         deaths = {-9, -6, -11, -1, -10, 0, 3} if launcher == "basic" else set()
-        if status == 0 and not waiting(folder, jobs):
+        if status == 0 and num_ended(folder) == jobs:
             break
-        if status not in own.get(number, set()) | deaths:
+        if status not in stopped | deaths:
             wrong.append(f"driver {len(statuses)} ended with status {status}, see {log.name}")
             break
     with Ledger.read(folder / "trials.db") as ledger:
@@ -153,13 +156,13 @@ def run(
     return Outcome(named, statuses, wrong)
 
 
-def waiting(folder: Path, jobs: int) -> bool:
-    """Whether trials are left; a driver that a job ended with status 0 has not ended its sweep."""
-    if not (folder / "trials.db").exists():
-        return True
-    with Ledger.read(folder / "trials.db") as ledger:
-        trials = ledger.trials()
-    return len(trials) < jobs or any(t.status == "proposed" for t in trials)
+def num_ended(folder: Path) -> int:
+    """Trials that have their result. A driver that a job ended with status 0 has not ended its sweep."""
+    try:
+        with Ledger.read(folder / "trials.db") as ledger:
+            return sum(t.status != "proposed" for t in ledger.trials())
+    except (FileNotFoundError, RuntimeError):  # not yet, or in the middle of a write
+        return 0
 
 
 def mistakes(trials: list[tuple[str, Trial]], launcher: str, jobs: int) -> list[str]:

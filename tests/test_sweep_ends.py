@@ -13,22 +13,41 @@ import pytest
 
 from autorank.ledger import Ledger, Trial
 from autorank.results import described, read_result
-from experiments.fuzz_sweep import DIES, ENDS, ends_of, run
-from hydra_plugins.autorank_sweeper import _guard, _job, _search, _signals
+from experiments.fuzz_sweep import DIES, ends_of, run
+from hydra_plugins.autorank_sweeper import _drive, _guard, _job, _search, _signals
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_every_end_is_a_row_with_its_reason(launcher, tmp_path):
-    """Each end once; of those that take the process along only some, as each costs a start of one."""
-    if launcher != "basic":
+    """Each end once where jobs run in the driver; through a pool one of each kind. `fuzz_sweep.py` runs them all."""
+    if launcher == "basic":
+        ends = [e for e in ends_of(launcher, full=False) if e not in DIES]
+    else:
         pytest.importorskip(launcher)
-    kept = {"os_exit_0", "pool"} if launcher == "joblib" else set()
-    ends = [e for e in ends_of(launcher, full=False) if e not in DIES - kept]
+        ends = [
+            "number",
+            "pair",
+            "closed_streams",
+            "deleted_folder",
+            "fork",
+            "raise",
+            "two_arguments",
+            "exit_0",
+        ]
+        ends += [
+            "keyboard",
+            "odd",
+            "dict",
+            "lambda",
+            "hostile",
+            "os_exit_0",
+            "sigint",
+            "folder_too_long",
+        ]
     outcome = run(tmp_path, launcher, len(ends), ends=ends, stops=0, most=1)
     assert outcome.wrong == [] and outcome.statuses == [0]
     assert sorted(end for end, _ in outcome.trials) == sorted(ends)
-    assert len(ends) > 45 and set(ends) | DIES | {"folder_full"} >= set(ENDS) - {"pool"}
 
 
 # --- whose signal --------------------------------------------------------------------------------
@@ -98,6 +117,7 @@ def test_a_signal_is_a_stop_only_where_somebody_else_sent_it(task, asked):
 def job(tmp_path, monkeypatch):
     config = SimpleNamespace(overrides=SimpleNamespace(task=["x=1"]))
     monkeypatch.setattr(_job, "HydraConfig", SimpleNamespace(get=lambda: config))
+    monkeypatch.setattr(_signals, "_asked", None)
 
     def made(task, in_driver: bool) -> _job.Job:
         made = _job.Job(task)
@@ -179,11 +199,14 @@ def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
         held = Ledger.open(tmp_path / "trials.db", {})
     else:
         held = _job._alone(tmp_path / "lock")
+    read, write = os.pipe()
     with held:
         child = os.fork()
         if child == 0:
+            os.write(write, b"!")
             time.sleep(60)
             os._exit(0)
+        os.read(read, 1)
     try:
         started = time.time()
         with (
@@ -258,6 +281,12 @@ class Broken:
 
     def item(self):
         raise SystemExit(1)
+
+
+def test_of_a_workers_traceback_the_reason_is_what_it_raised():
+    trace = "failed with trace:\n---\nTraceback (most recent call last):\n  File\nOSError: [Errno 36] x\n---\nSee logs"
+    assert _drive._cause(RuntimeError(trace)) == "OSError: [Errno 36] x"
+    assert _drive._cause(RuntimeError("a: b")) == "RuntimeError: a: b"
 
 
 def test_reasons_are_lines_that_every_file_can_hold():

@@ -4,8 +4,10 @@ A launcher's ``launch`` waits for its jobs. Where several may run side by side, 
 one ``launch`` of one job, so that nobody waits for the slowest.
 """
 
+import contextlib
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -229,11 +231,11 @@ class Driver:
             f"{deaths} of {self.attempts.attempts} attempts"
             if alone
             else "as others did; it runs again alone",
-            first_line(error),
+            first_line(error) if gone else _cause(error),
         )
         if deaths >= self.attempts.attempts:
             what = "its worker died" if gone else "it could not be run"
-            last = first_line(error) if gone else described(error)
+            last = first_line(error) if gone else _cause(error)
             reason = f"{what} in {deaths} attempts; the last time: {last}"
             self._finish(trial, Result(None, None, reason), started)
 
@@ -272,6 +274,16 @@ class Driver:
             elif not reason:
                 good.append(trial)
         return good
+
+
+def _cause(error: BaseException) -> str:
+    """An error as a reason; of one that quotes a worker's traceback (submitit, Ray) what the worker raised."""
+    with contextlib.suppress(Exception):
+        lines = str(error).splitlines()
+        raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
+        if raised and any(line.startswith("Traceback") for line in map(str.strip, lines)):
+            return first_line(raised[-1])
+    return described(error)
 
 
 def _forget_frames(error: object) -> None:
