@@ -12,7 +12,6 @@ label of -0.0 comes back as 0.0).
 
 import json
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -107,7 +106,7 @@ class Ledger:
         except BaseException:
             if connection is not None:
                 connection.close()
-            os.close(descriptor)
+            ledger_file.release(descriptor)
             raise
 
     @classmethod
@@ -135,7 +134,7 @@ class Ledger:
         """Closes the file and lets go of the run; calling it again does nothing."""
         self._connection.close()
         if self._lock is not None:
-            os.close(self._lock)
+            ledger_file.release(self._lock)
             self._lock = None
 
     def __enter__(self) -> "Ledger":

@@ -39,8 +39,32 @@ class LedgerFull(RuntimeError):
     """The disk is full (or failing); nothing half-written is left."""
 
 
+_held: set[int] = set()  # descriptors of locks
+
+
+def keep(descriptor: int) -> None:
+    """A copy of this process (``os.fork``) lets go of this lock: left behind, it would hold it for ever."""
+    _held.add(descriptor)
+
+
+def release(descriptor: int) -> None:
+    """Closes a lock that is kept."""
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+def _let_go() -> None:
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 def lock(path: Path) -> int:
-    """Takes the run; the kernel gives it back when this process ends, however it ends.
+    """Takes the run; the kernel gives it back when this process ends, however it ends. `release` gives it back before.
 
     Raises:
         RunInUse: a living process has it.
@@ -61,6 +85,7 @@ def lock(path: Path) -> int:
     with suppress(OSError):  # a full disk: the lock holds without its holder's name
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    keep(descriptor)
     return descriptor
 
 
@@ -189,7 +214,7 @@ def roll_back(path: Path) -> None:
         finally:
             connection.close()
     finally:
-        os.close(descriptor)
+        release(descriptor)
 
 
 def damage(path: Path, what: object) -> str:

@@ -18,8 +18,18 @@ class Result(NamedTuple):
 def read_result(value: Any) -> Result:
     """A job's return value as a result: a number, or a pair (quality, cost) with cost above 0.
 
-    Anything else (text, None, NaN, an infinity, three numbers) is a failed trial whose reason says what to return.
+    Anything else (text, None, NaN, an infinity, three numbers) is a failed trial whose reason says what to return. So
+    is an object whose own methods raise.
     """
+    try:
+        return _read(value)
+    except BaseException as error:  # the methods of a foreign object may do anything
+        return Result(
+            None, None, f"returned {_short(value)}, which cannot be read ({described(error)})"
+        )
+
+
+def _read(value: Any) -> Result:
     advice = "return a finite number, or a pair (quality, cost) with cost > 0"
     parts = list(value) if isinstance(value, tuple | list) else [value]
     if isinstance(value, np.ndarray) and value.ndim == 1:
@@ -49,18 +59,27 @@ def of_error(error: BaseException) -> Result:
 
 def described(error: BaseException) -> str:
     """Kind and first line of an error, for a trial's reason."""
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{_printable(type(error).__name__)}: {first_line(error)}"
 
 
 def first_line(error: object) -> str:
     """The first line of a message, of bounded length."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    try:
+        text = str(error)
+    except BaseException as failed:  # a foreign exception's own text may do anything
+        text = f"its message cannot be read ({type(failed).__name__})"
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    return _printable(line or type(error).__name__)[:300]
 
 
 def _short(value: Any) -> str:
     try:
-        text = repr(value)
-    except Exception as error:  # a foreign object's own repr may do anything
+        text = " ".join(_printable(repr(value)).split())
+    except BaseException as error:  # a foreign object's own repr may do anything
         text = f"an object whose repr fails ({type(error).__name__})"
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _printable(text: str) -> str:
+    """Text that every file and the ledger can hold: names of files that are no UTF-8 come as lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

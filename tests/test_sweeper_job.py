@@ -44,7 +44,7 @@ def test_a_failure_is_found_with_its_reason(tmp_path):
         watched(task, tmp_path)(None)
     again = watched(pytest.fail, tmp_path, driver="next")
     assert again.found(NAME).failed == "MemoryError: too much"
-    with pytest.raises(_job.Earlier, match="MemoryError: too much"):
+    with pytest.raises(_job.Failed, match="MemoryError: too much"):
         again(None)
 
 

@@ -4,11 +4,12 @@ A launcher's ``launch`` waits for its jobs. Where several may run side by side, 
 one ``launch`` of one job, so that nobody waits for the slowest.
 """
 
+import contextlib
 import logging
 import queue
+import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,14 +17,26 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from autorank.ledger import Trial
-from autorank.results import Result, first_line, of_error, read_result
+from autorank.results import Result, described, first_line, of_error, read_result
 from autorank.sweep import Sweep
-from hydra_plugins.autorank_sweeper._job import Earlier, Job, Superseded, name_of
+from hydra_plugins.autorank_sweeper import _signals
+from hydra_plugins.autorank_sweeper._attempts import Attempts
+from hydra_plugins.autorank_sweeper._job import Failed, Interrupted, Job, Superseded, name_of
 from hydra_plugins.autorank_sweeper._launchers import in_process
 
 LOG = logging.getLogger(__name__)
-IN_PROCESS_DEATHS = (
-    3  # starts without an end after which a job in the driver's process is held to have killed it
+GRACE_SECONDS = 0.5  # Ctrl-C in a terminal reaches workers and driver, one of them first
+# What launchers raise where a worker is gone; by name, as none of them need be installed.
+WORKER_DEATHS = (
+    "TerminatedWorkerError",  # joblib
+    "BrokenProcessPool",
+    "ShutdownExecutorError",
+    "UncompletedJobError",  # submitit
+    "WorkerCrashedError",  # Ray
+    "NodeDiedError",
+    "OutOfMemoryError",
+    "LocalRayletDiedError",
+    "Superseded",
 )
 
 
@@ -43,12 +56,10 @@ class Driver:
     ) -> None:
         self.sweep, self.launcher = sweep, launcher
         self.overrides, self.composes, self.report = overrides, composes, report
-        self.job, self.attempts = job, attempts
+        self.job = job
         self.in_process = in_process(launcher)
+        self.attempts = Attempts(sweep.ledger, attempts, self.in_process)
         self.returns: list[list[JobReturn]] = []
-        self._lost = self._count("death")  # by trial: how often its worker died
-        alone = [r for r in sweep.ledger.records("death") if r.get("alone", True)]
-        self._deaths = Counter(r["trial"] for r in alone)  # of those, with nobody else to blame
         self._composed: set[int] = set()
 
     # --- rounds ----------------------------------------------------------------------------------
@@ -66,7 +77,8 @@ class Driver:
             for batch in consecutive(waiting, max_batch_size or len(waiting)):
                 returns: list[JobReturn] = []
                 # In the driver's own process one by one, so that each result is written at once.
-                for part in [[t] for t in batch] if self.in_process else [batch]:
+                single = self.in_process or any(map(self.attempts.is_suspect, batch))
+                for part in [[t] for t in batch] if single else [batch]:
                     returns += self._launch(part)
                 self.returns.append(returns)
 
@@ -77,28 +89,34 @@ class Driver:
         if any(b.id != batch[0].id + i for i, b in enumerate(batch)):
             return [r for part in consecutive(batch, len(batch)) for r in self._launch(part)]
         jobs = [self.overrides(t) for t in batch]
-        self._started(batch)
+        self.attempts.started(batch)
         started = time.time()
         try:
             returns = list(self.launcher.launch(jobs, initial_job_idx=batch[0].id - 1))
-        except Exception as error:
-            if self.in_process:  # no worker that could have died: a full disk, a broken config
-                self._interrupted(batch)
-                raise
+            if len(returns) != len(batch):
+                raise RuntimeError(f"the launcher gave {len(returns)} results of {len(batch)} jobs")
+        except BaseException as error:
+            if _signals.requested() is not None:
+                self.attempts.interrupted(batch)
+                _signals.check()
             if len(batch) > 1:
                 LOG.warning(
                     "a launch of %d jobs broke (%s); they are started again one by one",
                     len(batch),
                     first_line(error),
                 )
+                for trial in batch:
+                    self.attempts.died(trial, described(error), alone=False)
                 return [r for trial in batch for r in self._launch([trial])]
             self._died(batch[0], error, started, alone=True)
             return []
+        try:
+            for trial, job in zip(batch, returns, strict=True):
+                self._ended(trial, job, started)
+            _signals.check()
         except BaseException:
-            self._interrupted(batch)
+            self.attempts.interrupted([t for t in batch if not self.sweep.has_ended(t)])
             raise
-        for trial, job in zip(batch, returns, strict=True):
-            self._ended(trial, job, started)
         return returns
 
     # --- each on its own -------------------------------------------------------------------------
@@ -110,6 +128,7 @@ class Driver:
         """
         done: queue.SimpleQueue[tuple[Trial, Any, float]] = queue.SimpleQueue()
         running: dict[int, Trial] = {}
+        ended: list[Trial] = []  # the last one to end, until that is in the ledger
         accompanied: set[int] = set()  # of those running: had company at any time since their start
 
         def work(trial: Trial, job: list[str]) -> None:
@@ -121,7 +140,7 @@ class Driver:
             done.put((trial, result, started))
 
         def start(trial: Trial) -> None:
-            self._started([trial])
+            self.attempts.started([trial])
             running[trial.id] = trial
             if shared_fate and len(running) > 1:
                 accompanied.update(running)
@@ -136,7 +155,8 @@ class Driver:
                     for t in self._composable(self._startable(self.sweep.waiting()))
                     if t.id not in running and not self._adopted(t)
                 ]
-                suspects = [t for t in waiting if self._lost.get(t.id)] if shared_fate else []
+                suspects = [t for t in waiting if self.attempts.is_suspect(t)]
+                suspects += [t for t in waiting if shared_fate and self.attempts.lost[t.id]]
                 if suspects:
                     if not running:
                         start(suspects[0])
@@ -152,31 +172,38 @@ class Driver:
                     return
                 trial, result, started = done.get()
                 del running[trial.id]
+                ended = [trial]
                 alone = trial.id not in accompanied
                 accompanied.discard(trial.id)
                 if isinstance(result, JobReturn):
                     self.returns.append([result])
                     self._ended(trial, result, started)
-                elif isinstance(result, Exception):
-                    self._died(trial, result, started, alone)
                 else:
-                    raise result
+                    self._died(trial, result, started, alone)
         except BaseException:
-            self._interrupted(list(running.values()))
+            left = [t for t in ended if not self.sweep.has_ended(t)]
+            self.attempts.interrupted([*running.values(), *left])
             raise
 
     # --- what became of it -----------------------------------------------------------------------
 
     def _ended(self, trial: Trial, job: JobReturn, started: float) -> None:
+        value = job._return_value
         if job.status == JobStatus.COMPLETED:
-            result = read_result(job._return_value)
-        elif _is(job._return_value, Superseded):
-            self._died(trial, job._return_value, started, alone=True)  # a late one; run it again
+            result = read_result(value)
+        elif _is(value, Superseded):
+            self._died(trial, value, started, alone=True)  # a late one; run it again
             return
-        elif _is(job._return_value, Earlier):
-            result = Result(None, None, str(job._return_value))
+        elif _is(value, Interrupted):
+            time.sleep(GRACE_SECONDS)  # the driver's own signal would end this
+            result = Result(None, None, first_line(value))
+        elif _is(value, Failed):
+            result = Result(None, None, first_line(value))
         else:
-            result = of_error(job._return_value)
+            result = of_error(value)
+        _forget_frames(value)
+        if result.failed:
+            _signals.check()  # a job that was stopped has not failed
         self._finish(trial, result, started)
 
     def _adopted(self, trial: Trial) -> bool:
@@ -188,25 +215,28 @@ class Driver:
         return result is not None
 
     def _died(self, trial: Trial, error: BaseException, started: float, alone: bool) -> None:
-        """The launcher itself failed: the job's worker is gone.
+        """The launcher itself failed: the job's worker is gone, or its folder cannot be made.
 
         A death in company is nobody's attempt: another job may have broken the pool. Each of them runs alone next.
         """
-        lost = self._lost[trial.id] = self._lost.get(trial.id, 0) + 1
-        self._deaths[trial.id] += alone
-        deaths = self._deaths[trial.id]
+        if isinstance(error, KeyboardInterrupt):
+            time.sleep(GRACE_SECONDS)
+        _signals.check()
+        deaths = self.attempts.died(trial, first_line(error), alone)
+        gone = type(error).__name__ in WORKER_DEATHS
         LOG.warning(
-            "trial %d lost its worker (%s): %s",
+            "trial %d %s (%s): %s",
             trial.id - 1,
-            f"{deaths} of {self.attempts} attempts"
+            "lost its worker" if gone else "could not be run",
+            f"{deaths} of {self.attempts.attempts} attempts"
             if alone
             else "as others did; it runs again alone",
-            first_line(error),
+            first_line(error) if gone else _cause(error),
         )
-        record = {"trial": trial.id, "error": first_line(error), "alone": alone}
-        self.sweep.ledger.record("death", f"{trial.id}-{lost}", record)
-        if deaths >= self.attempts:
-            reason = f"its worker died in {deaths} attempts; the last time: {first_line(error)}"
+        if deaths >= self.attempts.attempts:
+            what = "its worker died" if gone else "it could not be run"
+            last = first_line(error) if gone else _cause(error)
+            reason = f"{what} in {deaths} attempts; the last time: {last}"
             self._finish(trial, Result(None, None, reason), started)
 
     def _finish(self, trial: Trial, result: Result, started: float | None) -> None:
@@ -218,7 +248,7 @@ class Driver:
                 self.job.forget(name_of(self.overrides(trial)))
 
     def _composable(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Trials whose overrides make a config; the others fail. The very first must compose: a typo is no result."""
+        """Trials whose overrides make a config; the others fail. That some do was seen before the sweep began."""
         good = []
         for trial in trials:
             if trial.id in self._composed:
@@ -227,8 +257,6 @@ class Driver:
             try:
                 self.composes(self.overrides(trial))
             except Exception as error:
-                if trial.id == 1:
-                    raise
                 reason = f"its config cannot be composed: {first_line(error)}"
                 self._finish(trial, Result(None, None, reason), time.time())
             else:
@@ -237,38 +265,31 @@ class Driver:
         return good
 
     def _startable(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Trials that have not taken the driver's process with them again and again."""
-        if not self.in_process:
-            return list(trials)
-        starts = self._count("start")
-        stops = self._count("interrupt")
+        """Trials that have not taken the driver with them again and again."""
         good = []
         for trial in trials:
-            if starts.get(trial.id, 0) - stops.get(trial.id, 0) >= IN_PROCESS_DEATHS:
-                reason = f"the process that ran it ended {IN_PROCESS_DEATHS} times without a result"
-                self._finish(trial, Result(None, None, reason), time.time())
-            else:
+            reason = self.attempts.given_up(trial)
+            if reason and not self._adopted(trial):
+                self._finish(trial, Result(None, None, reason), None)
+            elif not reason:
                 good.append(trial)
         return good
 
-    def _count(self, kind: str) -> dict[int, int]:
-        counts: dict[int, int] = {}
-        for record in self.sweep.ledger.records(kind):
-            counts[record["trial"]] = counts.get(record["trial"], 0) + 1
-        return counts
 
-    def _started(self, trials: Sequence[Trial]) -> None:
-        if self.in_process:
-            self._note("start", trials)
+def _cause(error: BaseException) -> str:
+    """An error as a reason; of one that quotes a worker's traceback (submitit, Ray) what the worker raised."""
+    with contextlib.suppress(Exception):
+        lines = str(error).splitlines()
+        raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
+        if raised and any(line.startswith("Traceback") for line in map(str.strip, lines)):
+            return first_line(raised[-1])
+    return described(error)
 
-    def _interrupted(self, trials: Sequence[Trial]) -> None:
-        if self.in_process:
-            self._note("interrupt", trials)
 
-    def _note(self, kind: str, trials: Sequence[Trial]) -> None:
-        number = len(self.sweep.ledger.records(kind))
-        for i, trial in enumerate(trials):
-            self.sweep.ledger.record(kind, str(number + i), {"trial": trial.id})
+def _forget_frames(error: object) -> None:
+    """A traceback holds all that a failed job had in memory."""
+    if isinstance(error, BaseException):
+        error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def _is(error: object, kind: type) -> bool:

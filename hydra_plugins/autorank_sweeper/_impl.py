@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.errors import CompactHydraException
-from omegaconf import OmegaConf
+from hydra.errors import CompactHydraException, HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.autorank_sweeper._params import parse, read_params
 
 
 def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
@@ -24,7 +25,9 @@ def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
     }
     check(settings)
     loader, config = sweeper.hydra_context.config_loader, sweeper.config
-    overrides = parse(settings["params"] or {}, arguments, loader)
+    read = read_params(settings["params"] or {}, config)
+    overrides = parse(read.lines, arguments, loader, lambda: _without_arguments(loader, config))
+    settings["baseline"] = _with_starts(settings["baseline"], read.starts, overrides)
     swept = [o for o in overrides.values() if o.is_sweep_override()]
     for override in swept:
         if override.is_hydra_override():
@@ -51,14 +54,21 @@ def run(sweeper: Any, arguments: list[str]) -> list[list[JobReturn]]:
     return [returns]
 
 
-def parse(params: Mapping[str, Any], arguments: Sequence[str], loader: Any) -> dict[str, Override]:
-    """Overrides by key, those of the sweeper's ``params`` first; a later one replaces an earlier one."""
-    parser = OverridesParser.create(config_loader=loader)
-    lines = [
-        f"{key}={value if isinstance(value, str) else Override._get_value_element_as_str(value)}"
-        for key, value in params.items()
-    ]
-    return {o.get_key_element(): o for o in parser.parse_overrides([*lines, *arguments])}
+def _without_arguments(loader: Any, config: DictConfig) -> DictConfig | None:
+    """The app's own config; None where it needs an argument to be one."""
+    try:
+        return loader.load_sweep_config(config, [])
+    except HydraException:
+        return None
+
+
+def _with_starts(
+    baseline: Sequence[str], starts: Mapping[str, Any], overrides: Mapping[str, Override]
+) -> list[str]:
+    """Where the form of a parameter says where to start, that is its baseline unless the user says another."""
+    given = {line.split("=")[0].strip().lstrip("+") for line in baseline}
+    swept = {k.lstrip("+") for k, o in overrides.items() if o.is_sweep_override()}
+    return [*baseline, *(f"{k}={v!r}" for k, v in starts.items() if k in swept - given)]
 
 
 def written(override: Override) -> str:

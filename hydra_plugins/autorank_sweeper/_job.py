@@ -8,6 +8,7 @@ first: who starts it again waits for the lock and finds the result.
 import contextlib
 import faulthandler
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -22,7 +23,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from autorank.results import Result, of_error, read_result
+from autorank import ledger_file
+from autorank.results import Result, described, of_error, read_result
+from hydra_plugins.autorank_sweeper import _guard, _signals
 
 GRACE_SECONDS = 10.0  # between the exception and the end of the process
 FOLDER = ".trials"
@@ -37,8 +40,15 @@ class Superseded(Exception):  # noqa: N818
     """A driver that came later has this sweep in hand; the job was not run."""
 
 
-class Earlier(Exception):  # noqa: N818
-    """The job had failed before, with this reason, while its driver was gone."""
+class Failed(Exception):  # noqa: N818
+    """The job failed, now or while its driver was gone; the text is the trial's reason.
+
+    Instead of what the job raised or returned: that may not survive the way between two processes.
+    """
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The job ended by KeyboardInterrupt. The driver knows whether somebody stopped all of them."""
 
 
 class Limited:
@@ -96,6 +106,7 @@ class Job:
         self.task = task
         self.folder: str | None = None
         self.ledger = self.driver = ""
+        self.process: int | None = None  # the driver's
         self.parent: int | None = None  # a worker that outlives this process ends after its job
 
     def watch(self, folder: Path, ledger: str, driver: str, pool: bool) -> None:
@@ -103,13 +114,20 @@ class Job:
 
         With ``pool``, workers are children of this process that would wait for more jobs after its end.
         """
-        self.parent = os.getpid() if pool else None
+        self.process = os.getpid()
+        self.parent = self.process if pool else None
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.ledger, self.driver = str(folder.resolve()), ledger, driver
         _write(folder / "driver", {"driver": driver})
 
     def __call__(self, config: Any) -> Any:
-        """Runs the job, or gives the result that it had."""
+        """Runs the job, or gives the result that it had.
+
+        Raises:
+            Failed: the job gave no result; in the driver's process exceptions come as they are.
+            Interrupted: see there.
+            Superseded: see there.
+        """
         if self.folder is None:
             return self.task(config)
         folder = Path(self.folder)
@@ -118,20 +136,57 @@ class Job:
             found = self.found(name)
             if found is not None:
                 if found.failed:
-                    raise Earlier(found.failed)
-                return found.quality if found.cost is None else (found.quality, found.cost)
+                    raise Failed(found.failed)
+                return _plain(found)
             with contextlib.suppress(OSError, ValueError):
                 if json.loads((folder / "driver").read_text())["driver"] != self.driver:
                     raise Superseded("another driver has taken this sweep over")
-            try:
-                value = self.task(config)
-            except Exception as error:
-                self._keep(folder, name, of_error(error))
-                raise
-            self._keep(folder, name, read_result(value))
-            if self.parent not in (None, os.getpid(), os.getppid()):
+            keep = functools.partial(self._keep, folder, name)
+            if os.getpid() == self.process:
+                return self._run_in_driver(config, keep)
+            value = self._run_in_worker(config, keep)
+            if self.parent not in (None, os.getppid()):
                 os._exit(0)  # its memory is wanted by the next driver's workers
             return value
+
+    def _run_in_driver(self, config: Any, keep: Callable[[Result], None]) -> Any:
+        try:
+            with _guard.restored(), _signals.job():
+                value = self.task(config)
+        except BaseException as error:
+            if _signals.requested() is not None:
+                raise  # the driver stops; no failure, whatever the job made of it
+            keep(of_error(error))
+            if isinstance(error, Exception):
+                raise
+            # Else it would end the driver: sys.exit, KeyboardInterrupt, GeneratorExit ...
+            raise Failed(described(error)) from error
+        result = read_result(value)
+        if not result.failed or _signals.requested() is None:
+            keep(result)
+        return value
+
+    def _run_in_worker(self, config: Any, keep: Callable[[Result], None]) -> Any:
+        try:
+            with _guard.restored(), _signals.stops((signal.SIGINT,)):
+                value = self.task(config)
+        except BaseException as error:
+            if _is_launchers(error):
+                raise
+            reason = described(error)
+            if isinstance(error, KeyboardInterrupt) or _signals.requested() is not None:
+                raise Interrupted(reason) from None
+            # Not kept where the process was asked to end: with its driver gone that is no failure.
+            if isinstance(error, Exception):
+                keep(Result(None, None, reason))
+            raise Failed(reason) from None
+        result = read_result(value)
+        if result.failed and _signals.requested() is not None:
+            raise Interrupted(result.failed)
+        keep(result)
+        if result.failed:
+            raise Failed(result.failed)
+        return _plain(result)
 
     def found(self, name: str) -> Result | None:
         """The result that a job left behind, if it is one of this ledger."""
@@ -164,6 +219,20 @@ class Job:
             LOG.warning("cannot keep the job's result in %s: %s", folder, error)
 
 
+def _plain(result: Result) -> float | tuple[float, float]:
+    assert result.quality is not None
+    return result.quality if result.cost is None else (result.quality, result.cost)
+
+
+def _is_launchers(error: BaseException) -> bool:
+    """Whether a launcher ends the process by its own signal handler: submitit to queue the job again, Ray to cancel."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, SystemExit) and module.split(".")[0] in ("submitit", "ray")
+
+
 def name_of(overrides: Sequence[str]) -> str:
     """A job's name among the files: from its overrides, which no two trials of a sweep share."""
     text = json.dumps([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
@@ -180,6 +249,7 @@ def _alone(path: Path) -> Iterator[None]:
             LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
             yield
             return
+        ledger_file.keep(descriptor)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,7 +275,7 @@ def _alone(path: Path) -> Iterator[None]:
             yield
             return
         finally:
-            os.close(descriptor)
+            ledger_file.release(descriptor)
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

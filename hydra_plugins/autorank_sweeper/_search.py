@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from autorank.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, Trial
+from autorank.results import described
 from autorank.sweep import Sweep, SweepPlan, SweepStopped, replay
-from hydra_plugins.autorank_sweeper import _job, _space, _stop
+from hydra_plugins.autorank_sweeper import _job, _signals, _space, _stop
 from hydra_plugins.autorank_sweeper._drive import Driver
 from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process, is_pool
 from hydra_plugins.autorank_sweeper._results import save_results
@@ -23,6 +25,7 @@ from hydra_plugins.autorank_sweeper._space import Swept
 
 LOG = logging.getLogger(__name__)
 STOPS = (LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, SweepStopped)
+COMPOSED = 16  # configurations tried beside the baseline before a key or a choice is called wrong
 LEAST_ASK = 8  # proposals of a searcher that gives them roles; fewer are taken in turn
 
 
@@ -60,7 +63,7 @@ def search(
     try:
         with (
             Ledger.open(path, identity(settings, swept, first_config)) as ledger,
-            _stop.by_signal(),
+            _signals.stops(),
         ):
             return _search(settings, swept, ledger, launcher, sweeper.job, composes, folder)
     except STOPS as error:
@@ -248,7 +251,34 @@ def space_of(
             raise ValueError(
                 f"hydra.sweeper.baseline: {_space.name_of(key)}={given[_space.name_of(key)]!r} is not in its sweep"
             )
+    some_compose(swept, loader, config)
     return swept, own, without
+
+
+def some_compose(swept: Swept, loader: Any, config: DictConfig) -> None:
+    """Before anything is run or written: a key that the app does not have is a typing error, not a failed trial.
+
+    A choice that the app refuses only beside others is one; so the baseline need not be among those that compose.
+
+    Raises:
+        HydraException: none of the configurations tried makes a config; why the first one does not.
+    """
+    if swept.space is None:
+        return
+    draw = np.random.default_rng(0)
+    sizes = [len(d.choices) for d in swept.space.decisions]
+    configs = [swept.space.baseline, *(draw.integers(0, sizes) for _ in range(COMPOSED))]
+    first: Exception | None = None
+    for chosen in configs:
+        try:
+            loader.load_sweep_config(config, swept.overrides(chosen))
+            return
+        except Exception as error:
+            first = first or error
+    assert first is not None
+    if isinstance(first, HydraException):
+        raise first
+    raise CompactHydraException(f"no trial's config can be composed: {described(first)}") from first
 
 
 def identity(settings: Mapping[str, Any], swept: Swept, config: DictConfig) -> dict[str, str]:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autorank.grammar import Domain, find, read, same
 from autorank.space import Space, parse_space
+from hydra_plugins.autorank_sweeper._forms import plain as _plain
 from hydra_plugins.autorank_sweeper._impl import written
 
 
@@ -57,6 +58,12 @@ def domain(key: str, override: Override, grid_size: int) -> tuple[Domain, tuple[
             f"{key}: a sweep inside a sweep in {override.input_line!r}; write all values in one choice(...)"
         )
     raw = [_plain(item) for item in override.sweep_iterator()]
+    if len(raw) == 1 and isinstance(raw[0], list):
+        values = override.get_value_string().replace("[", "").replace("]", "")
+        raise ValueError(
+            f"{key}: {override.input_line!r} has one choice, a list; write {key}={values} for choices, or "
+            f"{key}={raw[0]} for the list as it is"
+        )
     texts = tuple(
         _text(choice, text)
         for choice, text in zip(raw, override.sweep_string_iterator(), strict=True)
@@ -161,13 +168,3 @@ def _with_point(found: Domain, value: Any) -> Domain:
     if any(same(value, choice) for choice in found.choices):
         return found
     return found._replace(choices=tuple(sorted([*found.choices, value])))
-
-
-def _plain(item: Any) -> Any:
-    if isinstance(item, QuotedString):
-        return item.text
-    if isinstance(item, list):
-        return [_plain(inner) for inner in item]
-    if isinstance(item, dict):
-        return {_plain(name): _plain(inner) for name, inner in item.items()}
-    return item

@@ -4,8 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +73,3 @@ def _cancel_submitit(launcher: str, file: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         if b"submitit.local._local" in process.read_bytes():
             os.kill(int(_job_id(file)), signal.SIGINT)
-
-
-@contextlib.contextmanager
-def by_signal() -> Iterator[None]:
-    """SIGTERM (a scheduler, ``docker stop``) stops the driver as Ctrl-C does, not at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

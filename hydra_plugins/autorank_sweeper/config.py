@@ -30,8 +30,10 @@ class AutorankSweeperConf:
     ledger: str | None = None  # null: <hydra.sweep.dir>/trials.db
     grid_size: int | None = None  # points of an interval; null: 64, or 16 (see the docs)
     replay: bool = False  # run nothing: propose everything in the ledger again and compare
-    params: dict[str, Any] | None = None  # the space: key -> sweep; the command line wins
-    conditions: dict[str, Any] | None = None  # key glob -> {parent glob: values}
+    # The space: key -> sweep; the command line wins.
+    params: dict[str, Any] | None = field(default_factory=dict)
+    # Key glob -> {parent glob: values}.
+    conditions: dict[str, Any] | None = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # their content is part of the sweep's identity
 
 
