@@ -14,11 +14,11 @@ from optuna.distributions import (  # noqa: E402
     IntDistribution,
 )
 
-from autorank.integrations.optuna import (  # noqa: E402
-    AutoRankSampler,
-    _metrics,
-    _points,
+from autorank.integrations.optuna import AutoRankSampler  # noqa: E402
+from autorank.integrations.optuna_trials import (  # noqa: E402
     conditions_of,
+    metrics_of,
+    points,
 )
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -149,11 +149,11 @@ def test_a_range_that_changes_is_drawn_at_random_with_a_warning():
     ],
 )
 def test_points_of_a_range_belong_to_it(distribution, expected):
-    points = _points(distribution, 64)
-    assert all(distribution._contains(distribution.to_internal_repr(p)) for p in points)
-    assert sorted(set(points)) == list(points) and len(points) <= 64
+    found = points(distribution, 64)
+    assert all(distribution._contains(distribution.to_internal_repr(p)) for p in found)
+    assert sorted(set(found)) == list(found) and len(found) <= 64
     if expected is not None:
-        np.testing.assert_allclose(points, expected)
+        np.testing.assert_allclose(found, expected)
 
 
 def test_threads_are_asked_one_after_another_and_never_for_the_same():
@@ -175,7 +175,7 @@ def test_pruned_trials_count_with_their_last_report_and_crashes_as_failed():
         make(state=states.FAIL, params={"x": 0.4}, distributions=space),
         make(params={"x": 0.5}, distributions=space, value=math.inf),
     ])  # fmt: skip
-    units, told = _metrics(study, study.trials)
+    units, told = metrics_of(study, study.trials)
     np.testing.assert_allclose(units.own(told)[:3, 0], [1.0, 3.0, 2.0])
     assert np.isnan(told[3:, 0]).all()
 
