@@ -162,6 +162,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         trials = _trials(study)
         ended = [t for t in trials if t.state in ENDED]
         asked = [t for t in trials if t.system_attrs.get(ASKED) == study.study_name]
+        found: dict[str, BaseDistribution]
         if self._given is not None:
             found = self._reconciled(self._given, asked)
         else:
@@ -173,7 +174,8 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
                     f"suggest it from one range, or hand in search_space",
                 )
             found = still_there(found, ended, asked)
-            partial = any(name not in t.params for name in found for t in ended)
+            own = [t for t in asked if t.state in ENDED] or ended
+            partial = any(name not in t.params for name in found for t in own)
             if partial and len(ended) < LEAST_SEEN:
                 found = {}
         return {n: d for n, d in found.items() if not d.single() and self._has_points(d)}, asked
@@ -182,7 +184,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         self, given: Mapping[str, BaseDistribution], asked: list[FrozenTrial]
     ) -> dict[str, BaseDistribution]:
         """The given space; where the job suggests another kind of distribution, that."""
-        found = dict(given)
+        found: dict[str, BaseDistribution] = dict(given)
         for name, d in given.items():
             own = [t.distributions[name] for t in asked if name in t.distributions]
             try:

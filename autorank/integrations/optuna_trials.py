@@ -181,19 +181,14 @@ def encoder(
     None and no reason for a trial of other parameters; None and the reason for one with a value that is not in its
     distribution. A running trial counts with what was proposed to it, an enqueued one with what it will have.
     """
-    grids = {d.name: np.array(d.choices, np.float64) for d in space.decisions if d.kind == "number"}
-    grids = {
-        d.name: np.log(grids[d.name]) if d.log else grids[d.name]
-        for d in space.decisions
-        if d.name in grids
-    }
+    grids = {d.name: _scale(d, d.choices) for d in space.decisions if d.kind == "number"}
 
-    def nearest(decision: Decision, inner: float | int) -> Any:
+    def nearest(decision: Decision, inner: Any) -> Any:
         if decision.kind == "categorical":
             return inner
-        position = math.log(inner) if decision.log else inner
         with np.errstate(over="ignore"):
-            return decision.choices[int(np.argmin(np.abs(grids[decision.name] - position)))]
+            gaps = np.abs(grids[decision.name] - _scale(decision, [inner]))
+        return decision.choices[int(np.argmin(gaps))]
 
     def encode(trial: FrozenTrial) -> tuple[np.ndarray | None, str]:
         fixed = _mapping(trial.system_attrs.get("fixed_params"))
@@ -238,6 +233,11 @@ def metrics_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Unit
     told = units.told(found[:, 0], found[:, 1])
     told[:, 1] = np.nan_to_num(told[:, 1])
     return units, told.astype(np.float32)
+
+
+def _scale(decision: Decision, values: Sequence[float | int]) -> np.ndarray:
+    numbers = np.array(values, np.float64)
+    return np.log(numbers) if decision.log else numbers
 
 
 def _number(value: Any) -> float:
