@@ -46,14 +46,16 @@ class Units(NamedTuple):
     def told(self, quality: Any, cost: Any) -> np.ndarray:
         """``[n, 2]`` from a job's qualities and costs ``[n]``; NaN stays NaN."""
         signed = np.asarray(quality, np.float64) * (-1.0 if self.maximize else 1.0)
-        scaled = (signed / 2 - self.centre / 2) / (self.spread / 2)
+        with np.errstate(over="ignore"):  # clipped below
+            scaled = (signed / 2 - self.centre / 2) / (self.spread / 2)
         logs = np.log(np.asarray(cost, np.float64) / self.reference)
         return np.stack([np.clip(scaled, -LIMIT, LIMIT), logs], axis=-1)
 
     def own(self, told: np.ndarray) -> np.ndarray:
         """The inverse of ``told``: qualities and costs ``[n, 2]``."""
         told = np.asarray(told, np.float64)
-        signed = told[:, 0] * self.spread + self.centre
+        with np.errstate(over="ignore"):
+            signed = told[:, 0] * self.spread + self.centre
         cost = self.reference * np.exp(np.minimum(told[:, 1], 700.0))
         return np.stack([-signed if self.maximize else signed, cost], axis=-1)
 

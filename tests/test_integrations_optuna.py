@@ -14,11 +14,13 @@ from optuna.distributions import (  # noqa: E402
     IntDistribution,
 )
 
-from autorank.integrations.optuna import (  # noqa: E402
-    AutoRankSampler,
-    _metrics,
-    _points,
+from autorank.integrations.optuna import AutoRankSampler  # noqa: E402
+from autorank.integrations.optuna_trials import (  # noqa: E402
     conditions_of,
+    encoder,
+    metrics_of,
+    points,
+    space_of,
 )
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -149,11 +151,11 @@ def test_a_range_that_changes_is_drawn_at_random_with_a_warning():
     ],
 )
 def test_points_of_a_range_belong_to_it(distribution, expected):
-    points = _points(distribution, 64)
-    assert all(distribution._contains(distribution.to_internal_repr(p)) for p in points)
-    assert sorted(set(points)) == list(points) and len(points) <= 64
+    found = points(distribution, 64)
+    assert all(distribution._contains(distribution.to_internal_repr(p)) for p in found)
+    assert sorted(set(found)) == list(found) and len(found) <= 64
     if expected is not None:
-        np.testing.assert_allclose(points, expected)
+        np.testing.assert_allclose(found, expected)
 
 
 def test_threads_are_asked_one_after_another_and_never_for_the_same():
@@ -175,7 +177,7 @@ def test_pruned_trials_count_with_their_last_report_and_crashes_as_failed():
         make(state=states.FAIL, params={"x": 0.4}, distributions=space),
         make(params={"x": 0.5}, distributions=space, value=math.inf),
     ])  # fmt: skip
-    units, told = _metrics(study, study.trials)
+    units, told = metrics_of(study, study.trials)
     np.testing.assert_allclose(units.own(told)[:3, 0], [1.0, 3.0, 2.0])
     assert np.isnan(told[3:, 0]).all()
 
@@ -214,3 +216,149 @@ def test_refusals_name_what_to_write():
     )
     with pytest.raises(ValueError, match="3 objectives"):
         study.ask({"x": FloatDistribution(0, 1)})
+
+
+ODD = (
+    {"x": "oops"}, {"x": [1]}, {"x": None}, {"x": math.nan}, {"x": -1}, {"x": 7}, {"depth": 10**400},
+    {"kind": "unknown"}, {"kind": {"a": 1}},
+)  # fmt: skip
+
+
+def mixed(trial):
+    x = trial.suggest_float("x", 1e-3, 1.0, log=True)
+    return (
+        x
+        + trial.suggest_int("depth", 1, 8)
+        + (trial.suggest_categorical("kind", ["a", "b", None]) != "b")
+    )
+
+
+def test_odd_enqueued_values_are_left_out_with_a_warning_each_and_asking_goes_on():
+    study = optuna.create_study(sampler=AutoRankSampler("evolution"))
+    study.optimize(mixed, n_trials=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for odd in ODD:
+            study.enqueue_trial(odd)
+            study.optimize(mixed, n_trials=2, catch=(ValueError, OverflowError))
+    plain = [t for t in study.trials if "fixed_params" not in t.system_attrs]
+    assert len(plain) == 2 + len(ODD) and all(t.state.name == "COMPLETE" for t in plain)
+    texts = [str(w.message) for w in caught if "left out" in str(w.message)]
+    assert len(texts) == len(ODD)
+    assert texts[0].startswith(
+        "trial 2 is left out of what AutoRankSampler learns from: x='oops' is not in Float"
+    )
+    study.enqueue_trial(
+        {"x": "0.5", "depth": True, "kind": np.str_("b")}
+    )  # have an obvious reading
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asked = study.ask()
+        assert study.ask().suggest_float("x", 1e-3, 1.0, log=True) <= 1.0
+    assert asked.suggest_int("depth", 1, 8) == 1
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [math.nan, 0.0, None], [[1], [2, 3], []], [(1,), (2,), (3, 4)], [{"a": 1}, {"a": 2}, {}], [True, 1, 1.0],
+        ["a", "a", "b"], [{1}, {2}, len],
+    ],
+)  # fmt: skip
+def test_choices_of_any_kind_are_proposed_as_they_are(choices, tmp_path):
+    """All of them, with their types, and again after a database changed tuples to lists."""
+    stored = all(not isinstance(c, set) and c is not len for c in choices)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for storage in (None, f"sqlite:///{tmp_path}/s.db") if stored else (None,):
+            study = optuna.create_study(storage=storage, sampler=AutoRankSampler("random", seed=1))
+            found = []
+
+            def job(trial, found=found):
+                found.append(trial.suggest_categorical("c", choices))
+                return 1.0
+
+            study.optimize(job, n_trials=7)
+            if storage:
+                study._storage.remove_session()
+            assert {repr(v) for v in found} == {repr(c) for c in choices}
+
+
+def test_equal_choices_of_other_types_are_told_apart():
+    d = CategoricalDistribution([True, 1, False, 0])
+    space = space_of({"flag": d}, {}, 8)
+    make = optuna.trial.create_trial
+
+    def row(value, **attributes):
+        trial = make(
+            params={"flag": value}, distributions={"flag": d}, value=1.0, system_attrs=attributes
+        )
+        found, reason = encoder(space, {"flag": d})(trial)
+        return reason if found is None else found.tolist()
+
+    assert row(1) == [1] and row(True) == [0] and row(0) == [3] and row(False) == [2]
+    # A database returns the first of those that are equal; what was wanted says which it was.
+    assert row(True, fixed_params={"flag": 1}) == [1]
+    assert row(False, **{"autorank:proposed": {"flag": 3}}) == [3]
+    assert row(False, **{"autorank:proposed": {"flag": 99}}) == [2]
+
+
+def test_a_range_that_was_edited_holds_as_it_is_now():
+    """The part of the old trials inside it is learned from; the rest is left out with one warning."""
+    study = optuna.create_study(sampler=AutoRankSampler("random"))
+    study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=12)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        study.optimize(lambda t: t.suggest_float("x", 0.4, 4.0), n_trials=12)
+    texts = [str(w.message) for w in caught]
+    old = [t for t in study.trials[:12] if t.params["x"] < 0.4]
+    assert len(texts) == 1 and "is not in FloatDistribution(high=4.0" in texts[0], texts
+    assert f"and {len(old) - 1} more trials" in texts[0]
+    assert all(0.4 <= t.params["x"] <= 4.0 for t in study.trials[12:])
+    assert all("autorank:proposed" in t.system_attrs for t in study.trials[13:])
+
+
+def test_trials_of_another_job_do_not_decide_what_is_proposed():
+    """Added ones with other kinds of distributions; Optuna would fail a trial for which the old kind is proposed."""
+    other = optuna.create_study(sampler=AutoRankSampler("random"))
+    other.optimize(
+        lambda t: t.suggest_float("x", 0, 1) + t.suggest_categorical("depth", [1, 2]), n_trials=3
+    )
+    for before in (0, 2):
+        study = optuna.create_study(sampler=AutoRankSampler("random"))
+        study.optimize(mixed, n_trials=before)
+        study.add_trials(other.trials)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study.optimize(mixed, n_trials=3)
+        assert [t.state.name for t in study.trials[-3:]] == ["COMPLETE"] * 3
+        assert all("autorank:proposed" in t.system_attrs for t in study.trials[-3:])
+    space = {"x": FloatDistribution(0, 1), "depth": IntDistribution(1, 8)}
+    study = optuna.create_study(sampler=AutoRankSampler("random", search_space=space))
+    with pytest.warns(
+        UserWarning, match="x: search_space says Float.*the job suggests Float.*log=True"
+    ):
+        study.optimize(mixed, n_trials=3)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+
+
+def test_what_a_job_no_longer_suggests_is_no_longer_proposed():
+    study = optuna.create_study(sampler=AutoRankSampler("random"))
+    study.optimize(lambda t: t.suggest_float("x", 0, 1) + t.suggest_float("gone", 0, 1), n_trials=3)
+    study.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=12)
+    proposed = [set(t.system_attrs.get("autorank:proposed", ())) for t in study.trials[-12:]]
+    assert proposed[-1] == {"x"} and "gone" in proposed[8]
+
+
+def test_a_fuzzed_study_in_a_database_answers_every_ask(tmp_path):
+    """A small part of experiments/fuzz_optuna.py, loaded anew in the middle."""
+    from experiments.fuzz_optuna import NAME, session
+
+    storage = f"sqlite:///{tmp_path}/study.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session(storage, "random", 4, 52, 61)
+        session(storage, "random", 4, 61, 69)
+        study = optuna.load_study(study_name=NAME, storage=storage)
+        assert len(study.trials) >= 15
+        study._storage.remove_session()

@@ -65,6 +65,7 @@ LAYERS = {
     "autorank.cluster": 6,
     "autorank.integrations": 0,
     "autorank.integrations.optuna": 9,
+    "autorank.integrations.optuna_trials": 8,
     "autorank.gaussian_process": 2,
     "autorank.searchers.acquisition": 2,
     "autorank.searchers.bayes": 3,

@@ -5,13 +5,13 @@
 Storages, dashboard, pruners and ``optimize`` stay Optuna's. A proposal is a function of the seed,
 the study's trials and nothing else, so a study that is loaded again continues as it would have.
 Failed trials are learned from; running ones are pending (`autorank.pending`) and are not proposed
-again.
+again. A trial that cannot be read is left out with a warning (`autorank.integrations.optuna_trials`).
 """
 
 import math
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,17 +27,30 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    check_distribution_compatibility,
 )
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from autorank import build_searchers
-from autorank.asker import Asker, Units
-from autorank.grammar import find
-from autorank.space import Decision, Space
+from autorank.asker import Asker
+from autorank.integrations.optuna_trials import (
+    ENDED,
+    LEAST_SEEN,
+    PREDICTED,
+    PROPOSED,
+    conditions_of,
+    distributions_of,
+    encoder,
+    forecast_of,
+    metrics_of,
+    points,
+    space_of,
+    still_there,
+    value_of,
+)
+from autorank.space import Space
 
-PROPOSED = "autorank:proposed"  # a trial's attributes
-PREDICTED = "autorank:predicted"
-LEAST_SEEN = 10  # trials from which conditions are read off
+ASKED = "autorank:asked"  # a trial's attribute: the study that it was asked for in
 
 
 class AutoRankSampler(optuna.samplers.BaseSampler):
@@ -76,7 +89,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         self._grid_size = build_searchers.grid_size(searcher) if grid_size is None else grid_size
         self._given = None if search_space is None else dict(search_space)
         self._made: tuple[Space, Asker] | None = None
-        self._warned: set[str] = set()
+        self._warned: set[str | int] = set()  # parameters and numbers of trials
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -87,23 +100,22 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Notes that the trial is asked for here: trials that are added may be another job's."""
+        study._storage.set_trial_system_attr(trial._trial_id, ASKED, study.study_name)
+
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The given space, or every parameter that the finished trials had."""
-        if self._given is not None:
-            return {name: d for name, d in self._given.items() if not d.single()}
-        seen = _finished(study)
-        found, changing = distributions_of(seen)
-        for name in changing - self._warned:
-            warnings.warn(
-                f"{name}: its distribution changes from trial to trial, so AutoRankSampler draws it at random; "
-                f"suggest it from one range, or hand in search_space",
-                stacklevel=2,
-            )
-        self._warned |= changing
-        partial = any(name not in t.params for name in found for t in seen)
-        return {} if partial and len(seen) < LEAST_SEEN else found
+        """The given space, or every parameter that the ended trials had.
+
+        Optuna fails a trial whose job suggests another kind of distribution than this, before it asks for a value.
+        Where that may be (no trial was asked for here with it yet, or a database changes its choices) the space is
+        empty, and `sample_independent` proposes for the distribution that it is handed.
+        """
+        found, asked = self._now(study)
+        sure = all(any(n in t.distributions for t in asked) and _plain(d) for n, d in found.items())
+        return found if sure else {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -115,51 +127,8 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         """
         if not search_space:
             return {}
-        if len(study.directions) > 2:
-            raise ValueError(
-                f"AutoRankSampler knows quality and cost; this study has {len(study.directions)} objectives"
-            )
-        if study.directions[1:] == [optuna.study.StudyDirection.MAXIMIZE]:
-            raise ValueError(
-                "AutoRankSampler takes the second objective for a cost, which is minimised; this study maximises it. "
-                "Return its inverse with direction 'minimize'"
-            )
-        with self._lock:
-            return self._propose(study, trial, search_space)
-
-    def _propose(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        conditions = {} if self._given is not None else conditions_of(_finished(study))
-        space = _space(search_space, conditions, self._grid_size)
-        others, configs = [], []
-        for other in sorted(study.get_trials(deepcopy=False), key=lambda t: t.number):
-            config = _encode(space, search_space, other)
-            if other.number != trial.number and config is not None:
-                others.append(other)
-                configs.append(config)
-        rows = np.array(configs, np.int32).reshape(-1, space.num_decisions)
-        ended = np.array([t.state.is_finished() for t in others], bool)
-        units, metrics = _metrics(study, [t for t in others if t.state.is_finished()])
-        pending = [t.system_attrs.get(PREDICTED) for t in others if not t.state.is_finished()]
-        forecasts = np.array([p or [None, None] for p in pending], np.float64).reshape(-1, 2)
-        roles = build_searchers.has_roles(self._name)
-        found, predicted = self._asker(space)(
-            trial.number,
-            rows[ended],
-            metrics,
-            rows[~ended],
-            units.told(forecasts[:, 0], forecasts[:, 1]),
-            wanted=1,
-            batch_size=8 if roles else 1,
-            turn=trial.number if roles else None,
-        )
-        values = space.decode(found[0])
-        own = [float(v) if math.isfinite(v) else None for v in units.own(predicted)[0]]
-        inner = {n: search_space[n].to_internal_repr(v) for n, v in values.items()}
-        for key, value in ((PROPOSED, inner), (PREDICTED, own)):
-            study._storage.set_trial_system_attr(trial._trial_id, key, value)
-        return values
+        inner = self._propose(study, trial, search_space)
+        return {name: value_of(search_space[name], v) for name, v in inner.items()}
 
     def sample_independent(
         self,
@@ -168,11 +137,140 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Uniform, from seed, trial and name alone: for parameters outside the shared space."""
+        """What the searcher proposes, if it is in the distribution; else uniform, from seed, trial and name alone.
+
+        Raises:
+            ValueError: as `sample_relative`.
+        """
+        proposed = trial.system_attrs.get(PROPOSED)
+        if proposed is None:
+            found, _ = self._now(study)
+            if param_name in found:
+                found[param_name] = param_distribution
+                proposed = self._propose(study, trial, found)
+        try:
+            return value_of(param_distribution, (proposed or {})[param_name])
+        except (KeyError, ValueError):
+            pass
         letters = [ord(c) for c in param_name]
         own = int(np.random.default_rng([self._seed, trial.number, *letters]).integers(2**32))
         sampler = optuna.samplers.RandomSampler(seed=own)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def _now(self, study: optuna.Study) -> tuple[dict[str, BaseDistribution], list[FrozenTrial]]:
+        """The distributions that hold now, of all that can be searched, and the trials that were asked for here."""
+        trials = _trials(study)
+        ended = [t for t in trials if t.state in ENDED]
+        asked = [t for t in trials if t.system_attrs.get(ASKED) == study.study_name]
+        found: dict[str, BaseDistribution]
+        if self._given is not None:
+            found = self._reconciled(self._given, asked)
+        else:
+            found, changing = distributions_of(ended, asked)
+            for name in sorted(changing):
+                self._warn(
+                    name,
+                    f"{name}: its distribution changes from trial to trial, so AutoRankSampler draws it at random; "
+                    f"suggest it from one range, or hand in search_space",
+                )
+            found = still_there(found, ended, asked)
+            own = [t for t in asked if t.state in ENDED] or ended
+            partial = any(name not in t.params for name in found for t in own)
+            if partial and len(ended) < LEAST_SEEN:
+                found = {}
+        return {n: d for n, d in found.items() if not d.single() and self._has_points(d)}, asked
+
+    def _reconciled(
+        self, given: Mapping[str, BaseDistribution], asked: list[FrozenTrial]
+    ) -> dict[str, BaseDistribution]:
+        """The given space; where the job suggests another kind of distribution, that."""
+        found: dict[str, BaseDistribution] = dict(given)
+        for name, d in given.items():
+            own = [t.distributions[name] for t in asked if name in t.distributions]
+            try:
+                check_distribution_compatibility(d, own[-1] if own else d)
+            except ValueError:
+                found[name] = own[-1]
+                self._warn(
+                    name,
+                    f"{name}: search_space says {d}, the job suggests {own[-1]}, which is used",
+                )
+        return found
+
+    def _has_points(self, d: BaseDistribution) -> bool:
+        numbers = isinstance(d, IntDistribution | FloatDistribution)
+        return not numbers or len(points(d, self._grid_size)) > 0
+
+    def _warn(self, about: str | int, message: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(message, stacklevel=4)
+
+    def _propose(
+        self, study: optuna.Study, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]
+    ) -> dict[str, float | int]:
+        """Optuna's numbers for the searcher's next proposal, which become an attribute of the trial."""
+        _check_directions(study)
+        with self._lock:
+            values, predicted = self._search(study, trial, distributions)
+            choice = {n: isinstance(distributions[n], CategoricalDistribution) for n in values}
+            inner = {n: v if choice[n] else float(v) for n, v in values.items()}
+            for key, value in ((PROPOSED, inner), (PREDICTED, predicted)):
+                study._storage.set_trial_system_attr(trial._trial_id, key, value)
+        return inner
+
+    def _search(
+        self, study: optuna.Study, trial: FrozenTrial, distributions: Mapping[str, BaseDistribution]
+    ) -> tuple[dict[str, Any], list[float | None]]:
+        """What the searcher proposes, and its forecast of quality and cost."""
+        trials = _trials(study)
+        ended = [t for t in trials if t.state in ENDED]
+        conditions = {} if self._given is not None else conditions_of(ended, distributions)
+        space = space_of(distributions, conditions, self._grid_size)
+        others, rows = self._read(
+            space, distributions, [t for t in trials if t.number != trial.number]
+        )
+        done = np.array([t.state.is_finished() for t in others], bool)
+        units, metrics = metrics_of(study, [t for t in others if t.state.is_finished()])
+        forecasts = [forecast_of(t) for t in others if not t.state.is_finished()]
+        forecasts = np.array(forecasts, np.float64).reshape(-1, 2)
+        roles = build_searchers.has_roles(self._name)
+        found, predicted = self._asker(space)(
+            trial.number,
+            rows[done],
+            metrics,
+            rows[~done],
+            units.told(forecasts[:, 0], forecasts[:, 1]),
+            wanted=1,
+            batch_size=8 if roles else 1,
+            turn=trial.number if roles else None,
+        )
+        own = [float(v) if math.isfinite(v) else None for v in units.own(predicted)[0]]
+        return space.decode(found[0]), own
+
+    def _read(
+        self, space: Space, distributions: Mapping[str, BaseDistribution], trials: list[FrozenTrial]
+    ) -> tuple[list[FrozenTrial], np.ndarray]:
+        """The trials that have a reading in the space, and their rows ``[n, k]``; a warning names the others."""
+        encode = encoder(space, distributions)
+        read, rows, odd = [], [], {}
+        for trial in trials:
+            row, reason = encode(trial)
+            if row is not None:
+                read.append(trial)
+                rows.append(row)
+            elif reason and trial.number not in self._warned:
+                odd[trial.number] = reason
+        if odd:
+            first, reason = next(iter(odd.items()))
+            more = f" (and {len(odd) - 1} more trials for such a reason)" if len(odd) > 1 else ""
+            self._warned.update(odd)
+            self._warn(
+                f"odd {first}",
+                f"trial {first} is left out of what AutoRankSampler learns from: {reason}{more}; "
+                f"enqueue and add trials with values of the job's own distributions",
+            )
+        return read, np.array(rows, np.int32).reshape(-1, space.num_decisions)
 
     def _asker(self, space: Space) -> Asker:
         if self._made is None or self._made[0] != space:
@@ -191,132 +289,23 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         return self._made[1]
 
 
-def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return sorted(trials, key=lambda t: t.number)
+def _trials(study: optuna.Study) -> list[FrozenTrial]:
+    return sorted(study.get_trials(deepcopy=False), key=lambda t: t.number)
 
 
-def distributions_of(
-    trials: Sequence[FrozenTrial],
-) -> tuple[dict[str, BaseDistribution], set[str]]:
-    """Every parameter in the order of appearance, and those whose distribution is not always the same."""
-    found: dict[str, BaseDistribution] = {}
-    changing: set[str] = set()
-    for trial in trials:
-        for name, d in trial.distributions.items():
-            if found.setdefault(name, d) != d:
-                changing.add(name)
-    return {n: d for n, d in found.items() if n not in changing and not d.single()}, changing
+def _plain(d: BaseDistribution) -> bool:
+    """Whether a database returns the choices as they were."""
+    choices = d.choices if isinstance(d, CategoricalDistribution) else ()
+    return all(c is None or isinstance(c, bool | int | float | str) for c in choices)
 
 
-def conditions_of(trials: Sequence[FrozenTrial]) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Parameters that only some trials have -> the earlier parameter that tells which, and with which values.
-
-    An earlier one tells which if none of its values occurs both with and without the parameter. A parameter without
-    such a one counts as always there.
-    """
-    found, _ = distributions_of(trials)
-    conditions = {}
-    for place, name in enumerate(found):
-        has = [t for t in trials if name in t.params]
-        lacks = [t for t in trials if name not in t.params]
-        for parent in list(found)[:place] if lacks else []:
-            if isinstance(found[parent], FloatDistribution) or any(
-                parent not in t.params for t in has
-            ):
-                continue
-            values = list(dict.fromkeys(t.params[parent] for t in has))
-            if not any(t.params.get(parent, has) in values for t in lacks):
-                conditions[name] = (parent, tuple(values))
-                break
-    return conditions
-
-
-def _space(
-    distributions: Mapping[str, BaseDistribution],
-    conditions: Mapping[str, tuple[str, tuple[Any, ...]]],
-    grid_size: int,
-) -> Space:
-    decisions = []
-    for name in sorted(distributions):
-        d = distributions[name]
-        log = bool(getattr(d, "log", False))
-        if isinstance(d, CategoricalDistribution):
-            decision = Decision(name, tuple(d.choices))
-        elif isinstance(d, IntDistribution | FloatDistribution):
-            decision = Decision(name, _points(d, grid_size), "number", log)
-        else:
-            raise ValueError(f"{name}: AutoRankSampler does not know {type(d).__name__}")
-        decisions.append(decision)
-    choices = {d.name: d.choices for d in decisions}
-    for i, decision in enumerate(decisions):
-        parent, values = conditions.get(decision.name, ("", ()))
-        if parent in choices and set(values) <= set(choices[parent]):
-            decisions[i] = decision._replace(parents=((parent, values),))
-    return Space(tuple(decisions), tuple(len(d.choices) // 2 for d in decisions))
-
-
-def _points(d: IntDistribution | FloatDistribution, grid_size: int) -> tuple[float | int, ...]:
-    low, high = float(d.low), float(d.high)
-    grid = np.geomspace(low, high, grid_size) if d.log else np.linspace(low, high, grid_size)
-    grid = np.clip(grid, low, high)
-    if isinstance(d, IntDistribution):
-        steps = np.round((grid - low) / d.step).astype(int)
-        values = {int(d.low + step * d.step) for step in steps}
-        return tuple(sorted(v for v in values if d.low <= v <= d.high))
-    if d.step is not None:
-        steps = np.round((grid - low) / d.step)
-        return tuple(sorted({float(min(high, low + s * d.step)) for s in steps}))
-    return tuple(grid.tolist())
-
-
-def _encode(
-    space: Space, distributions: Mapping[str, BaseDistribution], trial: FrozenTrial
-) -> np.ndarray | None:
-    """The choice nearest to each parameter (others may have chosen off our grid); None for a trial of other parameters.
-
-    A running trial counts with what was proposed to it, an enqueued one with what it will have.
-    """
-    proposed = trial.system_attrs.get(PROPOSED, {})
-    values = {
-        n: distributions[n].to_external_repr(v) for n, v in proposed.items() if n in distributions
-    }
-    values |= trial.system_attrs.get("fixed_params", {}) | trial.params
-    if not any(name in values for name in space.names):
-        return None
-    choices = {}
-    for decision in space.decisions:
-        if decision.name not in values:
-            continue
-        value = values[decision.name]
-        if decision.kind == "categorical":
-            if find(decision.choices, value) is None:
-                return None
-            choices[decision.name] = value
-        else:
-            scale = math.log if decision.log else float
-            if decision.log and value <= 0:
-                return None
-            gaps = [abs(scale(c) - scale(value)) for c in decision.choices]
-            choices[decision.name] = decision.choices[int(np.argmin(gaps))]
-    return space.encode(choices)
-
-
-def _metrics(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Units, np.ndarray]:
-    """The units of what is told, and ``[n, 2]``; a pruned trial counts with its last report."""
-    rows = []
-    for trial in trials:
-        values = trial.values if trial.state == TrialState.COMPLETE else None
-        if trial.state == TrialState.PRUNED and trial.intermediate_values:
-            values = [trial.intermediate_values[max(trial.intermediate_values)]]
-        quality = values[0] if values and math.isfinite(values[0]) else math.nan
-        cost = values[1] if values and len(values) > 1 else math.nan
-        rows.append((quality, cost if math.isfinite(cost) and cost > 0 else math.nan))
-    found = np.array(rows, np.float64).reshape(-1, 2)
-    priced = found[np.isfinite(found[:, 1]), 1]
-    maximize = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
-    good = found[np.isfinite(found[:, 0]), 0]
-    units = Units.of(good.tolist(), float(priced[0]) if len(priced) else 1.0, maximize)
-    told = units.told(found[:, 0], found[:, 1])
-    told[:, 1] = np.nan_to_num(told[:, 1])
-    return units, told.astype(np.float32)
+def _check_directions(study: optuna.Study) -> None:
+    if len(study.directions) > 2:
+        raise ValueError(
+            f"AutoRankSampler knows quality and cost; this study has {len(study.directions)} objectives"
+        )
+    if study.directions[1:] == [optuna.study.StudyDirection.MAXIMIZE]:
+        raise ValueError(
+            "AutoRankSampler takes the second objective for a cost, which is minimised; this study maximises it. "
+            "Return its inverse with direction 'minimize'"
+        )
