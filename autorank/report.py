@@ -233,5 +233,5 @@ def survival_lines(summary: Mapping[str, Any]) -> list[str]:
         shown = ", ".join(
             f"{name} {signed(value)}" for name, value in steps if signed(value) != NONE
         )
-        lines.append(f"finalist {i}: {shown}")
+        lines += textwrap.wrap(f"finalist {i}: {shown}", 98, subsequent_indent="  ")
     return lines
