@@ -24,7 +24,7 @@ from autorank.config import SearchConfig, TrainConfig, TuneConfig, flatten, plai
 from autorank.confirm import refuse_finished_by_earlier_version
 from autorank.data.batches import Dataset
 from autorank.data.store import save_encoders
-from autorank.export import save_model
+from autorank.export import load_model, save_model
 from autorank.identity import carried_over
 from autorank.jax_settings import own_settings
 from autorank.labels import label
@@ -98,6 +98,8 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         summary |= {"bayes_ne": data.schema.notes.get("bayes_ne")} | provenance()
         write_atomically(folder / "summary.json", dumps(summary, indent=1))
         export_winner(objective, summary, data, folder / "model")
+        summary |= {"exported": measure_export(folder / "model", data, config, summary)}
+        write_atomically(folder / "summary.json", dumps(summary, indent=1))
         report = write_report(folder)
         tracker.finish(folder, summary)
     print(console_table(summary))
@@ -162,6 +164,26 @@ def export_winner(
         return
     trained = objective.trained(np.array(winner["choices"], np.int32), summary["seeds"][0])
     save_trained(trained, data, folder, {"run": summary["name"], "config": winner["config"]})
+
+
+def measure_export(
+    folder: Path, data: Dataset, config: SearchConfig, summary: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """NE of the exported model on the held-out rows, by metric; None where no model was exported.
+
+    With ``training.held_out=frozen`` it is the NE that the search's test found for that seed. With ``progressive`` the
+    test's models go on learning while they are scored, and this is what the exported one does without that.
+    """
+    if not (folder / "model.json").exists():
+        return None
+    scorer, held_out = load_model(folder), data.test()
+    p = scorer.predict(held_out.sparse, held_out.dense).astype(np.float64)
+    labels = np.asarray(held_out.labels, np.float64)
+    ne: dict[str, float] = {}
+    for q, metric in enumerate(scorer.metrics):
+        targets, rows = targets_of(labels, metric)
+        ne[metric] = normalized_entropy(p[rows, q], targets)
+    return {"seed": summary["seeds"][0], "ne": ne, "held_out": config.training.held_out}
 
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:

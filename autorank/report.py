@@ -27,10 +27,8 @@ from autorank.report_tables import (
 from autorank.report_tables import interval as span
 from autorank.report_verdict import (
     FINALISTS_NOTE,
-    equal_ne_sentence,
+    SENTENCES,
     finalists_table,
-    luck_sentence,
-    power_sentence,
     verdict_sentences,
 )
 from autorank.run_folder import Run, read_run, searched
@@ -210,7 +208,7 @@ def console_table(summary: Mapping[str, Any]) -> str:
 
 def wrapped(summary: Mapping[str, Any]) -> list[str]:
     """The verdict's sentences in lines for a terminal."""
-    said = [say(summary) for say in (equal_ne_sentence, power_sentence, luck_sentence)]
+    said = [say(summary) for say in SENTENCES]
     return [line for text in said for line in textwrap.wrap(text, 98)]
 
 

@@ -41,6 +41,22 @@ def equal_ne_sentence(summary: Mapping[str, Any]) -> str:
     )
 
 
+def export_sentence(summary: Mapping[str, Any]) -> str:
+    """What the exported model itself does on the held-out rows."""
+    exported = summary.get("exported") or {}
+    ne = [
+        f"{metric} {value:.5f}"
+        for metric, value in (exported.get("ne") or {}).items()
+        if known(value)
+    ]
+    if not ne:
+        return ""
+    text = f"The exported model (winner, seed {exported['seed']}) has held-out NE {', '.join(ne)}"
+    if exported.get("held_out") == "progressive":
+        text += "; it does not go on learning, as the models of the table above do while they are scored"
+    return text + "."
+
+
 def _cheapest_first(rule: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(rule.get("tests") or [], key=lambda t: t["flops_ratio"])
 
@@ -73,10 +89,13 @@ def luck_sentence(summary: Mapping[str, Any]) -> str:
     return text + "."
 
 
+SENTENCES = (equal_ne_sentence, power_sentence, luck_sentence, export_sentence)
+
+
 def verdict_sentences(run: Run) -> list[str]:
     """All of them that the run has values for."""
     summary = run.summary
-    said = (equal_ne_sentence(summary), power_sentence(summary), luck_sentence(summary))
+    said = [say(summary) for say in SENTENCES]
     return [text for text in said if text]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from autorank.ledger import Ledger
+
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
 TOY = [
@@ -80,6 +82,15 @@ def test_a_search_leaves_everything(toy_run):
     ):
         assert (toy_run / name).is_file(), name
     assert len(list((toy_run / "figures").glob("*.svg"))) >= 6
+
+
+def test_the_exported_model_is_the_one_that_was_tested(toy_run):
+    exported = json.loads((toy_run / "summary.json").read_text())["exported"]
+    with Ledger.read(toy_run / "trials.db") as ledger:
+        test = ledger.records("test")[0]
+    assert exported["seed"] == test["seeds"][0] and set(exported["ne"]) == {"ctr", "cvr", "ctcvr"}
+    for metric, ne in exported["ne"].items():
+        assert ne == pytest.approx(test["ne"]["winner"][metric][0], abs=1e-6)
 
 
 def test_resuming_a_finished_run_changes_nothing(toy_run):
