@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.test_search import SPACE, search
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 METRICS = ("ctr", "cvr", "ctcvr")
 FULL = FidelityConfig(kind="full", num_pilots=0)
-SMALL = {"num_pilots": 0, "trials": 6, "batch_size": 6}
+SMALL: dict[str, Any] = {"num_pilots": 0, "trials": 6, "batch_size": 6}
 
 
 def strict(text: str):
@@ -151,7 +152,7 @@ HELD_OUT = {
     ("metric", "missing"), [*(("ctr", name) for name in HELD_OUT), ("mean", "conversions")]
 )
 def test_a_held_out_part_of_one_class_leaves_nulls_and_the_rest(missing, metric, tmp_path):
-    import collect
+    import collect  # pyright: ignore[reportMissingImports]
 
     test_labels, unknown = HELD_OUT[missing]
     counts = tuple(measurable.count("held-out", test_labels, m) for m in METRICS)
@@ -203,7 +204,7 @@ def test_windows_of_one_class_are_skipped_alike_for_all(where, told, tmp_path):
     known = np.stack([np.ones_like(where), where, where], axis=1) if told else None
     objective = with_metrics({"cvr": where, "ctcvr": where}, BOTH, measurable=known)
     fidelity = FidelityConfig(num_pilots=6, trend=True, fractions=(0.4, 0.5, 0.7, 1.0))
-    options = {"num_pilots": 6, "trials": 12, "batch_size": 6, "metric": "cvr"}
+    options: dict[str, Any] = {"num_pilots": 6, "trials": 12, "batch_size": 6, "metric": "cvr"}
     summary = search(tmp_path, objective=objective, fidelity=fidelity, **options)
     assert summary["winner"] is not None
     with Ledger.read(tmp_path / "trials.db") as ledger:
