@@ -206,6 +206,7 @@ class FidelityConfig:
     kind: str = "pilots"  # pilots (fraction chosen on pilots), fixed, full, halving
     num_pilots: int = 20  # trained on the whole log, half random, half near the baseline
     fraction: float = 0.5  # fixed: the fraction
+    # pilots: candidates; those above 1 - tail share windows with the final label and do not count
     fractions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     tail: float = 0.25  # share of the windows reached that make the label
     trend: bool = True  # extrapolate along the tail's slope
