@@ -194,7 +194,6 @@ def console_table(summary: Mapping[str, Any]) -> str:
         f"at equal NE: FLOPs {signed(summary.get('flops_gain_percent'), 1)}%, rows/s "
         f"{signed(summary.get('qps_gain_percent'), 1)}% (95% {span(summary.get('qps_gain_interval'))})",
         f"seed noise {number(summary.get('seed_noise_percent'))}%",
-        *survival_lines(summary),
         *wrapped(summary),
         f"{count(summary.get('num_trials'))} trials, {count(summary.get('num_failed'))} failed, "
         f"{count(summary.get('trained_examples'))} rows trained on, "
@@ -208,8 +207,9 @@ def console_table(summary: Mapping[str, Any]) -> str:
 
 
 def wrapped(summary: Mapping[str, Any]) -> list[str]:
-    """The verdict's sentences in lines for a terminal."""
-    said = [say(summary) for say in (equal_ne_sentence, power_sentence, luck_sentence)]
+    """The finalists and the verdict's sentences in lines for a terminal."""
+    said = survival_lines(summary)
+    said += [say(summary) for say in (equal_ne_sentence, power_sentence, luck_sentence)]
     return [line for text in said for line in textwrap.wrap(text, 98)]
 
 
@@ -225,8 +225,8 @@ def survival_lines(summary: Mapping[str, Any]) -> list[str]:
         ]
         for name, gain in (
             ("choosing seeds", entry.get("validation_gain_percent")),
+            ("their test", test),
             ("fresh seeds", entry.get("confirmed_gain_percent")),
-            ("test", test),
         ):
             steps.append((name, (gain or {}).get("mean")))
         shown = ", ".join(
