@@ -170,7 +170,7 @@ def plots(drawings: Mapping[str, str], names: tuple[str, ...]) -> str:
 def console_table(summary: Mapping[str, Any]) -> str:
     """The result in a few lines for the terminal; "-" where something is unknown."""
     gain = summary.get("ne_gain_percent") or {}
-    intervals = f"95% over seeds {span(gain)}, over rows {span(gain, 'rows_low', 'rows_high')}"
+    intervals = f"95%: seeds {span(gain)}, rows {span(gain, 'rows_low', 'rows_high')}"
     rows = [("", "NE", "FLOPs", "rows/s")]
     for role, name in (
         ("baseline", "baseline"),
@@ -189,8 +189,8 @@ def console_table(summary: Mapping[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"NE gain {signed(gain.get('mean'))}% on {summary.get('ne_gain_on') or '-'}: {intervals}, "
-        f"p {number(gain.get('p'), 2)}",
+        f"NE gain {signed(gain.get('mean'))}% on {summary.get('ne_gain_on') or '-'}, "
+        f"p {number(gain.get('p'), 2)}; {intervals}",
         f"at equal NE: FLOPs {signed(summary.get('flops_gain_percent'), 1)}%, rows/s "
         f"{signed(summary.get('qps_gain_percent'), 1)}% (95% {span(summary.get('qps_gain_interval'))})",
         f"seed noise {number(summary.get('seed_noise_percent'))}%",
