@@ -303,7 +303,8 @@ def tuning_metric(objective: Objective) -> str:
         ValueError: there is none.
     """
     assert objective.measurable is not None
-    for metric, known in zip(objective.metrics, objective.measurable.any(axis=0), strict=True):
+    known_metrics = np.atleast_1d(objective.measurable.any(axis=0))
+    for metric, known in zip(objective.metrics, known_metrics, strict=True):
         if known:
             return metric
     raise ValueError(

@@ -168,7 +168,7 @@ def plots(drawings: Mapping[str, str], names: tuple[str, ...]) -> str:
 def console_table(summary: Mapping[str, Any]) -> str:
     """The result in a few lines for the terminal; "-" where something is unknown."""
     gain = summary.get("ne_gain_percent") or {}
-    intervals = f"95% over seeds {span(gain)}, over rows {span(gain, 'rows_low', 'rows_high')}"
+    intervals = f"95%: seeds {span(gain)}, rows {span(gain, 'rows_low', 'rows_high')}"
     rows = [("", "NE", "FLOPs", "rows/s")]
     for role, name in (
         ("baseline", "baseline"),
@@ -188,12 +188,10 @@ def console_table(summary: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"NE gain {signed(gain.get('mean'))}% on {summary.get('ne_gain_on') or '-'}, "
-        f"p {number(gain.get('p'), 2)}",
-        f"  {intervals}",
+        f"p {number(gain.get('p'), 2)}; {intervals}",
         f"at equal NE: FLOPs {signed(summary.get('flops_gain_percent'), 1)}%, rows/s "
         f"{signed(summary.get('qps_gain_percent'), 1)}% (95% {span(summary.get('qps_gain_interval'))})",
         f"seed noise {number(summary.get('seed_noise_percent'))}%",
-        *survival_lines(summary),
         *wrapped(summary),
         f"{count(summary.get('num_trials'))} trials, {count(summary.get('num_failed'))} failed, "
         f"{count(summary.get('trained_examples'))} rows trained on, "
@@ -207,8 +205,9 @@ def console_table(summary: Mapping[str, Any]) -> str:
 
 
 def wrapped(summary: Mapping[str, Any]) -> list[str]:
-    """The verdict's sentences in lines for a terminal."""
-    said = [say(summary) for say in SENTENCES]
+    """The finalists and the verdict's sentences in lines for a terminal."""
+    said = survival_lines(summary)
+    said += [say(summary) for say in SENTENCES]
     return [line for text in said for line in textwrap.wrap(text, 98)]
 
 
@@ -224,12 +223,12 @@ def survival_lines(summary: Mapping[str, Any]) -> list[str]:
         ]
         for name, gain in (
             ("choosing seeds", entry.get("validation_gain_percent")),
+            ("their test", test),
             ("fresh seeds", entry.get("confirmed_gain_percent")),
-            ("test", test),
         ):
             steps.append((name, (gain or {}).get("mean")))
         shown = ", ".join(
             f"{name} {signed(value)}" for name, value in steps if signed(value) != NONE
         )
-        lines += textwrap.wrap(f"finalist {i}: {shown}", 98, subsequent_indent="  ")
+        lines.append(f"finalist {i}: {shown}")
     return lines

@@ -29,6 +29,7 @@ PHASES = (
     ("autorank.job", "describe", "describe"),
     ("autorank.search", "diagnose", "diagnose predictor"),
     ("autorank.search", "run_finals", "finalists"),
+    ("autorank.search", "confirm", "verdict"),
     ("autorank.search", "run_test", "held-out test"),
     ("autorank.search", "summarise", "summary with rows/s"),
     ("autorank.job", "export_winner", "export"),
