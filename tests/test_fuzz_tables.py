@@ -8,14 +8,17 @@ import pytest
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))
 
+import _fuzz_table  # noqa: E402
 import fuzz_tables  # noqa: E402
 
 from autorank.data import encoders, intake, serving  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def all_bad_rows(monkeypatch):
+def one_program(monkeypatch):
+    """All bad rows are told of, and all tables have one shape."""
     monkeypatch.setattr(intake, "KEPT_BAD_ROWS", 1 << 20)
+    monkeypatch.setattr(_fuzz_table, "SHAPES", ((2, 1, 2),))
 
 
 def test_forty_tables():
