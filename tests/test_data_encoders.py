@@ -16,7 +16,8 @@ from autorank.data.encoders import (
     signed_log,
     to_numbers,
     write_encoders,
-)from autorank.data.values import plain
+)
+from autorank.data.values import plain
 
 ENCODERS = Encoders(
     (FieldEncoder("city", 0, ("rome", "3", "é")), FieldEncoder("hour", 5, ("12",))),
