@@ -17,6 +17,7 @@ from autorank.data.encoders import (
     to_numbers,
     write_encoders,
 )
+from autorank.data.values import plain
 
 ENCODERS = Encoders(
     (FieldEncoder("city", 0, ("rome", "3", "é")), FieldEncoder("hour", 5, ("12",))),
@@ -29,7 +30,7 @@ def test_codes_name_the_values(items):
     codes, values = distinct(pl.Series(items, dtype=pl.String))
     assert codes.dtype == np.int32 and len(set(values)) == len(values)
     named = [values[code] if code >= 0 else None for code in codes]
-    assert named == [item or None for item in items]
+    assert named == [plain(item or "") or None for item in items]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,9 @@ def test_codes_name_the_values(items):
         ([True, None], ["true", None]),
         (pl.Series([1.5, float("nan"), None]), ["1.5", None, None]),
         (pl.Series([7, None], dtype=pl.Int8), ["7", None]),
+        (pl.Series([7.0, None, -0.0, 2.0**53]), ["7", None, "0", str(2**53)]),
+        (np.array([7.0, 0.1], np.float32), ["7", "0.1"]),
+        (["7.0", " 7", "007", "True", "1e3"], ["7", "7", "007", "true", "1e3"]),
     ],
 )
 def test_values_are_compared_as_text(column, expected):
