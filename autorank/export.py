@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.jax_settings import own_settings
+from autorank.jax_settings import own_settings, training_settings
 from autorank.ledger import dumps
 from autorank.typing import PyTree
 
@@ -37,7 +37,7 @@ class Scorer(NamedTuple):
     description: Mapping[str, Any]
 
 
-@own_settings()
+@training_settings()
 def save_model(
     folder: Path,
     predict: Callable[..., jax.Array],

@@ -4,11 +4,12 @@ JAX keeps its settings for the process, and a sweep shares its process with the 
 generator of random keys or strict promotion would change what a searcher proposes, or stop it. `own_settings` holds
 them at the values that everything here is written for and tested with; what the user chose is back afterwards, and
 jobs never see ours. Settings that change no result (where programs are cached, what is logged) stay the user's, and
-so do the platform and XLA's flags.
+so do the platform, XLA's flags and the precision of matrix products in training.
 
 JAX keeps a setting that is changed for a while per thread: a thread of ours enters the context itself.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -59,14 +60,40 @@ OWN: Mapping[str, Any] = {
 }
 
 
+# What the user may choose for training, on accelerators above all: a searcher's own arithmetic stays ours.
+TRAINING = ("jax_default_matmul_precision",)
+_OUTSIDE = threading.local()  # what those were where this thread entered our settings
+
+
 @contextmanager
-def own_settings() -> Iterator[None]:
-    """Holds JAX's settings at ours in this thread; also a decorator, of functions that are no generators."""
+def own_settings(**choices: Any) -> Iterator[None]:
+    """Holds JAX's settings at ours in this thread; also a decorator, of functions that are no generators.
+
+    ``choices`` replace some of them.
+    """
     with ExitStack() as stack:
-        for name, value in OWN.items():
+        if not hasattr(_OUTSIDE, "values"):
+            _OUTSIDE.values = training_choices()
+            stack.callback(lambda: delattr(_OUTSIDE, "values"))
+        for name, value in {**OWN, **choices}.items():
             setting = _context_of(name)
             if setting is not None:
                 stack.enter_context(setting(value))
+        yield
+
+
+def training_choices() -> dict[str, Any]:
+    """The user's settings that training follows, as they are here outside of our own."""
+    import jax
+
+    outside = getattr(_OUTSIDE, "values", None)
+    return dict(outside or {name: jax.config.values[name] for name in TRAINING})
+
+
+@contextmanager
+def training_settings() -> Iterator[None]:
+    """`own_settings` with the user's choices for training."""
+    with own_settings(**training_choices()):
         yield
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from autorank import measurable
 from autorank.cost import compiled_flops, flops_per_example, measure_qps
 from autorank.data.batches import Dataset
-from autorank.jax_settings import own_settings
+from autorank.jax_settings import own_settings, training_choices, training_settings
 from autorank.models.dhen import structure_key
 from autorank.models.heads import METRICS
 from autorank.objectives import Objective, Outcome, Trained, predict_rows
@@ -29,7 +30,7 @@ from autorank.training.trainer import Data, Schedule, TrainState
 from autorank.training_jobs import Builds, Rules, lanes_of, make_jobs
 
 
-@own_settings()
+@training_settings()
 def training_objective(
     dataset: Dataset,
     decode: Callable[[np.ndarray], Setting],
@@ -90,6 +91,7 @@ def training_objective(
         schema.unknown_ids,
     )
     backend = jax.default_backend()
+    choices = training_choices()  # once: a job may change them later
 
     cache, states = ProgramCache(), States(state_bytes)
     builds = Builds(
@@ -140,16 +142,16 @@ def training_objective(
         windows = math.ceil(fidelity * num_windows - 1e-9)
         stop = math.ceil(windows * num_steps / num_windows)
         # Not around the results: between two of them the caller's settings hold.
-        with own_settings():
+        with own_settings(**choices):
             planned = jobs([request_of(c, s) for c, s in zip(configs, seeds, strict=True)], stop)
-        yield from run_jobs(planned, workers, lanes)
+        yield from run_jobs(planned, workers, lanes, partial(own_settings, **choices))
 
     def cost(configs: np.ndarray) -> np.ndarray:
         return np.array(
             [flops_per_example(decode(c).model, num_fields, num_dense) for c in configs], np.float64
         )
 
-    @own_settings()
+    @own_settings(**choices)
     def finished(request: Request) -> TrainState:
         """The state after all training rows."""
         (compiled, _) = compact.compile(request.setting.model)
@@ -164,7 +166,7 @@ def training_objective(
 
         return programs.get(structure_key(model), build)[0]
 
-    @own_settings()
+    @own_settings(**choices)
     def trained(config: np.ndarray, seed: int) -> Trained:
         request = request_of(config, seed)
         # Copied: the cached state is donated if the configuration is ever continued.
@@ -172,7 +174,7 @@ def training_objective(
         predict = jitted(predictors, request, "predict")
         return Trained(request.setting.model, params, rows, predict, METRICS[head])
 
-    @own_settings()
+    @own_settings(**choices)
     def test(config: np.ndarray, seed: int) -> np.ndarray:
         if not progressive:
             return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
@@ -184,7 +186,7 @@ def training_objective(
         found = follow(state, request.setting.hparams, schedule, later)
         return np.asarray(found, np.float64)[: len(held_out.sparse)]
 
-    @own_settings()
+    @own_settings(**choices)
     def qps(config: np.ndarray) -> float:
         request = request_of(config, 0)
         params, table = compact.weights(compact.program(request.setting.model).empty())
@@ -199,7 +201,7 @@ def training_objective(
             qps_seconds,
         )
 
-    @own_settings()
+    @own_settings(**choices)
     def flops_of_program(config: np.ndarray) -> float:
         model = request_of(config, 0).setting.model
         return float(compiled_flops(model, num_fields, num_dense))

@@ -251,36 +251,63 @@ def test_the_settings_come_back_and_hold_in_our_threads_only():
         assert jax.config.jax_enable_x64
 
 
+def test_training_follows_the_precision_that_was_set_when_its_objective_was_made():
+    class Asked(Exception):
+        pass
+
+    def decode(config: np.ndarray) -> Setting:
+        raise Asked(jax.config.jax_default_matmul_precision)
+
+    precision = "jax_default_matmul_precision"
+    with process_settings({precision: "highest"}):
+        with own_settings():
+            assert jax.config.jax_default_matmul_precision is None
+            made = toy_objective(decode)
+        put({precision: "bfloat16"})
+        assert made.compiled_flops and made.trained
+        for ask in (
+            lambda: list(made.evaluate(np.zeros((1, 1), np.int32), [0], 1.0)),
+            lambda: made.compiled_flops(np.zeros(1, np.int32)),
+            lambda: made.trained(np.zeros(1, np.int32), 0),
+        ):
+            with pytest.raises(Asked, match="highest"):
+                ask()
+        assert jax.config.jax_default_matmul_precision == "bfloat16"
+
+
 def test_every_option_is_one_of_this_jax_or_has_no_effect():
     assert all(_context_of(name) is not None for name in OWN)
     assert _context_of("jax_an_option_of_another_version") is None
 
 
+RNG = np.random.default_rng(0)
+DATASET = Dataset(
+    Schema("toy", (Field("a", IDS, 0),), ("x",), ("click",), ROWS, 320, ("c",), "", "", {}, {}),
+    RNG.integers(0, IDS, (ROWS, 1)).astype(np.int32),
+    RNG.normal(size=(ROWS, 1)).astype(np.float32),
+    RNG.integers(0, 2, (ROWS, 1)).astype(np.int8),
+)
+
+
+def toy_objective(decode):
+    return training_objective(
+        DATASET, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1, fingerprint="x",
+        qps_seconds=0.01,
+    )  # fmt: skip
+
+
 def toy_model(folder) -> tuple[np.ndarray, ...]:
     """A tiny model's curve, its held-out scores, and those of what it was exported to."""
-    rng = np.random.default_rng(0)
-    schema = Schema(
-        "toy", (Field("a", IDS, 0),), ("x",), ("click",), ROWS, 320, ("c",), "", "", {}, {}
-    )
-    dataset = Dataset(
-        schema,
-        rng.integers(0, IDS, (ROWS, 1)).astype(np.int32),
-        rng.normal(size=(ROWS, 1)).astype(np.float32),
-        rng.integers(0, 2, (ROWS, 1)).astype(np.int8),
-    )
     model = DhenConfig(
         width=4, num_layers=1, num_tokens=2, layer1=LayerConfig("cross"), norm="none", head_width=8
     )
     rates = (3e-3, 0.1, 1e-8, 1e-8, 0, 1, 0.01)
     decode = lambda config: Setting(model, Hparams(*map(jnp.float32, rates)))  # noqa: E731
-    made = training_objective(
-        dataset, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1, fingerprint="x",
-        qps_seconds=0.01,
-    )  # fmt: skip
+    made = toy_objective(decode)
     config = np.zeros(1, np.int32)
     [(_, outcome)] = made.evaluate(config[None], [0], 1.0)
     assert made.trained and made.test and made.qps and made.qps(config) > 0
-    trained, held_out = made.trained(config, 0), dataset.test()
+    trained, held_out = made.trained(config, 0), DATASET.test()
     save_model(
         folder, trained.predict, trained.params, trained.rows, num_fields=1, num_dense=1, metrics=("ctr",),
         example=(held_out.sparse[:9], held_out.dense[:9]), description={},

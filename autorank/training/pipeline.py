@@ -3,6 +3,7 @@
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -28,13 +29,25 @@ class Lane(NamedTuple):
     elastic: bool = False
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, lanes: Mapping[Hashable, Lane]) -> Iterator[Any]:
+def run_jobs(
+    jobs: Sequence[Job],
+    workers: int,
+    lanes: Mapping[Hashable, Lane],
+    settings: Callable[[], AbstractContextManager[None]] = own_settings,
+) -> Iterator[Any]:
     """Results in the order in which they come; training goes before compiling, in at most ``workers`` threads.
+
+    Each thread works within ``settings``, which JAX keeps per thread.
 
     An error of a job ends the whole and is raised here. Whoever stops iterating waits for what is under way, no more.
     """
     queue = _Queue(jobs, lanes)
-    threads = [threading.Thread(target=queue.work, daemon=True) for _ in range(max(1, workers))]
+
+    def work() -> None:
+        with settings():
+            queue.work()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(max(1, workers))]
     for thread in threads:
         thread.start()
     try:
@@ -82,7 +95,6 @@ class _Queue:
             self._stopped = True
             self._changed.notify_all()
 
-    @own_settings()
     def work(self) -> None:
         try:
             while (found := self._next()) is not None:
