@@ -117,6 +117,10 @@ def run(
         stops: how often the driver is stopped from outside, each time in another way.
         most: drivers after which it is given up.
     """
+    if (
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ):  # a shell's background job; children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "blocked").touch()
     ends = ends or ends_of(launcher, full is not None)

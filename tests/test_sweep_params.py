@@ -19,7 +19,7 @@ CONFIG = OmegaConf.create(
 def read(text: str) -> dict[str, str]:
     params = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(params, dict)
-    found = _params.read_params(params, CONFIG)
+    found = _params.read_params({str(k): v for k, v in params.items()}, CONFIG)
     assert set(_params.parse(found.lines, [], None)) == set(found.lines)  # Hydra can read it
     return found.lines
 

@@ -277,8 +277,11 @@ class Driver:
 
 
 def _cause(error: BaseException) -> str:
-    """An error as a reason; of one that quotes a worker's traceback (submitit, Ray) what the worker raised."""
+    """An error as a reason; of one that holds (Ray) or quotes (submitit) what the worker raised, that."""
     with contextlib.suppress(Exception):
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, BaseException):
+            return described(cause)
         lines = str(error).splitlines()
         raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)]
         if raised and any(line.startswith("Traceback") for line in map(str.strip, lines)):

@@ -7,7 +7,6 @@ first: who starts it again waits for the lock and finds the result.
 
 import contextlib
 import faulthandler
-import fcntl
 import functools
 import hashlib
 import json
@@ -17,15 +16,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from autorank import ledger_file
 from autorank.results import Result, described, of_error, read_result
 from hydra_plugins.autorank_sweeper import _guard, _signals
+from hydra_plugins.autorank_sweeper._lock import Superseded, alone
 
 GRACE_SECONDS = 10.0  # between the exception and the end of the process
 FOLDER = ".trials"
@@ -34,10 +33,6 @@ LOG = logging.getLogger(__name__)
 
 class TrialTimeout(Exception):  # noqa: N818
     """The job took longer than ``hydra.sweeper.time_limit``."""
-
-
-class Superseded(Exception):  # noqa: N818
-    """A driver that came later has this sweep in hand; the job was not run."""
 
 
 class Failed(Exception):  # noqa: N818
@@ -132,7 +127,7 @@ class Job:
             return self.task(config)
         folder = Path(self.folder)
         name = name_of(HydraConfig.get().overrides.task)
-        with _alone(folder / f"{name}.lock"):
+        with alone(folder / f"{name}.lock"):
             found = self.found(name)
             if found is not None:
                 if found.failed:
@@ -237,45 +232,6 @@ def name_of(overrides: Sequence[str]) -> str:
     """A job's name among the files: from its overrides, which no two trials of a sweep share."""
     text = json.dumps([o for o in overrides if not o.lstrip("+~").startswith("hydra")])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits until nobody else runs this job; the kernel lets go of it when its process ends, however it ends."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:  # a full disk, or a machine that does not see the folder
-            LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
-            yield
-            return
-        ledger_file.keep(descriptor)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(descriptor, 256).decode(errors="replace").strip()
-                LOG.warning("this trial is still running in %s; waiting for it", holder)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError as error:
-                LOG.warning(
-                    "%s cannot be locked (%s): a killed driver's job is not seen", path, error
-                )
-            # The file may have been removed (with its trial's end) while we waited.
-            with contextlib.suppress(OSError):
-                if os.fstat(descriptor).st_ino != path.stat().st_ino:
-                    continue
-            if not path.exists():
-                raise Superseded("its trial has ended meanwhile")
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(
-                    descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
-                )
-            yield
-            return
-        finally:
-            ledger_file.release(descriptor)
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -106,7 +106,8 @@ def _handler(before: Any) -> Any:
             _sent.add(signum)
             name = signal.Signals(signum).name
             raise _exception(signum, f"{name}, sent by the job to its own process")
-        if not callable(before) or before is signal.default_int_handler:
+        # Of SIGTERM it may be Ray's, which leaves with another status.
+        if signum != signal.SIGINT or not callable(before) or before is signal.default_int_handler:
             _asked = signum
             raise _exception(signum)
         try:

@@ -53,6 +53,7 @@ class AutorankRayLauncher(Launcher):
         self.task_function: TaskFunction | None = None
         self.hydra_context: HydraContext | None = None
         self._running: set[Any] = set()  # references of jobs
+        self._started = False  # Ray was not there before
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -85,6 +86,7 @@ class AutorankRayLauncher(Launcher):
                 f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}); start one "
                 f"with `ray start --head`, or write hydra.launcher.address=null for a local one"
             ) from error
+        self._started = True
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -134,3 +136,5 @@ class AutorankRayLauncher(Launcher):
             ray.cancel(job, force=True)
         if left:
             LOG.warning("cancelled %d Ray jobs that had not ended", len(left))
+        if self._started:
+            ray.shutdown()  # at the interpreter's end it would hide that Ctrl-C ended the process
