@@ -5,6 +5,7 @@ curves, table, figures and summary. The W&B run's id is kept in the ledger, so t
 continues the same W&B run. Which run that is, and whether there is one, W&B's own settings decide where ours do not.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -70,17 +71,13 @@ def start_tracking(
         config: the resolved settings; what looks like a secret is left out.
     """
     try:
-        decision = decide(settings.mode)
-        mirror = (
-            None
-            if decision.mode == "disabled"
-            else _start(settings, decision, folder, ledger, config)
-        )
+        decision = _decided(settings)
+        if decision.mode == "disabled":
+            LOG.info("W&B is off: %s", decision.why)
+            return OFF
+        mirror = _start(settings, decision, folder, ledger, config)
     except Exception as error:  # noqa: BLE001 - any failure of the mirror, the search must go on
         LOG.warning("W&B could not start (%s); the run goes on without it", reason(error))
-        return OFF
-    if mirror is None:
-        LOG.info("W&B is off: %s", decision.why)
         return OFF
 
     def guarded(action: Callable[..., None]) -> Callable[..., None]:
@@ -105,13 +102,24 @@ class Mirror(NamedTuple):
 STARTED: set[str] = set()  # ids of the W&B runs that were started here
 
 
+def _decided(settings: TrackingConfig) -> Decision:
+    decision = decide(settings.mode)
+    if settings.mode != "auto" or decision.mode == "disabled":
+        return decision
+    import wandb
+
+    if wandb.run is not None and wandb.run.settings.mode == "disabled":
+        return Decision("disabled", "so is the run that is active in this process")
+    return decision
+
+
 def _start(
     settings: TrackingConfig,
     decision: Decision,
     folder: Path,
     ledger: Ledger,
     config: Mapping[str, Any],
-) -> Mirror | None:
+) -> Mirror:
     import wandb
 
     active = wandb.run
@@ -119,13 +127,10 @@ def _start(
         active.finish(exit_code=1)
         active = None
     if active is not None and _is_meant(active, settings):
-        if active.settings.mode == "disabled":
-            LOG.info("W&B is off: so is the run that is active in this process")
-            return None
         run, why = active, "it was active in this process"
         run.config.update({"autorank": scrub(config)}, allow_val_change=True)
     else:
-        run, why = _new_run(settings, decision, folder, ledger, config, beside=active is not None)
+        run, why = _new_run(settings, decision, folder, ledger, config, beside=active)
         STARTED.add(run.id)
     if ledger.get("wandb_id") != run.id:
         # What another run has been told, this one has not.
@@ -152,18 +157,20 @@ def _new_run(
     folder: Path,
     ledger: Ledger,
     config: Mapping[str, Any],
-    beside: bool,
+    beside: Any,
 ) -> tuple[Any, str]:
-    """A W&B run, and why it is as it is; ``beside`` one that is active and not meant."""
+    """A W&B run, and why it is as it is; ``beside`` one (or None) that is active and not meant."""
     import wandb
 
     own = own_settings()
     if own.relogin:
         wandb.setup(settings=wandb.Settings(relogin=False))  # it would ask for a key
-    options = init_options(settings, own, folder, ledger.get("wandb_id"))
+    known = ledger.get("wandb_id")
+    known = None if beside is not None and beside.id == known else known
+    options = init_options(settings, own, folder, known)
     # Older versions of wandb refuse settings that they do not know.
     quiet = {k: v for k, v in QUIET.items() if k in wandb.Settings.model_fields}
-    if beside:
+    if beside is not None:
         options["reinit"] = "create_new"
     why = decision.why + (f", in sweep {own.sweep_id}" if own.sweep_id else "")
 
@@ -179,6 +186,13 @@ def _new_run(
         if decision.mode == "offline":
             raise
         LOG.warning("W&B cannot be reached (%s); the run is kept offline", reason(error))
+        if (
+            beside is not None
+        ):  # W&B's process serves that run, and takes the id of ours for one that is in use
+            options["id"] = init_options(settings, own, folder, None)["id"]
+        else:
+            with contextlib.suppress(Exception, SystemExit):
+                wandb.teardown()
         return init("offline"), f"{why}, but it could not be reached"
 
 

@@ -8,7 +8,7 @@ import netrc
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ SECRET = re.compile(
 USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 REMOVED = "[removed]"
 ALIASES = {"dryrun": "offline", "run": "online"}  # W&B's older names
+TOKEN_FILE = "WANDB_IDENTITY_TOKEN_FILE"
 CLOUD = "api.wandb.ai"
 PROJECT = "autorank"  # where neither tracking.project nor W&B's own settings name one
 
@@ -76,17 +77,15 @@ def resolve_mode(mode: str, environment: Mapping[str, str] = os.environ) -> str:
 def own_settings(environment: Mapping[str, str] = os.environ) -> Any:
     """``wandb.Settings`` as W&B itself resolves them from its files, the environment and ``wandb.setup()``.
 
-    W&B reads them once in a process. Where the environment has changed since, they are read anew.
+    W&B reads them once in a process. Where environment or folders have changed since, they are read anew.
     """
     import wandb
 
-    if environment is os.environ:
-        session = wandb.setup()
-        changed = getattr(session, "did_environment_change", None)
-        if changed is None or not changed():
-            return session.settings
-    settings = wandb.Settings()
+    environment = _readable(environment)
     folder = Path(environment.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
+    if environment is os.environ and _holds(wandb.setup(), folder / "settings"):
+        return wandb.setup().settings
+    settings = wandb.Settings()
     settings.settings_system = str(folder / "settings")
     # Of different versions of wandb.
     for name in (
@@ -98,12 +97,40 @@ def own_settings(environment: Mapping[str, str] = os.environ) -> Any:
     return settings
 
 
+def _holds(session: Any, settings_file: Path) -> bool:
+    """Whether W&B would read the same environment and files if it did so now."""
+    changed = getattr(session, "did_environment_change", None)
+    if changed is not None and changed():
+        return False
+    read = session.settings
+    root = Path(os.environ.get("WANDB_DIR") or ".").expanduser().absolute()
+    return (read.settings_system, Path(read.root_dir).absolute()) == (str(settings_file), root)
+
+
+def _readable(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment without what W&B refuses though its meaning is plain: empty variables, modes in capitals, and a
+    token file that is missing, of which W&B's process dies even offline.
+
+    W&B reads this process's environment by itself, so there it is mended in place.
+    """
+    mended = environment if environment is os.environ else dict(environment)
+    assert isinstance(mended, MutableMapping)
+    for name in [k for k, v in mended.items() if k.startswith("WANDB_") and not v.strip()]:
+        del mended[name]
+    if not Path(mended.get(TOKEN_FILE, os.devnull)).exists():
+        del mended[TOKEN_FILE]
+    if "WANDB_MODE" in mended:
+        mended["WANDB_MODE"] = mended["WANDB_MODE"].strip().lower()
+    return mended
+
+
 def logged_in(environment: Mapping[str, str] = os.environ, own: Any = None) -> bool:
     """Whether there are credentials for the W&B host, in settings, environment or netrc; asks no server."""
-    if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
+    token = environment.get(TOKEN_FILE) or getattr(own, "identity_token_file", None)
+    if environment.get("WANDB_API_KEY") or getattr(own, "api_key", None):
         return True
-    if own is not None and (own.api_key or own.identity_token_file):
-        return True
+    if token:
+        return Path(token).is_file()
     base = environment.get("WANDB_BASE_URL") or f"https://{CLOUD}" if own is None else own.base_url
     hosts = [urlsplit(base).netloc]
     if own is not None and base == type(own).model_fields["base_url"].default:
@@ -173,7 +200,7 @@ def reason(error: Exception) -> str:
     for name, value in os.environ.items():
         if value and SECRET.search(name):
             text = text.replace(value, REMOVED)
-    return USER_IN_URL.sub("", text)
+    return " ".join(USER_IN_URL.sub("", text).split())
 
 
 def scrub(value: Any) -> Any:
