@@ -291,14 +291,16 @@ class PlanConfig:
 class TrackingConfig:
     """Weights & Biases."""
 
-    mode: str = "auto"  # auto (online if logged in, else offline), online, offline, disabled
-    project: str = "autorank"
+    # auto (W&B's own settings decide; online only if logged in, else offline), online, offline, shared, disabled
+    mode: str = "auto"
+    project: str | None = None  # null = W&B's own setting (WANDB_PROJECT, ...), else autorank
     group: str | None = None
     tags: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "tags", tuple(self.tags))
-        _require("tracking.mode", self.mode, ("auto", "online", "offline", "disabled"))
+        modes = ("auto", "online", "offline", "shared", "disabled", "dryrun", "run")
+        _require("tracking.mode", self.mode, modes)
 
 
 @dataclass(frozen=True)

@@ -2,38 +2,37 @@
 
 The ledger is the truth. ``sync`` copies what it has gained since the last call, ``finish`` adds
 curves, table, figures and summary. The W&B run's id is kept in the ledger, so that a resumed search
-continues the same W&B run.
+continues the same W&B run. Which run that is, and whether there is one, W&B's own settings decide where ours do not.
 """
 
+import contextlib
 import logging
 import math
-import netrc
 import os
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from autorank import rungs
 from autorank.config import TrackingConfig
 from autorank.ledger import Ledger, Trial
 from autorank.program_folder import why_unusable
 from autorank.run_folder import curve_of, read_run, values_of
+from autorank.tracking_settings import (
+    Decision,
+    decide,
+    init_options,
+    logged_in,
+    own_settings,
+    reason,
+    resolve_mode,
+    scrub,
+)
+
+__all__ = ["OFF", "Tracker", "logged_in", "resolve_mode", "scrub", "start_tracking"]
 
 LOG = logging.getLogger(__name__)
-SECRET = re.compile(
-    r"secret|passw|passphrase|credential|(^|[._-])(api|access|private)[_-]?key|(^|[._-])token$|"
-    r"(^|[._-])auth$",
-    re.IGNORECASE,
-)
-USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-REMOVED = "[removed]"
-LISTS = (
-    "front",
-    "finalists",
-)  # of a summary, too long for W&B's; its tables and the report have them
+LISTS = ("front", "finalists")  # of a summary: W&B's tables and the report have them
 WAIT_SECONDS = 20  # for the server at the start and at the end, then the mirror goes offline
 
 
@@ -67,69 +66,55 @@ def start_tracking(
 ) -> Tracker:
     """Starts or continues the W&B run of a run folder; if that fails, the tracker does nothing.
 
+    One line of the log says what was decided, and why.
+
     Args:
-        settings: mode (auto, online, offline, disabled), project, group, tags.
-        folder: the run's; W&B's own files go to ``<folder>/wandb``, or to ``WANDB_DIR``.
+        settings: mode, project, group, tags; what is not written is W&B's own (`autorank.tracking_settings`).
+        folder: the run's; W&B's own files go to ``<folder>/wandb``, or where ``WANDB_DIR`` says.
         ledger: open for writing; keeps the W&B run's id and what is mirrored.
         config: the resolved settings; what looks like a secret is left out.
     """
-    mode = resolve_mode(settings.mode)
-    if mode == "disabled":
-        return OFF
     try:
-        run = _start(settings, mode, folder, ledger, config)
+        decision = _decided(settings)
+        if decision.mode == "disabled":
+            LOG.info("W&B is off: %s", decision.why)
+            return OFF
+        mirror = _start(settings, decision, folder, ledger, config)
     except Exception as error:  # noqa: BLE001 - any failure of the mirror, the search must go on
-        LOG.warning("W&B could not start (%s); the run goes on without it", error)
+        LOG.warning("W&B could not start (%s); the run goes on without it", reason(error))
         return OFF
-    LOG.info("W&B %s run %s in %s", mode, run.id, run.dir)
 
     def guarded(action: Callable[..., None]) -> Callable[..., None]:
         def call(*arguments: Any) -> None:
             try:
-                action(run, ledger, *arguments)
+                action(mirror, ledger, *arguments)
             except Exception as error:  # noqa: BLE001 - as above
-                LOG.warning("W&B: %s; the ledger has everything", error)
+                LOG.warning("W&B: %s; the ledger has everything", reason(error))
 
         return call
 
     return Tracker(guarded(_sync), guarded(_finish))
 
 
-def resolve_mode(mode: str, environment: Mapping[str, str] = os.environ) -> str:
-    """``online``, ``offline`` or ``disabled``; online needs a login, and there is never a prompt.
+class Mirror(NamedTuple):
+    """The W&B run, and whether it was started here: one that was active before goes on after us."""
 
-    ``auto`` follows ``WANDB_MODE`` if that is set, else it is online for who is logged in.
-    """
-    if mode == "auto":
-        mode = environment.get("WANDB_MODE", "") or "online"
-    if mode == "online" and not logged_in(environment):
-        LOG.info("W&B: not logged in, the run is kept offline (wandb sync uploads it)")
-        return "offline"
-    return mode if mode in ("online", "offline") else "disabled"
+    run: Any
+    ours: bool
 
 
-def logged_in(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether there is a key for the W&B host, in the environment or in netrc; asks no server."""
-    if environment.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname
-    path = Path(environment.get("NETRC") or Path.home() / ".netrc")
-    try:
-        return host in netrc.netrc(path).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
+STARTED: set[str] = set()  # ids of the W&B runs that were started here
 
 
-def scrub(value: Any) -> Any:
-    """The settings without what looks like a secret, by key, or as a user in an address."""
-    if isinstance(value, Mapping):
-        return {
-            str(k): REMOVED if SECRET.search(str(k)) and v is not None else scrub(v)
-            for k, v in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [scrub(v) for v in value]
-    return USER_IN_URL.sub("", value) if isinstance(value, str) else value
+def _decided(settings: TrackingConfig) -> Decision:
+    decision = decide(settings.mode)
+    if settings.mode != "auto" or decision.mode == "disabled":
+        return decision
+    import wandb
+
+    if wandb.run is not None and wandb.run.settings.mode == "disabled":
+        return Decision("disabled", "so is the run that is active in this process")
+    return decision
 
 
 def wandb_folder(folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
@@ -149,50 +134,102 @@ def wandb_folder(folder: Path, environment: Mapping[str, str] = os.environ) -> P
 
 
 def _start(
-    settings: TrackingConfig, mode: str, folder: Path, ledger: Ledger, config: Mapping[str, Any]
-) -> Any:
+    settings: TrackingConfig,
+    decision: Decision,
+    folder: Path,
+    ledger: Ledger,
+    config: Mapping[str, Any],
+) -> Mirror:
     import wandb
 
-    run_id = ledger.get("wandb_id")
-    if run_id is None:
-        # Not from the path alone: a fresh run in the same folder is another run.
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name)[:40]
-        run_id = f"{stem}-{secrets.token_hex(4)}"
-        ledger.put("wandb_id", run_id)
+    active = wandb.run
+    if active is not None and active.id in STARTED:  # of a search that failed in this process
+        active.finish(exit_code=1)
+        active = None
+    if active is not None and _is_meant(active, settings):
+        run, why = active, "it was active in this process"
+        run.config.update({"autorank": scrub(config)}, allow_val_change=True)
+    else:
+        run, why = _new_run(settings, decision, folder, ledger, config, beside=active)
+        STARTED.add(run.id)
+    if ledger.get("wandb_id") != run.id:
+        # What another run has been told, this one has not.
+        for key, value in (("wandb_id", run.id), ("wandb_trials", []), ("wandb_rounds", 0)):
+            ledger.put(key, value)
+    place = "/".join(part for part in (run.entity, run.project) if part)
+    mode, where = run.settings.mode, run.settings.wandb_dir
+    LOG.info("W&B %s run %s of project %s in %s: %s", mode, run.id, place, where, why)
+    return Mirror(run, run is not active)
+
+
+def _is_meant(run: Any, settings: TrackingConfig) -> bool:
+    """Whether what was written in our settings agrees with a run that somebody else has started."""
+    modes = {settings.mode, resolve_mode(settings.mode)} - {"auto"}
+    return (settings.mode == "auto" or run.settings.mode in modes) and settings.project in (
+        None,
+        run.project,
+    )
+
+
+def _new_run(
+    settings: TrackingConfig,
+    decision: Decision,
+    folder: Path,
+    ledger: Ledger,
+    config: Mapping[str, Any],
+    beside: Any,
+) -> tuple[Any, str]:
+    """A W&B run, and why it is as it is; ``beside`` one (or None) that is active and not meant."""
+    import wandb
+
+    own = own_settings()
+    if own.relogin:
+        wandb.setup(settings=wandb.Settings(relogin=False))  # it would ask for a key
+    known = ledger.get("wandb_id")
+    known = None if beside is not None and beside.id == known else known
+    options = init_options(settings, own, folder, known)
+    options["dir"] = str(wandb_folder(folder))
     # Older versions of wandb refuse settings that they do not know.
     quiet = {k: v for k, v in QUIET.items() if k in wandb.Settings.model_fields}
-    options: dict[str, Any] = {
-        "project": settings.project,
-        "group": settings.group,
-        "tags": list(settings.tags) or None,
-        "name": folder.resolve().name,
-        "config": scrub(config),
-        "dir": str(wandb_folder(folder)),
-        "id": run_id,
-        "resume": "allow",
-        "settings": wandb.Settings(**quiet),
-    }
+    if beside is not None:
+        options["reinit"] = "create_new"
+    why = decision.why + (f", in sweep {own.sweep_id}" if own.sweep_id else "")
+
+    def init(mode: Any) -> Any:
+        # A new object each time: wandb writes into it.
+        return wandb.init(
+            mode=mode, config=scrub(config), settings=wandb.Settings(**quiet), **options
+        )
+
     try:
-        return wandb.init(mode=mode, **options)  # pyright: ignore[reportArgumentType]
+        return init(decision.mode), why
     except Exception as error:  # noqa: BLE001 - no network, expired key: keep the run offline
-        if mode != "online":
+        if decision.mode == "offline":
             raise
-        LOG.warning("W&B cannot be reached (%s); the run is kept offline", error)
-        return wandb.init(mode="offline", **options)
+        LOG.warning("W&B cannot be reached (%s); the run is kept offline", reason(error))
+        if (
+            beside is not None
+        ):  # W&B's process serves that run, and takes the id of ours for one that is in use
+            options["id"] = init_options(settings, own, folder, None)["id"]
+        else:
+            with contextlib.suppress(Exception, SystemExit):
+                wandb.teardown()
+        return init("offline"), f"{why}, but it could not be reached"
 
 
-def _sync(run: Any, ledger: Ledger) -> None:
+def _sync(mirror: Mirror, ledger: Ledger) -> None:
     done = [t for t in ledger.trials() if t.status != "proposed"]
     known = set(ledger.get("wandb_trials") or [])
     new = sorted((t for t in done if t.id not in known), key=lambda t: (t.finished_at or 0.0, t.id))
     for trial in new:
         known.add(trial.id)
-        # The step is the number of ended trials: it rises also over a resume.
+        # The step is the number of ended trials: it rises also over a resume. A run of somebody else has its own steps.
+        step = len(known) if mirror.ours else None
         lowest = rungs.best((t for t in done if t.id in known), ledger.records(rungs.KIND))
-        run.log(_trial_values(trial, lowest), step=len(known))
+        mirror.run.log(_trial_values(trial, lowest), step=step)
     rounds, seen = ledger.records("policy"), ledger.get("wandb_rounds") or 0
     for record in rounds[seen:]:
-        run.log(_round_values(record), step=max(1, len(known)))
+        mirror.run.log(_round_values(record), step=max(1, len(known)) if mirror.ours else None)
     if new:
         ledger.put("wandb_trials", sorted(known))
     if len(rounds) > seen:
@@ -224,11 +261,13 @@ def _round_values(record: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _finish(run: Any, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) -> None:
+def _finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) -> None:
     import wandb
 
+    run = mirror.run
+
     try:
-        _sync(run, ledger)
+        _sync(mirror, ledger)
         left = read_run(folder)
         names = [d["name"] for d in left.decisions]
         head = ["id", "stage", "round", "status", "quality", "flops_ratio", "fidelity", "seed"]
@@ -248,7 +287,8 @@ def _finish(run: Any, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) 
         run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
         run.summary.update(_flat({k: v for k, v in summary.items() if k not in LISTS}))
     finally:
-        run.finish()
+        if mirror.ours:
+            run.finish()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

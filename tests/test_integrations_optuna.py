@@ -234,7 +234,7 @@ def mixed(trial):
 
 
 def test_odd_enqueued_values_are_left_out_with_a_warning_each_and_asking_goes_on():
-    study = optuna.create_study(sampler=AutoRankSampler("evolution"))
+    study = optuna.create_study(sampler=AutoRankSampler("random"))
     study.optimize(mixed, n_trials=2)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

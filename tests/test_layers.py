@@ -138,6 +138,7 @@ LAYERS = {
     "autorank.report_tables": 7,
     "autorank.report": 7.5,
     "autorank.tracking": 7.5,
+    "autorank.tracking_settings": 7.3,
     "autorank.progress": 7,
     "autorank.build_searchers": 7.5,
     "autorank.build": 8,

@@ -104,7 +104,7 @@ def conditions_of(
             told = dict.fromkeys(values.get(parent) for values in has)
             if None not in told and not any(values.get(parent) in told for values in lacks):
                 external = found[parent].to_external_repr
-                conditions[name] = (parent, tuple(external(v) for v in told))
+                conditions[name] = (parent, tuple(external(v) for v in told if v is not None))
                 break
     return conditions
 
