@@ -211,3 +211,25 @@ def test_parquet_types(tmp_path):
     user = data.schema.fields[0]
     assert (data.sparse[:, 0] - user.offset).tolist() == [0, 2, 3, 2]
     assert np.flatnonzero(data.dense[:, 0] == 0).tolist()[:2] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("end", "kept", "bad"),
+    [
+        ('1,"open\n0,z\n1,w\n', 0, 3),  # would swallow the rest of the log as one value
+        ('1,"open\n', 0, 1),
+        ('1,"open', 0, 1),
+        ('1,"closed\nz"\n', 1, 0),
+        ('1,it"s\n', 1, 0),
+    ],
+)
+@pytest.mark.parametrize("odd", [False, True])  # read as numbers, or as text because of an odd cell
+def test_a_quote_that_is_never_closed_loses_no_row_unseen(tmp_path, end, kept, bad, odd):
+    schema = "name: x\nclick: c\ncategorical: [a]\nlicence: x\nsource: y\n"
+    rows = "c,a\n" + "1,x\n0,y\n" * 20 + ("2,x\n" if odd else "")
+    made = write(tmp_path, rows + end, schema)
+    found = open_prepared(table.source(*made), tmp_path / "out", max_bad_share=1.0).schema
+    assert found.num_rows == 40 + kept
+    assert found.notes["bad_rows"]["count"] == bad + odd
+    reasons = " ".join(found.notes["bad_rows"]["first"])
+    assert (f":{42 + odd}: the quote that opens in line {42 + odd} is never closed" in reasons) == (bad > 0)  # fmt: skip

@@ -284,11 +284,17 @@ def _place(chunk: Chunk, row: int) -> str:
     return f"{chunk.file}:{'?' if chunk.lines is None else chunk.lines[row]}"
 
 
+def _shown(value: Any) -> str:
+    """A cell in one line of a message."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
 def _places(chunk: Chunk, name: str | None, moments: Moments) -> dict[str, tuple[int, str]]:
     """Forms of times with their first place and value."""
     assert name is not None
     return {
-        form: (count, f"{_place(chunk, row)}: {item(chunk.columns[name], row)}")
+        form: (count, f"{_place(chunk, row)}: {_shown(item(chunk.columns[name], row))}")
         for form, (count, row) in moments.forms.items()
     }
 

@@ -288,9 +288,14 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
     short = _read_short(text, first_line, plan) if plan.in_place else None
     if short is not None:
         return short
+    if len(text) and text[-1] != ord("\n"):
+        text = (
+            bytes(text) + b"\n"
+        )  # so that a quote that is never closed can be told: it holds the last line end
     numbering = _Numbering(plan.file, first_line, first_line - 1)
     try:
-        found = None if plan.as_text else _read_typed(text, numbering, plan)
+        as_text = plan.as_text or _may_be_unclosed(text, plan.form.quote)
+        found = None if as_text else _read_typed(text, numbering, plan)
     except pa.ArrowInvalid:
         found = None
     if found is None:
@@ -301,6 +306,14 @@ def parse(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk:
         columns = plan.derive(columns)
     counts = {LINES_INSIDE: numbering.inside} if numbering.inside else {}
     return Chunk(columns, plan.file, lines, numbering.new(), counts)
+
+
+def _may_be_unclosed(text: bytes | memoryview, quote: str | None) -> bool:
+    """Whether the last line has an odd number of quotes."""
+    if quote is None:
+        return False
+    tail = bytes(text[-_LINES_SEEN:])
+    return tail[tail[:-1].rfind(b"\n") + 1 :].count(quote.encode()) % 2 == 1
 
 
 def _read_short(text: bytes | memoryview, first_line: int, plan: Plan) -> Chunk | None:
@@ -376,9 +389,14 @@ def _read_text(
     frame = pl.DataFrame(pl.from_arrow(table))
     if numbering.is_short_of(text, len(frame)):
         ends = pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True))
-        lines = numbering.lines_of_long_rows(frame.select(ends).to_series().to_numpy())
+        inside = frame.select(ends).to_series().to_numpy()
+        lines = numbering.lines_of_long_rows(inside)
     else:
         lines = numbering.lines(len(frame))
+    if numbering.refuse_unclosed(
+        text, lines, sum(c.count("\n") for c in frame.row(-1)) if len(frame) else 0
+    ):
+        frame, lines = frame[:-1], lines[:-1]
     blank = frame.select(pl.all_horizontal(pl.all() == "")).to_series().to_numpy()
     if plan.as_text:
         numbering.refuse_empty(text, lines[blank])
@@ -474,6 +492,21 @@ class _Numbering:
         ]
         self.inside = int(ends.sum())
         return firsts[~is_bad]
+
+    def refuse_unclosed(self, text: bytes | memoryview, lines: np.ndarray, ends: int) -> bool:
+        """Counts the lines of the last good row as bad if a quote in it is never closed.
+
+        Such a row has the text's last line end in a cell, so that its ``ends`` lead beyond the text.
+        """
+        if not ends:
+            return False
+        first, last = int(lines[-1]), self.before + _count_lines(memoryview(text), False)
+        if first + ends <= last:
+            return False
+        reason = f"the quote that opens in line {first} is never closed"
+        self.found += [BadRow(f"{self.file}:{line}", reason) for line in range(first, last + 1)]
+        self.inside = max(0, self.inside - ends)
+        return True
 
     def refuse_empty(self, text: bytes | memoryview, lines: np.ndarray) -> None:
         """Counts the lines as bad that have nothing but separators; one without any is none."""
