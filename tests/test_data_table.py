@@ -232,4 +232,5 @@ def test_a_quote_that_is_never_closed_loses_no_row_unseen(tmp_path, end, kept, b
     assert found.num_rows == 40 + kept
     assert found.notes["bad_rows"]["count"] == bad + odd
     reasons = " ".join(found.notes["bad_rows"]["first"])
-    assert (f":{42 + odd}: the quote that opens in line {42 + odd} is never closed" in reasons) == (bad > 0)  # fmt: skip
+    said = f":{42 + odd}: the quote that opens in line {42 + odd} is never closed"
+    assert (said in reasons) == (bad > 0)
