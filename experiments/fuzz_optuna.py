@@ -105,6 +105,19 @@ def suggest(trial: optuna.Trial, number: int) -> dict[str, Any]:
     return values
 
 
+def of_another_range(d: BaseDistribution) -> tuple[BaseDistribution, Any]:
+    """A distribution that a database takes for the same parameter, and a value that the job may not have."""
+    if isinstance(d, CategoricalDistribution):
+        return d, d.choices[0]
+    if isinstance(d, IntDistribution):
+        return IntDistribution(-100, 100, step=3), 2
+    return (
+        (FloatDistribution(1e-9, 1e3, log=True), 2e-3)
+        if d.log
+        else (FloatDistribution(-2, 3, step=0.5), -1.5)
+    )
+
+
 def one_trial(study: optuna.Study, rng: np.random.Generator, event: str) -> None:
     """One event: a trial of any kind, or something that is put into the study beside one."""
 
@@ -113,7 +126,9 @@ def one_trial(study: optuna.Study, rng: np.random.Generator, event: str) -> None
 
     names = [*space_of(0), "extra", "unknown"]
     if event == "foreign":
-        chosen = {pick(names): pick(ODD_DISTRIBUTIONS) for _ in range(int(rng.integers(1, 5)))}
+        chosen = {n: of_another_range(d) for n, d in space_of(0).items() if rng.random() < 0.7}
+        if not chosen or rng.random() < 0.3:
+            chosen[pick(names)] = pick(ODD_DISTRIBUTIONS)
         state = pick(
             (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING)
         )
@@ -164,13 +179,15 @@ def one_trial(study: optuna.Study, rng: np.random.Generator, event: str) -> None
 
 
 def session(storage: str, searcher: str, seed: int, first: int, last: int) -> None:
-    """Events ``first`` to ``last - 1`` in a study that is loaded anew."""
+    """Events in a study that is loaded anew, from number ``first`` on, until it has ``last`` trials."""
     study = optuna.create_study(
         study_name=NAME, storage=storage, load_if_exists=True, sampler=AutoRankSampler(searcher, seed=seed)
     )  # fmt: skip
-    for number in range(first, last):
+    number = first
+    while len(study.get_trials(deepcopy=False)) < last:
         rng = np.random.default_rng([seed, number])
         one_trial(study, rng, ENDS[int(rng.integers(len(ENDS)))] if number else "ask")
+        number += 1
     study._storage.remove_session()
 
 
