@@ -291,7 +291,9 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
                 rows[0].setdefault(f"held_out_{name}_{metric}", []).append(value)
     LOG.info("best: %s", dumps(rows[0]))
     write_rows(
-        Path(config.results) / f"{config.name}.csv", rows, {"config": plain(config)} | provenance()
+        Path(config.results) / f"{config.name}.csv",
+        rows,
+        {"config": shareable(config)} | provenance(),
     )
     return rows
 
@@ -327,10 +329,13 @@ def tuning_row(
     return row
 
 
-def shareable(config: TuneConfig) -> dict[str, Any]:
+def shareable(config: TuneConfig | TrainConfig) -> dict[str, Any]:
     """The settings without where this machine keeps its files."""
-    data = replace(config.data, path=config.data.path and Path(config.data.path).name)
-    return plain(replace(config, data=data))
+    usual = type(config)()
+    path = config.data.path and Path(config.data.path).name
+    data = replace(config.data, path=path, folder=usual.data.folder)
+    shown = plain(replace(config, data=data, runs=usual.runs))
+    return shown | ({"results": usual.results} if isinstance(usual, TuneConfig) else {})
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], made_by: Mapping[str, Any]) -> None:

@@ -113,7 +113,7 @@ def of_another_range(d: BaseDistribution) -> tuple[BaseDistribution, Any]:
         return IntDistribution(-100, 100, step=3), 2
     return (
         (FloatDistribution(1e-9, 1e3, log=True), 2e-3)
-        if d.log
+        if isinstance(d, FloatDistribution) and d.log
         else (FloatDistribution(-2, 3, step=0.5), -1.5)
     )
 

@@ -126,8 +126,7 @@ def main(config: DictConfig) -> float:
     """Runs all kinds and seeds on as many cores as there are; returns the frozen NE of "zero"."""
     cfg = settings(config, TrainConfig)
     from autorank import build
-    from autorank.config import plain
-    from autorank.job import provenance, write_rows
+    from autorank.job import provenance, shareable, write_rows
 
     data = build.dataset(cfg.data, print)
     jobs = [(cfg, kind, seed) for seed in range(cfg.seeds) for kind in KINDS]
@@ -139,8 +138,9 @@ def main(config: DictConfig) -> float:
             print(f"{len(rows)} of {len(jobs)}: {row}", flush=True)
     print(table(rows))
     results = Path(__file__).parent / "results" / f"unknown_ids_{cfg.data.source}.csv"
-    shown = plain(cfg) | {"data": plain(cfg)["data"] | {"path": None, "folder": None}}
-    write_rows(results, rows, {"config": shown, "sha256": data.schema.sha256} | provenance())
+    write_rows(
+        results, rows, {"config": shareable(cfg), "sha256": data.schema.sha256} | provenance()
+    )
     return float(np.mean([r["held-out frozen"] for r in rows if r["unknown"] == "zero"]))
 
 
