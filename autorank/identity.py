@@ -5,6 +5,7 @@ that is new counts unless it is named here, and an older ledger is taken to have
 one whose default changes outcomes must give the setting another default.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -38,6 +39,9 @@ SEARCHERS = {
         ("initial", "warps", "starts", "fit_steps", "scale_sd", "effects", "margin"), ("bayes",)
     ),
     **dict.fromkeys(("num_climbers", "climb_steps", "feasibility", "failures"), ("bayes",)),
+    **dict.fromkeys(("noise_median", "noise_sd", "effect_sd", "fit_rate"), ("bayes",)),
+    **dict.fromkeys(("pool", "num_parents", "near_share", "near_step"), ("bayes",)),
+    **dict.fromkeys(("local_pool", "local_parents"), ("predictor",)),
 }
 KINDS = {
     "fraction": ("fixed",),
@@ -98,13 +102,14 @@ def carried_over(found: Mapping[str, str], config: SearchConfig, folder: Path) -
             result[item] = dumps(filled(json.loads(found[item]), item, plain(config)))
             continue
         for candidate in candidates(item, written, plain(config)):
-            groups = [candidate[group] for group in GROUPS[item]]
-            if found[item] in (digest(groups), digest(groups, "executor")):
+            whole = [candidate[group] for group in GROUPS[item]]
+            before = [without_later(group, candidate[group]) for group in GROUPS[item]]
+            if found[item] in {digest(g, *o) for g in (whole, before) for o in ((), ("executor",))}:
                 # Settings that the earlier version did not have are at their defaults.
-                whole = {
+                full = {
                     g: defaults[g] | candidate.get(g, {}) for g in defaults if is_group(defaults[g])
                 }
-                known = {g: {k: v for k, v in whole[g].items() if k in defaults[g]} for g in whole}
+                known = {g: {k: v for k, v in full[g].items() if k in defaults[g]} for g in full}
                 result[item] = dumps(settings(item, known))
                 break
     return result
@@ -136,6 +141,13 @@ def filled(known: dict[str, Any], item: str, config: Mapping[str, Any]) -> dict[
         if key in NEVER or (exists and not counts(group, name, config)):
             del result[key]
     return dict(sorted(result.items()))
+
+
+def without_later(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A group of settings without those that came `autorank.config.later` and are at their defaults."""
+    record = getattr(SearchConfig(), group)
+    later = {f.name: f.default for f in dataclasses.fields(record) if f.metadata.get("later")}
+    return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
 def digest(groups: list[dict[str, Any]], *leave_out: str) -> str:

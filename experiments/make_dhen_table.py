@@ -204,7 +204,7 @@ def trainer(
         Hparams(**{name: jnp.float32(getattr(s.training, name)) for name in Hparams._fields})
         for s in settings
     ]
-    shape = Shape(fields, dense, schema.num_ids, batch_size, windows, num_steps)
+    shape = Shape(fields, dense, schema.num_ids, batch_size, windows, num_steps, schema.unknown_ids)
     warmup = max(1, round(defaults.training.warmup_share * num_steps))
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(warmup))
     data = Data(

@@ -41,7 +41,7 @@ WHOLE = {
     "categorical": ["1", "0", "1", ""],
     "dense": [1, 0, 1, NAN],
 }
-FLOATS = WHOLE | {"categorical": ["1.0", "0.0", "1.0", ""]}
+FLOATS = WHOLE  # whole numbers are one value in any type
 BOOLS = {k: v for k, v in WHOLE.items() if k != "time"} | {
     "categorical": ["true", "false", "true", ""]
 }

@@ -103,12 +103,13 @@ def test_encoders_are_written_as_json_writes_them(tmp_path_factory, values, buck
     encoders = Encoders(fields, (DenseEncoder("d", 0.1, 2.0),))
     write_encoders(encoders, folder)
     record = {
-        "format": 2 if buckets else 1,
+        "format": 3,
         "fields": [field._asdict() for field in fields],
         "dense": [encoder._asdict() for encoder in encoders.dense],
     }
-    for field in () if buckets else record["fields"]:
-        del field["buckets"]
+    for field in record["fields"]:
+        if not field["buckets"]:
+            del field["buckets"]
     text = json.dumps(record, ensure_ascii=False)
     assert (folder / "encoders.json").read_bytes() == text.encode()
 

@@ -116,7 +116,7 @@ def test_finalists_are_the_best_that_were_trained_fully(whole):
 def test_the_cost_is_total_cost(whole):
     folder, summary, _ = whole
     schedule = successive_halving(RUNGS, eta=3.0)
-    extra = NUM_ROWS * len(stage(folder, "seed_noise", "final"))
+    extra = NUM_ROWS * len(stage(folder, "seed_noise", "final", "confirmation"))
     expected = total_cost(schedule, TRIALS, NUM_ROWS, batch_size=BATCH)
     assert expected == pytest.approx(NUM_ROWS * 3 * (20 * 0.2 + 6 * 0.3 + 2 * 0.5))
     assert summary["trained_examples"] == pytest.approx(expected + extra)
@@ -129,7 +129,7 @@ def test_pilots_are_ranked_at_the_rung_of_what_they_are_compared_with(tmp_path):
     searcher = recorded(seen)
     summary = search(tmp_path, fidelity=fidelity, pilots=20, searcher=searcher)
     schedule = successive_halving(RUNGS, eta=3.0)
-    extra = NUM_ROWS * len(stage(tmp_path, "seed_noise", "final"))
+    extra = NUM_ROWS * len(stage(tmp_path, "seed_noise", "final", "confirmation"))
     cost = total_cost(schedule, TRIALS - 20, NUM_ROWS, num_pilots=20, batch_size=BATCH)
     assert summary["trained_examples"] == pytest.approx(cost + extra)
     # All labels that the searcher is told are those of the first rung.
