@@ -53,7 +53,7 @@ def export_sentence(summary: Mapping[str, Any]) -> str:
         return ""
     text = f"The exported model (winner, seed {exported['seed']}) has held-out NE {', '.join(ne)}"
     if exported.get("held_out") == "progressive":
-        text += "; it does not go on learning, as the models of the table above do while they are scored"
+        text += "; it does not go on learning while it is scored, as the models in the table do"
     return text + "."
 
 
