@@ -186,6 +186,11 @@ def test_a_job_leaves_its_process_as_it_was(tmp_path):
     os.close(write)
 
 
+# JAX, if another test of this process has loaded it, warns of its threads.
+forks = pytest.mark.filterwarnings("ignore:os.fork.*:RuntimeWarning")
+
+
+@forks
 def test_a_copy_of_the_process_does_not_come_back_as_a_second_driver():
     with _guard.restored():
         child = os.fork()
@@ -193,6 +198,7 @@ def test_a_copy_of_the_process_does_not_come_back_as_a_second_driver():
     assert os.waitpid(child, 0)[1] == 0
 
 
+@forks
 @pytest.mark.parametrize("lock", ["ledger", "job"])
 def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
     """Else a sweep whose driver was killed could not be resumed until that process ends."""

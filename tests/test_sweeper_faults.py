@@ -168,7 +168,7 @@ def test_two_drivers_on_one_ledger(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("hydra.sweeper.seed=1", "its search settings is"),
+        ("hydra.sweeper.seed=1", "its search settings has seed="),
         ("seconds=0.01", "its fixed overrides is"),
         ("kind=choice(a,b)", "its space is"),
     ],
@@ -186,7 +186,7 @@ def test_changed_files_are_refused(tmp_path):
     files = f"hydra.sweeper.files=[{data}]"
     sweep(tmp_path, files, trials=2)
     data.write_text("1,3\n")
-    assert "its files is" in sweep(tmp_path, files, trials=2, ok=False)
+    assert "its files has" in sweep(tmp_path, files, trials=2, ok=False)
     data.write_text("1,2\n")
     sweep(tmp_path, files, trials=3)
 

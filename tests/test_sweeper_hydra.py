@@ -14,10 +14,18 @@ from hydra.test_utils.launcher_common_tests import (
     IntegrationTestSuite,
     LauncherTestSuite,
 )
+from hydra.version import VersionBase
+from packaging.version import Version
 
 # Hydra's suites run apps of its version base 1.1, of which it warns.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*Future Hydra versions:UserWarning")
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def version_base_of_the_suites(monkeypatch):
+    """Whatever app another test has imported in this process: Hydra keeps the last one's."""
+    monkeypatch.setattr(VersionBase.instance(), "version_base", Version("1.1"))
 
 
 def test_hydra_finds_sweeper_and_launcher():
