@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hydra_plugins.autorank_sweeper import _job
+from hydra_plugins.autorank_sweeper import _job, _signals
 
 OVERRIDES = ["x=1", "hydra.job.name=a", "kind=b"]
 
@@ -15,6 +15,8 @@ OVERRIDES = ["x=1", "hydra.job.name=a", "kind=b"]
 def job_config(monkeypatch):
     config = SimpleNamespace(overrides=SimpleNamespace(task=OVERRIDES))
     monkeypatch.setattr(_job, "HydraConfig", SimpleNamespace(get=lambda: config))
+    # A sweep forgets who stopped the last one of its process when it starts; these jobs run without a sweep.
+    monkeypatch.setattr(_signals, "_asked", None)
 
 
 def watched(task, folder, ledger="l", driver="d") -> _job.Job:
