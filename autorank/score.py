@@ -11,11 +11,11 @@ import logging
 import sys
 from pathlib import Path
 
-from autorank.data.serving import read
-from autorank.data.store import load_encoders, load_reading
-from autorank.export import load_model
-from autorank.score_file import Tally, write_scores
-from autorank.unknown_shares import warnings
+from autorank.data.logs.serving import read
+from autorank.data.prepare.store import load_encoders, load_reading
+from autorank.serving.export import load_model
+from autorank.serving.score_file import Tally, write_scores
+from autorank.serving.unknown_shares import warnings
 
 LOG = logging.getLogger("autorank")
 _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc")

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from autorank.config import (
+from autorank.app.settings import (
     BenchSearchConfig,
     PrepareConfig,
     ReportConfig,
@@ -24,7 +24,7 @@ from autorank.config import (
     TrainConfig,
     TuneConfig,
 )
-from autorank.program_folder import program_folder
+from autorank.base.program_folder import program_folder
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 LIBRARY = Path(__file__).resolve().parents[1] / "autorank"
@@ -114,7 +114,7 @@ def run_folder() -> Path:
 def set_up_jax(cache: Path | None = None) -> None:
     """One thread a program, two programs at a time: steadier and bit-exact on CPUs; compiled programs are kept.
 
-    Where they are kept: `autorank.program_folder`. Call before JAX is first used.
+    Where they are kept: `autorank.base.program_folder`. Call before JAX is first used.
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.app.settings import SearcherConfig, with_values
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.catalogue import get, levels
-from autorank.config import SearcherConfig, with_values
 from experiments._bench import processor_name
 from experiments.peers.base import Told, described
 from experiments.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
@@ -242,9 +242,9 @@ def _capacity(trials: int) -> int:
 def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, Any, Any]:
     import jax
 
-    from autorank.build import make_searcher
-    from autorank.config import PredictorConfig
-    from autorank.training.programs import compiler_options
+    from autorank.app.build import make_searcher
+    from autorank.app.settings import PredictorConfig
+    from autorank.base.programs import compiler_options
 
     settings = with_values(settings_of(name), {"batch_size": batch, "alphas": (0.0,)})
     searcher = make_searcher(settings, PredictorConfig(), space, capacity=capacity, initial=20)

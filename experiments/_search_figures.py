@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from autorank.figure_style import label, legend, panels  # noqa: E402
+from autorank.report.style import label, legend, panels  # noqa: E402
 from experiments._search_table import (  # noqa: E402
     Curves,
     Table,

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.training.programs import compiler_options
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
 
 ROWS, FIELDS, IDS, BATCH = 80_000, 10, 5_000, 256

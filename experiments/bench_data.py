@@ -35,7 +35,7 @@ LOADED = tuple(f"autorank.data.loops_of_{what}" for what in ("cells", "words", "
 
 def text_file(rows: int = ROWS) -> Path:
     """The generated file, made once."""
-    from autorank.data import criteo_like, criteo_like_text
+    from autorank.data.logs import criteo_like, criteo_like_text
 
     path = CACHE / f"criteo_like_{criteo_like.VERSION}_{rows}.txt"
     if not path.exists():
@@ -48,7 +48,9 @@ def text_file(rows: int = ROWS) -> Path:
 
 def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bool = True) -> Timer:
     """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
-    from autorank.data import criteo, store, words
+    from autorank.data.fast_text import words
+    from autorank.data.logs import criteo
+    from autorank.data.prepare import store
 
     timer, worth = Timer(), words.WORTH
     for rows in (2000, ROWS):
@@ -64,7 +66,7 @@ def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bo
 
 def stages(encoding: str) -> dict[str, Figure]:
     """CPU microseconds a row of each step of `store.prepare`, of a run of its own: timing it costs a little."""
-    from autorank.data import encoders, intake, store, text
+    from autorank.data.prepare import encoders, intake, store, text
 
     steps = {
         "read and count lines": ((text, "_read"), (text, "_count_lines")),
@@ -133,7 +135,7 @@ def with_pandas(path: Path, out: Path, python_strings: bool) -> None:
     """Encodes a Criteo file as one would with pandas."""
     import pandas as pd  # pyright: ignore[reportMissingImports]
 
-    from autorank.data.criteo import COLUMNS, FORMAT
+    from autorank.data.logs.criteo import COLUMNS, FORMAT
 
     types = dict.fromkeys(COLUMNS.categorical, object) if python_strings else None
     frame = pd.read_csv(path, sep="\t", header=None, names=list(FORMAT.columns or ()), dtype=types)
@@ -164,7 +166,8 @@ def with_pandas(path: Path, out: Path, python_strings: bool) -> None:
 
 def prepared() -> Path:
     """A prepared folder, made once."""
-    from autorank.data import criteo, store
+    from autorank.data.logs import criteo
+    from autorank.data.prepare import store
 
     folder = CACHE / "stream"
     store.prepare(criteo.source(text_file()), folder, progress=lambda line: None)
@@ -173,8 +176,8 @@ def prepared() -> Path:
 
 def stream(variant: str) -> Timer:
     """Passes over the prepared rows, files in the page cache."""
-    from autorank.data import store
-    from autorank.data.stream import blocks
+    from autorank.data.prepare import store
+    from autorank.data.prepare.stream import blocks
 
     data = store.load(prepared())
     arrays = (data.sparse, data.dense, data.labels)
@@ -197,8 +200,8 @@ def stream(variant: str) -> Timer:
 
 def dedup(variant: str) -> Timer:
     """Distinct ids of batches in turn."""
-    from autorank.data import criteo_like
-    from autorank.data.stream import deduplicator
+    from autorank.data.logs import criteo_like
+    from autorank.data.prepare.stream import deduplicator
 
     sparse = criteo_like.arrays(ROWS, max_vocabulary=VOCABULARY, workers=1).sparse
     batches = [sparse[first : first + BATCH] for first in range(0, ROWS - BATCH + 1, BATCH)]
@@ -219,7 +222,7 @@ def dedup(variant: str) -> Timer:
 
 def generate() -> Timer:
     """Rows as arrays."""
-    from autorank.data import criteo_like
+    from autorank.data.logs import criteo_like
 
     criteo_like.arrays(8192, max_vocabulary=VOCABULARY, workers=1)
     with Timer() as timer:

@@ -29,10 +29,10 @@ def ours(batch: int) -> dict[str, Figure]:
     import jax
     import jax.numpy as jnp
 
-    from autorank.predictor import ensemble
+    from autorank.base.programs import compiler_options
     from autorank.searchers.predictor_search import Line, reward_of, run_policy, scorer
-    from autorank.space import Decision, Space
-    from autorank.training.programs import compiler_options
+    from autorank.space.space import Decision, Space
+    from autorank.surrogates.predictor import ensemble
 
     decisions = (Decision(f"d{i}", tuple(range(CHOICES))) for i in range(DECISIONS))
     space = Space(tuple(decisions), (0,) * DECISIONS)

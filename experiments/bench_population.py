@@ -9,7 +9,7 @@ and of DCN-V2 with low-rank crosses of 512, and the share of the card's measured
 bfloat16 activations against float32: the same models, seeds and rows), ``products`` (likewise for single models with
 bfloat16 products, on a CPU too), ``kernels`` (tiny batched products), ``compact`` (some of the same models as programs
 of their own, the hundred extrapolated from them), ``torch`` (the same with PyTorch and ``torch.compile``). Rows come
-from `autorank.data.criteo_like`, generated on the device. Nothing is interleaved: an accelerator is not shared.
+from `autorank.data.logs.criteo_like`, generated on the device. Nothing is interleaved: an accelerator is not shared.
 """
 
 import argparse
@@ -33,14 +33,14 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from autorank.cost import flops_per_example
-from autorank.data import criteo_like
+from autorank.base.programs import compiler_options, lower
+from autorank.data.logs import criteo_like
 from autorank.models import interactions, small_products
 from autorank.models.blocks import Active
+from autorank.models.cost import flops_per_example
 from autorank.models.dhen import DhenConfig, LayerConfig, Model, compact
-from autorank.models.plans import plan_of, tuned
+from autorank.population.plans import plan_of, tuned
 from autorank.training.population import make_population
-from autorank.training.programs import compiler_options, lower
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
 # The space of configs/space/dhen_small.yaml; Hydra, which reads that file, is not needed here.

@@ -40,8 +40,8 @@ def ours(n: int, loss: str, quick_compile: bool = False) -> dict[str, Figure]:
     import jax
     import jax.numpy as jnp
 
-    from autorank.predictor import ensemble
-    from autorank.training.programs import compiler_options
+    from autorank.base.programs import compiler_options
+    from autorank.surrogates.predictor import ensemble
 
     predictor = ensemble(
         FEATURES, capacity=n, members=MEMBERS, hidden=HIDDEN, loss=loss, steps=STEPS[n], rate=RATE,

@@ -28,8 +28,8 @@ import bench_population as population
 import jax
 import jax.numpy as jnp
 
-from autorank.cost import flops_per_example
-from autorank.models.plans import plan_of, tuned
+from autorank.models.cost import flops_per_example
+from autorank.population.plans import plan_of, tuned
 from autorank.training.population import make_population
 from autorank.training.tables import deduplicate
 from autorank.training.trainer import PHASES, Data, make_program

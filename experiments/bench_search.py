@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from autorank.app.settings import BenchSearchConfig  # noqa: E402
 from autorank.benchmarks.catalogue import matching  # noqa: E402
-from autorank.config import BenchSearchConfig  # noqa: E402
 from experiments import _bench_runs as runs  # noqa: E402
 from experiments import _run_table as run_table  # noqa: E402
 from experiments.peers.catalogue import SLOW_TASKS  # noqa: E402

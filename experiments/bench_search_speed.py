@@ -25,15 +25,15 @@ SHAPES = {
 }
 # Function -> phase, as (module, name, phase).
 PHASES = (
-    ("autorank.build", "dataset", "prepare"),
-    ("autorank.job", "describe", "describe"),
-    ("autorank.search", "diagnose", "diagnose predictor"),
-    ("autorank.search", "run_finals", "finalists"),
-    ("autorank.search", "confirm", "verdict"),
-    ("autorank.search", "run_test", "held-out test"),
-    ("autorank.search", "summarise", "summary with rows/s"),
-    ("autorank.job", "export_winner", "export"),
-    ("autorank.job", "write_report", "report"),
+    ("autorank.app.build", "dataset", "prepare"),
+    ("autorank.app.jobs", "describe", "describe"),
+    ("autorank.search.run", "diagnose", "diagnose predictor"),
+    ("autorank.search.run", "run_finals", "finalists"),
+    ("autorank.search.run", "confirm", "verdict"),
+    ("autorank.search.run", "run_test", "held-out test"),
+    ("autorank.search.run", "summarise", "summary with rows/s"),
+    ("autorank.app.jobs", "export_winner", "export"),
+    ("autorank.app.jobs", "write_report", "report"),
 )
 
 
@@ -61,7 +61,7 @@ def measure(shape: str, variant: str) -> Mapping[str, Figure]:
     from _app import CONFIGS, register, set_up_jax, settings
     from hydra import compose, initialize_config_dir
 
-    from autorank.config import SearchConfig
+    from autorank.app.settings import SearchConfig
 
     began, cpu = time.perf_counter(), time.process_time()
     register()
@@ -75,7 +75,9 @@ def measure(shape: str, variant: str) -> Mapping[str, Figure]:
 
     import jax
 
-    from autorank import build, job, search
+    from autorank.app import build
+    from autorank.app import jobs as job
+    from autorank.search import run as search
 
     spent: defaultdict[str, float] = defaultdict(float)
     for module, name, phase in PHASES:

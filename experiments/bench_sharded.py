@@ -20,8 +20,8 @@ import numpy as np
 from _bench import Bench, Figure, Timer, run
 from bench_population import F, N, network
 
+from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.training.programs import compiler_options
 from autorank.training.sharded import device_mesh, exchange_bytes, make_sharded_program, place
 from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program
 

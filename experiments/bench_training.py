@@ -139,7 +139,7 @@ def ours(
     import jax
     import jax.numpy as jnp
 
-    from autorank.training.programs import compiler_options
+    from autorank.base.programs import compiler_options
     from autorank.training.tables import max_distinct
     from autorank.training.trainer import Data, Hparams, Schedule, make_program
 

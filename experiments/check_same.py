@@ -1,3 +1,4 @@
+# ruff: noqa: D103, E501
 """While code moves: three small searches give the ledgers that they gave before, bit for bit.
 
     python experiments/check_same.py record before.json    and, after the change,

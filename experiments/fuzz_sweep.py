@@ -19,7 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from autorank.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger, Trial
 from experiments._job_ends import ENDS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -46,13 +46,15 @@ import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from _fuzz_table import MOST_ROWS, Fuzzed, fuzz  # noqa: E402
 
-from autorank.data import intake, serving, store, table, text, words  # noqa: E402
-from autorank.data.encoders import encode_rows  # noqa: E402
-from autorank.data.text import LINES_INSIDE  # noqa: E402
+from autorank.data.fast_text import words
+from autorank.data.logs import serving, table
+from autorank.data.prepare import intake, store, text  # noqa: E402
+from autorank.data.prepare.encoders import encode_rows  # noqa: E402
+from autorank.data.prepare.text import LINES_INSIDE  # noqa: E402
 from autorank.models.dhen import DhenConfig, LayerConfig, compact  # noqa: E402
 from autorank.models.heads import METRICS  # noqa: E402
 from autorank.score import score  # noqa: E402
-from autorank.score_file import write_scores  # noqa: E402
+from autorank.serving.score_file import write_scores  # noqa: E402
 from autorank.training.trainer import Data, Hparams, Schedule, make_program  # noqa: E402
 
 BATCH, IDS, SAVED_EVERY = 4, 3 * 64, 200
@@ -217,7 +219,7 @@ def whole_artefact(
     data: Any, folder: Path, sparse: Any, dense: Any, labels: Any, head: Any
 ) -> None:
     """Saved, loaded and run as a user does."""
-    from autorank.export import save_model
+    from autorank.serving.export import save_model
 
     predict, params, rows = trained(sparse, dense, labels, data.schema.num_train)
     save_model(

@@ -35,16 +35,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.app.settings import SearchConfig, with_values
+from autorank.base.metrics import kendall_tau_b
+from autorank.base.programs import ProgramCache
 from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space
-from autorank.config import SearchConfig, with_values
-from autorank.cost import flops_per_example
-from autorank.data import kuairand, store, synthetic
-from autorank.data.batches import Dataset
-from autorank.ledger import dumps
-from autorank.metrics import kendall_tau_b
-from autorank.space import Space
+from autorank.data.format.batches import Dataset
+from autorank.data.logs import kuairand, synthetic
+from autorank.data.prepare import store
+from autorank.ledger.ledger import dumps
+from autorank.models.cost import flops_per_example
+from autorank.space.space import Space
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, free_bytes, make_groups
-from autorank.training.programs import ProgramCache
 from autorank.training.tables import max_distinct
 from autorank.training.trainer import Data, Hparams, Schedule, window_ne
 
@@ -417,7 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "space": space.fingerprint(),
         "batch_size": batch_size,
         "precision": options.precision,
-        "settings": "defaults of autorank.config.SearchConfig",
+        "settings": "defaults of autorank.app.settings.SearchConfig",
     }
     work = Work(options.work / f"dhen_table_{options.data}.jsonl", belongs)
     made = trainer(log, values, batch_size, options.precision)

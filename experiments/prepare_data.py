@@ -6,8 +6,8 @@ import hydra
 from _app import CONFIGS, plain_errors, register, settings
 from omegaconf import DictConfig
 
-from autorank import build
-from autorank.config import PrepareConfig
+from autorank.app import build
+from autorank.app.settings import PrepareConfig
 
 LOG = logging.getLogger("autorank")
 register()

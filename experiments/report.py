@@ -6,8 +6,8 @@ import hydra
 from _app import CONFIGS, register, settings
 from omegaconf import DictConfig
 
-from autorank.config import ReportConfig
-from autorank.report import write_report
+from autorank.app.settings import ReportConfig
+from autorank.report.page import write_report
 
 register()
 

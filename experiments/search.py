@@ -6,7 +6,7 @@ import hydra
 from _app import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from omegaconf import DictConfig
 
-from autorank.config import SearchConfig
+from autorank.app.settings import SearchConfig
 
 LOG = logging.getLogger("autorank")
 register()
@@ -19,7 +19,7 @@ def main(config: DictConfig) -> float:
     cfg = settings(config, SearchConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.job import run_search
+    from autorank.app.jobs import run_search
 
     summary = run_search(cfg, run_folder())
     gain = summary["ne_gain_percent"]

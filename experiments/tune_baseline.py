@@ -4,7 +4,7 @@ import hydra
 from _app import CONFIGS, plain_errors, register, set_up_jax, settings
 from omegaconf import DictConfig
 
-from autorank.config import TuneConfig
+from autorank.app.settings import TuneConfig
 
 register()
 
@@ -16,7 +16,7 @@ def main(config: DictConfig) -> float:
     cfg = settings(config, TuneConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.job import run_tuning
+    from autorank.app.jobs import run_tuning
 
     best = run_tuning(cfg)[0]
     return next(value for name, value in best.items() if name.startswith("validation_ne_"))

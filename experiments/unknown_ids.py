@@ -25,7 +25,7 @@ import numpy as np
 from _app import CONFIGS, register, set_up_jax, settings
 from omegaconf import DictConfig
 
-from autorank.config import TrainConfig
+from autorank.app.settings import TrainConfig
 
 register()
 DROPOUT = {"dropout .01": 0.01, "dropout .03": 0.03, "dropout .1": 0.1}
@@ -40,10 +40,10 @@ def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from autorank import build
-    from autorank.labels import label
-    from autorank.measurable import targets_of
-    from autorank.metrics import normalized_entropy
+    from autorank.app import build
+    from autorank.base.measurable import targets_of
+    from autorank.base.metrics import normalized_entropy
+    from autorank.fidelity.labels import label
     from autorank.models.dhen import compact
     from autorank.models.heads import METRICS
     from autorank.training.trainer import Data, Schedule, make_program, window_ne
@@ -103,7 +103,7 @@ def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Mean NE of each kind of row, and its paired difference from "zero" in percent with a 95 % interval."""
-    from autorank.metrics import ne_gain_percent, paired_test
+    from autorank.base.metrics import ne_gain_percent, paired_test
 
     lines = [f"{'unknown ids':14}" + "".join(f"{name:>42}" for name in MEASURES)]
     of = {(row["unknown"], row["seed"]): row for row in rows}
@@ -125,8 +125,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(config: DictConfig) -> float:
     """Runs all kinds and seeds on as many cores as there are; returns the frozen NE of "zero"."""
     cfg = settings(config, TrainConfig)
-    from autorank import build
-    from autorank.job import provenance, shareable, write_rows
+    from autorank.app import build
+    from autorank.app.jobs import provenance, shareable, write_rows
 
     data = build.dataset(cfg.data, print)
     jobs = [(cfg, kind, seed) for seed in range(cfg.seeds) for kind in KINDS]

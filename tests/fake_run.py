@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 
 IDENTITY = {"data": "fake", "space": "fake", "seed": "0"}
 NUM_WINDOWS, NUM_ROWS = 50, 100_000

@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 
-from autorank.objectives import Objective, Outcome
-from autorank.space import Space, parse_space
-from autorank.training.programs import ProgramStats
+from autorank.base.programs import ProgramStats
+from autorank.objectives.base import Objective, Outcome
+from autorank.space.space import Space, parse_space
 
 NUM_WINDOWS = 20
 NUM_ROWS = 2000

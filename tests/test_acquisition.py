@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from autorank.searchers import acquisition
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
 
 SPACE = Space(
     (

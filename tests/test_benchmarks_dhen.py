@@ -12,14 +12,15 @@ import pytest
 import scipy.stats
 import yaml
 
-from autorank import grammar
+from autorank.app.settings import SearchConfig, with_values
 from autorank.benchmarks import base, catalogue
 from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space, dhen_table
-from autorank.config import SearchConfig, with_values
-from autorank.cost import flops_per_example
-from autorank.data import store, synthetic
+from autorank.data.logs import synthetic
+from autorank.data.prepare import store
+from autorank.models.cost import flops_per_example
+from autorank.objectives.training import training_objective
+from autorank.space import grammar
 from autorank.training.compact import Setting
-from autorank.training_objective import training_objective
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = dhen_space().names

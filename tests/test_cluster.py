@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorank.objectives import Objective
+from autorank.objectives.base import Objective
 from tests.planted import planted_objective, planted_space
 from tests.test_search import rows, search
 
 ray = pytest.importorskip("ray")
-from autorank.cluster import Workers, connect, distributed  # noqa: E402
+from autorank.objectives.cluster import Workers, connect, distributed  # noqa: E402
 
 SPACE = planted_space()
 # Ray's own threads and sockets are still there when a test ends.
@@ -105,7 +105,7 @@ def broken() -> Objective:
 
 
 def test_a_worker_that_cannot_be_built_stops_at_once(cluster):
-    from autorank.cluster import ClusterError
+    from autorank.objectives.cluster import ClusterError
 
     objective = distributed(planted_objective(SPACE), broken, cluster)
     with pytest.raises(ClusterError, match="no data here.*must be where the workers run"):

@@ -1,7 +1,7 @@
 import pytest
 
-from autorank import build
-from autorank.config import (
+from autorank.app import build
+from autorank.app.settings import (
     FidelityConfig,
     PlanConfig,
     SearchConfig,

@@ -7,20 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from autorank.confirm import (
+from autorank.base.metrics import ne_gain_percent
+from autorank.base.programs import ProgramStats
+from autorank.ledger.ledger import Ledger, Trial
+from autorank.objectives.base import Objective, Outcome
+from autorank.search.confirm import (
     confirm,
     equal_ne_tests,
     nearest_miss,
     refuse_finished_by_earlier_version,
 )
-from autorank.finals import Finals, choose_roles, pick_finalists, run_finals, run_test
-from autorank.ledger import Ledger, Trial
-from autorank.metrics import ne_gain_percent
-from autorank.objectives import Objective, Outcome
-from autorank.speed import REPEATS, measure
-from autorank.stages import Context, Plan, SearchStopped, measure_baseline
-from autorank.survival import equal_ne, finalists, label_luck, luck_warning, power
-from autorank.training.programs import ProgramStats
+from autorank.search.finals import Finals, choose_roles, pick_finalists, run_finals, run_test
+from autorank.search.speed import REPEATS, measure
+from autorank.search.stages import Context, Plan, SearchStopped, measure_baseline
+from autorank.search.survival import equal_ne, finalists, label_luck, luck_warning, power
 
 BASELINE, NUM_WINDOWS, TAIL = (0,), 4, 0.25
 NOISE = 0.3  # percent
@@ -288,7 +288,7 @@ def test_a_seed_with_which_the_baseline_fails_counts_for_none():
     ("noise", "wanted", "most"), [(0.3, 0.2, 40), (0.3, 0.05, 12), (0.001, 0.2, 40)]
 )
 def test_seeds_are_added_until_the_interval_is_narrow(noise, wanted, most):
-    from autorank.verdict import half_width
+    from autorank.search.verdict import half_width
 
     objective = noisy_objective(lambda c: -1.0 * (c[0] == 1), some_cost, noise=noise)
     changes = {

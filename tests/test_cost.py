@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autorank import cost
-from autorank.cost import (
+from autorank.models import cost
+from autorank.models.cost import (
     MODULE_FLOPS,
     compiled_flops,
     flops_per_example,

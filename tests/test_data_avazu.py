@@ -4,8 +4,9 @@ import gzip
 import numpy as np
 import pytest
 
-from autorank.data import avazu, store, text
-from autorank.data.encoders import encode
+from autorank.data.logs import avazu
+from autorank.data.prepare import store, text
+from autorank.data.prepare.encoders import encode
 
 
 def lines(num_rows: int) -> list[str]:

@@ -11,13 +11,15 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
-from autorank.data import column_types, store, table, table_file
-from autorank.data.column_types import EXTENSIONS, READINGS
-from autorank.data.encoders import as_text, to_numbers
-from autorank.data.intake import _labels
-from autorank.data.source import Columns, Cut
-from autorank.data.text import CsvFormat
-from autorank.data.times import read_times
+from autorank.data.format import column_types
+from autorank.data.format.column_types import EXTENSIONS, READINGS
+from autorank.data.format.source import Columns, Cut
+from autorank.data.logs import table
+from autorank.data.prepare import store, table_file
+from autorank.data.prepare.encoders import as_text, to_numbers
+from autorank.data.prepare.intake import _labels
+from autorank.data.prepare.text import CsvFormat
+from autorank.data.prepare.times import read_times
 
 ROLES = ("click", "conversion", "time", "categorical", "dense")
 BITS, NAN = [1, 0, 1, None], float("nan")

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data import (  # fmt: skip
-    arrange,
-    criteo,
-    criteo_like_text,
-    recycled,
-    short_cells,
-    store,
-    vocabulary,
-    words,
+from autorank.data.fast_text import buffer_pool as recycled
+from autorank.data.fast_text import short_cells, words
+from autorank.data.fast_text.short_cells import EMPTY, Layout, Numbers, read_cells
+from autorank.data.fast_text.words import Words
+from autorank.data.logs import criteo, criteo_like_text
+from autorank.data.prepare import arrange, store, vocabulary
+from autorank.data.prepare.encoders import (
+    DenseEncoder,
+    Encoders,
+    FieldEncoder,
+    signed_log,
+    write_encoders,
 )
-from autorank.data.encoders import DenseEncoder, Encoders, FieldEncoder, signed_log, write_encoders
-from autorank.data.intake import SMALL, _logarithms
-from autorank.data.short_cells import EMPTY, Layout, Numbers, read_cells
-from autorank.data.words import Words
+from autorank.data.prepare.intake import SMALL, _logarithms
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYOUT = Layout(4, ",", None, (2, 3), (0,), (1,))
@@ -125,7 +125,7 @@ def log(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("entries", [1 << 21, 300])
 def test_loops_give_what_numpy_gives(log, tmp_path, monkeypatch, encoding, entries):
     """The whole of preparing, with parts and tiles that split and rows of training among the others."""
-    monkeypatch.setattr("autorank.data.text.PIECE", 1 << 17)
+    monkeypatch.setattr("autorank.data.prepare.text.PIECE", 1 << 17)
     monkeypatch.setattr(arrange, "TILE", 300)
     monkeypatch.setattr(vocabulary, "ENTRIES", entries)
     found = []

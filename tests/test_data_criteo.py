@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorank.data import criteo, criteo_like_text, intake, parts, store, table, text
-from autorank.data.encoders import as_text, encode
-from autorank.data.source import Cut
+from autorank.data.format.source import Cut
+from autorank.data.logs import criteo, criteo_like_text, table
+from autorank.data.prepare import intake, parts, store, text
+from autorank.data.prepare.encoders import as_text, encode
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["label", *(f"I{k}" for k in range(1, 14)), *(f"C{j}" for j in range(1, 27))]
@@ -99,7 +100,7 @@ def test_workers_pieces_and_packing_change_nothing(log, tmp_path, monkeypatch):
 
 
 def test_vocabularies_merged_in_runs_are_the_same(log, tmp_path, monkeypatch):
-    from autorank.data import vocabulary
+    from autorank.data.prepare import vocabulary
 
     first = open_prepared(criteo.source(log), tmp_path / "one")
     monkeypatch.setattr(vocabulary, "ENTRIES", 1000)
@@ -246,7 +247,7 @@ def test_generated_rows_as_a_log(tmp_path):
         np.testing.assert_array_equal(getattr(data, name), getattr(other, name))
     assert 0.5 < data.schema.notes["bayes_ne"]["test"]["ctr"] < 0.95
     # Training on the original ids loses nothing: the text names each id by another value.
-    from autorank.data import criteo_like
+    from autorank.data.logs import criteo_like
 
     rows = criteo_like.arrays(5000, 3, max_vocabulary=3000, workers=1)
     np.testing.assert_array_equal(rows.labels, data.labels)
@@ -400,7 +401,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(log, tmp_path, small_pieces, mo
 
 
 def test_stopped_while_arranging(log, tmp_path, small_pieces, monkeypatch):
-    from autorank.data import arrange
+    from autorank.data.prepare import arrange
 
     whole = open_prepared(criteo.source(log), tmp_path / "whole")
     encoded = []

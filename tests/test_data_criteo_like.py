@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from autorank.data import criteo_like
-from autorank.data.criteo_like import BLOCK, TILE
-from autorank.metrics import normalized_entropy
+from autorank.base.metrics import normalized_entropy
+from autorank.data.logs import criteo_like
+from autorank.data.logs.criteo_like import BLOCK, TILE
 
 SMALL = 20_000
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data.encoders import (
+from autorank.data.format.values import plain
+from autorank.data.prepare.encoders import (
     DenseEncoder,
     Encoders,
     FieldEncoder,
@@ -17,7 +18,6 @@ from autorank.data.encoders import (
     to_numbers,
     write_encoders,
 )
-from autorank.data.values import plain
 
 ENCODERS = Encoders(
     (FieldEncoder("city", 0, ("rome", "3", "é")), FieldEncoder("hour", 5, ("12",))),

@@ -16,11 +16,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from autorank.data import log_files, store, table, text
-from autorank.data.encoders import as_text, to_numbers
-from autorank.data.source import Columns, Cut
-from autorank.data.table_file import check_types, open_table, pieces_of
-from autorank.data.text import CsvFormat
+from autorank.data.format.source import Columns, Cut
+from autorank.data.logs import table
+from autorank.data.prepare import log_files, store, text
+from autorank.data.prepare.encoders import as_text, to_numbers
+from autorank.data.prepare.table_file import check_types, open_table, pieces_of
+from autorank.data.prepare.text import CsvFormat
 
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = "name: t\nclick: y\ntime: ts\ncategorical: [user]\ndense: [price]\n"
@@ -150,10 +151,10 @@ def expected(tmp_path_factory):
 @pytest.mark.parametrize("name", READ)
 def test_content_decides(tmp_path, caplog, expected, name):
     (tmp_path / name).write_bytes(READ[name])
-    with caplog.at_level(logging.INFO, "autorank.data.table"):
+    with caplog.at_level(logging.INFO, "autorank.data.logs.table"):
         data = prepared(tmp_path / name, tmp_path)
     assert data.fingerprint() == expected.fingerprint()
-    said = [r.getMessage() for r in caplog.records if r.name == "autorank.data.table"]
+    said = [r.getMessage() for r in caplog.records if r.name == "autorank.data.logs.table"]
     if name in SURPRISES:
         assert said == [f"{name} is {SURPRISES[name]}, whatever its name says; read as such"]
     else:

@@ -5,7 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from autorank.data import kuairand, store
+from autorank.data.logs import kuairand
+from autorank.data.prepare import store
 
 LOG = (
     ""

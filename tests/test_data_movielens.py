@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorank.data import movielens, store
-from autorank.data.download import DownloadError
+from autorank.data.logs import movielens
+from autorank.data.logs.download import DownloadError
+from autorank.data.prepare import store
 
 FILMS = (
     (1, "Toy Story (1995)", "Toy Story", "1995", "Animation Children's Comedy"),

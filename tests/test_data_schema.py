@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data.schema import Field, Schema, from_json, to_json
+from autorank.data.format.schema import Field, Schema, from_json, to_json
 
 
 def schema(sizes=(4, 3), **changes) -> Schema:

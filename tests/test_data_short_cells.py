@@ -10,23 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autorank.data import (
-    avazu,
-    criteo,
-    criteo_like_text,
-    intake,
-    short_cells,
-    store,
-    table,
-    text,
-    words,
-)
-from autorank.data.encoders import as_text, distinct_text, hashed_ids, to_numbers
-from autorank.data.hashing import buckets_of, hash_text
-from autorank.data.short_cells import Layout, read_cells
-from autorank.data.source import Columns, Cut, Piece
-from autorank.data.values import plain
-from autorank.data.words import Words, distinct_words, from_buffers
+from autorank.data.fast_text import short_cells, words
+from autorank.data.fast_text.short_cells import Layout, read_cells
+from autorank.data.fast_text.words import Words, distinct_words, from_buffers
+from autorank.data.format.source import Columns, Cut, Piece
+from autorank.data.format.values import plain
+from autorank.data.logs import avazu, criteo, criteo_like_text, table
+from autorank.data.prepare import intake, store, text
+from autorank.data.prepare.encoders import as_text, distinct_text, hashed_ids, to_numbers
+from autorank.data.prepare.hashing import buckets_of, hash_text
 
 NAMES = ("y", "a", "b", "c", "d")
 COLUMNS = Columns(categorical=("c", "d"), dense=("a", "b"), click="y")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.data import store
-from autorank.data.encoders import encode
-from autorank.data.source import BadRow, Chunk, Columns, Source, validate_columns
+from autorank.data.format.source import BadRow, Chunk, Columns, Source, validate_columns
+from autorank.data.prepare import store
+from autorank.data.prepare.encoders import encode
 
 COLUMNS = Columns(
     categorical=("user", "item"),

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from autorank.data.batches import Dataset
-from autorank.data.schema import Field, Schema
-from autorank.data.stream import ahead_of, blocks, deduplicator
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Field, Schema
+from autorank.data.prepare.stream import ahead_of, blocks, deduplicator
 
 
 def dataset(num_rows: int) -> Dataset:

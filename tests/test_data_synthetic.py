@@ -3,8 +3,9 @@ import collections
 import numpy as np
 import pytest
 
-from autorank.data import store, synthetic
-from autorank.data.synthetic import bayes_ne, generate, pairs, triples
+from autorank.data.logs import synthetic
+from autorank.data.logs.synthetic import bayes_ne, generate, pairs, triples
+from autorank.data.prepare import store
 
 SIZES = (8, 10, 16, 40)
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.data import store, table, text
-from autorank.data.text import CsvFormat, read_csv
+from autorank.data.logs import table
+from autorank.data.prepare import store, text
+from autorank.data.prepare.text import CsvFormat, read_csv
 
 SCHEMA = """
 name: shop

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.data import intake, store, table, times
-from autorank.data.times import NAIVE, NUMBER, ZONED, clash, read_times
-from autorank.data.words import Words
+from autorank.data.fast_text.words import Words
+from autorank.data.logs import table
+from autorank.data.prepare import intake, store, times
+from autorank.data.prepare.times import NAIVE, NUMBER, ZONED, clash, read_times
 
 UTC = dt.UTC
 START = dt.datetime(1970, 1, 1, tzinfo=UTC)

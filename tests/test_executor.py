@@ -10,22 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank import training_objective as objectives
-from autorank.config import PlanConfig, TrainingConfig, fingerprint
-from autorank.data.batches import Dataset
-from autorank.data.schema import Field, Schema
-from autorank.ledger import Trial
+from autorank.app.settings import PlanConfig, TrainingConfig, fingerprint
+from autorank.base import programs
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Field, Schema
+from autorank.ledger.ledger import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.report_tables import cost_table
-from autorank.run_folder import read_run
-from autorank.search import executors
-from autorank.training import programs
+from autorank.objectives import training as objectives
+from autorank.objectives.executor import PRIORS, CostModel, Costs, Work, choose, work_of
+from autorank.objectives.training import training_objective
+from autorank.report.run_folder import read_run
+from autorank.report.tables import cost_table
+from autorank.search.run import executors
 from autorank.training.compact import Setting
-from autorank.training.executor import PRIORS, CostModel, Costs, Work, choose, work_of
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.trainer import Hparams
-from autorank.training_objective import training_objective
 from tests.fake_run import write_run
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16

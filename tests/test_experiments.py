@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
@@ -125,8 +125,8 @@ def test_scores_of_the_artefact_equal_the_models(toy_run):
     """Raw rows through encoders, weights and exported program against what the trained model gave."""
     import polars as pl
 
-    from autorank import build
-    from autorank.config import DataConfig
+    from autorank.app import build
+    from autorank.app.settings import DataConfig
 
     config = yaml.safe_load((toy_run / "config.yaml").read_text())
     data_config = DataConfig(**config["data"])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.export import CHUNK, load_model, save_model
+from autorank.serving.export import CHUNK, load_model, save_model
 
 ROWS = jax.random.normal(jax.random.key(0), (50, 2))
 PARAMS = {"a": {"kernel": jnp.array([[1.0, 2.0], [0.5, -1.0]])}}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autorank import fidelity, labels
+from autorank.fidelity import fidelity, labels
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.5, 0.75, 0.9, 1.0)
 WINDOWS = np.arange(100)

@@ -11,7 +11,8 @@ sys.path.insert(0, str(EXPERIMENTS))
 import _fuzz_table  # noqa: E402
 import fuzz_tables  # noqa: E402
 
-from autorank.data import encoders, intake, serving  # noqa: E402
+from autorank.data.logs import serving  # noqa: E402
+from autorank.data.prepare import encoders, intake  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from scipy.special import gamma, kv
 
-from autorank import gaussian_process as gp
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
+from autorank.surrogates import gaussian_process as gp
 
 SPACE = Space(
     (

@@ -6,19 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from autorank import build, rungs
-from autorank.config import FidelityConfig
-from autorank.fidelity import successive_halving, total_cost
-from autorank.ledger import Ledger, LedgerMismatch
-from autorank.objectives import Objective, table_objective
-from autorank.report import write_report
-from autorank.run_folder import labelled, read_run, told
-from autorank.search import Event, run
+from autorank.app import build
+from autorank.app.settings import FidelityConfig
+from autorank.app.tracking import _trial_values
+from autorank.fidelity import rungs
+from autorank.fidelity.fidelity import successive_halving, total_cost
+from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.objectives.base import Objective, table_objective
+from autorank.report.page import write_report
+from autorank.report.run_folder import labelled, read_run, told
+from autorank.search.run import Event, run
+from autorank.search.stages import Plan
 from autorank.searchers.base import Searcher
 from autorank.searchers.random_search import random_search
-from autorank.space import parse_space
-from autorank.stages import Plan
-from autorank.tracking import _trial_values
+from autorank.space.space import parse_space
 
 SPACE = parse_space(
     {"width": f"choice({','.join(map(str, range(100)))})", "depth": "choice(1,2)"},

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from autorank import identity as ids
-from autorank.build_searchers import make_searcher
-from autorank.config import (
+from autorank.app import identity as ids
+from autorank.app.build_searchers import make_searcher
+from autorank.app.settings import (
     BackendConfig,
     FidelityConfig,
     PlanConfig,
@@ -23,11 +23,11 @@ from autorank.config import (
     fingerprint,
     plain,
 )
-from autorank.data.batches import Dataset
-from autorank.data.schema import Schema
-from autorank.ledger import Ledger, LedgerMismatch
-from autorank.predictor import ensemble
-from autorank.space import parse_space
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Schema
+from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.space.space import parse_space
+from autorank.surrogates.predictor import ensemble
 
 SPACE = parse_space({"model.width": "choice(8,16)"}, {}, {"model.width": 16}, grid_size=8)
 CONFIG = SearchConfig()

@@ -12,26 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank import build, build_searchers
-from autorank.config import FidelityConfig
-from autorank.data.batches import Dataset
-from autorank.data.schema import Field, Schema
-from autorank.export import load_model, save_model
-from autorank.jax_settings import OWN, _context_of, own_settings
-from autorank.ledger import Ledger
+from autorank.app import build, build_searchers
+from autorank.app.settings import FidelityConfig
+from autorank.base.jax_settings import OWN, _context_of, own_settings
+from autorank.base.result import Result
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Field, Schema
+from autorank.ledger.ledger import Ledger
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.predictor import ensemble
-from autorank.results import Result
-from autorank.search import run
+from autorank.objectives.training import training_objective
+from autorank.search.run import run
+from autorank.search.stages import Plan
 from autorank.searchers.evolution import evolution
 from autorank.searchers.predictor_search import predictor_search
-from autorank.space import parse_space
-from autorank.stages import Plan
-from autorank.sweep import Sweep, SweepPlan
+from autorank.serving.export import load_model, save_model
+from autorank.space.space import parse_space
+from autorank.surrogates.predictor import ensemble
+from autorank.sweep.sweep import Sweep, SweepPlan
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
 from autorank.training.trainer import Hparams
-from autorank.training_objective import training_objective
 from tests.planted import planted_objective, planted_space
 
 # What a user may write, and a value that is not the default. Each of them alone, and all that go together.

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank import labels
-from autorank.metrics import ne_gain_percent
+from autorank.base.metrics import ne_gain_percent
+from autorank.fidelity import labels
 
 TIME = np.arange(20.0)
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.ledger import (
+from autorank.ledger.ledger import (
     Ledger,
     LedgerCorrupt,
     LedgerFull,
@@ -340,7 +340,7 @@ def test_odd_names_of_folders(tmp_path):
 
 
 def test_a_foreign_lock_is_named(path, monkeypatch):
-    monkeypatch.setattr("autorank.ledger_file.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("autorank.ledger.ledger.ledger_file.BUSY_SECONDS", 0.05)
     with Ledger.open(path, IDENTITY) as ledger:
         foreign = sqlite3.connect(path, isolation_level=None)
         foreign.execute("BEGIN EXCLUSIVE")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from autorank import losses
+from autorank.surrogates import losses
 
 N = 6
 PAIRWISE = ["margin", "logistic", "lambda_rank"]

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autorank import build, job, labels, measurable
-from autorank.config import DataConfig, FidelityConfig
-from autorank.finals import compare
-from autorank.ledger import Ledger, dumps
-from autorank.metrics import normalized_entropy
-from autorank.objectives import Objective
-from autorank.report import console_table, write_report
-from autorank.stages import SearchStopped
+from autorank.app import build
+from autorank.app import jobs as job
+from autorank.app.settings import DataConfig, FidelityConfig
+from autorank.base import measurable
+from autorank.base.metrics import normalized_entropy
+from autorank.fidelity import labels
+from autorank.ledger.ledger import Ledger, dumps
+from autorank.objectives.base import Objective
+from autorank.report.page import console_table, write_report
+from autorank.search.finals import compare
+from autorank.search.stages import SearchStopped
 from tests.planted import NUM_WINDOWS, planted_objective
 from tests.test_search import SPACE, search
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from autorank import metrics
+from autorank.base import metrics
 
 FEW = st.lists(st.integers(0, 4), min_size=2, max_size=12)
 TWO = st.integers(2, 12).flatmap(

@@ -9,9 +9,9 @@ import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.interactions import MODULES
-from autorank.models.plans import plan_of, routing
-from autorank.models.population import population
-from autorank.models.population_weights import extract, insert
+from autorank.population.model import population
+from autorank.population.plans import plan_of, routing
+from autorank.population.weights import extract, insert
 
 F, N, B = 4, 2, 3
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

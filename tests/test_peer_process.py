@@ -14,7 +14,7 @@ import pytest
 
 from autorank.benchmarks.base import Benchmark, number
 from autorank.benchmarks.catalogue import matching
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
 from experiments import _bench_runs as runs
 from experiments import _run_table as run_table
 from experiments.peers import catalogue

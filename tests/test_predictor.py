@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.metrics import kendall_tau_b
-from autorank.predictor import LOSSES, ensemble, held_out_tau, prepare, resample
+from autorank.base.metrics import kendall_tau_b
+from autorank.surrogates.predictor import LOSSES, ensemble, held_out_tau, prepare, resample
 
 X, CAPACITY, TRAIN = 12, 160, 100
 SMALL: dict[str, Any] = {"members": 2, "hidden": (8,), "steps": 3}

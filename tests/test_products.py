@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.programs import compiler_options
 from autorank.models.blocks import product
-from autorank.training.programs import compiler_options
 from autorank.training.trainer import rounded
 
 

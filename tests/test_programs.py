@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from autorank.training.programs import ProgramCache
+from autorank.base.programs import ProgramCache
 
 
 def test_one_build_for_many_threads():

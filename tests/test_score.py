@@ -16,10 +16,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from autorank.data import store, table
-from autorank.data.batches import Dataset
-from autorank.export import load_model, save_model
+from autorank.data.format.batches import Dataset
+from autorank.data.logs import table
+from autorank.data.prepare import store
 from autorank.score import main, score
+from autorank.serving.export import load_model, save_model
 
 SCHEMA = """
 name: shop

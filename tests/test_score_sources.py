@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from autorank.data import avazu, criteo, criteo_like_text, kuairand, movielens
+from autorank.data.logs import avazu, criteo, criteo_like_text, kuairand, movielens
 from autorank.score import score
 from tests.test_data_avazu import HEADER, lines
 from tests.test_data_kuairand import exposures

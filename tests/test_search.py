@@ -15,16 +15,16 @@ import jax
 import numpy as np
 import pytest
 
-from autorank import build
-from autorank.config import FidelityConfig
-from autorank.ledger import Ledger
-from autorank.objectives import Objective
-from autorank.predictor import ensemble
-from autorank.search import run, trained_examples
+from autorank.app import build
+from autorank.app.settings import FidelityConfig
+from autorank.ledger.ledger import Ledger
+from autorank.objectives.base import Objective
+from autorank.search.run import run, trained_examples
+from autorank.search.stages import Plan, SearchStopped, pilot_design
 from autorank.searchers.evolution import evolution
 from autorank.searchers.predictor_search import predictor_search
 from autorank.searchers.random_search import random_search
-from autorank.stages import Plan, SearchStopped, pilot_design
+from autorank.surrogates.predictor import ensemble
 from tests.planted import NUM_ROWS, planted_objective, planted_space, true_ne
 
 SPACE = planted_space()

@@ -10,7 +10,6 @@ import optax
 import pytest
 from scipy import stats
 
-from autorank.predictor import Predictor, Scores, ensemble
 from autorank.searchers import base
 from autorank.searchers.bayes import bayes
 from autorank.searchers.evolution import evolution
@@ -24,7 +23,8 @@ from autorank.searchers.predictor_search import (
 )
 from autorank.searchers.random_search import random_search
 from autorank.searchers.reinforce import draw, entropy, learn, reinforce, uniform_policy
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
+from autorank.surrogates.predictor import Predictor, Scores, ensemble
 
 BATCH, ROUNDS, CAPACITY = 4, 6, 64
 

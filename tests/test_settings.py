@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank import build_searchers
-from autorank import gaussian_process as gp
-from autorank.config import PlanConfig, PredictorConfig, SearchConfig, SearcherConfig
-from autorank.finals import choose_roles, pick_finalists
+from autorank.app import build_searchers
+from autorank.app.settings import PlanConfig, PredictorConfig, SearchConfig, SearcherConfig
+from autorank.search.finals import choose_roles, pick_finalists
+from autorank.search.stages import Plan, pilot_design
 from autorank.searchers import acquisition
 from autorank.searchers.bayes import bayes
 from autorank.searchers.predictor_search import predictor_search
 from autorank.searchers.random_search import random_search
-from autorank.stages import Plan, pilot_design
+from autorank.surrogates import gaussian_process as gp
 from tests.planted import planted_space
 
 SPACE = planted_space()
@@ -90,7 +90,7 @@ def test_pilots_near_the_baseline_change_the_share_asked_for():
 
 
 def test_the_plans_defaults_are_the_settings():
-    from autorank import build
+    from autorank.app import build
 
     made = build.plan(SearchConfig())
     bare = Plan(**{n: getattr(made, n) for n in Plan._fields if n not in Plan._field_defaults})

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.data.batches import Dataset
-from autorank.data.schema import Field, Schema
+from autorank.base.programs import compiler_options
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.objectives import predict_rows
+from autorank.objectives.base import predict_rows
+from autorank.objectives.training import training_objective
 from autorank.training.compact import Setting
-from autorank.training.programs import compiler_options
 from autorank.training.sharded import (
     device_mesh,
     exchange_bytes,
@@ -27,7 +28,6 @@ from autorank.training.sharded import (
     unique_ids,
 )
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
-from autorank.training_objective import training_objective
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices
 UNTRAINED = (3, 20)  # on different devices

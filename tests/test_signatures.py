@@ -1,9 +1,9 @@
 """Each failure signature fires where it should and stays silent where it should not."""
 
-from autorank.ledger import Trial
-from autorank.progress import Progress, duration
-from autorank.search import Event
-from autorank.signatures import find_warnings
+from autorank.ledger.ledger import Trial
+from autorank.search.progress import Progress, duration
+from autorank.search.run import Event
+from autorank.search.warnings import find_warnings
 
 
 def trial(status: str) -> Trial:

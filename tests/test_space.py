@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from autorank import build
-from autorank.config import SearchConfig, SpaceConfig
-from autorank.grammar import read
+from autorank.app import build
+from autorank.app.settings import SearchConfig, SpaceConfig
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.space import Decision, Space, parse_space
+from autorank.space.grammar import read
+from autorank.space.space import Decision, Space, parse_space
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "space"
 

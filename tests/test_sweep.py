@@ -11,16 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from autorank import build_searchers
-from autorank.asker import Units, rotated
-from autorank.ledger import Ledger
-from autorank.pending import ask_with_pending, impute
-from autorank.predictor import ensemble
-from autorank.results import Result, read_result
+from autorank.app import build_searchers
+from autorank.base.result import Result, read_result
+from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import append, empty
+from autorank.searchers.pending import ask_with_pending, impute
 from autorank.searchers.predictor_search import predictor_search
-from autorank.space import parse_space
-from autorank.sweep import Sweep, SweepPlan, SweepStopped, replay
+from autorank.space.space import parse_space
+from autorank.surrogates.predictor import ensemble
+from autorank.sweep.ask_batch import Units, rotated
+from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = parse_space(

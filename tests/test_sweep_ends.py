@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from autorank.ledger import Ledger, Trial
-from autorank.results import described, read_result
+from autorank.base.result import described, read_result
+from autorank.ledger.ledger import Ledger, Trial
 from experiments.fuzz_sweep import DIES, ends_of, run
 from hydra_plugins.autorank_sweeper import _drive, _guard, _job, _lock, _search, _signals
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts

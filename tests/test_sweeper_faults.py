@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = str(ROOT / "tests" / "sweep_app" / "app.py")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 from tests import fake_slurm
 from tests.test_sweeper_faults import rows, start, sweep, wait_for
 

@@ -6,11 +6,11 @@ import sqlite3
 import numpy as np
 import pytest
 
-from autorank import build_searchers
-from autorank.ledger import Ledger
-from autorank.results import Result
-from autorank.space import parse_space
-from autorank.sweep import Sweep, SweepPlan
+from autorank.app import build_searchers
+from autorank.base.result import Result
+from autorank.ledger.ledger import Ledger
+from autorank.space.space import parse_space
+from autorank.sweep.sweep import Sweep, SweepPlan
 from tests.test_sweeper_faults import rows, start, sweep, wait_for
 
 SPACE = ["rate=tag(log,interval(1e-4,1))", "hydra.sweeper.searcher=autorank"]

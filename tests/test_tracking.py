@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from autorank import tracking
-from autorank.config import TrackingConfig
-from autorank.ledger import Ledger
-from autorank.report import write_report
-from autorank.tracking import OFF, logged_in, resolve_mode, scrub, start_tracking
-from autorank.tracking_settings import reason
+from autorank.app import tracking
+from autorank.app.settings import TrackingConfig
+from autorank.app.tracking import OFF, logged_in, resolve_mode, scrub, start_tracking
+from autorank.app.tracking_settings import reason
+from autorank.ledger.ledger import Ledger
+from autorank.report.page import write_report
 from tests.fake_run import IDENTITY, write_run
 
 CONFIG = {
@@ -218,7 +218,7 @@ def test_scrub_removes_secrets_and_nothing_else():
 
 
 def said(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "autorank.tracking"]
+    return [r.getMessage() for r in caplog.records if r.name == "autorank.app.tracking"]
 
 
 def track(folder, how=None, environment=None, monkeypatch: Any = None) -> Any:

@@ -5,21 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.data.batches import Dataset
-from autorank.data.schema import Field, Schema
+from autorank.base.programs import compiler_options
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.objectives import predict_rows, table_objective
+from autorank.objectives.base import predict_rows, table_objective
+from autorank.objectives.training import training_objective
 from autorank.training.compact import Setting
-from autorank.training.programs import compiler_options
-from autorank.training.trainer import (
-    Data,
-    Hparams,
-    Schedule,
-    lifetime_ne,
-    make_program,
-    window_ne,
-)
-from autorank.training_objective import training_objective
+from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program, window_ne
 
 ROWS, BATCH, WINDOWS, IDS = 6400, 40, 8, 20
 MODEL = DhenConfig(

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.models.plans import plan_of
-from autorank.models.population_weights import extract
+from autorank.population.plans import plan_of
+from autorank.population.weights import extract
 from autorank.training.population import make_population
-from autorank.training.programs import compiler_options
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
 F, N, V, B, WINDOWS, STEPS = 4, 2, 50, 16, 5, 20

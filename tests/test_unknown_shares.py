@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.unknown_shares import LEAST, LEVEL, bound, warnings
+from autorank.serving.unknown_shares import LEAST, LEVEL, bound, warnings
 
 
 @given(st.floats(0, 1), st.integers(1, 10**9))

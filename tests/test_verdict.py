@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from autorank.verdict import (
+from autorank.search.verdict import (
     expected_best,
     half_width,
     least_gain,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.objectives import Objective, Outcome
-from autorank.space import Decision, Space
-from autorank.training.programs import ProgramStats
+from autorank.base.programs import ProgramStats
+from autorank.objectives.base import Objective, Outcome
+from autorank.space.space import Decision, Space
 
 Values = Mapping[str, Any]  # active decisions and their values, as `Space.decode` gives them
 
@@ -74,7 +74,7 @@ def normalised(loss: np.ndarray | float, best: float, typical: float) -> np.ndar
 
 
 def as_objective(benchmark: Benchmark, noise: float = 0.0) -> Objective:
-    """The benchmark behind the interface of `autorank.objectives`, with a flat curve of ten windows.
+    """The benchmark behind the interface of `autorank.objectives.base`, with a flat curve of ten windows.
 
     ``noise`` is the standard deviation of what a seed adds to the loss, in units of the loss; it is
     a function of configuration and seed.

@@ -2,7 +2,7 @@
 
 The grid is a part of ``configs/space/dhen_small.yaml``: depth, modules, width, norm and the two rates, with the
 second layer's module conditional on there being one; all that it does not name is at the default of
-`autorank.config.SearchConfig`. It is recorded whole, so that the best of it is known and nothing is interpolated.
+`autorank.app.settings.SearchConfig`. It is recorded whole, so that the best of it is known and nothing is interpolated.
 """
 
 import csv
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, Values
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
 
 DHEN_TASKS = ("synthetic", "kuairand")
 DECISIONS = (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, Interval, Values, number
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
 
 CATEGORICAL = {
     "optimizer": ("adam", "adagrad", "lion", "sgd"),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, Values
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
 
 HPO_TASKS = {
     "fcnet": ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization"),

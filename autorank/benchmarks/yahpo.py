@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, Values, number
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
 
 LCBENCH_TASKS = (
     "126026", "126029", "167083", "167104", "167149", "167152", "167168", "167181", "167184", "167190", "167200",

@@ -4,7 +4,7 @@
 
 Storages, dashboard, pruners and ``optimize`` stay Optuna's. A proposal is a function of the seed,
 the study's trials and nothing else, so a study that is loaded again continues as it would have.
-Failed trials are learned from; running ones are pending (`autorank.pending`) and are not proposed
+Failed trials are learned from; running ones are pending (`autorank.searchers.pending`) and are not proposed
 again. A trial that cannot be read is left out with a warning (`autorank.integrations.optuna_trials`).
 """
 
@@ -31,8 +31,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from autorank import build_searchers
-from autorank.asker import Asker
+from autorank.app import build_searchers
 from autorank.integrations.optuna_trials import (
     ENDED,
     LEAST_SEEN,
@@ -48,7 +47,8 @@ from autorank.integrations.optuna_trials import (
     still_there,
     value_of,
 )
-from autorank.space import Space
+from autorank.space.space import Space
+from autorank.sweep.ask_batch import Asker
 
 ASKED = "autorank:asked"  # a trial's attribute: the study that it was asked for in
 
@@ -57,7 +57,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
     """Asks one of our searchers for all parameters of a study.
 
     Args:
-        searcher: one of `autorank.build_searchers.searcher_names`.
+        searcher: one of `autorank.app.build_searchers.searcher_names`.
         seed: of all proposals.
         search_space: name -> distribution; None takes what the finished trials had, so that the first trial is random
             (and the first `LEAST_SEEN` where not all have the same parameters).

@@ -24,8 +24,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from autorank.asker import Units
-from autorank.space import Decision, Space
+from autorank.space.space import Decision, Space
+from autorank.sweep.ask_batch import Units
 
 PROPOSED = "autorank:proposed"  # a trial's attributes: name -> Optuna's number for the value
 PREDICTED = "autorank:predicted"

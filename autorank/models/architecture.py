@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.typing import Array, Bool, Int
 from autorank.models.dhen import (
     MAX_DEPTH,
     DhenConfig,
@@ -16,7 +17,6 @@ from autorank.models.dhen import (
 )
 from autorank.models.embedding import DENSE_FACTOR, num_embeddings
 from autorank.models.interactions import FFN_FACTOR
-from autorank.typing import Array, Bool, Int
 
 _SHARED = ("width", "rank", "heads", "kernel", "mlp_depth", "mlp_width", "head_depth", "head_width")
 

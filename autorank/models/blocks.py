@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.typing import Array, Bool, Float, Int, Key, PyTree
+from autorank.base.typing import Array, Bool, Float, Int, Key, PyTree
 
 IN = "in "  # marks the axes of a kernel that are summed over
 EPS = 1e-6  # of every layer norm; new embedding rows have variances around 1e-4

@@ -13,11 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from autorank.base.typing import Array, Float, Key, PyTree
 from autorank.models.blocks import Leaf, Norm, bias, call, draw, kernel, leaves, mix
 from autorank.models.embedding import Embedding
 from autorank.models.heads import METRICS, NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, USES, Sizes
-from autorank.typing import Array, Float, Key, PyTree
 
 MAX_LAYERS = 8
 MAX_DEPTH = 8  # hidden layers of an MLP

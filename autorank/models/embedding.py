@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from autorank.base.typing import Array, Float
 from autorank.models.blocks import Mlp
-from autorank.typing import Array, Float
 
 DENSE_FACTOR = 4  # own choice: hidden units of the dense features' MLP, in widths
 

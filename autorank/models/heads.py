@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.typing import Array, Bool, Float, Num
 from autorank.models.blocks import Hidden, bias, kernel
-from autorank.typing import Array, Bool, Float, Num
 
 METRICS: dict[str, tuple[str, ...]] = {
     "ctr": ("ctr",),

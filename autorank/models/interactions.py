@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.typing import Array, Float
 from autorank.models import small_products
 from autorank.models.blocks import (
     Active,
@@ -32,7 +33,6 @@ from autorank.models.blocks import (
     product,
     within,
 )
-from autorank.typing import Array, Float
 
 FFN_FACTOR = 2  # own choice: hidden units of the attention layer's feed-forward part, in widths
 

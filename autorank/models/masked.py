@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from autorank.base.typing import Array, Bool, Float, Key, PyTree
 from autorank.models.architecture import Arch, Limits, architecture, axis_counts, limits_of
 from autorank.models.blocks import (
     IN,
@@ -31,7 +32,6 @@ from autorank.models.dhen import DhenConfig, canonical, layers, parameters, resi
 from autorank.models.embedding import Embedding, num_embeddings
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, Sizes
-from autorank.typing import Array, Bool, Float, Key, PyTree
 
 __all__ = ["Arch", "Limits", "MaskedModel", "architecture", "extract", "limits_of", "masked"]
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr, ndtri
 
-from autorank.space import Space
-from autorank.typing import Array, Bool, Float, Int, Key
+from autorank.base.typing import Array, Bool, Float, Int, Key
+from autorank.space.space import Space
 
 WARPS = ("half_rank", "rank", "none")
 MANY = 12  # choices from which a number's neighbours are steps instead of all values

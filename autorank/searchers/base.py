@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from autorank.space import Space
-from autorank.typing import Array, Bool, Float, Int, Key
+from autorank.base.typing import Array, Bool, Float, Int, Key
+from autorank.space.space import Space
 
 
 class History(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from autorank import gaussian_process as gp
+from autorank.base.typing import Array, Float, Int, Key
 from autorank.searchers import acquisition
 from autorank.searchers.base import (
     History,
@@ -26,8 +26,8 @@ from autorank.searchers.base import (
     known,
     proposer,
 )
-from autorank.space import Space
-from autorank.typing import Array, Float, Int, Key
+from autorank.space.space import Space
+from autorank.surrogates import gaussian_process as gp
 
 
 class Candidates(NamedTuple):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.predictor import Predictor
+from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.searchers.base import (
     History,
     Proposal,
@@ -26,8 +26,8 @@ from autorank.searchers.base import (
     proposer,
 )
 from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
-from autorank.space import Space
-from autorank.typing import Array, Bool, Float, Int, Key
+from autorank.space.space import Space
+from autorank.surrogates.predictor import Predictor
 
 REWARDS = ("alpha", "hinge", "absolute")
 CURVE_POINTS = 100  # of the policy's course that ``info`` keeps

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from autorank.base.typing import Key
 from autorank.searchers.base import History, Proposal, Searcher, append, empty, proposer
-from autorank.space import Space
-from autorank.typing import Key
+from autorank.space.space import Space
 
 
 class State(NamedTuple):

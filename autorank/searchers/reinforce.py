@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.typing import Array, Float, Int, Key
 from autorank.searchers.base import History, Proposal, Searcher, append, empty, proposer
-from autorank.space import Space
-from autorank.typing import Array, Float, Int, Key
+from autorank.space.space import Space
 
 BASELINE_DECAY = 0.95
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.training import sharded
 from autorank.training.groups import Shape
-from autorank.training.programs import ProgramCache, compiler_options, lower
 from autorank.training.trainer import (
     Data,
     Hparams,

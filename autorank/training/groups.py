@@ -12,29 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from autorank.base.programs import ProgramCache, compiler_options, lower
+from autorank.base.typing import PyTree
 from autorank.models.blocks import is_leaf
-from autorank.models.dhen import (
-    DhenConfig,
-    canonical,
-    layer_outputs,
-    layers,
-    parameters,
-)
+from autorank.models.dhen import DhenConfig, canonical, layer_outputs, layers, parameters
 from autorank.models.embedding import num_embeddings
-from autorank.models.plans import Plan, Routing, misfit, plan_of, tuned
-from autorank.models.population_weights import extract
+from autorank.population.plans import Plan, Routing, misfit, plan_of, tuned
+from autorank.population.weights import extract
 from autorank.training.population import PopulationProgram, PopulationState, make_population
-from autorank.training.programs import ProgramCache, compiler_options, lower
 from autorank.training.tables import Table
-from autorank.training.trainer import (
-    Curve,
-    Data,
-    Hparams,
-    Schedule,
-    TrainState,
-    dense_optimizer,
-)
-from autorank.typing import PyTree
+from autorank.training.trainer import Curve, Data, Hparams, Schedule, TrainState, dense_optimizer
 
 Device: TypeAlias = Any  # `jax.Device`, which type checkers take for a variable
 MEMORY_SHARE = 0.6  # of the device's free bytes that one group may take

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from autorank.jax_settings import own_settings
+from autorank.base.jax_settings import own_settings
 
 
 class Job(NamedTuple):

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.typing import Array, Float, Int, PyTree
 from autorank.models.blocks import fill, noise_size
 from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
 from autorank.models.heads import METRICS, objective_weights, task_losses
-from autorank.models.plans import Plan, Routing, routing
-from autorank.models.population import population
-from autorank.models.population_weights import insert, owners, shapes
+from autorank.population.model import population
+from autorank.population.plans import Plan, Routing, routing
+from autorank.population.weights import insert, owners, shapes
 from autorank.training.tables import deduplicate, draw_rows, freeze_rows
 from autorank.training.trainer import (
     DENSE,
@@ -31,7 +32,6 @@ from autorank.training.trainer import (
     Hparams,
     Schedule,
 )
-from autorank.typing import Array, Float, Int, PyTree
 
 BETA1, BETA2 = 0.9, 0.999  # Adam, as in the compact build
 

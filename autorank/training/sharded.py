@@ -26,6 +26,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from autorank.base.typing import Array, Float, Int, Key, PyTree
 from autorank.models.dhen import Model
 from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
 from autorank.training.tables import Table, deduplicate, draw_rows, freeze_rows, rowwise_adagrad
@@ -41,7 +42,6 @@ from autorank.training.trainer import (
     make_program,
     zero_hparams,
 )
-from autorank.typing import Array, Float, Int, Key, PyTree
 
 AXIS = "devices"
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.typing import Array, Bool, Float, Int, Key
+from autorank.base.typing import Array, Bool, Float, Int, Key
 
 # Elements drawn at once for a new table: noise for a large one must not need another table's memory.
 BLOCK = 1 << 17

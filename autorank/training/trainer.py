@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from autorank.metrics import normalized_entropy_from_sums
+from autorank.base.metrics import normalized_entropy_from_sums
+from autorank.base.typing import Array, Float, Int, Key, PyTree
 from autorank.models.dhen import Model
 from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
 from autorank.training.tables import (
@@ -25,7 +26,6 @@ from autorank.training.tables import (
     rowwise_adagrad,
     sum_duplicates,
 )
-from autorank.typing import Array, Float, Int, Key, PyTree
 
 # Names of the parts of a step in profiles (`experiments/bench_profile.py`).
 INPUT, EMBEDDING, DENSE, OPTIMIZER = PHASES = ("input", "embedding", "dense", "optimizer")

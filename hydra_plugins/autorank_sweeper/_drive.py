@@ -16,9 +16,9 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from autorank.ledger import Trial
-from autorank.results import Result, described, first_line, of_error, read_result
-from autorank.sweep import Sweep
+from autorank.base.result import Result, described, first_line, of_error, read_result
+from autorank.ledger.ledger import Trial
+from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper import _signals
 from hydra_plugins.autorank_sweeper._attempts import Attempts
 from hydra_plugins.autorank_sweeper._job import Failed, Interrupted, Job, Superseded, name_of

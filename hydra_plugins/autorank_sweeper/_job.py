@@ -22,7 +22,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from autorank.results import Result, described, of_error, read_result
+from autorank.base.result import Result, described, of_error, read_result
 from hydra_plugins.autorank_sweeper import _guard, _signals
 from hydra_plugins.autorank_sweeper._lock import Superseded, alone
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from autorank import ledger_file
+from autorank.ledger import ledger_file
 
 LOG = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from autorank.ledger import Trial
-from autorank.sweep import Sweep
+from autorank.ledger.ledger import Trial
+from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper._space import Swept
 
 LOG = logging.getLogger(__name__)

@@ -14,9 +14,16 @@ from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from autorank.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, Trial
-from autorank.results import described
-from autorank.sweep import Sweep, SweepPlan, SweepStopped, replay
+from autorank.base.result import described
+from autorank.ledger.ledger import (
+    Ledger,
+    LedgerCorrupt,
+    LedgerFull,
+    LedgerMismatch,
+    RunInUse,
+    Trial,
+)
+from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
 from hydra_plugins.autorank_sweeper import _job, _signals, _space, _stop
 from hydra_plugins.autorank_sweeper._drive import Driver
 from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process, is_pool
@@ -93,7 +100,7 @@ def _search(
             "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
             "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
         )
-    from autorank import build_searchers
+    from autorank.app import build_searchers
 
     name = settings["searcher"]
     if name not in build_searchers.searcher_names():
@@ -219,7 +226,7 @@ def _replay(space: Any, make: Any, ledger: Ledger, plan: SweepPlan) -> list[list
 
 def grid_size(searcher: str) -> int:
     """Points of an interval where the user names no number."""
-    from autorank import build_searchers
+    from autorank.app import build_searchers
 
     return build_searchers.grid_size(searcher)
 

@@ -8,8 +8,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Swee
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from autorank.grammar import Domain, find, read, same
-from autorank.space import Space, parse_space
+from autorank.space.grammar import Domain, find, read, same
+from autorank.space.space import Space, parse_space
 from hydra_plugins.autorank_sweeper._forms import plain as _plain
 from hydra_plugins.autorank_sweeper._impl import written
 

@@ -11,7 +11,7 @@ from hydra_plugins.autorank_sweeper import config as _config  # noqa: F401  regi
 
 
 class AutorankSweeper(Sweeper):
-    """Thin over `autorank.sweep`; see ``_impl.py``."""
+    """Thin over `autorank.sweep.sweep`; see ``_impl.py``."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

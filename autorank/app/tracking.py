@@ -1,0 +1,301 @@
+"""Weights & Biases as a mirror of the ledger: never a prompt, never a wait, never a reason to stop.
+
+The ledger is the truth. ``sync`` copies what it has gained since the last call, ``finish`` adds
+curves, table, figures and summary. The W&B run's id is kept in the ledger, so that a resumed search
+continues the same W&B run. Which run that is, and whether there is one, W&B's own settings decide where ours do not.
+"""
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autorank.app.settings import TrackingConfig
+from autorank.app.tracking_settings import (
+    Decision,
+    decide,
+    init_options,
+    logged_in,
+    own_settings,
+    reason,
+    resolve_mode,
+    scrub,
+)
+from autorank.base.program_folder import why_unusable
+from autorank.fidelity import rungs
+from autorank.ledger.ledger import Ledger, Trial
+from autorank.report.run_folder import curve_of, read_run, values_of
+
+__all__ = ["OFF", "Tracker", "logged_in", "resolve_mode", "scrub", "start_tracking"]
+
+LOG = logging.getLogger(__name__)
+LISTS = ("front", "finalists")  # of a summary: W&B's tables and the report have them
+WAIT_SECONDS = 20  # for the server at the start and at the end, then the mirror goes offline
+
+
+QUIET: dict[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "init_timeout": WAIT_SECONDS,
+    "finish_timeout": WAIT_SECONDS,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+}
+
+
+class Tracker(NamedTuple):
+    """A mirror; both functions do nothing when tracking is off, and never raise."""
+
+    sync: Callable[[], None]  # copies trials and rounds that the ledger has gained
+    finish: Callable[[Path, Mapping[str, Any]], None]  # run folder, summary; ends the W&B run
+
+
+OFF = Tracker(lambda: None, lambda folder, summary: None)
+
+
+def start_tracking(
+    settings: TrackingConfig, folder: Path, ledger: Ledger, config: Mapping[str, Any]
+) -> Tracker:
+    """Starts or continues the W&B run of a run folder; if that fails, the tracker does nothing.
+
+    One line of the log says what was decided, and why.
+
+    Args:
+        settings: mode, project, group, tags; what is not written is W&B's own (`autorank.app.tracking_settings`).
+        folder: the run's; W&B's own files go to ``<folder>/wandb``, or where ``WANDB_DIR`` says.
+        ledger: open for writing; keeps the W&B run's id and what is mirrored.
+        config: the resolved settings; what looks like a secret is left out.
+    """
+    try:
+        decision = _decided(settings)
+        if decision.mode == "disabled":
+            LOG.info("W&B is off: %s", decision.why)
+            return OFF
+        mirror = _start(settings, decision, folder, ledger, config)
+    except Exception as error:  # noqa: BLE001 - any failure of the mirror, the search must go on
+        LOG.warning("W&B could not start (%s); the run goes on without it", reason(error))
+        return OFF
+
+    def guarded(action: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            try:
+                action(mirror, ledger, *arguments)
+            except Exception as error:  # noqa: BLE001 - as above
+                LOG.warning("W&B: %s; the ledger has everything", reason(error))
+
+        return call
+
+    return Tracker(guarded(_sync), guarded(_finish))
+
+
+class Mirror(NamedTuple):
+    """The W&B run, and whether it was started here: one that was active before goes on after us."""
+
+    run: Any
+    ours: bool
+
+
+STARTED: set[str] = set()  # ids of the W&B runs that were started here
+
+
+def _decided(settings: TrackingConfig) -> Decision:
+    decision = decide(settings.mode)
+    if settings.mode != "auto" or decision.mode == "disabled":
+        return decision
+    import wandb
+
+    if wandb.run is not None and wandb.run.settings.mode == "disabled":
+        return Decision("disabled", "so is the run that is active in this process")
+    return decision
+
+
+def wandb_folder(folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where W&B's own files go: into ``WANDB_DIR``, or, where that is not set or cannot be used, the run's folder."""
+    asked = environment.get("WANDB_DIR")
+    if not asked:
+        return folder
+    if reason := why_unusable(asked):
+        LOG.warning(
+            "WANDB_DIR=%s cannot be used (%s); W&B's files go to %s. Name a folder that can be written to",
+            asked,
+            reason,
+            folder / "wandb",
+        )
+        return folder
+    return Path(asked)
+
+
+def _start(
+    settings: TrackingConfig,
+    decision: Decision,
+    folder: Path,
+    ledger: Ledger,
+    config: Mapping[str, Any],
+) -> Mirror:
+    import wandb
+
+    active = wandb.run
+    if active is not None and active.id in STARTED:  # of a search that failed in this process
+        active.finish(exit_code=1)
+        active = None
+    if active is not None and _is_meant(active, settings):
+        run, why = active, "it was active in this process"
+        run.config.update({"autorank": scrub(config)}, allow_val_change=True)
+    else:
+        run, why = _new_run(settings, decision, folder, ledger, config, beside=active)
+        STARTED.add(run.id)
+    if ledger.get("wandb_id") != run.id:
+        # What another run has been told, this one has not.
+        for key, value in (("wandb_id", run.id), ("wandb_trials", []), ("wandb_rounds", 0)):
+            ledger.put(key, value)
+    place = "/".join(part for part in (run.entity, run.project) if part)
+    mode, where = run.settings.mode, run.settings.wandb_dir
+    LOG.info("W&B %s run %s of project %s in %s: %s", mode, run.id, place, where, why)
+    return Mirror(run, run is not active)
+
+
+def _is_meant(run: Any, settings: TrackingConfig) -> bool:
+    """Whether what was written in our settings agrees with a run that somebody else has started."""
+    modes = {settings.mode, resolve_mode(settings.mode)} - {"auto"}
+    return (settings.mode == "auto" or run.settings.mode in modes) and settings.project in (
+        None,
+        run.project,
+    )
+
+
+def _new_run(
+    settings: TrackingConfig,
+    decision: Decision,
+    folder: Path,
+    ledger: Ledger,
+    config: Mapping[str, Any],
+    beside: Any,
+) -> tuple[Any, str]:
+    """A W&B run, and why it is as it is; ``beside`` one (or None) that is active and not meant."""
+    import wandb
+
+    own = own_settings()
+    if own.relogin:
+        wandb.setup(settings=wandb.Settings(relogin=False))  # it would ask for a key
+    known = ledger.get("wandb_id")
+    known = None if beside is not None and beside.id == known else known
+    options = init_options(settings, own, folder, known)
+    options["dir"] = str(wandb_folder(folder))
+    # Older versions of wandb refuse settings that they do not know.
+    quiet = {k: v for k, v in QUIET.items() if k in wandb.Settings.model_fields}
+    if beside is not None:
+        options["reinit"] = "create_new"
+    why = decision.why + (f", in sweep {own.sweep_id}" if own.sweep_id else "")
+
+    def init(mode: Any) -> Any:
+        # A new object each time: wandb writes into it.
+        return wandb.init(
+            mode=mode, config=scrub(config), settings=wandb.Settings(**quiet), **options
+        )
+
+    try:
+        return init(decision.mode), why
+    except Exception as error:  # noqa: BLE001 - no network, expired key: keep the run offline
+        if decision.mode == "offline":
+            raise
+        LOG.warning("W&B cannot be reached (%s); the run is kept offline", reason(error))
+        if (
+            beside is not None
+        ):  # W&B's process serves that run, and takes the id of ours for one that is in use
+            options["id"] = init_options(settings, own, folder, None)["id"]
+        else:
+            with contextlib.suppress(Exception, SystemExit):
+                wandb.teardown()
+        return init("offline"), f"{why}, but it could not be reached"
+
+
+def _sync(mirror: Mirror, ledger: Ledger) -> None:
+    done = [t for t in ledger.trials() if t.status != "proposed"]
+    known = set(ledger.get("wandb_trials") or [])
+    new = sorted((t for t in done if t.id not in known), key=lambda t: (t.finished_at or 0.0, t.id))
+    for trial in new:
+        known.add(trial.id)
+        # The step is the number of ended trials: it rises also over a resume. A run of somebody else has its own steps.
+        step = len(known) if mirror.ours else None
+        lowest = rungs.best((t for t in done if t.id in known), ledger.records(rungs.KIND))
+        mirror.run.log(_trial_values(trial, lowest), step=step)
+    rounds, seen = ledger.records("policy"), ledger.get("wandb_rounds") or 0
+    for record in rounds[seen:]:
+        mirror.run.log(_round_values(record), step=max(1, len(known)) if mirror.ours else None)
+    if new:
+        ledger.put("wandb_trials", sorted(known))
+    if len(rounds) > seen:
+        ledger.put("wandb_rounds", len(rounds))
+
+
+def _trial_values(trial: Trial, lowest: float | None) -> dict[str, Any]:
+    values = {
+        "trial/id": trial.id,
+        "trial/failed": int(trial.status == "failed"),
+        "trial/fidelity": trial.fidelity,
+        f"trial/{'ne' if trial.stage == 'seed_noise' else 'ne_gain_percent'}": trial.quality,
+        "trial/flops_ratio": None if trial.cost is None else math.exp(trial.cost),
+        "trial/seconds": (trial.outcome or {}).get("seconds"),
+        "search/best_ne_gain_percent": lowest,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _round_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    values = {"policy/round": record.get("round")}
+    for name in ("entropy", "reward", "distinct"):
+        array = np.array(record.get(name) if record.get(name) is not None else [], float)
+        last = array[..., -1] if array.ndim > 1 else array
+        if np.isfinite(last).any():
+            values[f"policy/{name}"] = float(np.nanmean(last))
+    return values
+
+
+def _finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) -> None:
+    import wandb
+
+    run = mirror.run
+
+    try:
+        _sync(mirror, ledger)
+        left = read_run(folder)
+        names = [d["name"] for d in left.decisions]
+        head = ["id", "stage", "round", "status", "quality", "flops_ratio", "fidelity", "seed"]
+        trials = wandb.Table(columns=[*head, "reason", *names])
+        curves = wandb.Table(columns=["id", "stage", "window", "ne"])
+        for t in left.trials:
+            values = values_of(left.decisions, t.config) if names else {}
+            ratio = None if t.cost is None else math.exp(t.cost)
+            row = [t.id, t.stage, t.round, t.status, t.quality, ratio, t.fidelity, t.seed]
+            texts = [None if n not in values else str(values[n]) for n in names]
+            trials.add_data(*row, t.reason, *texts)
+            for window, ne in enumerate(curve_of(left, t)):
+                if math.isfinite(ne):
+                    curves.add_data(t.id, t.stage, window, float(ne))
+        run.log({"trials": trials, "curves": curves})
+        pictures = sorted((folder / "figures").glob("*.png"))
+        run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
+        run.summary.update(_flat({k: v for k, v in summary.items() if k not in LISTS}))
+    finally:
+        if mirror.ours:
+            run.finish()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""A compiled reader of short text cells."""

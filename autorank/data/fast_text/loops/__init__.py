@@ -1,0 +1,1 @@
+"""Compiled loops over every cell; importing one loads numba."""

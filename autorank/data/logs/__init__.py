@@ -1,0 +1,1 @@
+"""The logs that can be read, one module each."""

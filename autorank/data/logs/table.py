@@ -1,0 +1,191 @@
+"""Any CSV, Parquet or Arrow file with a YAML file that gives each of its columns a role.
+
+name: shop
+click: clicked            # 0 or 1
+conversion: bought        # optional
+time: ts                  # optional: numbers or ISO dates; without it the file is in the order of
+    time
+categorical: [user, item, hour]
+dense: [price]
+drop: [dwell_seconds]     # outcomes, and whatever a model must not see
+licence: own data
+source: export of 2026-01
+separator: ","            # optional; "\\t" for tabs
+quote: '"'                # optional; null: quotes mean nothing
+columns: [clicked, ...]   # optional: names of all columns of a file without a header line
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autorank.data.format.files import surprise
+from autorank.data.format.source import Columns, Cut, Source, validate_columns
+from autorank.data.prepare.log_files import files_of, look_at_all, pieces_of_all, require_alike
+from autorank.data.prepare.table_file import check_types, has_rows
+from autorank.data.prepare.text import CsvFormat
+
+LOG = logging.getLogger(__name__)
+VERSION = 2
+
+
+class Roles(NamedTuple):
+    """Content of the YAML file."""
+
+    name: str
+    columns: Columns
+    csv: CsvFormat
+    licence: str
+    source: str
+
+
+_REQUIRED = ("name", "click", "categorical")
+_OPTIONAL = (
+    "conversion",
+    "time",
+    "dense",
+    "drop",
+    "licence",
+    "source",
+    "separator",
+    "quote",
+    "columns",
+)
+
+
+def source(path: Path, schema: Path) -> Source:
+    """The log in ``path`` (delimited text, also packed; Parquet; Arrow) with the roles in ``schema``.
+
+    Raises:
+        FileNotFoundError: either file.
+        ValueError: bad roles; a column without a role, or a role for a column that the file lacks,
+            by name.
+    """
+    roles = read_roles(schema)
+    files = look_at_all(files_of(path), roles.csv)
+    _require_roles(files[0].names, roles, files[0].path, schema)
+    for file in files:
+        check_types(file, roles.columns, roles.columns.read)
+        unexpected = surprise(file.path, file.form)
+        if unexpected is not None:
+            LOG.info(unexpected)
+    require_alike(files, roles.columns)
+    if not any(map(has_rows, files)):
+        raise ValueError(f"{path} has columns and not one row")
+
+    def parts(start: Cut) -> Any:
+        return pieces_of_all(files, roles.columns, start)
+
+    return Source(
+        name=roles.name,
+        settings={
+            "reader": "table",
+            "version": VERSION,
+            "csv": roles.csv._asdict(),
+            "content": [file.form.content for file in files],
+        },
+        files=tuple(file.path for file in files),
+        columns=roles.columns,
+        chunks=lambda raw, progress: (piece.read() for piece in parts(Cut())),
+        origin=roles.source,
+        licence=roles.licence,
+        pieces=lambda raw, progress, start: parts(start),
+    )
+
+
+def read_roles(path: Path) -> Roles:
+    """Reads and checks the YAML file; see the module's text for its keys."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is no file; data.schema must name a YAML file with the columns' roles"
+        )
+    record = _read_yaml(path)
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: expected keys and values, such as name: shop")
+    unknown = [key for key in record if key not in (*_REQUIRED, *_OPTIONAL)]
+    missing = [key for key in _REQUIRED if record.get(key) in (None, [])]
+    if unknown or missing:
+        raise ValueError(
+            f"{path}: unknown keys {unknown}, missing keys {missing}; see docs/data.md"
+        )
+    columns = Columns(
+        categorical=_names(path, record, "categorical"),
+        dense=_names(path, record, "dense"),
+        click=_text(path, record, "click"),
+        conversion=_text(path, record, "conversion")
+        if record.get("conversion") is not None
+        else None,
+        time=_text(path, record, "time") if record.get("time") is not None else None,
+        dropped=_names(path, record, "drop"),
+    )
+    try:
+        validate_columns(columns)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    header = _names(path, record, "columns") or None
+    quote = record.get("quote", '"')
+    form = CsvFormat(str(record.get("separator", ",")), quote, header)
+    if len(form.separator) != 1 or (quote is not None and len(str(quote)) != 1):
+        raise ValueError(
+            f"{path}: separator={form.separator!r} and quote={quote!r} must be one character each"
+        )
+    licence, origin = (str(record.get(key) or "not stated") for key in ("licence", "source"))
+    return Roles(_text(path, record, "name"), columns, form, licence, origin)
+
+
+def _read_yaml(path: Path) -> Any:
+    """What a YAML file says; a key that occurs twice says nothing."""
+    import yaml
+
+    try:
+        text = path.read_text("utf-8")
+        node = yaml.compose(text, yaml.SafeLoader)
+        record = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); it must be a YAML file") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise ValueError(f"{path} is no valid YAML: {reason}") from error
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{path}: keys {twice} occur twice; write each once")
+    return record
+
+
+def _text(path: Path, record: dict[str, Any], key: str) -> str:
+    if not isinstance(record[key], str):
+        raise ValueError(f"{path}: {key}: {record[key]!r} is not a name; write it in quotes")
+    return record[key]
+
+
+def _names(path: Path, record: dict[str, Any], key: str) -> tuple[str, ...]:
+    names = record.get(key) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{path}: {key}: {names!r} must be a list of names; quote those that YAML reads "
+            "otherwise"
+        )
+    return tuple(names)
+
+
+def _require_roles(names: tuple[str, ...], roles: Roles, path: Path, schema: Path) -> None:
+    c = roles.columns
+    given = {*c.categorical, *c.dense, *c.labels, *c.dropped} | ({c.time} if c.time else set())
+    without = [name for name in names if name not in given]
+    absent = sorted(given - set(names))
+    if not without and not absent:
+        return
+    mark = next((mark for mark in ";\t|,:" if mark in names[0]), None)
+    if len(names) == 1 and mark is not None:
+        raise ValueError(
+            f"{path} has one column only, {names[0]!r}; if it is cut by {mark!r}, write "
+            f"separator: {json.dumps(mark)} in {schema}"
+        )
+    raise ValueError(
+        f"{schema}: columns of {path.name} without a role: {without} (list them under "
+        f"categorical, dense or drop); roles for columns it does not have: {absent}"
+        + (f" (it has {list(names)})" if absent else "")
+    )

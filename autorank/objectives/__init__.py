@@ -1,0 +1,1 @@
+"""What a search minimises: training on data, a table of results, jobs on a cluster."""

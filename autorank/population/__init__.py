@@ -1,0 +1,1 @@
+"""Many architectures as one program."""

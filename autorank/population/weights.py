@@ -1,0 +1,155 @@
+"""Parameters of a population: their shapes, and single models' weights put in and taken out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autorank.base.typing import Array, PyTree
+from autorank.models.blocks import IN, Leaf, Norm, is_leaf, leaves
+from autorank.models.dhen import DhenConfig, canonical, layers, parameters
+from autorank.models.embedding import Embedding
+from autorank.models.heads import NUM_LOGITS, Head
+from autorank.models.interactions import MODULES
+from autorank.population.plans import LayerPlan, Plan, Routing, bank_key, sizes_of
+
+
+def parameter_leaves(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
+    """Tree of `Leaf` with the shapes of one model or instance."""
+    dense = jax.ShapeDtypeStruct((1, num_dense), jnp.float32)
+
+    def embeddings(count: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, count, plan.width), jnp.float32)
+
+    def of_layer(layer: LayerPlan) -> PyTree:
+        x, m = embeddings(layer.inputs), layer.inputs
+        return {
+            "norm": leaves(Norm({"width": plan.width}), x),
+            "scale": Leaf(("scale",), (plan.slots,), ("slots",)),
+            "shortcut": Leaf(("shortcut",), (m, layer.outputs), (IN + "positions", "outputs")),
+            "banks": [leaves(MODULES[b.module](sizes_of(plan, layer, b)), x) for b in layer.banks],
+        }
+
+    axes = {"positions": plan.positions, "width": plan.width}
+    head = Head(axes, plan.head_depth, plan.head_width, NUM_LOGITS[plan.head])
+    return {
+        "embedding": leaves(Embedding(plan.width), embeddings(num_fields), dense),
+        "layers": [of_layer(layer) for layer in plan.layers],
+        "head": leaves(head, embeddings(plan.positions)),
+    }
+
+
+def insert(
+    members: Sequence[PyTree],
+    configs: Sequence[DhenConfig],
+    plan: Plan,
+    routing: Routing,
+    num_fields: int,
+    num_dense: int,
+) -> PyTree:
+    """Compact parameters of each model (NumPy or JAX) as the population's, NumPy, zero (norm scales one) elsewhere."""
+    empty = jax.tree.map(
+        lambda leaf, s: np.full(s.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32),
+        parameter_leaves(plan, num_fields, num_dense),
+        shapes(plan, num_fields, num_dense),
+        is_leaf=is_leaf,
+    )
+    at = jax.tree.map(np.asarray, routing)
+    for p, (config, params) in enumerate(zip(configs, members, strict=True)):
+        config = canonical(config)
+
+        def put(leaf: Leaf, value: Any, config: DhenConfig = config, p: int = p) -> None:
+            target, index = _find(empty, leaf, config, p, plan, at)
+            target[index] = np.asarray(value)
+
+        jax.tree.map(put, parameters(config, num_fields, num_dense), params, is_leaf=is_leaf)
+    return empty
+
+
+def extract(
+    params: PyTree,
+    config: DhenConfig,
+    index: int,
+    plan: Plan,
+    routing: Routing,
+    num_fields: int,
+    num_dense: int,
+) -> PyTree:
+    """Parameters of the compact build of model ``index``, from the population's (NumPy costs no compilation)."""
+    config, at = canonical(config), jax.tree.map(np.asarray, routing)
+
+    def take(leaf: Leaf) -> Any:
+        value, where = _find(params, leaf, config, index, plan, at)
+        return value[where]
+
+    return jax.tree.map(take, parameters(config, num_fields, num_dense), is_leaf=is_leaf)
+
+
+def _find(
+    tree: PyTree, leaf: Leaf, config: DhenConfig, p: int, plan: Plan, at: Routing
+) -> tuple[Any, tuple]:
+    """The population's array that holds a compact parameter, and its place there."""
+    part, *rest = leaf.path
+    value: Any = tree.get(part)
+    lead = p
+    if part.startswith("layer"):
+        index = int(part.removeprefix("layer")) - 1
+        value, lead = tree["layers"][index], int(at.place[p])
+        if rest[0].startswith("slot"):
+            slot = int(rest[0].removeprefix("slot"))
+            key = bank_key(layers(config)[index].modules[slot], config)
+            bank = [b[:2] for b in plan.layers[index].banks].index(key)
+            lead = int(at.layers[index].slot[lead, slot]) - plan.layers[index].starts[bank]
+            rest = ["banks", bank, *rest[1:]]
+    for name in rest:
+        value = value[name]
+    return value, (lead, *(slice(n) for n in leaf.shape))
+
+
+def owners(plan: Plan, routing: Routing, num_fields: int, num_dense: int) -> PyTree:
+    """Whose each entry of every leaf's leading axis is: numbers of models, in the caller's order."""
+    tree = parameter_leaves(plan, num_fields, num_dense)
+
+    def constant(tree: PyTree, value: Array) -> PyTree:
+        return jax.tree.map(lambda _: value, tree, is_leaf=is_leaf)
+
+    def of_layer(index: int) -> PyTree:
+        layer, at, own = plan.layers[index], routing.layers[index], tree["layers"][index]
+        order = routing.order[: layer.size]
+        model = order[jnp.minimum(at.model, layer.size - 1)]
+        banks = [
+            constant(t, model[start : start + bank.count])
+            for t, start, bank in zip(own["banks"], layer.starts, layer.banks, strict=True)
+        ]
+        return {n: constant(own[n], order) for n in ("norm", "scale", "shortcut")} | {
+            "banks": banks
+        }
+
+    each = jnp.arange(plan.size)
+    whole = {n: constant(tree[n], each) for n in ("embedding", "head")}
+    return whole | {"layers": [of_layer(i) for i in range(len(plan.layers))]}
+
+
+def shapes(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
+    """`jax.ShapeDtypeStruct` of every parameter array, leading axis included."""
+    tree = parameter_leaves(plan, num_fields, num_dense)
+
+    def lead(tree: PyTree, count: int) -> PyTree:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), jnp.float32),
+            tree,
+            is_leaf=is_leaf,
+        )
+
+    def of_layer(layer: LayerPlan, own: PyTree) -> PyTree:
+        banks = [lead(t, b.count) for t, b in zip(own["banks"], layer.banks, strict=True)]
+        return {n: lead(own[n], layer.size) for n in ("norm", "scale", "shortcut")} | {
+            "banks": banks
+        }
+
+    whole = {n: lead(tree[n], plan.size) for n in ("embedding", "head")}
+    return whole | {
+        "layers": [of_layer(*pair) for pair in zip(plan.layers, tree["layers"], strict=True)]
+    }

@@ -1,0 +1,1 @@
+"""The winner as an artefact."""

@@ -1,0 +1,1 @@
+"""The search space: Hydra's sweep grammar and vectorised operations on configurations."""
