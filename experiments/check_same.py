@@ -88,7 +88,7 @@ def everything() -> dict:
                  f"data.folder={folder}/data"], ROOT,
             )  # fmt: skip
             found[name] = ledger_rows(Path(folder) / name / "trials.db")
-        program([str(ROOT / "tests/sweep_app/app.py"), "-m", *SWEEP, f"hydra.sweep.dir={folder}/sweep",
+        program([str(ROOT / "tests/sweeper/sweep_app/app.py"), "-m", *SWEEP, f"hydra.sweep.dir={folder}/sweep",
                  *SWEEP_SPACE], ROOT)  # fmt: skip
         (db,) = (Path(folder) / "sweep").rglob("*.db")
         found["sweep"] = ledger_rows(db)

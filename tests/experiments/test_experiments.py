@@ -1,0 +1,205 @@
+"""The programs as a user runs them: help, typos, every experiment config at toy size, resume, report, scoring."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from autorank.ledger.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
+TOY = [
+    "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20", "searcher.batch_size=3",
+    "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20", "searcher.samples=8",
+    "predictor.members=2", "predictor.steps=10",
+    "fidelity.num_pilots=4", "search.trials=7", "search.noise_seeds=2", "search.final_seeds=2",
+    "search.finalists=1", "tracking.mode=disabled",
+]  # fmt: skip
+
+
+def program(name: str, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HYDRA_FULL_ERROR": "0", "WANDB_MODE": "offline"}
+    done = subprocess.run(
+        [sys.executable, f"experiments/{name}.py", *overrides],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report"])
+def test_help_explains_itself(name):
+    text = program(name, "--help").stdout
+    assert "Settings (override with key=value)" in text
+    assert f"python experiments/{name}.py" in text or name == "prepare_data"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("search.trails=5", "trails"),
+        ("searcher.reward=roi", "searcher.reward='roi'"),
+        ("data.train_fraction=1.5", "data.train_fraction=1.5"),
+        ("fidelity.rungs=[0.5,0.2]", "fidelity.rungs=[0.5, 0.2]"),
+    ],
+)
+def test_mistakes_are_named(override, words):
+    done = program("search", override, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr + done.stdout
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    program(
+        # The paper's searcher: with its policy and predictor there is one figure of everything.
+        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
+        f"runs={runs}", "name=toy", f"data.folder={runs}/data",
+    )  # fmt: skip
+    return runs / "toy"
+
+
+def test_a_search_leaves_everything(toy_run):
+    summary = json.loads((toy_run / "summary.json").read_text())
+    assert summary["num_trials"] == 7 and summary["status"] == "finished"
+    assert set(summary["per_task"]) == {"ctr", "cvr", "ctcvr"}
+    assert summary["bayes_ne"]["test"]["ctr"] < 1
+    assert summary["num_compiles"] >= 1 and summary["compile_seconds"] > 0
+    for name in (
+        "trials.db",
+        "config.yaml",
+        "report.html",
+        "model/program.bin",
+        "model/model.json",
+    ):
+        assert (toy_run / name).is_file(), name
+    assert len(list((toy_run / "figures").glob("*.svg"))) >= 6
+
+
+def test_the_exported_model_is_the_one_that_was_tested(toy_run):
+    exported = json.loads((toy_run / "summary.json").read_text())["exported"]
+    with Ledger.read(toy_run / "trials.db") as ledger:
+        test = ledger.records("test")[0]
+    assert exported["seed"] == test["seeds"][0] and set(exported["ne"]) == {"ctr", "cvr", "ctcvr"}
+    for metric, ne in exported["ne"].items():
+        assert ne == pytest.approx(test["ne"]["winner"][metric][0], abs=1e-6)
+
+
+def test_resuming_a_finished_run_changes_nothing(toy_run):
+    before = json.loads((toy_run / "summary.json").read_text())
+    done = program(
+        # The paper's searcher: with its policy and predictor there is one figure of everything.
+        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
+        f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data",
+    )  # fmt: skip
+    after = json.loads((toy_run / "summary.json").read_text())
+    assert "resuming" in done.stdout + done.stderr
+    for key in ("winner", "baseline", "ne_gain_percent", "num_trials", "trained_examples", "front"):
+        assert after[key] == before[key], key
+
+
+def test_another_search_on_the_same_ledger_is_refused(toy_run):
+    done = program(
+        "search", "experiment=toy", *TOY, "model.head=ctr",
+        f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data", check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "model and training" in done.stderr + done.stdout
+
+
+def test_report_is_rebuilt_from_the_ledger_alone(toy_run):
+    (toy_run / "report.html").rename(toy_run / "old.html")
+    program("report", f"run={toy_run}")
+    assert (toy_run / "report.html").stat().st_size > 10_000
+
+
+def test_scores_of_the_artefact_equal_the_models(toy_run):
+    """Raw rows through encoders, weights and exported program against what the trained model gave."""
+    import polars as pl
+
+    from autorank.app import build
+    from autorank.app.settings import DataConfig
+
+    config = yaml.safe_load((toy_run / "config.yaml").read_text())
+    data_config = DataConfig(**config["data"])
+    held_out = build.dataset(data_config, lambda message: None).test()
+    chunks = list(build.data_source(data_config).chunks(toy_run, lambda message: None))
+    assert len(chunks) == 1, "a synthetic stream this short is one chunk, in the order of time"
+    raw = pl.DataFrame(dict(chunks[0].columns))[held_out.schema.num_train :][:300]
+    raw.write_parquet(toy_run / "rows.parquet")
+    subprocess.run(
+        [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "rows.parquet")],
+        cwd=ROOT, check=True, timeout=300,
+    )  # fmt: skip
+    scored = pl.read_parquet(toy_run / "rows.scored.parquet")
+    assert scored.height == 300
+    found = scored.select("p_ctr", "p_cvr", "p_ctcvr").to_numpy()
+    with np.load(toy_run / "model" / "example.npz") as example:
+        expected = example["probabilities"]
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-6)
+    np.testing.assert_allclose(found[:, 0] * found[:, 1], found[:, 2], atol=1e-6)
+    assert found.std(axis=0).min() > 1e-3
+
+
+def test_scoring_names_a_missing_column(toy_run):
+    import polars as pl
+
+    pl.DataFrame({"field0": [1, 2]}).write_parquet(toy_run / "short.parquet")
+    done = subprocess.run(
+        [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "short.parquet")],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1 and "field1" in done.stderr
+
+
+def test_notebooks_run_and_hold_no_outputs(toy_run):
+    import nbformat
+
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        assert not any(c.get("outputs") for c in cells), f"{path}: strip the outputs"
+        execute = (
+            "import sys, nbformat, nbclient\n"
+            "book = nbformat.read(sys.argv[1], as_version=4)\n"
+            "nbclient.NotebookClient(book, timeout=300, kernel_name='python3').execute()\n"
+        )
+        subprocess.run(
+            [sys.executable, "-c", execute, str(path)],
+            cwd=ROOT / "notebooks", check=True, timeout=400,
+            env=os.environ | {"AUTORANK_RUN": str(toy_run)},
+        )  # fmt: skip
+
+
+def test_the_readmes_table_is_the_committed_results():
+    program("collect", "--check")
+
+
+@pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "toy"])
+def test_every_experiment_runs_at_toy_size(name, tmp_path):
+    """On synthetic data where the config's own is not at hand; everything else as the config says."""
+    program(
+        "search", f"experiment={name}", "data=synthetic", *TOY,
+        f"runs={tmp_path}", "name=toy", f"data.folder={tmp_path}/data",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "toy" / "summary.json").read_text())["num_trials"] == 7
+
+
+def test_train_writes_curve_result_and_model(tmp_path):
+    program(
+        "train", "data=synthetic", "data.num_rows=8000", "training.batch_size=100", "seeds=2", "model.head=ctr",
+        "training.num_windows=10", f"runs={tmp_path}", "name=one", f"data.folder={tmp_path}/data",
+    )  # fmt: skip
+    result = json.loads((tmp_path / "one" / "result.json").read_text())
+    assert len(result["runs"]) == len(result["test"]) == 2
+    assert 0.3 < result["test"][0]["ctr"]["ne"] < 1.2
+    lines = (tmp_path / "one" / "curve-0.csv").read_text().splitlines()
+    assert lines[0] == "window,ctr" and len(lines) == 11
+    assert (tmp_path / "one" / "model" / "model.json").is_file()

@@ -1,0 +1,62 @@
+"""A few of the tables of `experiments/fuzz_tables.py`, and what that program must notice."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+sys.path.insert(0, str(EXPERIMENTS))
+
+import _fuzz_table  # noqa: E402
+import fuzz_tables  # noqa: E402
+
+from autorank.data.logs import serving  # noqa: E402
+from autorank.data.prepare import encoders, intake  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_program(monkeypatch):
+    """All bad rows are told of, and all tables have one shape."""
+    monkeypatch.setattr(intake, "KEPT_BAD_ROWS", 1 << 20)
+    monkeypatch.setattr(_fuzz_table, "SHAPES", ((2, 1, 1),))
+
+
+def test_forty_tables():
+    found = [fuzz_tables.check(seed) for seed in range(1, 41)]
+    failed = [outcome for outcome in found if outcome.kind == "failed"]
+    assert not failed, failed[0].message
+    kinds = [outcome.kind for outcome in found]
+    assert kinds.count("read") >= 20 and kinds.count("refused") >= 5
+
+
+def first_read() -> int:
+    return next(seed for seed in range(1, 41) if fuzz_tables.check(seed).kind == "read")
+
+
+def test_other_rules_in_scoring_are_noticed(monkeypatch):
+    seed = first_read()
+    encode = encoders.encode_rows
+
+    def otherwise(learned, columns):
+        sparse, dense, reasons = encode(learned, columns)
+        sparse[:1] = learned.fields[0].offset
+        return sparse, dense, reasons
+
+    monkeypatch.setattr(fuzz_tables, "encode_rows", otherwise)
+    assert fuzz_tables.check(seed).kind == "failed"
+
+
+def test_a_lost_row_is_noticed(monkeypatch):
+    seed = first_read()
+    read = serving.read
+
+    def shortened(*arguments):
+        for part in read(*arguments):
+            rows = slice(0, max(len(part.cells) - 1, 0))
+            features = {name: column[rows] for name, column in part.features.items()}
+            cells = part.cells.slice(0, rows.stop)
+            yield part._replace(cells=cells, lines=part.lines[rows], features=features)
+
+    monkeypatch.setattr(serving, "read", shortened)
+    assert fuzz_tables.check(seed).kind == "failed"
