@@ -1,8 +1,9 @@
 """The DHEN family in PyTorch: the peer that the speed of `autorank.models.dhen` is measured against.
 
 The same function of the same parameters as `autorank.models.dhen.compact`
-(``tests/experiments/test_torch_peer.py``), written the
-gradients, fused Adam, ``torch.compile`` on the dense network, and no host synchronisation inside a step.
+(``tests/experiments/test_torch_peer.py``), written the way PyTorch is fast: library kernels (scaled
+dot-product attention, layer norm, convolution), one table with sparse gradients, fused Adam,
+``torch.compile`` on the dense network, and no host synchronisation inside a step.
 """
 
 import time
