@@ -49,7 +49,7 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
     axes = {"positions": sizes.positions, "width": limits.width}
     embedding, norm = Embedding(limits.width), Norm({"width": limits.width})
     head = Head(axes, limits.head_depth, limits.head_width, NUM_LOGITS[limits.head])
-    modules = {name: MODULES[name](sizes) for name in limits.modules}
+    modules = {name: MODULES[name].make(sizes) for name in limits.modules}
 
     def init(key: Key, scale: Array | float, arch: Arch) -> PyTree:
         return draw(key, tree, lambda leaf: scale * _spread(leaf, arch))
@@ -169,7 +169,7 @@ def _parameters(limits: Limits, num_fields: int, num_dense: int) -> PyTree:
         "scale": Leaf(("scale",), (limits.slots,), ("slots",)),
         "shortcut": Leaf(("shortcut",), (positions, positions), (IN + "positions", "outputs")),
     }
-    modules = {name: leaves(MODULES[name](sizes), x) for name in limits.modules}
+    modules = {name: leaves(MODULES[name].make(sizes), x) for name in limits.modules}
     num_layers = {"layer": limits.num_layers}
     return {
         "embedding": leaves(Embedding(limits.width), x, dense),

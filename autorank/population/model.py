@@ -99,7 +99,7 @@ def _layer(
         for k, (bank, start) in enumerate(zip(layer.banks, layer.starts, strict=True)):
             here = slice(start, start + bank.count)
             owner = jnp.minimum(at.model[here], layer.size - 1)
-            module = MODULES[bank.module](sizes_of(plan, layer, bank))
+            module = MODULES[bank.module].make(sizes_of(plan, layer, bank))
 
             def part(
                 params: PyTree,

@@ -13,7 +13,7 @@ import numpy as np
 from autorank.base.typing import Array, Bool, Int
 from autorank.models.dhen import DhenConfig, canonical, layer_outputs, layers
 from autorank.models.embedding import num_embeddings
-from autorank.models.interactions import USES, Sizes
+from autorank.models.interactions import MODULES, Sizes
 
 MAX_FLAT_WIDTH = (
     32  # wider, the extra arithmetic of `Plan.flat` costs more than the transposes that it spares
@@ -302,7 +302,7 @@ def deepest_first(configs: Sequence[DhenConfig]) -> list[DhenConfig]:
 
 def size_of(config: DhenConfig, module: str, name: str) -> int:
     """A size that the module depends on, 1 for others."""
-    return getattr(config, name) if module in USES[name] else 1
+    return getattr(config, name) if name in MODULES[module].traits["uses"] else 1
 
 
 def sizes_of(plan: Plan, layer: LayerPlan, bank: Bank) -> Sizes:

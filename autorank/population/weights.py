@@ -29,7 +29,9 @@ def parameter_leaves(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
             "norm": leaves(Norm({"width": plan.width}), x),
             "scale": Leaf(("scale",), (plan.slots,), ("slots",)),
             "shortcut": Leaf(("shortcut",), (m, layer.outputs), (IN + "positions", "outputs")),
-            "banks": [leaves(MODULES[b.module](sizes_of(plan, layer, b)), x) for b in layer.banks],
+            "banks": [
+                leaves(MODULES[b.module].make(sizes_of(plan, layer, b)), x) for b in layer.banks
+            ],
         }
 
     axes = {"positions": plan.positions, "width": plan.width}
