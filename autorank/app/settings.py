@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autorank.models.dhen import DhenConfig
-from autorank.objectives.executor import EXECUTORS
+from autorank.objectives.choice import CHOICES
 
 SOURCES = ("movielens", "kuairand", "criteo", "avazu", "synthetic", "criteo_like", "table")
 
@@ -257,7 +257,7 @@ class PlanConfig:
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
-        _require("search.executor", self.executor, EXECUTORS)
+        _require("search.executor", self.executor, CHOICES)
         _require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
         if self.final_seeds != "auto":
             try:

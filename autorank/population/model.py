@@ -3,11 +3,11 @@
 A masked model (`masked`) computes every module in every slot and throws most of it away. Here the slots of all models
 of a population are *routed*: each `Bank` runs one module over the ``n`` (model, slot) pairs of a layer that hold it,
 and the results go back to their models. The work is that of the modules in use, padded to the largest sizes of the
-bank, so that a hundred architectures train side by side at about the cost of their own modules.
+bank, so a hundred architectures train side by side at about the cost of their own modules.
 
-Which slots go where is data (`Routing`): populations that fit the same `Plan` share one program. Models that end early
-leave the program early. All models of a plan have one width. Weights beyond a model's own sizes are replaced by zeros,
-as in the masked build.
+Which slots go where is data (`Routing`): populations that fit the same `Layout` share one program. Models that end
+early leave the program early. All models of a layout have one width. Weights beyond a model's own sizes are replaced by
+zeros, as in a masked model.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,37 +23,37 @@ from autorank.models.dhen import MAX_DEPTH
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES
-from autorank.population.plans import LayerPlan, LayerRouting, Plan, Routing, sizes_of
+from autorank.population.layouts import LayerLayout, LayerRouting, Layout, Routing, sizes_of
 from autorank.population.slot_permutations import combine, dispatch, permute
 from autorank.population.weights import parameter_leaves
 
 
 class Population(NamedTuple):
-    """Functions of a plan; the caller compiles them."""
+    """Functions of a layout; the caller compiles them."""
 
     # params, x [p, b, f, d], dense [b, n], routing -> logits [p, b, t]
     apply: Callable[[PyTree, Array, Array, Routing], Array]
     tree: PyTree  # of `Leaf`: every parameter's shape and axes, of one model or instance
 
 
-def population(plan: Plan, num_fields: int, num_dense: int) -> Population:
-    """The program of a plan, on parameters with a leading axis of models or instances."""
-    tree = parameter_leaves(plan, num_fields, num_dense)
-    axes = {"positions": plan.positions, "width": plan.width}
-    embedding = Embedding(plan.width)
-    head = Head(axes, plan.head_depth, plan.head_width, NUM_LOGITS[plan.head])
+def population(layout: Layout, num_fields: int, num_dense: int) -> Population:
+    """The program of a layout, on parameters with a leading axis of models or instances."""
+    tree = parameter_leaves(layout, num_fields, num_dense)
+    axes = {"positions": layout.positions, "width": layout.width}
+    embedding = Embedding(layout.width)
+    head = Head(axes, layout.head_depth, layout.head_width, NUM_LOGITS[layout.head])
 
     def apply(params: PyTree, x: Array, dense: Array, routing: Routing) -> Array:
         x = jax.vmap(lambda p, x: call(embedding, p, x, dense))(params["embedding"], x)
         x = permute(x, routing.order, routing.place)
         ended: list[Array] = []
-        for index, layer in enumerate(plan.layers):
-            run = partial(_layer, plan, layer, tree["layers"][index])
-            run = jax.checkpoint(run) if plan.remat else run
+        for index, layer in enumerate(layout.layers):
+            run = partial(_layer, layout, layer, tree["layers"][index])
+            run = jax.checkpoint(run) if layout.remat else run
             ended.insert(0, x[layer.size :])
             x = _fit(x[: layer.size], layer.inputs)
             x = run(params["layers"][index], x, routing, routing.layers[index])
-        parts = [_fit(part, plan.positions) for part in (x, *ended) if part.shape[0]]
+        parts = [_fit(part, layout.positions) for part in (x, *ended) if part.shape[0]]
         x = permute(jnp.concatenate(parts), routing.place, routing.order)
 
         def logits(params: PyTree, x: Array, positions: Array, depth: Array, width: Array) -> Array:
@@ -68,8 +68,8 @@ def population(plan: Plan, num_fields: int, num_dense: int) -> Population:
 
 
 def _layer(
-    plan: Plan,
-    layer: LayerPlan,
+    layout: Layout,
+    layer: LayerLayout,
     tree: PyTree,
     params: PyTree,
     x: Array,
@@ -77,7 +77,7 @@ def _layer(
     at: LayerRouting,
 ) -> Float[Array, "q b l d"]:
     """One layer of the models that have it, ``x [q, b, m, d]`` in the order of depth."""
-    norm, q = Norm({"width": plan.width}), slice(layer.size)
+    norm, q = Norm({"width": layout.width}), slice(layer.size)
 
     def normed(x: Array, chosen: Array, counts: Array) -> Array:
         def one(params: PyTree, x: Array, chosen: Array, count: Array) -> Array:
@@ -89,7 +89,7 @@ def _layer(
     before = normed(x, routing.pre[q], at.positions) if layer.has_pre else x
     y = _fit(x, layer.outputs)
     if layer.reshapes:
-        mixed = jax.vmap(partial(_mix, tree["shortcut"], plan.flat))(
+        mixed = jax.vmap(partial(_mix, tree["shortcut"], layout.flat))(
             x, params["shortcut"], at.positions, at.outputs
         )
         y = jnp.where((at.positions == at.outputs)[:, None, None, None], y, mixed)
@@ -99,7 +99,7 @@ def _layer(
         for k, (bank, start) in enumerate(zip(layer.banks, layer.starts, strict=True)):
             here = slice(start, start + bank.count)
             owner = jnp.minimum(at.model[here], layer.size - 1)
-            module = MODULES[bank.module](sizes_of(plan, layer, bank))
+            module = MODULES[bank.module](sizes_of(layout, layer, bank))
 
             def part(
                 params: PyTree,
@@ -124,10 +124,10 @@ def _layer(
                 )
             )
         filled = combine(tuple(parts), at.model, at.slot)
-        y = y + _assemble(filled, params["scale"], routing, plan, layer)
+        y = y + _assemble(filled, params["scale"], routing, layout, layer)
     if layer.has_post:
         y = normed(y, routing.post[q], at.outputs)
-    return jnp.where(at.on[:, None, None, None], y, _fit(x, layer.outputs)) if plan.loose else y
+    return jnp.where(at.on[:, None, None, None], y, _fit(x, layer.outputs)) if layout.loose else y
 
 
 def _fit(x: Float[Array, "q b m d"], positions: int) -> Array:
@@ -141,8 +141,8 @@ def _assemble(
     filled: Sequence[Array],
     scale: Float[Array, "q s"],
     routing: Routing,
-    plan: Plan,
-    layer: LayerPlan,
+    layout: Layout,
+    layer: LayerLayout,
 ) -> Float[Array, "q b l d"]:
     """Sum or concatenation of the slots ``[q, b, tokens, d]``, in the layer's positions."""
     total: Any = 0
@@ -150,14 +150,14 @@ def _assemble(
     num_tokens, concat = routing.num_tokens[q], routing.concat[q]
     for s, part in enumerate(filled):
         factor = jnp.where(routing.weighted[q], scale[:, s], 1.0).astype(part.dtype)
-        if len(plan.tokens) > 1:  # what a padded norm puts beyond the tokens is not the model's
+        if len(layout.tokens) > 1:  # what a padded norm puts beyond the tokens is not the model's
             inside = jax.vmap(partial(prefix, part.shape[2]))(num_tokens)
             part = jnp.where(inside[:, None, :, None], part, 0)
         part = part * factor[:, None, None, None]
         placed = _fit(part, layer.outputs)
-        if s and plan.has_concat:
+        if s and layout.has_concat:
             # A few static shifts and a choice between them: elementwise, where a dynamic shift would be a gather.
-            for tokens in plan.tokens:
+            for tokens in layout.tokens:
                 if s * tokens < layer.outputs:
                     shifted = jnp.pad(part, ((0, 0), (0, 0), (s * tokens, 0), (0, 0)))
                     moved = (concat & (num_tokens == tokens))[:, None, None, None]

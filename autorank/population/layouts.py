@@ -1,6 +1,6 @@
-"""What a population program can hold, and where its models go in it: static plans, routing as arrays.
+"""What a population program can hold, and where its models go in it: static layouts, routing as arrays.
 
-Which slots go where is data (`Routing`): populations that fit the same `Plan` share one program.
+Which slots go where is data (`Routing`): populations that fit the same `Layout` share one program.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from autorank.models.embedding import num_embeddings
 from autorank.models.interactions import USES, Sizes
 
 MAX_FLAT_WIDTH = (
-    32  # wider, the extra arithmetic of `Plan.flat` costs more than the transposes that it spares
+    32  # wider, the extra arithmetic of `Layout.flat` costs more than the transposes that it spares
 )
 PADDED = ("rank", "kernel", "mlp_depth", "mlp_width")  # sizes that a bank pads to its largest
 
@@ -33,7 +33,7 @@ class Bank(NamedTuple):
     count: int
 
 
-class LayerPlan(NamedTuple):
+class LayerLayout(NamedTuple):
     """One layer of all models that have it; static."""
 
     size: int  # models that have it
@@ -56,14 +56,14 @@ class LayerPlan(NamedTuple):
         return [int(end) - bank.count for end, bank in zip(ends, self.banks, strict=True)]
 
 
-class Plan(NamedTuple):
+class Layout(NamedTuple):
     """What a population program can hold; static, hashable: one program each."""
 
     size: int  # p, models
     width: int
     slots: int
     tokens: tuple[int, ...]  # numbers of tokens that a module may put out
-    layers: tuple[LayerPlan, ...]
+    layers: tuple[LayerLayout, ...]
     positions: int  # embeddings that reach a head, at most
     head_depth: int
     head_width: int
@@ -96,7 +96,7 @@ class LayerRouting(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """One population within a plan, as arrays; per model in the caller's order unless said otherwise."""
+    """One population within a layout, as arrays; per model in the caller's order unless said otherwise."""
 
     order: Int[Array, " p"]  # the models, deepest first: the order within layers
     place: Int[Array, " p"]  # its inverse
@@ -111,10 +111,10 @@ class Routing(NamedTuple):
     layers: tuple[LayerRouting, ...]
 
 
-def plan_of(
+def layout_of(
     configs: Sequence[DhenConfig], num_fields: int, num_dense: int, *, headroom: float = 1.0
-) -> Plan:
-    """The smallest plan that holds ``configs``; with ``headroom`` above 1 other populations fit, too.
+) -> Layout:
+    """The smallest layout that holds ``configs``; with ``headroom`` above 1 other populations fit, too.
 
     Raises:
         ValueError: no configuration, several widths or several heads.
@@ -124,7 +124,7 @@ def plan_of(
         values = sorted({getattr(config, name) for config in found})
         if len(values) != 1:
             raise ValueError(
-                f"one population has one model.{name}, got {values}; plan one population for each"
+                f"one population has one model.{name}, got {values}; layout one population for each"
             )
     positions = [num_embeddings(num_fields, num_dense)] * len(found)
     planned = []
@@ -145,7 +145,7 @@ def plan_of(
                 for name in PADDED:
                     sizes[name] = max(sizes[name], size_of(config, module, name))
         planned.append(
-            LayerPlan(
+            LayerLayout(
                 size=len(found) if headroom > 1 else len(alive),
                 inputs=max(positions if headroom > 1 else positions[: len(alive)]),
                 outputs=max([*outputs, *(positions[len(alive) :] if headroom > 1 else [])]),
@@ -159,7 +159,7 @@ def plan_of(
             )
         )
         positions[: len(alive)] = outputs
-    return Plan(
+    return Layout(
         size=len(found),
         width=found[0].width,
         slots=max(1, *(len(layer.modules) for config in found for layer in layers(config))),
@@ -174,10 +174,10 @@ def plan_of(
     )
 
 
-def tuned(plan: Plan, backend: str) -> Plan:
-    """The plan in the forms that are fastest on a backend (`jax.default_backend`); equal up to rounding."""
-    return plan._replace(
-        flat=backend != "cpu" and plan.width <= MAX_FLAT_WIDTH,
+def tuned(layout: Layout, backend: str) -> Layout:
+    """The layout in the forms that are fastest on a backend (`jax.default_backend`); equal up to rounding."""
+    return layout._replace(
+        flat=backend != "cpu" and layout.width <= MAX_FLAT_WIDTH,
         kernels="gpu" if backend == "gpu" else "",
     )
 
@@ -187,17 +187,19 @@ def bank_key(module: str, config: DhenConfig) -> tuple[str, int]:
     return module, size_of(config, module, "heads")
 
 
-def routing(plan: Plan, configs: Sequence[DhenConfig], num_fields: int, num_dense: int) -> Routing:
-    """The arrays that make a program of ``plan`` compute ``configs``; places to spare compute nothing of use.
+def routing(
+    layout: Layout, configs: Sequence[DhenConfig], num_fields: int, num_dense: int
+) -> Routing:
+    """The arrays that make a program of ``layout`` compute ``configs``; places to spare compute nothing of use.
 
     Raises:
         ValueError: they do not fit, by name.
     """
     found = [canonical(config) for config in configs]
-    reason = misfit(plan, found, num_fields, num_dense)
+    reason = misfit(layout, found, num_fields, num_dense)
     if reason:
         raise ValueError(reason)
-    size = plan.size
+    size = layout.size
     depth = np.array([c.num_layers for c in found] + [0] * (size - len(found)))
     order = np.argsort(-depth, kind="stable")
     filled = found + [found[0]] * (size - len(found))
@@ -205,9 +207,9 @@ def routing(plan: Plan, configs: Sequence[DhenConfig], num_fields: int, num_dens
     depth = depth[order]
     positions = [num_embeddings(num_fields, num_dense)] * size
     routed = []
-    for index, layer in enumerate(plan.layers):
+    for index, layer in enumerate(layout.layers):
         model = np.full(layer.instances, layer.size, np.int32)
-        slot = np.full((layer.size, plan.slots), layer.instances, np.int32)
+        slot = np.full((layer.size, layout.slots), layer.instances, np.int32)
         sizes = {name: np.ones(layer.instances, np.int32) for name in PADDED}
         free = {bank[:2]: start for bank, start in zip(layer.banks, layer.starts, strict=True)}
         before = positions[: layer.size]
@@ -256,31 +258,31 @@ def routing(plan: Plan, configs: Sequence[DhenConfig], num_fields: int, num_dens
     )
 
 
-def misfit(plan: Plan, configs: Sequence[DhenConfig], num_fields: int, num_dense: int) -> str:
-    """Why ``configs`` do not fit the plan together, or ""."""
+def misfit(layout: Layout, configs: Sequence[DhenConfig], num_fields: int, num_dense: int) -> str:
+    """Why ``configs`` do not fit the layout together, or ""."""
     found = [canonical(config) for config in configs]
-    if not found or len(found) > plan.size or (len(found) < plan.size and not plan.loose):
-        return f"{len(found)} models for plan.size={plan.size}"
+    if not found or len(found) > layout.size or (len(found) < layout.size and not layout.loose):
+        return f"{len(found)} models for layout.size={layout.size}"
     for config in found:
-        if config.width != plan.width or config.head != plan.head:
-            return f"model.width={config.width}, model.head={config.head} are not the plan's"
-    own = plan_of(found, num_fields, num_dense)
-    if len(own.layers) > len(plan.layers):
-        return f"{len(own.layers)} layers are beyond the plan's {len(plan.layers)}"
+        if config.width != layout.width or config.head != layout.head:
+            return f"model.width={config.width}, model.head={config.head} are not the layout's"
+    own = layout_of(found, num_fields, num_dense)
+    if len(own.layers) > len(layout.layers):
+        return f"{len(own.layers)} layers are beyond the layout's {len(layout.layers)}"
     for name in ("slots", "positions", "head_depth", "head_width", "has_concat"):
-        if getattr(own, name) > getattr(plan, name):
-            return f"{name}={getattr(own, name)} is beyond plan.{name}={getattr(plan, name)}"
-    if not set(own.tokens) <= set(plan.tokens):
-        return f"num_tokens={own.tokens} are not in plan.tokens={plan.tokens}"
-    for index, layer in enumerate(plan.layers):
+        if getattr(own, name) > getattr(layout, name):
+            return f"{name}={getattr(own, name)} is beyond layout.{name}={getattr(layout, name)}"
+    if not set(own.tokens) <= set(layout.tokens):
+        return f"num_tokens={own.tokens} are not in layout.tokens={layout.tokens}"
+    for index, layer in enumerate(layout.layers):
         mine = own.layers[index] if index < len(own.layers) else None
-        if not plan.loose and (mine is None or mine.size != layer.size):
-            return f"layer {index + 1}: the plan is for {layer.size} models that have it"
+        if not layout.loose and (mine is None or mine.size != layer.size):
+            return f"layer {index + 1}: the layout is for {layer.size} models that have it"
         if mine is None:
             continue
         for name in ("inputs", "outputs", "reshapes", "has_pre", "has_post"):
             if getattr(mine, name) > getattr(layer, name):
-                return f"layer {index + 1}: {name}={getattr(mine, name)} is beyond the plan's"
+                return f"layer {index + 1}: {name}={getattr(mine, name)} is beyond the layout's"
         room = {bank[:2]: bank for bank in layer.banks}
         for bank in mine.banks:
             held = room.get(bank[:2])
@@ -288,7 +290,7 @@ def misfit(plan: Plan, configs: Sequence[DhenConfig], num_fields: int, num_dense
                 return f"layer {index + 1}: no bank for {bank}"
             for name in (*PADDED, "count"):
                 if getattr(bank, name) > getattr(held, name):
-                    return f"layer {index + 1}: {bank.module}.{name}={getattr(bank, name)} is beyond the plan's"
+                    return f"layer {index + 1}: {bank.module}.{name}={getattr(bank, name)} is beyond the layout's"
     return ""
 
 
@@ -305,17 +307,17 @@ def size_of(config: DhenConfig, module: str, name: str) -> int:
     return getattr(config, name) if module in USES[name] else 1
 
 
-def sizes_of(plan: Plan, layer: LayerPlan, bank: Bank) -> Sizes:
+def sizes_of(layout: Layout, layer: LayerLayout, bank: Bank) -> Sizes:
     """Of a bank's module."""
     return Sizes(
         layer.inputs,
-        max(plan.tokens),
-        plan.width,
+        max(layout.tokens),
+        layout.width,
         bank.rank,
         bank.heads,
         bank.kernel,
         bank.mlp_depth,
         bank.mlp_width,
-        plan.flat,
-        plan.kernels,
+        layout.flat,
+        layout.kernels,
     )
