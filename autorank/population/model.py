@@ -10,9 +10,10 @@ early leave the program early. All models of a layout have one width. Weights be
 zeros, as in a masked model.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,115 +24,138 @@ from autorank.models.dhen import MAX_DEPTH
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES
-from autorank.population.layouts import LayerLayout, LayerRouting, Layout, Routing, sizes_of
+from autorank.population.layouts import LayerLayout, Layout, sizes_of
+from autorank.population.routing import LayerRouting, Routing
 from autorank.population.slot_permutations import combine, dispatch, permute
 from autorank.population.weights import parameter_leaves
 
 
-class Population(NamedTuple):
-    """Functions of a layout; the caller compiles them."""
+@dataclass(frozen=True)
+class Population:
+    """The models of a layout as one function; the caller compiles it."""
 
-    # params, x [p, b, f, d], dense [b, n], routing -> logits [p, b, t]
-    apply: Callable[[PyTree, Array, Array, Routing], Array]
-    tree: PyTree  # of `Leaf`: every parameter's shape and axes, of one model or instance
+    layout: Layout
+    num_fields: int
+    num_dense: int
 
+    @cached_property
+    def tree(self) -> PyTree:
+        """Tree of `Leaf`: every parameter's shape and axes, of one model or instance."""
+        return parameter_leaves(self.layout, self.num_fields, self.num_dense)
 
-def population(layout: Layout, num_fields: int, num_dense: int) -> Population:
-    """The program of a layout, on parameters with a leading axis of models or instances."""
-    tree = parameter_leaves(layout, num_fields, num_dense)
-    axes = {"positions": layout.positions, "width": layout.width}
-    embedding = Embedding(layout.width)
-    head = Head(axes, layout.head_depth, layout.head_width, NUM_LOGITS[layout.head])
+    def apply(
+        self, params: PyTree, x: Array, dense: Array, routing: Routing
+    ) -> Float[Array, "p b t"]:
+        """Logits of all models from their looked-up rows ``x [p, b, f, d]`` and ``dense [b, n]``.
 
-    def apply(params: PyTree, x: Array, dense: Array, routing: Routing) -> Array:
+        Parameters have a leading axis of models or instances.
+        """
+        layout = self.layout
+        embedding = Embedding(layout.width)
         x = jax.vmap(lambda p, x: call(embedding, p, x, dense))(params["embedding"], x)
         x = permute(x, routing.order, routing.place)
         ended: list[Array] = []
         for index, layer in enumerate(layout.layers):
-            run = partial(_layer, layout, layer, tree["layers"][index])
+            run = PopulationLayer(layout, layer, self.tree["layers"][index])
             run = jax.checkpoint(run) if layout.remat else run
             ended.insert(0, x[layer.size :])
             x = _fit(x[: layer.size], layer.inputs)
             x = run(params["layers"][index], x, routing, routing.layers[index])
         parts = [_fit(part, layout.positions) for part in (x, *ended) if part.shape[0]]
         x = permute(jnp.concatenate(parts), routing.place, routing.order)
-
-        def logits(params: PyTree, x: Array, positions: Array, depth: Array, width: Array) -> Array:
-            counts = _counts(positions, positions, head=(depth, width))
-            return call(head, cut(params, tree["head"], counts), x, depth)
-
-        return jax.vmap(logits)(
+        return jax.vmap(self._logits)(
             params["head"], x, routing.positions, routing.head_depth, routing.head_width
         )
 
-    return Population(apply, tree)
+    def _logits(
+        self, params: PyTree, x: Array, positions: Array, depth: Array, width: Array
+    ) -> Array:
+        """Logits ``[b, t]`` of one model."""
+        layout = self.layout
+        axes = {"positions": layout.positions, "width": layout.width}
+        head = Head(axes, layout.head_depth, layout.head_width, NUM_LOGITS[layout.head])
+        counts = _counts(positions, positions, head=(depth, width))
+        return call(head, cut(params, self.tree["head"], counts), x, depth)
 
 
-def _layer(
-    layout: Layout,
-    layer: LayerLayout,
-    tree: PyTree,
-    params: PyTree,
-    x: Array,
-    routing: Routing,
-    at: LayerRouting,
-) -> Float[Array, "q b l d"]:
-    """One layer of the models that have it, ``x [q, b, m, d]`` in the order of depth."""
-    norm, q = Norm({"width": layout.width}), slice(layer.size)
+@dataclass(frozen=True, eq=False)
+class PopulationLayer:
+    """One layer of the models that have it, in the order of depth."""
 
-    def normed(x: Array, chosen: Array, counts: Array) -> Array:
+    layout: Layout
+    layer: LayerLayout
+    tree: PyTree  # of `Leaf`, of this layer
+
+    def __call__(
+        self, params: PyTree, x: Array, routing: Routing, at: LayerRouting
+    ) -> Float[Array, "q b l d"]:
+        """``x [q, b, m, d]`` are the embeddings coming in."""
+        layer, q = self.layer, slice(self.layer.size)
+        norm = params["norm"]
+        before = self._normed(norm, x, routing.pre[q], at.positions) if layer.has_pre else x
+        y = _fit(x, layer.outputs)
+        if layer.reshapes:
+            mixed = jax.vmap(partial(_mix, self.tree["shortcut"], self.layout.flat))(
+                x, params["shortcut"], at.positions, at.outputs
+            )
+            y = jnp.where((at.positions == at.outputs)[:, None, None, None], y, mixed)
+        if layer.banks:
+            filled = self._modules(params["banks"], before, routing, at)
+            y = y + _assemble(filled, params["scale"], routing, self.layout, layer)
+        if layer.has_post:
+            y = self._normed(norm, y, routing.post[q], at.outputs)
+        if not self.layout.loose:
+            return y
+        return jnp.where(at.on[:, None, None, None], y, _fit(x, layer.outputs))
+
+    def _normed(self, params: PyTree, x: Array, chosen: Array, counts: Array) -> Array:
+        """Layer norm of the chosen models, over their own positions."""
+        norm = Norm({"width": self.layout.width})
+
         def one(params: PyTree, x: Array, chosen: Array, count: Array) -> Array:
             inside = prefix(x.shape[1], count)[None, :, None]
             return jnp.where(chosen, jnp.where(inside, call(norm, params, x), 0), x)
 
-        return jax.vmap(one)(params["norm"], x, chosen, counts)
+        return jax.vmap(one)(params, x, chosen, counts)
 
-    before = normed(x, routing.pre[q], at.positions) if layer.has_pre else x
-    y = _fit(x, layer.outputs)
-    if layer.reshapes:
-        mixed = jax.vmap(partial(_mix, tree["shortcut"], layout.flat))(
-            x, params["shortcut"], at.positions, at.outputs
-        )
-        y = jnp.where((at.positions == at.outputs)[:, None, None, None], y, mixed)
-    if layer.banks:
-        inputs: Any = dispatch(before, at.model, at.slot, tuple(bank.count for bank in layer.banks))
+    def _modules(self, params: PyTree, x: Array, routing: Routing, at: LayerRouting) -> list[Array]:
+        """What the modules put into each slot: every bank runs on the slots that hold its module."""
+        banks = self.layer.banks
+        inputs: Any = dispatch(x, at.model, at.slot, tuple(bank.count for bank in banks))
         parts = []
-        for k, (bank, start) in enumerate(zip(layer.banks, layer.starts, strict=True)):
+        for k, (bank, start) in enumerate(zip(banks, self.layer.starts, strict=True)):
             here = slice(start, start + bank.count)
-            owner = jnp.minimum(at.model[here], layer.size - 1)
-            module = MODULES[bank.module](sizes_of(layout, layer, bank))
-
-            def part(
-                params: PyTree,
-                x: Array,
-                positions: Array,
-                tokens: Array,
-                sizes: dict,
-                module: Any = module,
-                leaf_tree: PyTree = tree["banks"][k],
-            ) -> Array:
-                counts = _counts(positions, positions, tokens=tokens, sizes=sizes)
-                active = Active(positions, None, sizes["rank"], None, sizes["mlp_depth"])
-                return call(module, cut(params, leaf_tree, counts), x, active)
-
+            owner = jnp.minimum(at.model[here], self.layer.size - 1)
+            module = MODULES[bank.module](sizes_of(self.layout, self.layer, bank))
             parts.append(
-                jax.vmap(part)(
-                    params["banks"][k],
+                jax.vmap(partial(_instance, module, self.tree["banks"][k]))(
+                    params[k],
                     inputs[k],
                     at.positions[owner],
                     routing.num_tokens[owner],
                     {name: size[here] for name, size in at.sizes.items()},
                 )
             )
-        filled = combine(tuple(parts), at.model, at.slot)
-        y = y + _assemble(filled, params["scale"], routing, layout, layer)
-    if layer.has_post:
-        y = normed(y, routing.post[q], at.outputs)
-    return jnp.where(at.on[:, None, None, None], y, _fit(x, layer.outputs)) if layout.loose else y
+        return combine(tuple(parts), at.model, at.slot)
+
+
+def _instance(
+    module: Any,
+    tree: PyTree,
+    params: PyTree,
+    x: Array,
+    positions: Array,
+    tokens: Array,
+    sizes: dict[str, Array],
+) -> Array:
+    """One instance of a module, with its weights cut to its own sizes."""
+    counts = _counts(positions, positions, tokens=tokens, sizes=sizes)
+    active = Active(positions, None, sizes["rank"], None, sizes["mlp_depth"])
+    return call(module, cut(params, tree, counts), x, active)
 
 
 def _fit(x: Float[Array, "q b m d"], positions: int) -> Array:
-    """Cut or padded to ``positions`` embeddings; what is cut is inactive."""
+    """``x`` cut or padded to ``positions`` embeddings; what is cut is inactive."""
     if x.shape[2] >= positions:
         return x[:, :, :positions]
     return jnp.pad(x, ((0, 0), (0, 0), (0, positions - x.shape[2]), (0, 0)))

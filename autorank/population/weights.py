@@ -9,11 +9,12 @@ import numpy as np
 
 from autorank.base.typing import Array, PyTree
 from autorank.models.blocks import IN, Leaf, Norm, is_leaf, leaves
-from autorank.models.dhen import DhenConfig, canonical, layers, parameters
+from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES
-from autorank.population.layouts import LayerLayout, Layout, Routing, bank_key, sizes_of
+from autorank.population.layouts import LayerLayout, Layout, bank_key, sizes_of
+from autorank.population.routing import Routing
 
 
 def parameter_leaves(layout: Layout, num_fields: int, num_dense: int) -> PyTree:
@@ -51,7 +52,7 @@ def insert(
     num_fields: int,
     num_dense: int,
 ) -> PyTree:
-    """Compact parameters of each model (NumPy or JAX) as the population's, NumPy, zero (norm scales one) elsewhere."""
+    """The population's parameters (NumPy) from compact ones of each model; elsewhere zero, norm scales one."""
     empty = jax.tree.map(
         lambda leaf, s: np.full(s.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32),
         parameter_leaves(layout, num_fields, num_dense),
@@ -79,7 +80,7 @@ def extract(
     num_fields: int,
     num_dense: int,
 ) -> PyTree:
-    """Parameters of the compact build of model ``index``, from the population's (NumPy costs no compilation)."""
+    """Compact parameters of model ``index``, from the population's; nothing is compiled for NumPy arrays."""
     config, at = canonical(config), jax.tree.map(np.asarray, routing)
 
     def take(leaf: Leaf) -> Any:
@@ -93,25 +94,22 @@ def _find(
     tree: PyTree, leaf: Leaf, config: DhenConfig, p: int, layout: Layout, at: Routing
 ) -> tuple[Any, tuple]:
     """The population's array that holds a compact parameter, and its place there."""
-    part, *rest = leaf.path
-    value: Any = tree.get(part)
-    lead = p
-    if part.startswith("layer"):
-        index = int(part.removeprefix("layer")) - 1
-        value, lead = tree["layers"][index], int(at.place[p])
-        if rest[0].startswith("slot"):
-            slot = int(rest[0].removeprefix("slot"))
-            key = bank_key(layers(config)[index].modules[slot], config)
-            bank = [b[:2] for b in layout.layers[index].banks].index(key)
-            lead = int(at.layers[index].slot[lead, slot]) - layout.layers[index].starts[bank]
-            rest = ["banks", bank, *rest[1:]]
-    for name in rest:
+    place, lead, value = place_of(leaf), p, tree
+    if place.layer is not None:
+        value, lead = tree["layers"][place.layer], int(at.place[p])
+        if place.slot is not None:
+            key = bank_key(layers(config)[place.layer].modules[place.slot], config)
+            layer = layout.layers[place.layer]
+            bank = [b[:2] for b in layer.banks].index(key)
+            lead = int(at.layers[place.layer].slot[lead, place.slot]) - layer.starts[bank]
+            value = value["banks"][bank]
+    for name in place.names:
         value = value[name]
     return value, (lead, *(slice(n) for n in leaf.shape))
 
 
 def owners(layout: Layout, routing: Routing, num_fields: int, num_dense: int) -> PyTree:
-    """Whose each entry of every leaf's leading axis is: numbers of models, in the caller's order."""
+    """The model that each entry of every leaf's leading axis belongs to, by its number in the caller's order."""
     tree = parameter_leaves(layout, num_fields, num_dense)
 
     def constant(tree: PyTree, value: Array) -> PyTree:

@@ -18,8 +18,9 @@ from autorank.base.typing import Array, Float, Int, PyTree
 from autorank.models.blocks import fill, noise_size
 from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
 from autorank.models.heads import METRICS, objective_weights, task_losses
-from autorank.population.layouts import Layout, Routing, routing
-from autorank.population.model import population
+from autorank.population.layouts import Layout
+from autorank.population.model import Population
+from autorank.population.routing import Routing, routing
 from autorank.population.weights import insert, owners, shapes
 from autorank.training.tables import deduplicate, draw_rows, freeze_rows
 from autorank.training.trainer import (
@@ -263,7 +264,7 @@ class PopulationStep:
     ) -> tuple[Array, tuple[Array, Array, Array, Array]]:
         """The sum of all models' losses; their own losses ``[p]`` and the curve's sums ``[p, q]``."""
         layout, dtype = self.program.layout, self.program.dtype
-        model = population(layout, self.program.num_fields, self.program.num_dense)
+        model = Population(layout, self.program.num_fields, self.program.num_dense)
         with jax.named_scope(EMBEDDING):
             looked_up = rows.at[inverse].get(mode="promise_in_bounds")  # [b, f, p, d]
             x = looked_up.astype(dtype).transpose(2, 0, 1, 3)

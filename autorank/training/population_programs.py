@@ -15,7 +15,8 @@ from autorank.base.jax_settings import refuse_implicit_transfers
 from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.base.typing import PyTree
 from autorank.models.dhen import DhenConfig
-from autorank.population.layouts import Layout, Routing, layout_of, misfit, tuned
+from autorank.population.layouts import Layout, layout_of, misfit, tuned
+from autorank.population.routing import Routing
 from autorank.population.weights import extract
 from autorank.training.groups import Device, Shape
 from autorank.training.population import PopulationProgram, PopulationState, make_population

@@ -9,8 +9,9 @@ import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.interactions import MODULES
-from autorank.population.layouts import layout_of, routing
-from autorank.population.model import population
+from autorank.population.layouts import layout_of
+from autorank.population.model import Population
+from autorank.population.routing import routing
 from autorank.population.weights import extract, insert
 
 F, N, B = 4, 2, 3
@@ -66,7 +67,7 @@ def rows(configs, num_dense=N):
 def run(layout, configs, params, x, dense, num_dense=N):
     """Logits, and gradients of parameters and inputs, of one population."""
     route = routing(layout, configs, F, num_dense)
-    model = population(layout, F, num_dense)
+    model = Population(layout, F, num_dense)
 
     def loss(params, x):
         logits = model.apply(params, x, dense, route)
