@@ -87,10 +87,6 @@ class PlanConfig:
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
-<<<<<<< HEAD
-        _require("search.executor", self.executor, CHOICES)
-        _require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
-=======
         require("search.executor", self.executor, CHOICES)
         require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
         if self.final_seeds != "auto":

@@ -171,7 +171,7 @@ class CompactPrograms:
         if state is None or int(state.step) > stop:
             state = program.empty()
         first, last = jnp.int32(int(state.step)), jnp.int32(stop)
-        key, rates = jax.random.key(request.seed), request.setting.hparams
+        key, rates = jax.random.key(request.seed), jax.device_put(request.setting.hparams)
         started = time.perf_counter()
         with refuse_implicit_transfers():
             state = run(key, state, rates, self.schedule, self.data, first, last)

@@ -146,7 +146,7 @@ def test_gradients_are_those_of_the_compact_build(population):
 def test_two_logits_and_no_dense_features():
     limits = limits_of(ESMM)
     model = MaskedModel(limits, F, 0)
-    init, apply = (jax.jit(f, compiler_options=FAST) for f in model)
+    init, apply = (jax.jit(f, compiler_options=FAST) for f in (model.init, model.apply))
     x, _ = rows(limits.width)
     dense = jnp.zeros((B, 0))
     for seed, config in enumerate(ESMM):
