@@ -70,7 +70,7 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
     data = store.load(folder)
     names = data.schema.label_names
     for part, rows in (("training", data.train()), ("held-out", data.test())):
-        for metric in measurable.metrics_of(rows.labels):
+        for metric in measurable.possible_metrics(rows.labels):
             counts = measurable.count(part, rows.labels, metric)
             if not counts.known:
                 LOG.warning(

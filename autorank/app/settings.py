@@ -13,7 +13,7 @@ from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.movielens import MovielensConfig
 from autorank.fidelity.rules import FIDELITIES, FidelityConfig, PilotsConfig
 from autorank.models.dhen import DhenConfig
-from autorank.objectives.executor import EXECUTORS
+from autorank.objectives.choice import CHOICES
 from autorank.searchers.autorank import AutorankConfig
 from autorank.searchers.base import SEARCHERS, SearcherConfig
 from autorank.surrogates.settings import PredictorConfig
@@ -59,7 +59,7 @@ class PlanConfig:
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
-        require("search.executor", self.executor, EXECUTORS)
+        require("search.executor", self.executor, CHOICES)
         require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
         if self.final_seeds != "auto":
             try:

@@ -19,14 +19,8 @@ from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives.base import predict_rows
 from autorank.objectives.training import training_objective
 from autorank.training.compact import Setting
-from autorank.training.sharded import (
-    device_mesh,
-    exchange_bytes,
-    make_sharded_program,
-    on_one_device,
-    place,
-    unique_ids,
-)
+from autorank.training.row_exchange import exchange_bytes, unique_ids
+from autorank.training.sharded import device_mesh, make_sharded_program, on_one_device, place
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices

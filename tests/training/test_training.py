@@ -9,7 +9,8 @@ from autorank.base.programs import compiler_options
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.objectives.base import predict_rows, table_objective
+from autorank.objectives.base import predict_rows
+from autorank.objectives.table import table_objective
 from autorank.objectives.training import training_objective
 from autorank.training.compact import Setting
 from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program, window_ne

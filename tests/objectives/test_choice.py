@@ -1,4 +1,4 @@
-"""Which build trains is a matter of time alone: the same outcomes, and the choice follows its costs."""
+"""The form in which a trial trains is a matter of time alone: the same outcomes, and the choice follows its costs."""
 
 import threading
 import time
@@ -17,8 +17,8 @@ from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.ledger.ledger import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.objectives import training as objectives
-from autorank.objectives.executor import PRIORS, CostModel, Costs, Work, choose, work_of
+from autorank.objectives.choice import choose
+from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
 from autorank.objectives.training import training_objective
 from autorank.report.run_folder import read_run
 from autorank.report.tables import cost_table
@@ -26,6 +26,7 @@ from autorank.search.run import executors
 from autorank.training.compact import Setting
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
+from autorank.training.population_programs import PopulationPrograms
 from autorank.training.trainer import Hparams
 from tests.report.fake_run import write_run
 
@@ -93,10 +94,10 @@ def close(found, expected):
         assert found.details[name] == expected.details[name], name
 
 
-# --- a population trains what the compact builds train ----------------------------------------------------------
+# --- a population trains what the compact programs train ----------------------------------------------------------
 
 
-def test_a_population_gives_the_outcomes_of_the_compact_builds(mixed, compact):
+def test_a_population_gives_the_outcomes_of_the_compact_programs(mixed, compact):
     made, found = mixed
     expected = evaluated(compact, [0, 1, 2, 3])
     for i in range(4):
@@ -125,7 +126,7 @@ def objective_states_forgotten(made, which):
     return dict(made.evaluate(configs, list(range(len(which))), 0.5))
 
 
-def test_members_go_on_as_compact_builds(mixed, compact):
+def test_members_go_on_as_compact_programs(mixed, compact):
     made, _ = mixed
     found = evaluated(made, [1], 1.0, [1])[0]
     assert found.details["why"] == "continues an earlier run"
@@ -146,18 +147,14 @@ def test_groups_on_several_devices_give_the_same(compact):
     assert made.stats().num_compiles == 2  # one for each device
 
 
-def test_a_group_out_of_memory_is_halved_down_to_compact_builds(monkeypatch, compact):
+def test_a_group_out_of_memory_is_halved_down_to_compact_programs(monkeypatch, compact):
     sizes = []
 
-    def broken(*args, **rest):
-        def out_of_memory(plan, configs, device):
-            sizes.append(plan.size)
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    def out_of_memory(self, layout, configs, device):
+        sizes.append(layout.size)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-        return made(*args, **rest)._replace(compile=out_of_memory)
-
-    made = objectives.make_groups
-    monkeypatch.setattr(objectives, "make_groups", broken)
+    monkeypatch.setattr(PopulationPrograms, "compile", out_of_memory)
     found = evaluated(objective("population"), [0, 1, 4, 0], seeds=[0, 0, 0, 1])
     assert sorted(sizes) == [1, 1, 1, 1, 2, 2, 4]
     expected = evaluated(compact, [0, 1, 4, 0], seeds=[0, 0, 0, 1])
@@ -188,38 +185,38 @@ def test_the_estimates_are_written_out():
     # Compact: 40 s of compiling on 2 threads, then the last trial's 1 s. Population: 20 + 4, and 4000 / 500.
     assert found.compact_seconds == pytest.approx(21.0)
     assert found.population_seconds == pytest.approx(32.0)
-    assert found.kind == "compact" and "4 trials, 4 structures to compile" in found.reason
+    assert found.form == "compact" and "4 trials, 4 structures to compile" in found.reason
     on_cores = choose(trials(4), "plan", (), (), 2, COSTS._replace(cores_train=True))
     assert on_cores.compact_seconds == pytest.approx((40 + 4) / 2)
 
 
 def test_many_structures_are_for_a_population_and_known_programs_tip_the_scales():
-    assert choose(trials(40), "plan", (), (), 2, COSTS).kind == "population"
+    assert choose(trials(40), "plan", (), (), 2, COSTS).form == "population"
     # One structure with many rates or seeds has nothing to compile but once.
-    assert choose(trials(40, structures=1), "plan", (), (), 2, COSTS).kind == "compact"
+    assert choose(trials(40, structures=1), "plan", (), (), 2, COSTS).form == "compact"
     known = {str(i) for i in range(40)}
-    assert choose(trials(40), "plan", known, (), 2, COSTS).kind == "compact"
-    assert choose(trials(4), "plan", (), {"plan"}, 2, COSTS).kind == "population"
+    assert choose(trials(40), "plan", known, (), 2, COSTS).form == "compact"
+    assert choose(trials(4), "plan", (), {"plan"}, 2, COSTS).form == "population"
     # Long runs: training outweighs compiling, and single programs train faster here.
-    assert choose(trials(40, rows=10_000), "plan", (), (), 2, COSTS).kind == "compact"
-    assert choose(trials(40), "plan", (), (), 2, COSTS._replace(population_rate=1.0)).kind == "compact"  # fmt: skip
+    assert choose(trials(40, rows=10_000), "plan", (), (), 2, COSTS).form == "compact"
+    assert choose(trials(40), "plan", (), (), 2, COSTS._replace(population_rate=1.0)).form == "compact"  # fmt: skip
 
 
 @pytest.mark.parametrize("setting", ["compact", "population"])
 def test_a_setting_decides(setting):
     for count in (1, 40):
         found = choose(trials(count), "plan", (), (), 2, COSTS, setting)
-        assert found.kind == setting and found.reason.startswith(f"search.executor={setting}")
+        assert found.form == setting and found.reason.startswith(f"search.executor={setting}")
 
 
 def test_priors_take_many_structures_to_a_population_on_an_accelerator_only():
     # What one of two threads gets of a hundred.
     half = [Work(str(i), 7e5, 10_000_000) for i in range(50)]
-    assert choose(half, "plan", (), (), 1, PRIORS["gpu"]).kind == "population"
+    assert choose(half, "plan", (), (), 1, PRIORS["gpu"]).form == "population"
     # Compiled already, single programs are the faster ones there, too.
-    assert choose(half, "plan", {w.structure for w in half}, (), 1, PRIORS["gpu"]).kind == "compact"
+    assert choose(half, "plan", {w.structure for w in half}, (), 1, PRIORS["gpu"]).form == "compact"
     for workers in (1, 2, 8):
-        assert choose(half, "plan", (), (), workers, PRIORS["cpu"]).kind == "compact"
+        assert choose(half, "plan", (), (), workers, PRIORS["cpu"]).form == "compact"
 
 
 def test_measured_costs_replace_the_priors_and_are_averaged():
@@ -233,14 +230,14 @@ def test_measured_costs_replace_the_priors_and_are_averaged():
     assert costs.costs.population_compile_model == pytest.approx(2.0)
     works = trials(3)
     costs.trained("population", works, 10.0)
-    assert costs.costs.population_rate == pytest.approx(work_of(works, COSTS) / 10)
+    assert costs.costs.population_rate == pytest.approx(total_work(works, COSTS) / 10)
     costs.trained("compact", works, 0.0)  # nothing measured
     # Not measured itself, it moves with what was: the machine is slower than the prior's by this much.
-    slower = work_of(works, COSTS) / 10 / COSTS.population_rate
+    slower = total_work(works, COSTS) / 10 / COSTS.population_rate
     assert costs.costs.compact_rate == pytest.approx(COSTS.compact_rate * slower)
     costs.trained("compact", works, 1.0)
-    assert costs.costs.compact_rate == pytest.approx(work_of(works, COSTS))
-    assert costs.costs.population_rate == pytest.approx(work_of(works, COSTS) / 10)
+    assert costs.costs.compact_rate == pytest.approx(total_work(works, COSTS))
+    assert costs.costs.population_rate == pytest.approx(total_work(works, COSTS) / 10)
 
 
 SHAPE = Shape(2, 1, IDS, BATCH, WINDOWS, 40)
