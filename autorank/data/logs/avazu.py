@@ -19,10 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from autorank.data.format.source import Chunk, Columns, Cut, Piece, Progress, Source
-from autorank.data.format.values import plain_texts
-from autorank.data.prepare.encoders import as_series, as_text, item
-from autorank.data.prepare.text import CsvFormat, column_names, pieces
+from autorank.data.format.canonical_text import canonical_texts
+from autorank.data.format.source import Chunk, Columns, Position, Progress, Segment, Source
+from autorank.data.prepare.columns import as_series, as_text, item
+from autorank.data.prepare.csv_format import CsvFormat, column_names
+from autorank.data.prepare.text_segments import segments
 
 VERSION = 1
 FIELDS = (
@@ -74,7 +75,7 @@ def source(path: Path | None) -> Source:
             f"Avazu's train.csv? {WHERE}"
         )
     read = partial(
-        pieces,
+        segments,
         (file,),
         CsvFormat(),
         COLUMNS,
@@ -83,9 +84,9 @@ def source(path: Path | None) -> Source:
     )
 
     def chunks(raw: Path, progress: Progress) -> Iterator[Chunk]:
-        return (piece.read() for piece in read(Cut()))
+        return (piece.read() for piece in read(Position()))
 
-    def parts(raw: Path, progress: Progress, start: Cut) -> Iterator[Piece]:
+    def parts(raw: Path, progress: Progress, start: Position) -> Iterator[Segment]:
         return read(start)
 
     return Source(
@@ -96,7 +97,7 @@ def source(path: Path | None) -> Source:
         chunks=chunks,
         origin="Avazu click-through rate prediction, Kaggle 2014",
         licence=LICENCE,
-        pieces=parts,
+        segments=parts,
     )
 
 
@@ -104,7 +105,7 @@ def derive(columns: dict[str, Any]) -> dict[str, Any]:
     """Hour of the day and weekday from ``hour``; what is no hour becomes text that no time can be read from."""
     import polars as pl
 
-    text = as_series(plain_texts(as_text(columns["hour"])))
+    text = as_series(canonical_texts(as_text(columns["hour"])))
     frame = pl.DataFrame({"text": text}).with_columns(
         # Hours repeat for many rows: text is parsed once for each.
         moment=pl.col("text").replace_strict(_moments(text), default=None, return_dtype=pl.Datetime)

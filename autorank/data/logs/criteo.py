@@ -25,9 +25,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from autorank.data.format.source import Chunk, Columns, Cut, Piece, Progress, Source
+from autorank.data.format.source import Chunk, Columns, Position, Progress, Segment, Source
 from autorank.data.logs.download import extract
-from autorank.data.prepare.text import CsvFormat, pieces
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.text_segments import segments
 
 VERSION = 1
 COLUMNS = Columns(
@@ -67,7 +68,7 @@ def source(path: Path | None) -> Source:
         chunks=partial(_chunks, files, archive),
         origin="Criteo display advertising logs (Kaggle 2014, or the 1TB click logs), Criteo AI Lab",
         licence=LICENCE,
-        pieces=partial(_pieces, files, archive),
+        segments=partial(_pieces, files, archive),
     )
 
 
@@ -93,17 +94,17 @@ def find(path: Path | None) -> tuple[Path, ...]:
 
 
 def _pieces(
-    files: tuple[Path, ...], archive: bool, raw: Path, progress: Progress, start: Cut
-) -> Iterator[Piece]:
+    files: tuple[Path, ...], archive: bool, raw: Path, progress: Progress, start: Position
+) -> Iterator[Segment]:
     if archive:
         files = (_unpack(files[0], raw, progress),)
-    return pieces(files, FORMAT, COLUMNS, start)
+    return segments(files, FORMAT, COLUMNS, start)
 
 
 def _chunks(
     files: tuple[Path, ...], archive: bool, raw: Path, progress: Progress
 ) -> Iterator[Chunk]:
-    return (piece.read() for piece in _pieces(files, archive, raw, progress, Cut()))
+    return (piece.read() for piece in _pieces(files, archive, raw, progress, Position()))
 
 
 def _unpack(archive: Path, raw: Path, progress: Progress) -> Path:

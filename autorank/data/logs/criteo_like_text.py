@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from autorank.data.format.schema import MISSING
-from autorank.data.format.source import Chunk, Cut, Piece, Progress, Source
+from autorank.data.format.source import Chunk, Position, Progress, Segment, Source
 from autorank.data.logs import criteo_like
 from autorank.data.logs.criteo import COLUMNS, FORMAT
-from autorank.data.prepare.text import Plan, parse
+from autorank.data.prepare.parse_text import TextLayout, parse
 
 # Of the logarithms of the integers I1 .. I13; I2 starts at -3 as in the original.
 MEANS = (1.0, 2.5, 2.0, 1.5, 8.5, 4.0, 2.0, 2.0, 4.0, 0.3, 1.0, 0.2, 1.8)
@@ -54,16 +54,16 @@ def source(num_rows: int = 500_000, *, seed: int = 0, max_vocabulary: int | None
     if num_rows < 2:
         raise ValueError(f"num_rows={num_rows}: need at least 2 rows")
     criteo_like.world(seed, max_vocabulary)  # refuses what is bad
-    plan = Plan("criteo_like", FORMAT.columns or (), FORMAT, COLUMNS, COLUMNS.read)
+    plan = TextLayout("criteo_like", FORMAT.columns or (), FORMAT, COLUMNS, COLUMNS.read)
 
     def read(first: int, stop: int) -> Chunk:
         lines = text(stop - first, seed, max_vocabulary=max_vocabulary, first_row=first)
         return parse(b"".join(lines), first + 1, plan)
 
-    def pieces(raw: Path, progress: Progress, start: Cut) -> Iterator[Piece]:
+    def segments(raw: Path, progress: Progress, start: Position) -> Iterator[Segment]:
         for first in range(start.offset, num_rows, criteo_like.BLOCK):
             stop = min(first + criteo_like.BLOCK, num_rows)
-            yield Piece(partial(read, first, stop), Cut(0, stop, stop + 1), stop / num_rows)
+            yield Segment(partial(read, first, stop), Position(0, stop, stop + 1), stop / num_rows)
 
     def notes(num_train: int, rows: int) -> dict[str, Any]:
         parts = {"train": (0, num_train), "test": (num_train, rows)}
@@ -89,11 +89,13 @@ def source(num_rows: int = 500_000, *, seed: int = 0, max_vocabulary: int | None
         },
         files=(),
         columns=COLUMNS,
-        chunks=lambda raw, progress: (piece.read() for piece in pieces(raw, progress, Cut())),
+        chunks=lambda raw, progress: (
+            piece.read() for piece in segments(raw, progress, Position())
+        ),
         origin=f"generated in the shape of Criteo's Kaggle log, seed {seed}",
         licence="public domain",
         notes=notes,
-        pieces=pieces,
+        segments=segments,
     )
 
 
