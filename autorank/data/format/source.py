@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Receives one line of progress text at a time, such as ``logging.info`` does."""
 
@@ -94,6 +95,7 @@ class Position(NamedTuple):
     line: int = 1
 
 
+@runtime_checkable
 class ReadChunk(Protocol):
     """Reads the rows of one segment; safe to call from any thread."""
 
@@ -116,6 +118,7 @@ class Segment(NamedTuple):
     share: float = float("nan")
 
 
+@runtime_checkable
 class ReadChunks(Protocol):
     """Reads a whole log in order."""
 
@@ -124,6 +127,7 @@ class ReadChunks(Protocol):
         ...
 
 
+@runtime_checkable
 class ReadSegments(Protocol):
     """Cuts a log into segments, at the same positions every time."""
 
@@ -132,6 +136,7 @@ class ReadSegments(Protocol):
         ...
 
 
+@runtime_checkable
 class DescribeSplit(Protocol):
     """Notes for `schema.json` that depend on the split, such as the Bayes-optimal loss of generated rows."""
 

@@ -5,7 +5,7 @@ There are three parsers, from the fastest to the most general: the compiled pars
 Lines with a wrong number of cells become bad rows.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _TAIL = 1 << 16  # bytes inspected for line endings and quotes
 LINE_ENDS_INSIDE = "line_ends_inside_cells"  # key of `Chunk.counts`
 
 
+@runtime_checkable
 class DeriveColumns(Protocol):
     """Computes the columns that have a role from the columns of a file."""
 

@@ -7,7 +7,7 @@ arrays must be new: on a CPU, JAX may use a host array in place, so refilling a 
 import queue
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Unique(NamedTuple):
     count: int
 
 
+@runtime_checkable
 class Deduplicate(Protocol):
     """Finds the distinct ids of a batch."""
 
