@@ -1,6 +1,7 @@
-"""What a file is, by its first bytes: names lie (a browser unpacks a download and leaves the ``.gz``).
+"""Detects the format and compression of a file from its first bytes.
 
-Everything that opens a user's table asks here first, so that a file that is no table is refused in one sentence.
+File names are unreliable: a browser may decompress a download and keep the ``.gz``. All code that opens a user's table
+detects its format here first, so that any other file is rejected in one sentence.
 """
 
 import io
@@ -9,19 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HEAD = 1 << 12  # bytes looked at
-PACKINGS = {
+HEAD = 1 << 12  # bytes that detection reads
+COMPRESSIONS = {
     "gzip": b"\x1f\x8b",
     "bz2": b"BZh",
     "zstd": b"\x28\xb5\x2f\xfd",
     "lz4": b"\x04\x22\x4d\x18",
 }
 TABLES = {"parquet": b"PAR1", "arrow": b"ARROW1"}
-# What else is met where a table should be: the first bytes, what they say, what to do.
 _EXPORT = "export it as CSV or Parquet"
-OTHERS = (
+# Other formats that users mistake for tables: first bytes, description, advice.
+NOT_TABLES = (
     (b"PK\x03\x04", "a ZIP archive (or an Excel workbook)", "unpack it, or export it as CSV"),
-    (b"\xfd7zXZ\x00", "packed with xz", "unpack it, or pack it with gzip or zstd"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "decompress it, or use gzip or zstd"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it"),
     (b"PARE", "an encrypted Parquet file", "write it without encryption"),
     (b"FEA1", "a Feather file of version 1", "write it as Parquet or as Feather version 2"),
@@ -60,86 +61,104 @@ _SUFFIXES = {
 }
 
 
-class FileForm(NamedTuple):
-    """How a file must be read."""
+class FileFormat(NamedTuple):
+    """The format of a table file.
 
-    content: str  # text, parquet or arrow
-    packing: str | None = None  # of text: gzip, bz2, zstd or lz4
+    Attributes:
+        content: ``text``, ``parquet`` or ``arrow``.
+        compression: of text, ``gzip``, ``bz2``, ``zstd`` or ``lz4``; None if it is not compressed.
+    """
+
+    content: str
+    compression: str | None = None
 
 
-def form_of(path: Path, key: str = "data.path") -> FileForm:
-    """What is in a file that should be a table.
+def detect_format(path: Path, key: str = "data.path") -> FileFormat:
+    """Detects the format of a file that should be a table.
 
     Args:
+        path: the file.
         key: the setting that named the file, for messages.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a folder, an empty file, content that is no table.
+        ValueError: a folder, an empty file, or contents that are not a table.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "clicks.parquet"
+        ...     _ = path.write_text("click,user\\n1,a\\n")
+        ...     detect_format(path)
+        FileFormat(content='text', compression=None)
     """
     head = _head(path, key)
-    packing = _first(PACKINGS, head)
-    if packing is not None:
+    compression = _starts_with(COMPRESSIONS, head)
+    if compression is not None:
         with open_text(path) as stream:
             head = stream.read(HEAD)
         if not head:
-            raise ValueError(f"{path} is empty once it is unpacked ({packing})")
-    content = _first(TABLES, head)
-    if content is not None and packing is not None:
-        raise ValueError(f"{path} is a {content} file packed with {packing}; unpack it first")
+            raise ValueError(f"{path} is empty once decompressed ({compression})")
+    content = _starts_with(TABLES, head)
+    if content is not None and compression is not None:
+        raise ValueError(
+            f"{path} is a {content} file compressed with {compression}; decompress it first"
+        )
     if content is None:
-        _refuse_others(path, head)
-    return FileForm(content or "text", packing)
+        _refuse_other_formats(path, head)
+    return FileFormat(content or "text", compression)
 
 
-def packing_of(path: Path) -> str | None:
-    """How a file is packed, by its first bytes."""
+def compression_of(path: Path) -> str | None:
+    """The compression of a file, detected from its first bytes; None if it is not compressed."""
     with path.open("rb") as file:
-        return _first(PACKINGS, file.read(8))
+        return _starts_with(COMPRESSIONS, file.read(8))
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[Any]:
-    """An Arrow stream of a file's bytes, unpacked.
+    """An Arrow stream of a file's bytes, decompressed.
 
     Raises:
-        ValueError: a packed file that breaks off or is damaged, whenever that is met.
+        ValueError: a compressed file is truncated or damaged; raised by the read that encounters it.
     """
     import pyarrow as pa
 
-    packing = packing_of(path)
+    compression = compression_of(path)
     try:
         with pa.OSFile(str(path)) as raw:
-            if packing is None:
+            if compression is None:
                 yield raw
             else:
-                with pa.CompressedInputStream(raw, packing) as stream:
+                with pa.CompressedInputStream(raw, compression) as stream:
                     yield stream
     except OSError as error:
         raise ValueError(f"{path}: {error}; is the file whole? Fetch it again") from error
 
 
-def surprise(path: Path, form: FileForm) -> str | None:
-    """One sentence where the name of a file says something else than its content, which decides."""
-    said = _SUFFIXES.get(path.suffix.lower())
-    found = form.packing or form.content
-    if said == found or (said is None and form.content == "text" and form.packing is None):
+def name_mismatch(path: Path, form: FileFormat) -> str | None:
+    """One sentence if a file's name contradicts its contents, which are decisive; None if they agree."""
+    suffix = path.suffix.lower()
+    expected = _SUFFIXES.get(suffix)
+    found = form.compression or form.content
+    if expected == found:
         return None
-    if (
-        said is None
-        and form.content != "text"
-        and path.suffix.lower() not in (".csv", ".tsv", ".txt")
-    ):
-        return None  # a name that says nothing
-    what = {"text": "plain text", "parquet": "a Parquet file", "arrow": "an Arrow file"}
-    return f"{path.name} is {what.get(found, f'text packed with {found}')}, whatever its name says; read as such"
+    if expected is None and form == FileFormat("text"):
+        return None
+    if expected is None and form.content != "text" and suffix not in (".csv", ".tsv", ".txt"):
+        return None  # the suffix implies no format
+    kinds = {"text": "plain text", "parquet": "a Parquet file", "arrow": "an Arrow file"}
+    kind = kinds.get(found, f"text compressed with {found}")
+    return f"{path.name} is {kind}, despite its name; reading it as such"
 
 
 def _head(path: Path, key: str) -> bytes:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; {key} must name a CSV, Parquet or Arrow file")
     if not path.exists():
-        raise FileNotFoundError(f"{path} is no file; {key} must name a CSV, Parquet or Arrow file")
+        raise FileNotFoundError(
+            f"{path} is not a file; {key} must name a CSV, Parquet or Arrow file"
+        )
     if not path.is_file():
         raise ValueError(
             f"{path} is not a regular file; {key} must name one that can be read twice"
@@ -156,26 +175,26 @@ def _head(path: Path, key: str) -> bytes:
     return head
 
 
-def _first(signs: dict[str, bytes], head: bytes) -> str | None:
+def _starts_with(signs: dict[str, bytes], head: bytes) -> str | None:
     return next((name for name, sign in signs.items() if head.startswith(sign)), None)
 
 
-def _refuse_others(path: Path, head: bytes) -> None:
+def _refuse_other_formats(path: Path, head: bytes) -> None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
-        raise ValueError(f"{path} holds nothing but white space")
-    for sign, what, advice in OTHERS:
+        raise ValueError(f"{path} contains only white space")
+    for sign, what, advice in NOT_TABLES:
         if head.startswith(sign) or (sign[:1] in b"<{[" and start.startswith(sign)):
-            raise ValueError(f"{path} is {what}, not a table that can be read here; {advice}")
+            raise ValueError(f"{path} is {what}, not a supported table; {advice}")
     if head[257:262] == b"ustar":
-        raise ValueError(f"{path} is a tar archive; unpack it and name the file in it")
+        raise ValueError(f"{path} is a tar archive; unpack it and name the file inside")
     if b"\n" not in head and b"\r" in head.rstrip(b"\r"):
         raise ValueError(
-            f"{path}: lines end with a carriage return alone; end them with a line feed: "
+            f"{path}: lines end with a bare carriage return; end them with a line feed: "
             r"tr '\r' '\n'"
         )
     if b"\0" in io.BytesIO(head).readline():
         raise ValueError(
-            f"{path} has NUL bytes in its first line: UTF-16 without a mark, or no text at all; "
+            f"{path} has NUL bytes in its first line: it is UTF-16 without a byte order mark, or not text; "
             "write it as UTF-8 text"
         )

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.format.files import form_of
-from autorank.data.format.source import Chunk, Columns, Cut
+from autorank.data.format.file_format import detect_format
+from autorank.data.format.source import Chunk, Columns, Position
 from autorank.data.logs import avazu, criteo, kuairand, movielens
-from autorank.data.prepare import text
-from autorank.data.prepare.encoders import Encoders, as_text
-from autorank.data.prepare.table_file import check_types, look, pieces_of
-from autorank.data.prepare.text import CsvFormat
+from autorank.data.prepare import csv_format, text_segments
+from autorank.data.prepare.columns import as_text
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.encoders import Encoders
+from autorank.data.prepare.table_file import check_types, inspect_table, table_segments
 
 SEPARATORS = (",", "\t", ";", "|")
 SHOWN = 12  # names in a message
@@ -59,7 +60,7 @@ def read(path: Path, reading: Mapping[str, Any] | None, encoders: Encoders) -> I
     import polars as pl
     import pyarrow as pa
 
-    form = form_of(path, KEY)
+    form = detect_format(path, KEY)
     kind = str(reading["settings"]["reader"]) if reading is not None else "table"
     raws = _raws(kind, path, encoders)
     try:
@@ -112,7 +113,7 @@ def _text_form(
     for form in forms:
         for separator in dict.fromkeys((form.separator, *SEPARATORS)):
             named = form._replace(separator=separator, columns=None)
-            lines = text.first_lines(path, named, 1)
+            lines = csv_format.first_lines(path, named, 1)
             names = lines[0] if lines else []
             # Where the log has no such line, a row of it must not be taken for one.
             known = form.columns is None or set(names) <= set(form.columns)
@@ -139,7 +140,7 @@ def _without_names(
         # What else is there does not matter where the needed columns have the same places.
         places = tuple(names.index(name) for name in raw.names)
         layouts.setdefault(len(names), {}).setdefault(places, names)
-    sizes = [len(cells) for cells in text.first_lines(path, form)]
+    sizes = [len(cells) for cells in csv_format.first_lines(path, form)]
     fitting = [size for size in sizes if size in layouts]
     if not fitting:
         raise ValueError(
@@ -171,15 +172,15 @@ def _read_text(
     import polars as pl
 
     form, raw = _text_form(path, forms, reading, raws)
-    names = text.column_names(path, form)
+    names = csv_format.column_names(path, form)
     roles = Columns(categorical=names, dense=(), click="")
     yield _rows(Chunk({name: pl.Series(name, [], pl.String) for name in names}), raw)
-    for piece in text.pieces((path,), form, roles, Cut(), read=names, as_text=True):
+    for piece in text_segments.segments((path,), form, roles, Position(), read=names, as_text=True):
         yield _rows(piece.read(), raw)
 
 
 def _read_columns(path: Path, raws: Sequence[Raw], encoders: Encoders) -> Iterator[Rows]:
-    file = look(path, CsvFormat(), KEY)
+    file = inspect_table(path, CsvFormat(), KEY)
     raw = next((raw for raw in raws if set(raw.names) <= set(file.names)), None)
     if raw is None:
         raise ValueError(f"{path}: {_absent(raws, file.names)}")
@@ -189,7 +190,7 @@ def _read_columns(path: Path, raws: Sequence[Raw], encoders: Encoders) -> Iterat
     )
     roles = Columns(categorical=fields, dense=dense, click="")
     check_types(file, roles, raw.names)
-    for piece in pieces_of(file, roles, Cut(), read=file.names):
+    for piece in table_segments(file, roles, Position(), read=file.names):
         yield _rows(piece.read(), raw)
 
 

@@ -1,42 +1,46 @@
-"""Compiled loops that put the rows of the final matrices together."""
+"""Compiled loops that encode rows of the final matrices."""
 
 from typing import no_type_check
 
 import numpy as np
 from numba import types
 
-from autorank.data.fast_text.compiled import INTS, compiled
+from autorank.data.fast_text.compiled import INT32S, compiled
 
-_BLOCK = 128  # rows written together, in the nearest cache
+_BLOCK = 128  # rows written together, to stay in the L1 cache
 _FLOATS = types.Array(types.float32, 1, "C", readonly=True)
 
 
 @compiled(
-    types.int32[:, ::1], types.int64, INTS, types.int64[::1], INTS, types.int32, types.boolean[::1],
+    types.int32[:, ::1], types.int64, INT32S, types.int64[::1], INT32S, types.int32, types.boolean[::1],
     types.int64[:, ::1], types.int32[:, ::1],
 )  # fmt: skip
 @no_type_check
-def look_up(codes, first, ids, places, offsets, unknown, train, num_unknown, into):
-    """Codes of some rows, column by column, as ids with offsets, row by row.
+def encode_codes(codes, first, ids, starts, offsets, unknown, train, num_unknown, into):
+    """Encodes a range of rows: codes, stored by column, become ids with offsets, stored by row.
 
     Args:
-        codes: [f, rows of a part].
-        first: of the rows.
-        ids, places: as `arrange` lays them out.
+        codes: [f, rows of the staged part].
+        first: first row of the range.
+        ids, starts: `matrices.IdTables`.
+        offsets: [f], first id of each field.
+        unknown: the id (without offset) of unknown values.
         train: [b], which rows are for training.
-        num_unknown: [2, f], grows by the rows with the id ``unknown``, in training and in the others.
-        into: written, [b, f].
+        num_unknown: [2, f], incremented by the training and the other rows with the id ``unknown``.
+        into: output, [b, f].
     """
     for begin in range(0, len(into), _BLOCK):
         end = min(begin + _BLOCK, len(into))
         for field in range(len(codes)):
-            place, offset, column = places[field], offsets[field], np.uint64(field)
+            start, offset, column = starts[field], offsets[field], np.uint64(field)
             in_train, num_all = 0, 0
             for row in range(begin, end):
                 found = codes[column, np.uint64(first + row)]
-                if place:
-                    found = ids[np.uint64(place + found)]
-                    is_unknown = np.int64(found == unknown)  # no branch: no two rows are alike
+                if start:
+                    found = ids[np.uint64(start + found)]
+                    is_unknown = np.int64(
+                        found == unknown
+                    )  # counted without a branch, which is hard to predict
                     in_train += is_unknown & np.int64(train[np.uint64(row)])
                     num_all += is_unknown
                 into[np.uint64(row), column] = found + offset
@@ -47,29 +51,31 @@ def look_up(codes, first, ids, places, offsets, unknown, train, num_unknown, int
 @compiled(types.float32[:, ::1], types.int64, _FLOATS, _FLOATS, types.float32[:, ::1])
 @no_type_check
 def standardise(numbers, first, means, stds, into):
-    """`encoders.standardise` of some rows: [m, rows of a part] to [b, m]."""
+    """`encoders.standardise` of a range of rows: [m, rows of the staged part] to [b, m]."""
     for begin in range(0, len(into), _BLOCK):
         end = min(begin + _BLOCK, len(into))
         for column in range(len(numbers)):
             mean, std = means[column], stds[column]
             for row in range(begin, end):
                 found = (numbers[np.uint64(column), np.uint64(first + row)] - mean) / std
-                into[np.uint64(row), np.uint64(column)] = (
-                    np.float32(0) if np.isnan(found) else found
-                )
+                known = np.float32(0) if np.isnan(found) else found
+                into[np.uint64(row), np.uint64(column)] = known
 
 
-@compiled(INTS, types.int32, _FLOATS, types.float32[::1], types.int32[::1])
+@compiled(INT32S, types.int32, _FLOATS, types.float32[::1], types.int32[::1])
 @no_type_check
-def look_up_numbers(values, empty, table, into, large):
-    """What a table gives for integers: negative for negative ones, NaN for ``empty``.
+def look_up_integers(values, empty, table, into, large):
+    """Looks integers up in a table of an odd function: negative integers give negative values, ``empty`` gives NaN.
 
     Args:
-        into: written, [n].
-        large: written, [n]: the rows that the table is too short for.
+        values: [n], the integers.
+        empty: the integer that marks an empty cell.
+        table: value of the function for 0, 1, 2, ...
+        into: output, [n].
+        large: output, [n]: the rows whose integer is outside the table.
 
     Returns:
-        How many these are.
+        The number of these rows.
     """
     found = 0
     for row in range(len(values)):
@@ -86,8 +92,8 @@ def look_up_numbers(values, empty, table, into, large):
 
 @compiled(_FLOATS, types.float64[::1])
 @no_type_check
-def known(numbers, into):
-    """Writes those that are not NaN; returns how many."""
+def drop_nan(numbers, into):
+    """Writes the numbers that are not NaN; returns how many."""
     found = 0
     for row in range(len(numbers)):
         number = numbers[np.uint64(row)]

@@ -1,9 +1,11 @@
-"""Checked and coded rows of one piece of a log, as files: what preparing goes on from.
+"""Staged parts: the checked and coded rows of one segment of a log, stored as files from which preparation resumes.
 
-A part is three files, the last of which says that it is whole: ``000012.rows`` (labels, dense
-columns after the logarithm, codes, times; column by column), ``000012.values`` (field by field how
-often each distinct value occurs, in the order of the codes, and its text as Arrow lays it out) and
-``000012.json``.
+A part is three files; the last one marks it as complete:
+
+- ``000012.rows``: labels, dense columns after the logarithm, codes and times, column by column;
+- ``000012.values``: for each field the count of each distinct value, in the order of the codes, and the values in
+  Arrow's layout of strings;
+- ``000012.json``: the `StagedPart` and the sizes of the other files.
 """
 
 import json
@@ -14,41 +16,59 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.fast_text import buffer_pool as recycled
-from autorank.data.fast_text.words import Words, from_buffers
-from autorank.data.format.source import Cut
+from autorank.data.fast_text import buffer_pool
+from autorank.data.fast_text.short_strings import ShortStrings, from_buffers
+from autorank.data.format.source import Position
 
 Arrays = dict[str, np.ndarray]
 DTYPES = {"labels": np.int8, "dense": np.float32, "codes": np.int32, "time": np.int64}
 
 
-class Part(NamedTuple):
-    """What is known of a part without opening it."""
+class StagedPart(NamedTuple):
+    """The description of a staged part.
+
+    Attributes:
+        index: number of the part, from 0.
+        num_rows: usable rows.
+        num_values: distinct values of each field; empty if ids are hashed.
+        num_bytes: bytes of the text of these values.
+        widths: number of columns of each kind, a key of `DTYPES`.
+        end: the position in the log after the part.
+        share: the fraction of the log up to ``end``; 0 if unknown.
+        num_bad: rows that were left out.
+        bad: place and reason of the first few of them.
+        counts: counters of the chunk, and of inexact identifiers.
+        times: `time_forms.Forms` of the part. If they include fractions, the 64 bits of a time are those of a float64.
+        first_time, last_time: times of the first and last row.
+        sorted: whether the rows are in time order.
+    """
 
     index: int
     num_rows: int
-    num_values: tuple[int, ...]  # distinct values of each field; empty when ids are hashed
-    num_bytes: tuple[int, ...]  # of these values' text
-    widths: dict[str, int]  # columns of each kind
-    end: Cut
+    num_values: tuple[int, ...]
+    num_bytes: tuple[int, ...]
+    widths: dict[str, int]
+    end: Position
     share: float
     num_bad: int
-    bad: tuple[tuple[str, str], ...]  # the first few: place, reason
+    bad: tuple[tuple[str, str], ...]
     counts: dict[str, int]
-    # Forms of times (`times`): how many rows are of each, and where the first stands. With fractions among them, the
-    # 64 bits of a time are those of a float64.
     times: dict[str, tuple[int, str]]
     first_time: float | int
     last_time: float | int
     sorted: bool
 
 
-def write_part(folder: Path, part: Part, arrays: Arrays, texts: list[Any], uses: list[Any]) -> None:
-    """Writes a part; one that is already there is replaced.
+def write_part(
+    folder: Path, part: StagedPart, arrays: Arrays, texts: list[Any], counts: list[Any]
+) -> None:
+    """Writes a part; an existing one is replaced.
 
     Args:
-        arrays: by kind [columns, rows].
-        texts, uses: for each field its distinct values (`text_buffers`) and their counts (int64).
+        folder: where to write it.
+        part: its description.
+        arrays: kind -> [columns, rows].
+        texts, counts: for each field its distinct values (`text_buffers`) and the rows with each (int64).
     """
     rows, values, record = _paths(folder, part.index)
     record.unlink(missing_ok=True)
@@ -57,16 +77,16 @@ def write_part(folder: Path, part: Part, arrays: Arrays, texts: list[Any], uses:
             if kind in arrays:
                 file.write(np.ascontiguousarray(arrays[kind], dtype).data)
     with values.open("wb") as file:
-        for (offsets, data), count in zip(texts, uses, strict=True):
+        for (offsets, data), count in zip(texts, counts, strict=True):
             for array in (np.asarray(count, np.int32), offsets, data):
                 file.write(np.ascontiguousarray(array).data)
     sizes = {path.name: path.stat().st_size for path in (rows, values) if path.exists()}
-    write_whole(record, json.dumps({"part": part._asdict(), "sizes": sizes}))
+    write_atomically(record, json.dumps({"part": part._asdict(), "sizes": sizes}))
 
 
-def read_parts(folder: Path) -> list[Part]:
-    """The whole parts from the first on, up to the first that is absent or broken."""
-    found: list[Part] = []
+def read_parts(folder: Path) -> list[StagedPart]:
+    """The complete parts, up to the first one that is missing or broken."""
+    found: list[StagedPart] = []
     while True:
         _, _, record = _paths(folder, len(found))
         try:
@@ -77,13 +97,13 @@ def read_parts(folder: Path) -> list[Part]:
         if any(_size(folder / name) != size for name, size in sizes.items()):
             return found
         part = content["part"]
-        if set(part) != set(Part._fields):  # left by another version
+        if set(part) != set(StagedPart._fields):  # written by another version
             return found
         found.append(
-            Part(**part)._replace(
+            StagedPart(**part)._replace(
                 num_values=tuple(part["num_values"]),
                 num_bytes=tuple(part["num_bytes"]),
-                end=Cut(*part["end"]),
+                end=Position(*part["end"]),
                 bad=tuple((place, reason) for place, reason in part["bad"]),
                 times={form: (count, place) for form, (count, place) in part["times"].items()},
             )
@@ -91,9 +111,9 @@ def read_parts(folder: Path) -> list[Part]:
 
 
 def read_rows(
-    folder: Path, part: Part, kind: str, first: int = 0, stop: int | None = None
+    folder: Path, part: StagedPart, kind: str, first: int = 0, stop: int | None = None
 ) -> np.ndarray:
-    """Columns ``first .. stop`` of one kind of a part, [columns, rows]."""
+    """Columns ``first .. stop - 1`` of one kind, [columns, rows]."""
     offset = 0
     for name, dtype in DTYPES.items():
         if name == kind:
@@ -102,48 +122,48 @@ def read_rows(
     dtype = np.dtype(DTYPES[kind])
     stop = part.widths[kind] if stop is None else stop
     path = _path(folder, part.index, "rows")
-    found = recycled.empty((stop - first, part.num_rows), dtype)
+    found = buffer_pool.empty((stop - first, part.num_rows), dtype)
     read_at(path, offset + first * part.num_rows * dtype.itemsize, found)
     return found
 
 
 def read_values(
-    folder: Path, part: Part, field: int, *, as_words: bool = False
+    folder: Path, part: StagedPart, field: int, *, as_short_strings: bool = False
 ) -> tuple[Any, np.ndarray]:
-    """Distinct values of a field in the order of the codes, and their counts.
+    """The distinct values of a field in the order of the codes, and the rows with each.
 
-    Arrow strings; with ``as_words`` `Words` where all are short.
+    The values are an Arrow string array, or `ShortStrings` if ``as_short_strings`` is set and all of them are short.
     """
     import pyarrow as pa
 
     numbers = [2 * size + 1 for size in part.num_values]  # counts and offsets, 4 bytes each
     start = sum(4 * n + size for n, size in zip(numbers[:field], part.num_bytes, strict=False))
     size = part.num_values[field]
-    content = recycled.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
+    content = buffer_pool.empty(4 * numbers[field] + part.num_bytes[field], np.uint8)
     read_at(_path(folder, part.index, "values"), start, content)
-    uses, offsets = np.split(content[: 4 * numbers[field]].view(np.int32), [size])
+    counts, offsets = np.split(content[: 4 * numbers[field]].view(np.int32), [size])
     data = content[4 * numbers[field] :]
-    words = from_buffers(offsets, data) if as_words else None
-    if words is not None:
-        return words, uses
+    strings = from_buffers(offsets, data) if as_short_strings else None
+    if strings is not None:
+        return strings, counts
     buffers = pa.py_buffer(offsets), pa.py_buffer(data)
-    return pa.StringArray.from_buffers(size, *buffers), uses
+    return pa.StringArray.from_buffers(size, *buffers), counts
 
 
 def read_at(path: Path, offset: int, into: np.ndarray) -> None:
-    """Fills an array from a place of a file on."""
+    """Fills an array with the bytes of a file from an offset on."""
     left = into.data.cast("B") if into.size else memoryview(b"")
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         while left:
             found = file.readinto(left)
             if not found:
-                raise OSError(f"{path} has become shorter; remove its folder and start again")
+                raise OSError(f"{path} is shorter than it was; remove its folder and start again")
             left = left[found:]
 
 
-def num_bytes(parts: Sequence[Part]) -> int:
-    """Of the rows of all parts."""
+def num_bytes(parts: Sequence[StagedPart]) -> int:
+    """Bytes of the rows of all parts."""
     return sum(
         part.num_rows
         * sum(part.widths[kind] * np.dtype(DTYPES[kind]).itemsize for kind in part.widths)
@@ -152,8 +172,8 @@ def num_bytes(parts: Sequence[Part]) -> int:
 
 
 def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls, or of `Words`."""
-    if isinstance(values, Words):
+    """Offsets int32 [n + 1] from 0 and bytes uint8 of an Arrow string array without nulls, or of `ShortStrings`."""
+    if isinstance(values, ShortStrings):
         return values.buffers()
     _, offsets, data = values.buffers()
     if offsets is None or len(values) == 0:
@@ -163,8 +183,8 @@ def text_buffers(values: Any) -> tuple[np.ndarray, np.ndarray]:
     return bounds - bounds[0], content[bounds[0] : bounds[-1]]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that appears complete or not at all."""
     partial = path.with_name(path.name + ".new")
     partial.write_text(text, "utf-8")
     os.replace(partial, path)

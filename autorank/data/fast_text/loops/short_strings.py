@@ -1,21 +1,24 @@
-"""Compiled loops over words (`words`): distinct ones, hashes, and the text that they stand for."""
+"""Compiled loops over packed strings (`fast_text.short_strings`): distinct values, canonical forms, hashes and text.
+
+In this module a "word" is one packed string.
+"""
 
 from typing import no_type_check
 
 import numpy as np
 from numba import njit, types
 
-from autorank.data.fast_text.compiled import BYTES, INTS, WORDS, compiled
+from autorank.data.fast_text.compiled import BYTES, INT32S, UINT64S, compiled
 
 _NONE, _ONE, _EIGHT, _HALF = np.uint64(0), np.uint64(1), np.uint64(8), np.uint64(32)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
-_FULL = np.uint64(1 << 56)  # words of eight bytes lie from here on
+_EIGHT_BYTES = np.uint64(1 << 56)  # the smallest word of eight bytes
 _LAST_BYTE = np.uint64(0xFF)
 _SPACE, _POINT, _MINUS, _ZERO, _NINE = (np.uint64(ord(byte)) for byte in " .-09")
 _ONES, _HIGH = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _TAB, _RETURN = np.uint64(ord("\t")), np.uint64(ord("\r"))
 _POINTS, _ABOVE_SPACES = _ONES * _POINT, _ONES * (_SPACE + _ONE)
-_MINUS_ZERO, _TRUE, _TRUE_LOUD, _TRUE_PLAIN, _FALSE, _FALSE_LOUD, _FALSE_PLAIN = (
+_MINUS_ZERO, _TRUE, _TRUE_UPPER, _TRUE_LOWER, _FALSE, _FALSE_UPPER, _FALSE_LOWER = (
     np.uint64(int.from_bytes(text, "little"))
     for text in (b"-0", b"True", b"TRUE", b"true", b"False", b"FALSE", b"false")
 )
@@ -24,7 +27,7 @@ _MINUS_ZERO, _TRUE, _TRUE_LOUD, _TRUE_PLAIN, _FALSE, _FALSE_LOUD, _FALSE_PLAIN =
 @compiled(BYTES, types.uint8)
 @no_type_check
 def count(content, byte):
-    """How often a byte occurs."""
+    """The number of occurrences of a byte."""
     found = 0
     for i in range(len(content)):
         found += content[np.uint64(i)] == byte
@@ -39,35 +42,30 @@ def _slot(word, seed, shift):
 
 
 @compiled(
-    WORDS,
-    INTS,
-    types.uint64,
-    types.int32[::1],
-    types.int32[::1],
-    types.uint64[::1],
-    types.int64[::1],
-)
+    UINT64S, INT32S, types.uint64, types.int32[::1], types.int32[::1], types.uint64[::1], types.int64[::1]
+)  # fmt: skip
 @no_type_check
-def distinct(words, weights, seed, codes, first, values, uses):
-    """Numbers words from 1 on in the order of first appearance.
+def distinct(words, weights, seed, codes, first_row, values, counts):
+    """Numbers words from 1 on, in order of first appearance.
 
     Args:
-        words: [n], 0 for the empty text, which is none of them.
-        weights: [n], or empty for one each.
-        seed: any; decides which words meet in the table and nothing else.
-        codes: written, [n], from 0 on, -1 for the empty text.
-        first, values, uses: written from place 1 on, [n + 1]: of each distinct word its first row, itself, the sum of
-            its weights.
+        words: [n], 0 for the empty string, which gets no number.
+        weights: [n], or empty for a weight of 1 each.
+        seed: decides which words collide in the table, and nothing else.
+        codes: output, [n], from 0 on; -1 for the empty string.
+        first_row, values, counts: outputs, [n + 1], from index 1 on: the first row of each distinct word, the word, and
+            the sum of its weights.
 
     Returns:
-        How many there are.
+        The number of distinct words.
     """
     bits = 10
-    while 2 * len(weights) >> bits:  # words that were counted before are mostly distinct
+    while 2 * len(weights) >> bits:  # weighted words were counted before: most are distinct
         bits += 1
     most = (1 << bits) >> 3
     shift, mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
-    # An open table of numbers, 0 where none; of small entries and mostly empty, as it is read in no order.
+    # A hash table with open addressing: numbers of words, 0 for a free slot. Small entries and a low load keep random
+    # reads cheap.
     table = np.zeros(1 << bits, np.int32)
     values[0] = _NONE
     found = 0
@@ -84,16 +82,13 @@ def distinct(words, weights, seed, codes, first, values, uses):
         weight = np.int64(weights[np.uint64(row)]) if len(weights) else 1
         if number != 0:
             codes[np.uint64(row)] = number - 1
-            uses[np.uint64(number)] += weight
+            counts[np.uint64(number)] += weight
             continue
         codes[np.uint64(row)] = found
         found += 1
         table[slot] = found
-        first[np.uint64(found)], values[np.uint64(found)], uses[np.uint64(found)] = (
-            row,
-            word,
-            weight,
-        )
+        first_row[np.uint64(found)], values[np.uint64(found)] = row, word
+        counts[np.uint64(found)] = weight
         if found == most:
             bits += 2 if bits < 16 else 1
             most = (1 << bits) >> (3 if bits < 17 else 2)
@@ -110,7 +105,7 @@ def distinct(words, weights, seed, codes, first, values, uses):
 @njit
 @no_type_check
 def _hash(word):
-    """`hashing.hash_text` of one word."""
+    """`prepare.hashing.hash_text` of one word."""
     num_bytes = _EIGHT
     for byte in range(8):
         num_bytes -= np.uint64(word < _ONE << np.uint64(8 * byte))
@@ -123,7 +118,7 @@ def _hash(word):
 @njit
 @no_type_check
 def _holds(word, eight):
-    """Whether one of its bytes is the byte that ``eight`` repeats."""
+    """Nonzero if a byte of the word equals the byte that ``eight`` repeats."""
     bits = word ^ eight
     return (bits - _ONES) & ~bits & _HIGH
 
@@ -131,12 +126,12 @@ def _holds(word, eight):
 @njit
 @no_type_check
 def _is_candidate(word):
-    """Whether `_plain` may change it: it holds white space or a point, or is one of a few texts."""
-    empty = (word - _ONES) & ~word & _HIGH  # the bytes behind the text
-    blank = (word - _ABOVE_SPACES) & ~word & _HIGH & ~empty  # or another control character
+    """Whether `_canonical` may change the word: it contains white space or a point, or is one of a few texts."""
+    empty = (word - _ONES) & ~word & _HIGH  # the unused bytes after the text
+    blank = (word - _ABOVE_SPACES) & ~word & _HIGH & ~empty  # or any other control character
     return (
         blank | _holds(word, _POINTS)
-        or word == _MINUS_ZERO or word == _TRUE or word == _TRUE_LOUD or word == _FALSE or word == _FALSE_LOUD
+        or word == _MINUS_ZERO or word == _TRUE or word == _TRUE_UPPER or word == _FALSE or word == _FALSE_UPPER
     )  # fmt: skip
 
 
@@ -148,8 +143,8 @@ def _is_blank(byte):
 
 @njit
 @no_type_check
-def _plain(word):
-    """`values.plain` of one word."""
+def _canonical(word):
+    """`canonical_text.canonical` of one word."""
     while _is_blank(word & _LAST_BYTE):
         word >>= _EIGHT
     length = 0
@@ -162,7 +157,7 @@ def _plain(word):
     while point and (word >> np.uint64(8 * (point - 1))) & _LAST_BYTE == _ZERO:
         point -= 1
     first = 1 if word & _LAST_BYTE == _MINUS else 0
-    digits = point - 1 - first  # in front of the point
+    digits = point - 1 - first  # before the point
     if (
         point < length
         and digits > 0
@@ -176,55 +171,55 @@ def _plain(word):
             word &= (_ONE << np.uint64(8 * (point - 1))) - _ONE
     if word == _MINUS_ZERO:
         return _ZERO
-    if word == _TRUE or word == _TRUE_LOUD:
-        return _TRUE_PLAIN
-    if word == _FALSE or word == _FALSE_LOUD:
-        return _FALSE_PLAIN
+    if word == _TRUE or word == _TRUE_UPPER:
+        return _TRUE_LOWER
+    if word == _FALSE or word == _FALSE_UPPER:
+        return _FALSE_LOWER
     return word
 
 
-@compiled(WORDS)
+@compiled(UINT64S)
 @no_type_check
 def any_candidate(words):
-    """Whether `plain` may change one of them."""
+    """Whether `canonical` may change any of the words."""
     for row in range(len(words)):
         if _is_candidate(words[np.uint64(row)]):
             return True
     return False
 
 
-@compiled(WORDS, types.uint64[::1])
+@compiled(UINT64S, types.uint64[::1])
 @no_type_check
-def plain(words, into):
-    """`values.plain` of each word."""
+def canonical(words, into):
+    """`canonical_text.canonical` of each word."""
     for row in range(len(words)):
         word = words[np.uint64(row)]
-        into[np.uint64(row)] = _plain(word) if _is_candidate(word) else word
+        into[np.uint64(row)] = _canonical(word) if _is_candidate(word) else word
 
 
-@compiled(WORDS, types.uint64[::1])
+@compiled(UINT64S, types.uint64[::1])
 @no_type_check
 def hashes(words, into):
-    """The hash of each word."""
+    """The hash of each word; 0 for the empty string."""
     for row in range(len(words)):
         word = words[np.uint64(row)]
         into[np.uint64(row)] = _hash(word) if word != _NONE else _NONE
 
 
-@compiled(WORDS, types.uint64, types.int32, types.int32[::1])
+@compiled(UINT64S, types.uint64, types.int32, types.int32[::1])
 @no_type_check
-def buckets(words, num_buckets, add, into):
-    """The bucket of each word and so much more; 0 for the empty text."""
+def buckets(words, num_buckets, first, into):
+    """The bucket of each word plus ``first``; 0 for the empty string."""
     for row in range(len(words)):
         word = words[np.uint64(row)]
-        bucket = np.int32(((_hash(word) >> _HALF) * num_buckets) >> _HALF) + add
+        bucket = np.int32(((_hash(word) >> _HALF) * num_buckets) >> _HALF) + first
         into[np.uint64(row)] = bucket if word != _NONE else np.int32(0)
 
 
-@compiled(INTS, BYTES, types.uint64[::1])
+@compiled(INT32S, BYTES, types.uint64[::1])
 @no_type_check
 def from_text(offsets, data, words):
-    """Words of texts that lie one behind the other; false where one has no word."""
+    """Packs concatenated strings; returns False if one of them cannot be packed."""
     for i in range(len(words)):
         begin, end = offsets[i], offsets[i + 1]
         length = end - begin
@@ -241,15 +236,15 @@ def from_text(offsets, data, words):
     return True
 
 
-@compiled(WORDS, types.int32[::1], types.uint8[::1])
+@compiled(UINT64S, types.int32[::1], types.uint8[::1])
 @no_type_check
 def to_text(words, offsets, data):
-    """The inverse; returns the number of bytes."""
+    """The inverse of `from_text`; returns the number of bytes."""
     size = 0
     offsets[0] = 0
     for i in range(len(words)):
         word = words[np.uint64(i)]
-        if word >= _FULL:
+        if word >= _EIGHT_BYTES:
             for byte in range(8):
                 data[np.uint64(size + byte)] = (word >> np.uint64(8 * byte)) & _LAST_BYTE
             size += 8
