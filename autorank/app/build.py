@@ -14,7 +14,6 @@ from autorank.app.settings import (
     BackendConfig,
     SearchConfig,
     TrainConfig,
-    TrainingConfig,
     TuneConfig,
 )
 from autorank.base import measurable
@@ -32,6 +31,7 @@ from autorank.searchers.base import SEARCHERS, Context, Searcher
 from autorank.space.space import Space, parse_space
 from autorank.surrogates.predictor import Predictor, make_predictor
 from autorank.training.compact import Setting
+from autorank.training.settings import TrainingConfig
 from autorank.training.trainer import Hparams
 
 LOG = logging.getLogger("autorank")

@@ -4,7 +4,7 @@ A layer is ``X' = Norm(Ensemble_i Interaction_i(X) + ShortCut(X))``. Configurati
 that nothing uses, layers beyond ``num_layers``, the order of summed modules) share one `structure_key` and one program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from autorank.base.typing import Array, Float, Key, PyTree
 from autorank.models.blocks import Leaf, Norm, bias, call, draw, kernel, leaves, mix
 from autorank.models.embedding import Embedding
 from autorank.models.heads import METRICS, NUM_LOGITS, Head
-from autorank.models.interactions import MODULES, USES, Sizes
+from autorank.models.interactions import MODULES, SHARED_SIZES, Sizes
 
 MAX_LAYERS, MAX_SLOTS = 8, 3
 MAX_DEPTH = 8  # hidden layers of an MLP
@@ -148,7 +148,7 @@ def canonical(config: DhenConfig) -> DhenConfig:
     new = dict.fromkeys(LAYER_NAMES, LayerConfig())
     new |= {name: LayerConfig(*modules) for name, modules in zip(LAYER_NAMES, kept, strict=False)}
     used = {name for modules in kept for name in modules}
-    new |= {size: 1 for size, by in USES.items() if used.isdisjoint(by)}
+    new |= {size: 1 for size in SHARED_SIZES if not uses(used, size)}
     if not used:
         new |= {"num_tokens": 1}
     if not kept:
@@ -160,14 +160,19 @@ def canonical(config: DhenConfig) -> DhenConfig:
     return replace(config, num_layers=max(1, len(kept)), **new)
 
 
+def uses(modules: Iterable[str], size: str) -> bool:
+    """Whether any of the modules depends on a size that layers share; all have ``num_tokens`` outputs."""
+    return any(size == "num_tokens" or size in MODULES[name].traits["uses"] for name in modules)
+
+
 def structure_key(config: DhenConfig) -> str:
     """Text that is equal for two configurations exactly when they are the same program."""
     c = canonical(config)
     stack = " ".join("[" + "+".join(layer.modules) + "]" for layer in layers(c))
     sizes = " ".join(
         f"{size}={getattr(c, size)}"
-        for size, by in {"num_tokens": tuple(MODULES), **USES}.items()
-        if not used_modules(c).isdisjoint(by)
+        for size in ("num_tokens", *SHARED_SIZES)
+        if uses(used_modules(c), size)
     )
     head = f"{c.head}={c.head_depth}x{c.head_width}"
     return " ".join(filter(None, [f"d={c.width}", stack, c.ensemble, c.norm, sizes, head]))
@@ -233,7 +238,7 @@ class Layer(nn.Module):
         sizes = module_sizes(c, positions)
         normed = Norm(width, name="norm")(x) if c.norm == "pre" and self.modules else x
         named = zip(SLOT_NAMES, self.modules, strict=False)
-        parts = [MODULES[module](sizes, name=name)(normed) for name, module in named]
+        parts = [MODULES[module].make(sizes, name=name)(normed) for name, module in named]
         if parts and c.ensemble == "weighted":
             scale = bias(self, "scale", {"slots": len(parts)})
             parts = [part * scale[i] for i, part in enumerate(parts)]

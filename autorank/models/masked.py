@@ -128,7 +128,7 @@ class MaskedModel:
 
         def part(name: str, params: PyTree, gate: Array) -> Array:
             own = cut(params, tree[name], counts, gate, skip=2)
-            return call(MODULES[name](self.sizes), own, x, active)
+            return call(MODULES[name].make(self.sizes), own, x, active)
 
         return sum(
             jax.vmap(partial(part, name))(params[name], held[:, k])
@@ -189,7 +189,7 @@ def _parameters(limits: Limits, num_fields: int, num_dense: int) -> PyTree:
         "scale": Leaf(("scale",), (limits.slots,), ("slots",)),
         "shortcut": Leaf(("shortcut",), (positions, positions), (IN + "positions", "outputs")),
     }
-    modules = {name: leaves(MODULES[name](sizes), x) for name in limits.modules}
+    modules = {name: leaves(MODULES[name].make(sizes), x) for name in limits.modules}
     num_layers = {"layer": limits.num_layers}
     return {
         "embedding": leaves(Embedding(limits.width), x, dense),

@@ -8,7 +8,7 @@ import numpy as np
 
 from autorank.models.dhen import DhenConfig, LayerConfig, canonical, layer_outputs, layers
 from autorank.models.embedding import num_embeddings
-from autorank.models.interactions import USES, Sizes
+from autorank.models.interactions import MODULES, Sizes
 
 # Beyond it, the extra arithmetic of `Layout.flat` costs more than the transposes that it spares.
 MAX_FLAT_WIDTH = 32
@@ -221,7 +221,7 @@ def deepest_first(configs: Sequence[DhenConfig]) -> list[DhenConfig]:
 
 def size_of(config: DhenConfig, module: str, name: str) -> int:
     """A size that the module depends on, 1 for others."""
-    return getattr(config, name) if module in USES[name] else 1
+    return getattr(config, name) if name in MODULES[module].traits["uses"] else 1
 
 
 def sizes_of(layout: Layout, layer: LayerLayout, bank: Bank) -> Sizes:

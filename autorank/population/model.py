@@ -126,7 +126,7 @@ class PopulationLayer:
         for k, (bank, start) in enumerate(zip(banks, self.layer.starts, strict=True)):
             here = slice(start, start + bank.count)
             owner = jnp.minimum(at.model[here], self.layer.size - 1)
-            module = MODULES[bank.module](sizes_of(self.layout, self.layer, bank))
+            module = MODULES[bank.module].make(sizes_of(self.layout, self.layer, bank))
             parts.append(
                 jax.vmap(partial(_instance, module, self.tree["banks"][k]))(
                     params[k],

@@ -31,7 +31,7 @@ def parameter_leaves(layout: Layout, num_fields: int, num_dense: int) -> PyTree:
             "scale": Leaf(("scale",), (layout.slots,), ("slots",)),
             "shortcut": Leaf(("shortcut",), (m, layer.outputs), (IN + "positions", "outputs")),
             "banks": [
-                leaves(MODULES[b.module](sizes_of(layout, layer, b)), x) for b in layer.banks
+                leaves(MODULES[b.module].make(sizes_of(layout, layer, b)), x) for b in layer.banks
             ],
         }
 
