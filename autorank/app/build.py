@@ -37,7 +37,7 @@ from autorank.data.logs import (
     table,
 )
 from autorank.data.prepare import store
-from autorank.fidelity import fidelity
+from autorank.fidelity import fidelity, pilots
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
@@ -256,7 +256,7 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
     def from_pilots(
         curves: np.ndarray, where: np.ndarray | None = None
     ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
-        return fidelity.from_pilots(
+        return pilots.from_pilots(
             curves,
             config.fractions,
             tail=config.tail,
@@ -280,9 +280,9 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
         reason = f"set by fidelity.kind={config.kind}"
         return found, {"chosen_fraction": found.rungs[0], "chosen_dx": 0.0, "reason": reason}
 
-    if config.kind == "pilots" and config.num_pilots < fidelity.MIN_PILOTS:
+    if config.kind == "pilots" and config.num_pilots < pilots.MIN_PILOTS:
         raise ValueError(
-            f"fidelity.kind=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
+            f"fidelity.kind=pilots needs fidelity.num_pilots of at least {pilots.MIN_PILOTS}, not "
             f"{config.num_pilots}; or write fidelity=full"
         )
     if config.kind != "pilots":
