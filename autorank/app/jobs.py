@@ -29,7 +29,7 @@ from autorank.base.metrics import auc, log_loss, normalized_entropy
 from autorank.base.records import flatten, locations, plain, with_values
 from autorank.data.format.batches import Dataset
 from autorank.data.prepare.scoring_files import save_scoring_files
-from autorank.fidelity.labels import label
+from autorank.fidelity.curve_label import curve_label
 from autorank.ledger.ledger import Ledger, dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
@@ -268,7 +268,7 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
             i = int(jobs[j, 0])
             assert objective.measurable is not None
             tails = [
-                label(c, 1.0, tail=config.tail, where=w)
+                curve_label(c, 1.0, tail=config.tail, where=w)
                 for c, w in zip(outcome.curve.T, objective.measurable.T, strict=True)
             ]
             found[i].append((seeds[j], np.array(tails), outcome.failed))

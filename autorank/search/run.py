@@ -20,8 +20,8 @@ from autorank.base.measurable import of_metric
 from autorank.base.metrics import kendall_tau_b, ne_gain_percent
 from autorank.base.programs import compiler_options
 from autorank.fidelity import rungs
+from autorank.fidelity.curve_label import tail_windows
 from autorank.fidelity.fidelity import Fidelity, total_cost
-from autorank.fidelity.labels import tail_windows
 from autorank.fidelity.rules import FidelityRule
 from autorank.fidelity.rungs import Climb, climb
 from autorank.ledger.ledger import Ledger, LedgerMismatch, Trial
