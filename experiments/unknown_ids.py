@@ -1,7 +1,7 @@
 """What the row of unknown ids should be: zero and untrained, trained by rare values, or trained by id dropout.
 
-    python experiments/unknown_ids.py seeds=10
-    python experiments/unknown_ids.py data=kuairand data.path=FOLDER seeds=10
+    python -m experiments.unknown_ids seeds=10
+    python -m experiments.unknown_ids data=kuairand data.path=FOLDER seeds=10
 
 Trains the baseline of the data set with each kind of row and several seeds. Prints the NE of its first metric on
 validation windows, and on the held-out rows by the trained model (frozen, as it is exported) and by one that goes on
@@ -22,9 +22,9 @@ from typing import Any
 
 import hydra
 import numpy as np
-from _app import CONFIGS, register, set_up_jax, settings
 from omegaconf import DictConfig
 
+from autorank.app.programs import CONFIGS, register, set_up_jax, settings
 from autorank.app.settings import TrainConfig
 
 register()

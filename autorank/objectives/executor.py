@@ -36,7 +36,7 @@ class Costs(NamedTuple):
     )
 
 
-# Where a run has not measured yet. CPU: compiling as in `experiments/bench_compile.py` (docs/design.md); a population
+# Where a run has not measured yet. CPU: compiling as in `experiments/speed/compile.py` (docs/design.md); a population
 # of small DHENs trained at about 0.6 of the compact builds' speed and took 10 to 30 s to compile for 2 to 8 models.
 # Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of about 7e5 FLOPs a row (its
 # TFLOP/s over three passes): 11.8 s and 6.4e6 rows/s for a compact program (median of 3, float32); 945 s summed over
