@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from autorank.base.revision import git_revision
+from autorank.base.code_revision import code_revision
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -47,5 +47,4 @@ def versions() -> str:
 
 def revision() -> str:
     """The commit, with a plus if the code differs from it; ``BENCH_REVISION`` where there is no repository."""
-    given = os.environ.get("BENCH_REVISION")
-    return given or git_revision("autorank", "experiments/*.py") or "unknown"
+    return os.environ.get("BENCH_REVISION") or code_revision() or "unknown"

@@ -141,6 +141,7 @@ def test_the_committed_tables(task):
 
 def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tmp_path, capsys):
     from experiments.comparison import make_dhen_table
+    from experiments.comparison.dhen_training import rates_of
 
     options = ["--rows", "2500", "--batch", "16", "--models", "2"]
     options += [x for text in SMALL for x in ("--only", text)]
@@ -177,10 +178,7 @@ def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tm
     settings = []
     for v in values:
         config = with_values(SearchConfig(), v)
-        rates = make_dhen_table.Hparams(
-            **{n: np.float32(getattr(config.training, n)) for n in make_dhen_table.Hparams._fields}
-        )
-        settings.append(Setting(config.model, rates))
+        settings.append(Setting(config.model, rates_of(config)))
     compact = training_objective(
         log, lambda c: settings[int(c[0])], head="ctr", batch_size=16, num_windows=100,
         warmup_share=SearchConfig().training.warmup_share, fingerprint="", workers=1, executor="compact",
