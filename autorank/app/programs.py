@@ -1,4 +1,8 @@
-"""What every Hydra program here shares: schemas, the run's folder, and how JAX is set up on this machine."""
+"""What the Hydra programs share: schemas, error messages, the run's folder, and how JAX is set up on this machine.
+
+A program starts as those in ``experiments/`` do: `register` the schemas, decorate ``main`` by ``hydra.main`` and
+`plain_errors`, take `settings` on its first line, then call `set_up_jax` before JAX is imported.
+"""
 
 import functools
 import hashlib
@@ -14,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from autorank.app.settings import (
     BenchSearchConfig,
@@ -32,8 +36,21 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def schema(record: type) -> DictConfig:
-    """A frozen dataclass as a Hydra schema: frozen ones become read-only nodes, which YAML could not extend."""
+def schema(record: type) -> Any:
+    """A frozen dataclass as a Hydra schema, a ``DictConfig`` that YAML can extend.
+
+    OmegaConf makes a frozen dataclass a read-only node; this one is writable at every depth.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Rate:
+        ...     value: float = 0.1
+        >>> node = schema(Rate)
+        >>> node.value = 0.2
+        >>> OmegaConf.to_object(node)
+        Rate(value=0.2)
+    """
     node = OmegaConf.structured(record)
 
     def unlock(inner: Any) -> None:
@@ -63,18 +80,18 @@ def register() -> None:
         store.store(name=name, node=schema(record))
 
 
-def settings(config: DictConfig, record: type[T]) -> T:
-    """The composed config as the frozen record; no OmegaConf type is left after this."""
+def settings(config: Any, record: type[T]) -> T:
+    """The composed ``DictConfig`` as the frozen record; no OmegaConf type is left after this."""
     found = OmegaConf.to_object(config)
     assert isinstance(found, record), type(found)
     return cast(T, found)
 
 
 def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
-    """Ends a program with the message alone where this library refused a setting or a file.
+    """Ends a program without a traceback where this library refused a setting or a file.
 
-    Such messages say what is wrong and what to write instead. Errors raised elsewhere keep their traceback, which
-    HYDRA_FULL_ERROR=1 shows for all; and a job of a sweep must fail as its sweeper expects.
+    The message says what is wrong and what to write instead. Errors raised elsewhere keep their traceback;
+    ``HYDRA_FULL_ERROR=1`` shows all of them. A job of a sweep fails as its sweeper expects.
     """
 
     @functools.wraps(main)
@@ -90,7 +107,7 @@ def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
 
 
 def _refused_by_us(error: BaseException) -> bool:
-    """Whether a ``raise`` of this library raised the error, not a function that it called."""
+    """Whether a ``raise`` of this library raised the error, rather than a function that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -107,19 +124,23 @@ def _traceback_wanted() -> bool:
 
 
 def run_folder() -> Path:
-    """Hydra's folder of this run or of this job of a sweep."""
+    """Hydra's output folder of this run, or of this job of a sweep."""
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def set_up_jax(cache: Path | None = None) -> None:
-    """One thread a program, two programs at a time: steadier and bit-exact on CPUs; compiled programs are kept.
+    """Sets JAX up for a program of ours; call it before JAX is first used.
 
-    Where they are kept: `autorank.base.program_folder`. Call before JAX is first used.
+    Each compiled program uses one thread, which is steadier and bit-exact on CPUs. Compiled programs are kept for the
+    next run.
+
+    Args:
+        cache: folder of compiled programs; None asks `autorank.base.program_folder`.
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax
 
-    # Libraries that tell of every file and thread; the log is for what a search does.
+    # These log every file and thread; the log is for what a search does.
     for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     jax.config.update("jax_compilation_cache_dir", program_folder(machine_key(), cache))
@@ -130,7 +151,7 @@ def set_up_jax(cache: Path | None = None) -> None:
 
 
 def machine_key() -> str:
-    """Names the processor: a program compiled for one must not be loaded on another."""
+    """Hash of the processor's model and features: a program compiled for one must not be loaded on another."""
     text = platform.machine() + platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
