@@ -87,9 +87,7 @@ class GaussianSurrogate:
         """Priors of all processes."""
         s = self.settings
         noise = (s.noise_median, s.noise_sd)
-        return gp.default_priors(
-            mean_active(self.space), s.scale_sd, s.effects, s.effect_sd, noise
-        )
+        return gp.default_priors(mean_active(self.space), s.scale_sd, s.effects, s.effect_sd, noise)
 
     @property
     def num_processes(self) -> int:
