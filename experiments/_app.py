@@ -25,6 +25,7 @@ from autorank.app.settings import (
     TrainConfig,
     TuneConfig,
 )
+from autorank.base.jax_settings import set_strict_settings
 from autorank.base.program_folder import program_folder
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
@@ -93,7 +94,8 @@ def run_folder() -> Path:
 def set_up_jax(cache: Path | None = None) -> None:
     """One thread a program, two programs at a time: steadier and bit-exact on CPUs; compiled programs are kept.
 
-    Where they are kept: `autorank.base.program_folder`. Call before JAX is first used.
+    Where they are kept: `autorank.base.program_folder`. Rank promotion and implicit transfers between devices are
+    refused (`autorank.base.jax_settings`). Call before JAX is first used.
     """
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     import jax
@@ -101,6 +103,7 @@ def set_up_jax(cache: Path | None = None) -> None:
     # Libraries that tell of every file and thread; the log is for what a search does.
     for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    set_strict_settings()
     jax.config.update("jax_compilation_cache_dir", program_folder(machine_key(), cache))
     for name, value in {"min_compile_time_secs": 0.3, "min_entry_size_bytes": -1}.items():
         option = f"jax_persistent_cache_{name}"

@@ -36,9 +36,9 @@ import scipy.stats
 from autorank.base.programs import compiler_options, lower
 from autorank.data.logs import criteo_like
 from autorank.models import interactions, small_products
-from autorank.models.blocks import Active
 from autorank.models.cost import flops_per_example
 from autorank.models.dhen import DhenConfig, LayerConfig, Model, compact
+from autorank.models.parameters import Active
 from autorank.population.layouts import layout_of, tuned
 from autorank.training.population import make_population
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
