@@ -34,7 +34,7 @@ import numpy as np
 import scipy.stats
 
 from autorank.base.programs import compiler_options, lower
-from autorank.data.logs import criteo_like
+from autorank.data.logs import criteo_like, criteo_like_truth
 from autorank.models import interactions, small_products
 from autorank.models.blocks import Active
 from autorank.models.cost import flops_per_example
@@ -50,7 +50,7 @@ SPACE: dict[str, tuple] = {
     "ensemble": ("concat", "sum"), "head_depth": (1, 2), "head_width": (32, 64, 128),
 }  # fmt: skip
 MODULES = ("dot", "attention", "linear", "cross", "cross_low", "convolution", "fmb", "mask")
-F, N = criteo_like.NUM_FIELDS, criteo_like.NUM_DENSE
+F, N = criteo_like_truth.NUM_FIELDS, criteo_like_truth.NUM_DENSE
 WINDOWS = 100
 OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 ROWS: list[dict[str, str]] = []
@@ -94,7 +94,7 @@ def log(num_rows: int, max_vocabulary: int) -> tuple[Data, int]:
         0, num_rows, max_vocabulary=max_vocabulary, dense_dtype=jnp.float16
     )
     jax.block_until_ready(rows.sparse)
-    return Data(rows.sparse, rows.dense, rows.labels), sum(criteo_like.sizes(max_vocabulary))
+    return Data(rows.sparse, rows.dense, rows.labels), sum(criteo_like_truth.sizes(max_vocabulary))
 
 
 def schedule(data: Data, batch_size: int) -> Schedule:

@@ -11,14 +11,14 @@ sys.path.insert(0, str(EXPERIMENTS))
 import _fuzz_table  # noqa: E402
 import fuzz_tables  # noqa: E402
 
-from autorank.data.logs import serving  # noqa: E402
+from autorank.data.logs import rows_to_score  # noqa: E402
 from autorank.data.prepare import encoders, ingest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def one_program(monkeypatch):
     """All bad rows are told of, and all tables have one shape."""
-    monkeypatch.setattr(intake, "KEPT_BAD_ROWS", 1 << 20)
+    monkeypatch.setattr(ingest, "KEPT_BAD_ROWS", 1 << 20)
     monkeypatch.setattr(_fuzz_table, "SHAPES", ((2, 1, 1),))
 
 
@@ -49,7 +49,7 @@ def test_other_rules_in_scoring_are_noticed(monkeypatch):
 
 def test_a_lost_row_is_noticed(monkeypatch):
     seed = first_read()
-    read = serving.read
+    read = rows_to_score.read_rows_to_score
 
     def shortened(*arguments):
         for part in read(*arguments):
@@ -58,5 +58,5 @@ def test_a_lost_row_is_noticed(monkeypatch):
             cells = part.cells.slice(0, rows.stop)
             yield part._replace(cells=cells, lines=part.lines[rows], features=features)
 
-    monkeypatch.setattr(serving, "read", shortened)
+    monkeypatch.setattr(rows_to_score, "read_rows_to_score", shortened)
     assert fuzz_tables.check(seed).kind == "failed"
