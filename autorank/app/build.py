@@ -45,7 +45,8 @@ from autorank.objectives.training import training_objective
 from autorank.search.run import FidelityPlan
 from autorank.search.stages import Plan
 from autorank.searchers.base import Searcher
-from autorank.space.space import Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor
 from autorank.training.compact import Setting
 from autorank.training.trainer import Hparams

@@ -26,7 +26,7 @@ from autorank.app.settings import (
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Schema
 from autorank.ledger.ledger import Ledger, LedgerMismatch
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
 
 SPACE = parse_space({"model.width": "choice(8,16)"}, {}, {"model.width": 16}, grid_size=8)

@@ -19,7 +19,7 @@ from autorank.search.run import Event, run
 from autorank.search.stages import Plan
 from autorank.searchers.base import Searcher
 from autorank.searchers.random_search import random_search
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 
 SPACE = parse_space(
     {"width": f"choice({','.join(map(str, range(100)))})", "depth": "choice(1,2)"},

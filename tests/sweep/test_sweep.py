@@ -17,7 +17,7 @@ from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import append, empty
 from autorank.searchers.pending import ask_with_pending, impute
 from autorank.searchers.predictor_search import predictor_search
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
 from autorank.sweep.ask_batch import Units, rotated
 from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
