@@ -14,7 +14,7 @@ from typing import Any
 
 from autorank.app.settings import SearchConfig, plain
 from autorank.data.format.batches import Dataset
-from autorank.ledger.ledger import dumps
+from autorank.ledger.strict_json import dumps
 from autorank.space.space import Space
 
 GROUPS = {

@@ -16,7 +16,8 @@ from autorank.app.settings import DataConfig, FidelityConfig
 from autorank.base import measurable
 from autorank.base.metrics import normalized_entropy
 from autorank.fidelity import labels
-from autorank.ledger.ledger import Ledger, dumps
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
 from autorank.report.page import console_table, write_report
 from autorank.search.finals import compare
