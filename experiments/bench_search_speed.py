@@ -73,21 +73,15 @@ def measure(shape: str, variant: str) -> Mapping[str, Figure]:
     set_up_jax()
     import importlib
 
-    import jax
-
     from autorank.app import build
     from autorank.app import jobs as job
-    from autorank.search import run as search
+    from autorank.search.rounds import SearcherInUse
 
     spent: defaultdict[str, float] = defaultdict(float)
     for module, name, phase in PHASES:
         owner = importlib.import_module(module)
         setattr(owner, name, timed(spent, phase, getattr(owner, name)))
-    plain_round, plain_objective = search.run_round, build.objective
-
-    def run_round(context: Any, ask: Any, *rest: Any) -> Any:
-        waiting = timed(spent, "ask", lambda *a: jax.block_until_ready(ask(*a)))
-        return plain_round(context, waiting, *rest)
+    plain_objective = build.objective
 
     def objective(*args: Any) -> Any:
         found = plain_objective(*args)
@@ -103,7 +97,8 @@ def measure(shape: str, variant: str) -> Mapping[str, Figure]:
 
         return found._replace(evaluate=evaluate)
 
-    search.run_round, build.objective = run_round, objective
+    SearcherInUse.ask = timed(spent, "ask", SearcherInUse.ask)
+    build.objective = objective
     summary = job.run_search(config, scratch / "run")
     figures = {
         "wall": Figure(time.perf_counter() - began, "s"),

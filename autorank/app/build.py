@@ -42,8 +42,8 @@ from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
 from autorank.objectives.training import training_objective
-from autorank.search.run import FidelityPlan
-from autorank.search.stages import Plan
+from autorank.search.budget import Budget
+from autorank.search.fidelity_choice import FidelityChoice
 from autorank.searchers.base import Searcher
 from autorank.space.parse import parse_space
 from autorank.space.space import Space
@@ -221,7 +221,7 @@ def workers(config: BackendConfig) -> Workers | None:
     return Workers(**{name: getattr(config, name) for name in Workers._fields})
 
 
-def plan(config: SearchConfig) -> Plan:
+def plan(config: SearchConfig) -> Budget:
     """Lengths of the stages."""
     p = config.search
     metric = "ctr" if p.metric == "auto" else p.metric
@@ -231,7 +231,7 @@ def plan(config: SearchConfig) -> Plan:
             f"search.metric={metric} is not measured with model.head={config.model.head}; write one of "
             f"{', '.join(metrics)}, mean"
         )
-    return Plan(
+    return Budget(
         trials=p.trials,
         seed=p.seed,
         metric=metric,
@@ -251,7 +251,7 @@ def plan(config: SearchConfig) -> Plan:
     )
 
 
-def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
+def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityChoice:
     """How much of the log a trial sees; with ``kind=pilots`` decided when the pilots' curves are there."""
 
     def from_pilots(
@@ -287,11 +287,11 @@ def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
             f"{config.num_pilots}; or write fidelity=full"
         )
     if config.kind != "pilots":
-        return FidelityPlan(config.tail, as_set, rungs=schedule().rungs)
+        return FidelityChoice(config.tail, as_set, rungs=schedule().rungs)
 
     def restore(record: dict[str, Any]) -> fidelity.Fidelity:
         return fidelity.single_rung(
             record["chosen_fraction"], tail=config.tail, dx=record["chosen_dx"]
         )
 
-    return FidelityPlan(config.tail, from_pilots, restore)
+    return FidelityChoice(config.tail, from_pilots, restore)

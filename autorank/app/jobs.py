@@ -35,9 +35,10 @@ from autorank.ledger.strict_json import dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
 from autorank.report.page import console_table, write_report
-from autorank.search.confirm import refuse_finished_by_earlier_version
+from autorank.search.checks import refuse_finished_by_earlier_version
+from autorank.search.meter import Event
 from autorank.search.progress import Progress
-from autorank.search.run import Event, run
+from autorank.search.run import run
 from autorank.serving.export import load_model, save_model
 from autorank.space.space import Space
 from autorank.training.compact import Setting

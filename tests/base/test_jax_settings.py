@@ -21,8 +21,8 @@ from autorank.data.format.schema import Field, Schema
 from autorank.ledger.ledger import Ledger
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.training import training_objective
+from autorank.search.budget import Budget
 from autorank.search.run import run
-from autorank.search.stages import Plan
 from autorank.searchers.evolution import evolution
 from autorank.searchers.predictor_search import predictor_search
 from autorank.serving.export import load_model, save_model
@@ -163,13 +163,13 @@ def search(folder, job=lambda: None) -> list[Any]:
         yield from problem.evaluate(*arguments)
         job()
 
-    plan = Plan(
+    budget = Budget(
         trials=8, seed=0, metric="ctr", num_pilots=4, batch_size=4, noise_seeds=2, final_seeds=2, finalists=1,
         max_diverged=0.9,
     )  # fmt: skip
     with Ledger.open(folder / "search.db", {"a": "b"}) as ledger:
         run(
-            problem._replace(evaluate=evaluate), PLANTED, EVOLUTION, ledger, plan,
+            problem._replace(evaluate=evaluate), PLANTED, EVOLUTION, ledger, budget,
             build.fidelity_plan(FidelityConfig(num_pilots=4), 0), None, lambda event: None,
         )  # fmt: skip
         return [(t.stage, t.config, t.quality, json.dumps(t.predicted)) for t in ledger.trials()]

@@ -15,8 +15,9 @@ from autorank.ledger.ledger import Ledger, LedgerMismatch
 from autorank.ledger.run_folder import labelled, read_run, told
 from autorank.objectives.base import Objective, table_objective
 from autorank.report.page import write_report
-from autorank.search.run import Event, run
-from autorank.search.stages import Plan
+from autorank.search.budget import Budget
+from autorank.search.meter import Event
+from autorank.search.run import run
 from autorank.searchers.base import Searcher
 from autorank.searchers.random_search import random_search
 from autorank.space.parse import parse_space
@@ -54,12 +55,12 @@ SEARCHER = random_search(SPACE, batch_size=BATCH, capacity=64)
 
 def search(folder, *, objective=TABLE, fidelity=HALVING, pilots=0, searcher=SEARCHER, events=None):
     folder.mkdir(exist_ok=True)
-    plan = Plan(TRIALS, 0, "ctr", pilots, BATCH, 2, 2, 3, 0.9)
+    budget = Budget(TRIALS, 0, "ctr", pilots, BATCH, 2, 2, 3, 0.9)
     with Ledger.open(folder / "trials.db", {"data": "table"}) as ledger:
         ledger.put("decisions", [d._asdict() for d in SPACE.decisions])
         ledger.put("baseline", [0, 0])
         return run(
-            objective, SPACE, searcher, ledger, plan, build.fidelity_plan(fidelity, 0), None,
+            objective, SPACE, searcher, ledger, budget, build.fidelity_plan(fidelity, 0), None,
             (events if events is not None else []).append,
         )  # fmt: skip
 

@@ -19,8 +19,11 @@ from autorank.app import build
 from autorank.app.settings import FidelityConfig
 from autorank.ledger.ledger import Ledger
 from autorank.objectives.base import Objective
-from autorank.search.run import run, trained_examples
-from autorank.search.stages import Plan, SearchStopped, pilot_design
+from autorank.search.accounts import trained_examples
+from autorank.search.budget import Budget
+from autorank.search.context import SearchStopped
+from autorank.search.pilots import pilot_design
+from autorank.search.run import run
 from autorank.searchers.evolution import evolution
 from autorank.searchers.predictor_search import predictor_search
 from autorank.searchers.random_search import random_search
@@ -31,7 +34,7 @@ SPACE = planted_space()
 IDENTITY = {"data": "planted-1", "space": SPACE.fingerprint(), "seed": "0"}
 
 
-def plan(trials: int = 24, **changes) -> Plan:
+def budget(trials: int = 24, **changes) -> Budget:
     values: dict = {
         "trials": trials,
         "seed": 0,
@@ -43,7 +46,7 @@ def plan(trials: int = 24, **changes) -> Plan:
         "finalists": 2,
         "max_diverged": 0.9,
     }
-    return Plan(**(values | changes))
+    return Budget(**(values | changes))
 
 
 @functools.lru_cache  # the same functions, so that JAX's own cache knows their programs
@@ -72,7 +75,7 @@ def search(
             SPACE,
             searcher,
             ledger,
-            plan(**changes),
+            budget(**changes),
             build.fidelity_plan(fidelity, 0),
             predictor,
             lambda event: None,
