@@ -1,7 +1,7 @@
 """The baseline with several seeds: the reference of every gain, and the seed noise.
 
 Labels are taken on *gain* curves (percent against the baseline's mean curve on the same rows), which removes what all
-models share. This is our own choice; arXiv 2311.07870 compares NE itself.
+models share (own choice).
 """
 
 from typing import NamedTuple

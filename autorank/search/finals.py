@@ -156,3 +156,9 @@ def choose_roles(finals: Finals, equal_cost: float = 1.05, without: Collection[i
         equal_cost=min(cheap, key=lambda i: means[i], default=None),
         equal_ne=min(as_good, key=lambda i: finals.costs[i], default=best),
     )
+
+
+def chosen_models(baseline: Sequence[int], finals: Finals, roles: Roles) -> dict[str, list[int]]:
+    """Configurations of the baseline and of each role that a finalist has, by name."""
+    names = {name: i for name, i in roles._asdict().items() if i is not None}
+    return {"baseline": list(baseline)} | {name: finals.configs[i] for name, i in names.items()}

@@ -105,7 +105,8 @@ def run_round(
         proposal = searcher.ask()
         info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
         context.ledger.record("policy", str(round_index), {"round": round_index} | info)
-        return Proposals(proposal.configs[:size], [seed] * size, proposal.predicted[:size])
+        configs, predicted = np.asarray(proposal.configs), np.asarray(proposal.predicted)
+        return Proposals(configs[:size], [seed] * size, predicted[:size])
 
     reached = [
         [trial]

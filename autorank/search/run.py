@@ -22,7 +22,7 @@ from autorank.search.context import Context
 from autorank.search.diagnosis import diagnose
 from autorank.search.failure_signs import find_signs, unmeasured
 from autorank.search.fidelity_choice import FidelityChoice, decide_fidelity
-from autorank.search.finals import pick_finalists, run_finals
+from autorank.search.finals import chosen_models, pick_finalists, run_finals
 from autorank.search.held_out import run_test
 from autorank.search.meter import Meter, OnEvent
 from autorank.search.pilots import label_pilots, run_pilots
@@ -82,9 +82,7 @@ def run(
     )
     finals = run_finals(context, finalists, baseline)
     confirmed = confirm(context, finals, baseline)
-    chosen = {"baseline": list(space.baseline)} | {
-        name: finals.configs[i] for name, i in confirmed.roles._asdict().items() if i is not None
-    }
+    chosen = chosen_models(space.baseline, finals, confirmed.roles)
     test = run_test(context, chosen, confirmed.seeds, finals if budget.test_finalists else None)
     signs = unmeasured(objective.counts)
     signs += find_signs(labelled, ledger.records("policy"), diagnosis)

@@ -28,7 +28,7 @@ from autorank.searchers.predictor_search import predictor_search
 from autorank.serving.export import load_model, save_model
 from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
-from autorank.sweep.sweep import Sweep, SweepPlan
+from autorank.sweep.sweep import Sweep, SweepRules
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
 from autorank.training.trainer import Hparams
@@ -127,7 +127,7 @@ def quality(depth: int, kind: str, rate: float) -> float:
 def sweep(folder, job=lambda: None) -> list[Any]:
     """Eight trials in rounds of four; ``job`` runs in each, as the user's own code would."""
     with Ledger.open(folder / "sweep.db", {"a": "b"}) as ledger:
-        found = Sweep(SPACE, searcher, ledger, SweepPlan(8, roles=True))
+        found = Sweep(SPACE, searcher, ledger, SweepRules(8, roles=True))
         while trials := found.propose(4):
             for trial in trials:
                 job()
