@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOCKS = re.compile(
-    r"second|per_s|speed|_at$|time|revision|host|wandb|executor|device|duration|path|folder|argv|versions|program|^why$|^disk_"
+    r"second|per_s|speed|_at$|time|revision|host|wandb|executor|device|duration|path|folder|argv|versions|program|^why$|^disk_|^token$"
 )
 SMALL = [
     "experiment=toy", "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20",
@@ -121,6 +121,7 @@ if __name__ == "__main__":
         raise SystemExit
     before = without_clocks(json.loads(file.read_text()))
     for run in before.values():
+        run["meta"] = [row for row in run["meta"] if not CLOCKS.search(row["key"])]
         for row in run["meta"]:
             if row["key"] == "identity":
                 row["value"].pop("format", None)

@@ -50,7 +50,7 @@ def require_metric(
 def other_metric(objective: Objective) -> str:
     """What to search for instead."""
     assert objective.measurable is not None
-    known = objective.measurable.any(axis=0)
+    known = np.atleast_1d(objective.measurable.any(axis=0))
     others = [m for m, is_known in zip(objective.metrics, known, strict=True) if is_known]
     return f"Write search.metric={others[0]}" if others else "No metric can be; use another log"
 
