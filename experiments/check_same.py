@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOCKS = re.compile(
@@ -119,7 +120,7 @@ if __name__ == "__main__":
     if verb == "record":
         file.write_text(json.dumps(everything(), indent=0))
         raise SystemExit
-    before = without_clocks(json.loads(file.read_text()))
+    before: Any = without_clocks(json.loads(file.read_text()))
     for run in before.values():
         run["meta"] = [row for row in run["meta"] if not CLOCKS.search(row["key"])]
         for row in run["meta"]:

@@ -26,8 +26,9 @@ from autorank.app.tracking_settings import (
 )
 from autorank.base.program_folder import why_unusable
 from autorank.ledger import rungs
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import curve_of, read_run, values_of
+from autorank.ledger.trial import Trial
 
 __all__ = ["OFF", "Tracker", "logged_in", "resolve_mode", "scrub", "start_tracking"]
 

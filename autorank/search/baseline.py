@@ -10,7 +10,7 @@ import numpy as np
 
 from autorank.base.measurable import of_metric
 from autorank.base.metrics import ne_gain_percent
-from autorank.fidelity.labels import label, labels
+from autorank.fidelity.curve_label import curve_label, curve_labels
 from autorank.search.context import Context, SearchStopped
 from autorank.search.evaluation import Batch, Proposals, curve_of, evaluate
 
@@ -37,11 +37,13 @@ class Baseline(NamedTuple):
 
     def label(self, curve: np.ndarray) -> float:
         """The label of a model that has seen the whole log, from its NE curve ``[t]``."""
-        return label(self.gain_curve(curve), 1.0, tail=self.tail, where=self.where)
+        return curve_label(self.gain_curve(curve), 1.0, tail=self.tail, where=self.where)
 
     def paired_gain(self, curve: np.ndarray, reference: np.ndarray) -> float:
         """Gain in percent over the baseline's run of the same seed, on the last windows of both curves ``[t]``."""
-        ours, theirs = (label(c, 1.0, tail=self.tail, where=self.where) for c in (curve, reference))
+        ours, theirs = (
+            curve_label(c, 1.0, tail=self.tail, where=self.where) for c in (curve, reference)
+        )
         return float(ne_gain_percent(ours, theirs))
 
 
@@ -63,7 +65,9 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
 
     def own_label(curve: np.ndarray) -> float:
         # A run that did not fail lacks only windows that cannot be measured.
-        return label(curve, 1.0, tail=tail, where=np.isfinite(curve) if known is None else known)
+        return curve_label(
+            curve, 1.0, tail=tail, where=np.isfinite(curve) if known is None else known
+        )
 
     batch = Batch("seed_noise", 0, lambda: Proposals(configs, seeds), own_label)
     trials = evaluate(context, batch)
@@ -75,7 +79,7 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
         )
     curves = np.array([curve_of(context, t) for t in trials])
     where = np.asarray(np.isfinite(curves).any(axis=0) if known is None else known)
-    levels = labels(curves, 1.0, tail=tail, where=where)
+    levels = curve_labels(curves, 1.0, tail=tail, where=where)
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})

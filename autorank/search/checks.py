@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autorank.base.measurable import of_metric
-from autorank.fidelity.labels import tail_windows
+from autorank.fidelity.curve_label import tail_windows
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 from autorank.objectives.base import Objective

@@ -12,7 +12,8 @@ from autorank.base.metrics import kendall_tau_b
 from autorank.ledger.trial import Trial
 from autorank.search.context import DIAGNOSE_KEY, Context
 from autorank.search.evaluation import configs_of, label_of, told_outcomes
-from autorank.surrogates.predictor import Predictor, held_out_tau
+from autorank.surrogates.held_out import held_out_tau
+from autorank.surrogates.predictor import Predictor
 
 MIN_LABELS = 8  # with fewer, nothing can be held out
 

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from autorank.base.jax_settings import own_settings
+from autorank.fidelity.rules import FidelityRule
 from autorank.ledger import rungs
 from autorank.ledger.ledger import Ledger
 from autorank.objectives.base import Objective
@@ -21,7 +22,7 @@ from autorank.search.confirm import confirm
 from autorank.search.context import Context
 from autorank.search.diagnosis import diagnose
 from autorank.search.failure_signs import find_signs, unmeasured
-from autorank.search.fidelity_choice import FidelityChoice, decide_fidelity
+from autorank.search.fidelity_choice import decide_fidelity
 from autorank.search.finals import chosen_models, pick_finalists, run_finals
 from autorank.search.held_out import run_test
 from autorank.search.meter import Meter, OnEvent
@@ -40,7 +41,7 @@ def run(
     searcher: Searcher,
     ledger: Ledger,
     budget: Budget,
-    fidelity_choice: FidelityChoice,
+    rule: FidelityRule,
     predictor: Predictor | None,
     on_event: OnEvent,
 ) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def run(
         searcher: proposes; asked for ``budget.batch_size`` configurations at a time.
         ledger: opened for this search; all of its state.
         budget: lengths of the stages, seed, metric.
-        fidelity_choice: how much of the log a trial sees and what its label is.
+        rule: how much of the log a trial sees and what its label is.
         predictor: is diagnosed at the end; None skips it.
         on_event: called after every trial.
 
@@ -60,14 +61,14 @@ def run(
         SearchStopped: the metric cannot be computed (before anything is trained), the baseline fails, or most
             trials do.
     """
-    require_metric(objective, budget.metric, fidelity_choice.tail, fidelity_choice.rungs)
+    require_metric(objective, budget.metric, rule.tail, rule.rungs)
     started = time.perf_counter()
     meter = Meter(ledger, budget, objective, on_event)
     context = Context(objective, space, ledger, budget, meter.tick)
     refuse_finished_by_earlier_version(ledger, budget.seed)
-    baseline = measure_baseline(context, fidelity_choice.tail)
+    baseline = measure_baseline(context, rule.tail)
     pilots = run_pilots(context, baseline)
-    fidelity, record = decide_fidelity(ledger, fidelity_choice, pilots.gains, baseline.where)
+    fidelity, record = decide_fidelity(ledger, rule, pilots.gains, baseline.where)
     meter.expect(fidelity)
     labelled_pilots = label_pilots(context, baseline, pilots, fidelity)
     climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)

@@ -15,14 +15,8 @@ from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from autorank.base.result import described
-from autorank.ledger.ledger import (
-    Ledger,
-    LedgerCorrupt,
-    LedgerFull,
-    LedgerMismatch,
-    RunInUse,
-    Trial,
-)
+from autorank.ledger.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
+from autorank.ledger.trial import Trial
 from autorank.sweep.replay import replay
 from autorank.sweep.rules import SweepRules, SweepStopped
 from autorank.sweep.sweep import Sweep
@@ -102,16 +96,17 @@ def _search(
             "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
             "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
         )
-    from autorank.app import build_searchers
+    from autorank.searchers import named
+    from autorank.searchers.base import SEARCHERS
 
     name = settings["searcher"]
-    if name not in build_searchers.searcher_names():
-        raise CompactHydraException(
-            f"hydra.sweeper.searcher={name} is not known; write one of {', '.join(build_searchers.searcher_names())}"
-        )
+    try:
+        traits = SEARCHERS[name].traits
+    except ValueError as error:
+        raise CompactHydraException(f"hydra.sweeper.{error}") from error
 
     def make(size: int, capacity: int) -> Any:
-        return build_searchers.named_searcher(
+        return named.named_searcher(
             name,
             space,
             capacity=capacity,
@@ -120,14 +115,13 @@ def _search(
             alpha=settings["alpha"],
         )
 
-    roles = build_searchers.has_roles(name)
-    predicts = name not in ("random", "evolution", "reinforce")
+    roles = traits["has_roles"]
     rules = SweepRules(
         trials,
         settings["seed"],
         settings["direction"] == "maximize",
         settings["max_failure_rate"],
-        0.0 if predicts else settings["alpha"],
+        0.0 if traits["weighs_cost"] else settings["alpha"],
         settings["cost_cap"],
         # In flight one is asked for at a time; a round's are made together.
         batch_size=max(LEAST_ASK, batch_size) if roles else 1 if overlap else batch_size,
@@ -228,9 +222,9 @@ def _replay(space: Any, make: Any, ledger: Ledger, rules: SweepRules) -> list[li
 
 def grid_size(searcher: str) -> int:
     """Points of an interval where the user names no number."""
-    from autorank.app import build_searchers
+    from autorank.searchers.base import SEARCHERS
 
-    return build_searchers.grid_size(searcher)
+    return SEARCHERS[searcher].traits["grid_size"]
 
 
 def space_of(

@@ -15,8 +15,9 @@ import pytest
 import scipy.stats
 
 from autorank.ledger.front import front_of
-from autorank.ledger.ledger import Ledger, LedgerCorrupt, Trial
+from autorank.ledger.ledger import Ledger, LedgerCorrupt
 from autorank.ledger.run_folder import read_run, searched, values_of, winner_config
+from autorank.ledger.trial import Trial
 from autorank.report.figures import CHARTS, draw
 from autorank.report.figures_of_models import finalists, seed_noise
 from autorank.report.figures_of_search import chance, explained, ranked, series

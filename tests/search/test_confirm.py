@@ -9,7 +9,8 @@ import pytest
 
 from autorank.base.metrics import ne_gain_percent
 from autorank.base.programs import ProgramStats
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.trial import Trial
 from autorank.objectives.base import Objective, Outcome
 from autorank.search.baseline import measure_baseline
 from autorank.search.budget import Budget
