@@ -146,7 +146,7 @@ def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path
 
 
 def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monkeypatch):
-    """Against a stand-in for Slurm's commands: the road through ``submitit_slurm``, not Slurm itself."""
+    """Against a stand-in for Slurm's commands: the way through ``submitit_slurm``, not Slurm itself."""
     pytest.importorskip("submitit")
     commands = fake_slurm.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
@@ -206,7 +206,7 @@ def test_a_job_that_hangs_beyond_any_exception_loses_its_worker():
     import sys
 
     program = (
-        "import os, time, hydra_plugins.autorank_sweeper._job as j\n"
+        "import os, time, hydra_plugins.autorank_sweeper._time_limit as j\n"
         "j.GRACE_SECONDS = 0.5\n"
         "def deaf(config):\n"
         "    while True:\n"
@@ -225,7 +225,7 @@ def test_a_job_that_hangs_beyond_any_exception_loses_its_worker():
 
 
 def test_the_time_limit_is_off_after_the_job():
-    from hydra_plugins.autorank_sweeper._job import TrialTimeout, limited
+    from hydra_plugins.autorank_sweeper._time_limit import TrialTimeout, limited
 
     assert limited(lambda c: c + 1, 60.0)(1) == 2
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -14,7 +14,8 @@ import pytest
 from autorank.base.result import described, read_result
 from autorank.ledger.ledger import Ledger, Trial
 from experiments.fuzz_sweep import DIES, ends_of, run
-from hydra_plugins.autorank_sweeper import _drive, _guard, _job, _lock, _search, _signals
+from hydra_plugins.autorank_sweeper import _baseline, _errors, _guard, _job, _kept, _lock, _signals
+from hydra_plugins.autorank_sweeper._app import App
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts
 
 
@@ -138,7 +139,7 @@ def test_what_is_no_exception_is_a_failure_but_not_kept_for_the_next_driver(job,
     made = job(leaves, in_driver)
     with pytest.raises(_job.Failed, match="SystemExit: no data"):
         made(None)
-    found = made.found(_job.name_of(["x=1"]))
+    found = made.found(_kept.job_name(["x=1"]))
     assert found is None or in_driver
 
 
@@ -152,7 +153,9 @@ def test_what_a_worker_gives_can_always_be_read_by_its_driver(job):
 
     with pytest.raises(_job.Failed, match="Local: 1"):
         job(raises, in_driver=False)(None)
-    (tmp_file,) = Path(job(raises, False).folder).glob("*.json")  # type: ignore[arg-type]
+    kept = job(raises, False).kept
+    assert kept is not None
+    (tmp_file,) = Path(kept.folder).glob("*.json")
     tmp_file.unlink()
     with pytest.raises(_job.Failed, match="returned <function"):
         job(lambda c: leaves, in_driver=False)(None)
@@ -205,7 +208,7 @@ def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
     if lock == "ledger":
         held = Ledger.open(tmp_path / "trials.db", {})
     else:
-        held = _lock.alone(tmp_path / "lock")
+        held = _lock.exclusive(tmp_path / "lock")
     read, write = os.pipe()
     with held:
         child = os.fork()
@@ -219,7 +222,7 @@ def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
         with (
             Ledger.open(tmp_path / "trials.db", {})
             if lock == "ledger"
-            else _lock.alone(tmp_path / "lock")
+            else _lock.exclusive(tmp_path / "lock")
         ):
             assert time.time() - started < 10
     finally:
@@ -227,7 +230,7 @@ def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
         os.waitpid(child, 0)
 
 
-# --- who is given up -----------------------------------------------------------------------------
+# --- which trials are given up -----------------------------------------------------------------------------
 
 
 def trial(number: int) -> Trial:
@@ -241,15 +244,15 @@ def test_drivers_that_die_are_counted_against_what_they_ran(tmp_path):
     culprit, other = trial(1), trial(2)
     with Ledger.open(tmp_path / "trials.db", {}) as ledger:
         for deaths in range(4):
-            seen = Attempts(ledger, attempts=2, in_process=False)
+            seen = Attempts(ledger, limit=2, in_process=False)
             assert seen.is_suspect(culprit) == (deaths >= 2) and not seen.given_up(culprit)
             seen.started([culprit])
             seen.started([other])
             seen.interrupted([other])
-        seen = Attempts(ledger, attempts=2, in_process=False)
+        seen = Attempts(ledger, limit=2, in_process=False)
         assert "ended 4 times" in seen.given_up(culprit)
         assert not seen.given_up(other) and not seen.is_suspect(other)
-        alone = Attempts(ledger, attempts=3, in_process=True)
+        alone = Attempts(ledger, limit=3, in_process=True)
         assert "ended 4 times" in alone.given_up(culprit)
         assert not alone.given_up(other)  # stopped four times, which is nobody's fault
         for _ in range(STOPS_IN_PROCESS - 4):
@@ -271,13 +274,14 @@ def test_a_choice_that_the_app_refuses_is_a_failed_trial_and_a_key_that_it_lacks
             raise Refused("not 0")
 
     loader = SimpleNamespace(load_sweep_config=load)
-    _search.some_compose(swept, loader, None)  # type: ignore[arg-type]
+    _baseline.check_composes(swept, App(loader, None))  # type: ignore[arg-type]
 
     def never(config, lines):
         raise Refused("no such key")
 
     with pytest.raises(Exception, match="no trial's config can be composed: Refused: no such key"):
-        _search.some_compose(swept, SimpleNamespace(load_sweep_config=never), None)  # type: ignore[arg-type]
+        refusing = App(SimpleNamespace(load_sweep_config=never), None)  # type: ignore[arg-type]
+        _baseline.check_composes(swept, refusing)  # type: ignore[arg-type]
 
 
 # --- reasons -------------------------------------------------------------------------------------
@@ -292,8 +296,8 @@ class Broken:
 
 def test_of_a_workers_traceback_the_reason_is_what_it_raised():
     trace = "failed with trace:\n---\nTraceback (most recent call last):\n  File\nOSError: [Errno 36] x\n---\nSee logs"
-    assert _drive._cause(RuntimeError(trace)) == "OSError: [Errno 36] x"
-    assert _drive._cause(RuntimeError("a: b")) == "RuntimeError: a: b"
+    assert _errors.cause(RuntimeError(trace)) == "OSError: [Errno 36] x"
+    assert _errors.cause(RuntimeError("a: b")) == "RuntimeError: a: b"
 
 
 def test_reasons_are_lines_that_every_file_can_hold():
