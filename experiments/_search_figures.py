@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from autorank.report.style import label, legend, panels  # noqa: E402
+from autorank.report.style import legend, name_axes, panels  # noqa: E402
 from experiments._search_table import (  # noqa: E402
     Curves,
     Table,
@@ -40,7 +40,7 @@ def over_tasks(table: Table) -> Figure:
         means = np.array([_whole(curves[s][t], points).mean(axis=0) for t in tasks])
         _line(ax, points, means, s)
     _logarithmic(ax)
-    label(ax, "trials", f"normalised regret (mean of {len(tasks)} tasks, 95 % interval)")
+    name_axes(ax, "trials", f"normalised regret (mean of {len(tasks)} tasks, 95 % interval)")
     legend(ax)
     return figure
 
@@ -86,8 +86,8 @@ def in_brief(table: Table) -> Figure:
         there = np.array([(_whole(curves[s][t], points) <= LEVEL).mean(axis=0) for t in tasks])
         middle.plot(points, there.mean(axis=0), linewidth=_width(s))
     left.invert_yaxis()
-    label(left, "trials", "mean rank over tasks (1 is best)")
-    label(middle, "trials", f"share of runs with a regret of {LEVEL:g} or less")
+    name_axes(left, "trials", "mean rank over tasks (1 is best)")
+    name_axes(middle, "trials", f"share of runs with a regret of {LEVEL:g} or less")
     legend(left, fontsize=6.5)
     end = table.place(_LAST)
     seconds = at(table.curves(column="seconds_per_suggestion"), end)
@@ -100,7 +100,7 @@ def in_brief(table: Table) -> Figure:
     right.set_xscale("log")
     _logarithmic(right)
     right.margins(0.25)
-    label(right, "CPU seconds a suggestion at 100", "regret at 100")
+    name_axes(right, "CPU seconds a suggestion at 100", "regret at 100")
     return figure
 
 

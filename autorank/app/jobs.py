@@ -32,7 +32,8 @@ from autorank.fidelity.labels import label
 from autorank.ledger.ledger import Ledger, dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
+from autorank.report.console import console_table
+from autorank.report.page import write_report
 from autorank.search.confirm import refuse_finished_by_earlier_version
 from autorank.search.progress import Progress
 from autorank.search.run import Event, run

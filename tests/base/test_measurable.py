@@ -18,7 +18,8 @@ from autorank.base.metrics import normalized_entropy
 from autorank.fidelity import labels
 from autorank.ledger.ledger import Ledger, dumps
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
+from autorank.report.console import console_table
+from autorank.report.page import write_report
 from autorank.search.finals import compare
 from autorank.search.stages import SearchStopped
 from tests.planted import NUM_WINDOWS, planted_objective

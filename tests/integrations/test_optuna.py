@@ -15,13 +15,8 @@ from optuna.distributions import (  # noqa: E402
 )
 
 from autorank.integrations.optuna import AutoRankSampler  # noqa: E402
-from autorank.integrations.optuna_trials import (  # noqa: E402
-    conditions_of,
-    encoder,
-    metrics_of,
-    points,
-    space_of,
-)
+from autorank.integrations.optuna_rows import Encoder, told_outcomes  # noqa: E402
+from autorank.integrations.optuna_space import conditions_of, points, space_of  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -177,7 +172,7 @@ def test_pruned_trials_count_with_their_last_report_and_crashes_as_failed():
         make(state=states.FAIL, params={"x": 0.4}, distributions=space),
         make(params={"x": 0.5}, distributions=space, value=math.inf),
     ])  # fmt: skip
-    units, told = metrics_of(study, study.trials)
+    units, told = told_outcomes(study, study.trials)
     np.testing.assert_allclose(units.own(told)[:3, 0], [1.0, 3.0, 2.0])
     assert np.isnan(told[3:, 0]).all()
 
@@ -293,7 +288,7 @@ def test_equal_choices_of_other_types_are_told_apart():
         trial = make(
             params={"flag": value}, distributions={"flag": d}, value=1.0, system_attrs=attributes
         )
-        found, reason = encoder(space, {"flag": d})(trial)
+        found, reason = Encoder(space, {"flag": d}).row(trial)
         return reason if found is None else found.tolist()
 
     assert row(1) == [1] and row(True) == [0] and row(0) == [3] and row(False) == [2]

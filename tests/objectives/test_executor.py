@@ -20,7 +20,7 @@ from autorank.objectives import training as objectives
 from autorank.objectives.executor import PRIORS, CostModel, Costs, Work, choose, work_of
 from autorank.objectives.training import training_objective
 from autorank.report.run_folder import read_run
-from autorank.report.tables import cost_table
+from autorank.report.tables.search import cost_table
 from autorank.search.run import executors
 from autorank.training.compact import Setting
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups

@@ -15,11 +15,15 @@ import pytest
 import scipy.stats
 
 from autorank.ledger.ledger import Ledger, LedgerCorrupt, Trial
-from autorank.report.figures import CHARTS, draw
-from autorank.report.figures_of_models import finalists, seed_noise
-from autorank.report.figures_of_search import chance, explained, ranked, series
-from autorank.report.page import console_table, page, planned_trials, write_report
+from autorank.report.charts import CHARTS, draw
+from autorank.report.console import console_table
+from autorank.report.figures.importance import chance, explained, ranked
+from autorank.report.figures.policy import series
+from autorank.report.figures.seed_noise import seed_noise
+from autorank.report.finals import finalists
+from autorank.report.page import page, write_report
 from autorank.report.run_folder import front_of, read_run, searched, values_of, winner_config
+from autorank.report.sentences import planned_trials
 from autorank.report.style import robust_limits, rows_text
 from tests.report.fake_run import DECISIONS, IDENTITY, NASTY, write_run
 
@@ -101,8 +105,8 @@ def test_a_finished_run_says_how_sure_it_is(finished):
     for words in (
         f"over test rows {gain['rows_low']:+.3f} to {gain['rows_high']:+.3f}",
         "At equal NE (worse by less than 0.1% with 95% confidence)",
-        "The least gain that these 5 seeds could have shown is 0.2% NE",
-        "Best of 53 labels: -1.400%. The luckiest of as many copies of the baseline would have -0.200%",
+        "The smallest gain that these 5 seeds could have shown is 0.2% NE",
+        "Best of 53 labels: -1.400%. The luckiest of as many copies of the baseline would reach -0.200%",
         "From label to test",
         f"{entry['label']:+.3f}{entry['label_without_luck']:+.3f}",
         "chosen as",
@@ -341,7 +345,7 @@ def test_front_shows_every_trial_the_baseline_and_the_winner(finished):
     failed = sum(t.status == "failed" for t in tried)
     assert f"{failed} failed" in labels
     low, high = ax.get_ylim()
-    assert low < min(f["gain"].mean() for f in finalists(run)) and high < 25, (
+    assert low < min(f.gains.mean() for f in finalists(run)) and high < 25, (
         "a diverged trial sets the scale"
     )
 
@@ -447,9 +451,9 @@ def test_chance_marks_hold_for_all_decisions_together():
     ("gain", "words"),
     [
         ({"mean": -0.5, "low": -0.6, "high": -0.4}, "is 5.0 times that"),
-        ({"mean": -0.5, "low": -2.0, "high": 1.0}, "cannot be told"),
-        ({"mean": -0.5}, "cannot be told"),
-        (None, "Another seed alone"),
+        ({"mean": -0.5, "low": -2.0, "high": 1.0}, "cannot be distinguished"),
+        ({"mean": -0.5}, "cannot be distinguished"),
+        (None, "Changing only the seed"),
     ],
 )
 def test_titles_do_not_promise_more_than_the_interval(finished, gain, words):
