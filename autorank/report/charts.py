@@ -1,7 +1,7 @@
 """All figures of a run in reading order, with their captions; figures without data are left out."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
@@ -20,6 +20,7 @@ from autorank.report.run_folder import Run
 from autorank.report.style import png_bytes, svg_text
 
 
+@runtime_checkable
 class Drawing(Protocol):
     """Draws one figure of a run."""
 
@@ -40,7 +41,8 @@ CHARTS = {
         survival.survival,
         "A label is one run with the search's own seed, chosen as the best of many. The choosing seeds are fresh, but "
         "they picked the best of the finalists. The fresh seeds took part in no choice. The band is what seed noise "
-        "alone gives the luckiest of as many copies of the baseline: on average (dark) and in one search of twenty (light).",
+        "alone gives the luckiest of as many copies of the baseline: on average (dark), and in one search of twenty "
+        "(light).",
     ),
     "front": Chart(
         front.front,

@@ -89,9 +89,9 @@ def test_a_table_gives_what_is_written_in_it(tmp_path):
 @pytest.mark.parametrize(
     "rows, said",
     [(ROWS[:3], "1 configurations of the grid are missing"),
-     ([*ROWS, ROWS[0]], "stands twice"),
-     ([*ROWS[:3], ("2", *ROWS[0][1:])], "does not say its active decisions"),
-     ([*ROWS[:3], ("1", "dot", "none", "fmb", *ROWS[0][4:])], "does not say its active decisions"),
+     ([*ROWS, ROWS[0]], "is recorded twice"),
+     ([*ROWS[:3], ("2", *ROWS[0][1:])], "does not name exactly its active decisions"),
+     ([*ROWS[:3], ("1", "dot", "none", "fmb", *ROWS[0][4:])], "does not name exactly its active decisions"),
      ([*ROWS[:3], ("3", *ROWS[3][1:])], "model.num_layers='3' is none of 1, 2")],
     ids=["missing", "twice", "inactive missing", "inactive given", "unknown"],
 )  # fmt: skip
