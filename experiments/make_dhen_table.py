@@ -35,9 +35,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.app.settings import SearchConfig, with_values
+from autorank.app.settings import SearchConfig
 from autorank.base.metrics import kendall_tau_b
 from autorank.base.programs import ProgramCache
+from autorank.base.records import with_values
 from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space
 from autorank.data.format.batches import Dataset
 from autorank.data.logs import kuairand, synthetic

@@ -22,11 +22,11 @@ except ImportError as error:
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
-from autorank.app import build_searchers
 from autorank.integrations.optuna_propose import Proposer
 from autorank.integrations.optuna_rows import PROPOSED
 from autorank.integrations.optuna_space import ASKED, SpaceReader, Warner
 from autorank.integrations.optuna_values import survives_storage, value_of
+from autorank.sweep.named import grid_size_of
 
 
 class AutoRankSampler(optuna.samplers.BaseSampler):
@@ -38,7 +38,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
     sampled at random, with a warning.
 
     Args:
-        searcher: one of `autorank.app.build_searchers.searcher_names`.
+        searcher: one of `autorank.searchers.base.SEARCHERS`.
         seed: of all proposals.
         search_space: name -> distribution. None infers it from the finished trials: the first trial is then random,
             and so are the first ten if not all have the same parameters.
@@ -68,10 +68,8 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         alpha: float = 0.0,
         grid_size: int | None = None,
     ) -> None:
-        known = build_searchers.searcher_names()
-        if searcher not in known:
-            raise ValueError(f"searcher={searcher!r} is not known; write one of {', '.join(known)}")
-        size = build_searchers.grid_size(searcher) if grid_size is None else grid_size
+        own_size = grid_size_of(searcher)
+        size = own_size if grid_size is None else grid_size
         given = None if search_space is None else dict(search_space)
         self._seed = seed
         self._reader = SpaceReader(given, size, Warner())

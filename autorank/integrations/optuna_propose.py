@@ -11,7 +11,6 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from autorank.app import build_searchers
 from autorank.integrations.optuna_rows import (
     PREDICTED,
     PROPOSED,
@@ -20,19 +19,15 @@ from autorank.integrations.optuna_rows import (
     told_outcomes,
 )
 from autorank.integrations.optuna_space import Distributions, SpaceReader, trials_of
-from autorank.searchers.base import Searcher
-from autorank.space.space import Space
 from autorank.sweep.ask_batch import Asker
-
-# Proposals per ask of a searcher whose proposals have roles; one of them is taken, in turn.
-ASK_WITH_ROLES = 8
+from autorank.sweep.named import ASK_WITH_ROLES, NamedSearcher
 
 
 class Proposer:
     """Proposes the values of a trial from the seed and the study's other trials.
 
     Args:
-        searcher: one of `autorank.app.build_searchers.searcher_names`.
+        searcher: one of `autorank.searchers.base.SEARCHERS`.
         seed: of all proposals.
         initial: trials before the searcher trusts its model; None is the searcher's default.
         alpha: weight of the cost.
@@ -42,9 +37,9 @@ class Proposer:
     def __init__(
         self, searcher: str, seed: int, initial: int | None, alpha: float, reader: SpaceReader
     ) -> None:
-        self.searcher, self.seed, self.initial, self.alpha = searcher, seed, initial, alpha
+        self.name, self.seed, self.initial, self.alpha = searcher, seed, initial, alpha
         self.reader = reader
-        self._asker: tuple[Space, Asker] | None = None  # with compiled programs, for this space
+        self._asker: tuple[NamedSearcher, Asker] | None = None  # with compiled programs
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,34 +78,23 @@ class Proposer:
         units, outcomes = told_outcomes(study, [t for t in others if t.state.is_finished()])
         forecasts = [forecast_of(t) for t in others if not t.state.is_finished()]
         forecasts = np.array(forecasts, np.float64).reshape(-1, 2)
-        roles = build_searchers.has_roles(self.searcher)
-        found, predicted = self._asker_of(space)(
+        searcher = NamedSearcher(self.name, space, self.initial, self.alpha)
+        found, predicted = self._asker_of(searcher)(
             trial.number,
             rows[ended],
             outcomes,
             rows[~ended],
             units.told(forecasts[:, 0], forecasts[:, 1]),
             wanted=1,
-            batch_size=ASK_WITH_ROLES if roles else 1,
-            turn=trial.number if roles else None,
+            batch_size=ASK_WITH_ROLES if searcher.has_roles else 1,
+            turn=trial.number if searcher.has_roles else None,
         )
         forecast = [float(v) if math.isfinite(v) else None for v in units.own(predicted)[0]]
         return space.decode(found[0]), forecast
 
-    def _asker_of(self, space: Space) -> Asker:
-        if self._asker is None or self._asker[0] != space:
-
-            def make(batch_size: int, capacity: int) -> Searcher:
-                return build_searchers.named_searcher(
-                    self.searcher,
-                    space,
-                    capacity=capacity,
-                    batch_size=batch_size,
-                    initial=self.initial,
-                    alpha=self.alpha,
-                )
-
-            self._asker = space, Asker(make, self.seed)
+    def _asker_of(self, searcher: NamedSearcher) -> Asker:
+        if self._asker is None or self._asker[0] != searcher:
+            self._asker = searcher, Asker(searcher, self.seed)
         return self._asker[1]
 
 

@@ -1,60 +1,33 @@
 """How a sweep proceeds, from its settings: which searcher, what is told to it, in rounds or in flight."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 
-from autorank.app import build_searchers
-from autorank.searchers.base import Searcher
 from autorank.space.space import Space
+from autorank.sweep.named import ASK_WITH_ROLES, NamedSearcher, grid_size_of
 from autorank.sweep.sweep import SweepPlan
 from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process
 
-# Proposals per ask of a searcher whose proposals have roles; fewer are taken in turn.
-LEAST_ASK = 8
-# Searchers that predict no cost: alpha weighs it in what they are told.
-WITHOUT_FORECAST = ("random", "evolution", "reinforce")
-
-
-class NamedSearcher(NamedTuple):
-    """Makes the searcher of a name in the sizes that a sweep asks for."""
-
-    name: str
-    space: Space
-    initial: int | None
-    alpha: float
-
-    def __call__(self, batch_size: int, capacity: int) -> Searcher:
-        """A searcher of ``batch_size`` proposals an ask and a history of ``capacity`` trials."""
-        return build_searchers.named_searcher(
-            self.name,
-            self.space,
-            capacity=capacity,
-            batch_size=batch_size,
-            initial=self.initial,
-            alpha=self.alpha,
-        )
-
 
 def searcher_of(settings: Mapping[str, Any], space: Space) -> NamedSearcher:
-    """The searcher that the settings name.
-
-    Raises:
-        CompactHydraException: an unknown name.
-    """
-    name, known = settings["searcher"], build_searchers.searcher_names()
-    if name not in known:
-        raise CompactHydraException(
-            f"hydra.sweeper.searcher={name} is not known; write one of {', '.join(known)}"
-        )
-    return NamedSearcher(name, space, settings["initial"], settings["alpha"])
+    """The searcher that the settings name."""
+    return NamedSearcher(settings["searcher"], space, settings["initial"], settings["alpha"])
 
 
 def grid_size(settings: Mapping[str, Any]) -> int:
-    """Points of an interval: the user's number, or the searcher's."""
-    return settings["grid_size"] or build_searchers.grid_size(settings["searcher"])
+    """Points of an interval: the user's number, or the searcher's.
+
+    Raises:
+        CompactHydraException: an unknown searcher.
+    """
+    try:
+        own = grid_size_of(settings["searcher"])
+    except ValueError as error:
+        raise CompactHydraException(f"hydra.sweeper.{error}") from error
+    return settings["grid_size"] or own
 
 
 def in_flight(settings: Mapping[str, Any], launcher: Launcher) -> bool:
@@ -73,10 +46,9 @@ def in_flight(settings: Mapping[str, Any], launcher: Launcher) -> bool:
     return overlap
 
 
-def sweep_plan(settings: Mapping[str, Any], space: Space, overlap: bool) -> SweepPlan:
+def sweep_plan(settings: Mapping[str, Any], searcher: NamedSearcher, overlap: bool) -> SweepPlan:
     """What may be proposed and how results are read."""
-    name = settings["searcher"]
-    roles = build_searchers.has_roles(name)
+    roles = searcher.has_roles
     # In flight one proposal is asked for at a time; those of a round are made together.
     ask = 1 if overlap else settings["batch_size"]
     return SweepPlan(
@@ -84,11 +56,11 @@ def sweep_plan(settings: Mapping[str, Any], space: Space, overlap: bool) -> Swee
         seed=settings["seed"],
         maximize=settings["direction"] == "maximize",
         max_failure_rate=settings["max_failure_rate"],
-        alpha=settings["alpha"] if name in WITHOUT_FORECAST else 0.0,
+        alpha=0.0 if searcher.weighs_cost else settings["alpha"],
         cost_cap=settings["cost_cap"],
-        batch_size=max(LEAST_ASK, settings["batch_size"]) if roles else ask,
+        batch_size=max(ASK_WITH_ROLES, settings["batch_size"]) if roles else ask,
         roles=roles,
-        in_order=space.cardinality() <= settings["trials"],
+        in_order=searcher.space.cardinality() <= settings["trials"],
     )
 
 

@@ -18,6 +18,7 @@ from autorank.ledger.ledger import (
     RunInUse,
 )
 from autorank.space.space import Space
+from autorank.sweep.named import NamedSearcher
 from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
 from hydra_plugins.autorank_sweeper import _plan, _signals
 from hydra_plugins.autorank_sweeper._app import App
@@ -96,7 +97,7 @@ def _run(
     assert space is not None
     overlap = _plan.in_flight(settings, launcher)
     searcher = _plan.searcher_of(settings, space)
-    plan = _plan.sweep_plan(settings, space, overlap)
+    plan = _plan.sweep_plan(settings, searcher, overlap)
     if settings["replay"]:
         _replay(space, searcher, ledger, plan)
         return []
@@ -152,7 +153,7 @@ def _watch(job: Job, ledger: Ledger, folder: Path, pool: bool) -> None:
         ) from error
 
 
-def _replay(space: Space, searcher: _plan.NamedSearcher, ledger: Ledger, plan: SweepPlan) -> None:
+def _replay(space: Space, searcher: NamedSearcher, ledger: Ledger, plan: SweepPlan) -> None:
     """Runs nothing: makes every proposal again and compares.
 
     Raises:

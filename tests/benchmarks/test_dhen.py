@@ -12,7 +12,8 @@ import pytest
 import scipy.stats
 import yaml
 
-from autorank.app.settings import SearchConfig, with_values
+from autorank.app.settings import SearchConfig
+from autorank.base.records import with_values
 from autorank.benchmarks import base, catalogue
 from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space, dhen_table
 from autorank.data.logs import synthetic

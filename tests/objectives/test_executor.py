@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.app.settings import PlanConfig, TrainingConfig, fingerprint
+from autorank.app.settings import PlanConfig, TrainingConfig
 from autorank.base import programs
+from autorank.base.records import fingerprint
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.ledger.ledger import Trial

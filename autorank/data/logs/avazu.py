@@ -15,12 +15,15 @@ with its line.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from autorank.base.records import location
 from autorank.data.format.source import Chunk, Columns, Cut, Piece, Progress, Source
 from autorank.data.format.values import plain_texts
+from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.prepare.encoders import as_series, as_text, item
 from autorank.data.prepare.text import CsvFormat, column_names, pieces
 
@@ -56,6 +59,20 @@ WHERE = (
     "data.path=FILE or its folder"
 )
 _NAMES = ("train.csv", "train.csv.gz", "train.gz")
+
+
+@dataclass(frozen=True)
+class AvazuConfig(DataConfig):
+    """Where the log is."""
+
+    source: str = "avazu"
+    path: str | None = location()  # file or folder; nothing is fetched
+
+
+@SOURCES.register("avazu", AvazuConfig)
+def from_settings(settings: AvazuConfig) -> Source:
+    """Avazu: Kaggle's train.csv[.gz]. Nothing is fetched."""
+    return source(optional_path(settings.path))
 
 
 def source(path: Path | None) -> Source:

@@ -22,10 +22,13 @@ its number. The test files without labels are of no use here.
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from autorank.base.records import location
 from autorank.data.format.source import Chunk, Columns, Cut, Piece, Progress, Source
+from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import extract
 from autorank.data.prepare.text import CsvFormat, pieces
 
@@ -46,6 +49,21 @@ WHERE = (
 )
 _NAMES = ("train.txt", "train.txt.gz", "train.tsv", "train.tsv.gz")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+
+
+@dataclass(frozen=True)
+class CriteoConfig(DataConfig):
+    """Where the log is."""
+
+    source: str = "criteo"
+    path: str | None = location()  # file, folder, pattern of files, or archive; nothing is fetched
+    min_count: int = 10  # as is usual on this log, most of whose 33.8M values are rare
+
+
+@SOURCES.register("criteo", CriteoConfig)
+def from_settings(settings: CriteoConfig) -> Source:
+    """Criteo: Kaggle's train.txt, or day files of the 1TB logs. Nothing is fetched."""
+    return source(optional_path(settings.path))
 
 
 def source(path: Path | None) -> Source:

@@ -1,6 +1,7 @@
 """Criteo-shaped rows as the text of a Criteo file, and as a log to search on."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from autorank.data.format.schema import MISSING
 from autorank.data.format.source import Chunk, Cut, Piece, Progress, Source
 from autorank.data.logs import criteo_like
+from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.criteo import COLUMNS, FORMAT
 from autorank.data.prepare.text import Plan, parse
 
@@ -43,6 +45,22 @@ def write(path: Path, num_rows: int, seed: int = 0, *, max_vocabulary: int | Non
     with path.open("wb") as file:
         for lines in text(num_rows, seed, max_vocabulary=max_vocabulary):
             file.write(lines)
+
+
+@dataclass(frozen=True)
+class CriteoLikeConfig(DataConfig):
+    """Which rows of which stream."""
+
+    source: str = "criteo_like"
+    num_rows: int = 500_000  # length of the stream
+    seed: int = 0  # which stream
+    max_vocabulary: int | None = None  # ids of all fields together; null = 33.8M as published
+
+
+@SOURCES.register("criteo_like", CriteoLikeConfig)
+def from_settings(settings: CriteoLikeConfig) -> Source:
+    """Rows of Criteo's shape, any number of them, whose Bayes-optimal NE is known."""
+    return source(settings.num_rows, seed=settings.seed, max_vocabulary=settings.max_vocabulary)
 
 
 def source(num_rows: int = 500_000, *, seed: int = 0, max_vocabulary: int | None = None) -> Source:

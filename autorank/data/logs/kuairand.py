@@ -9,11 +9,14 @@ read.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autorank.base.records import location
 from autorank.data.format.source import BadRow, Chunk, Columns, Progress, Source
 from autorank.data.format.values import plain_texts
+from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import extract, fetch
 from autorank.data.prepare.encoders import as_series, as_text
 from autorank.data.prepare.text import CsvFormat, column_names, read_csv
@@ -73,6 +76,20 @@ COLUMNS = Columns(
 )
 # The columns of a log that features are made of.
 SCORED = ("user_id", "video_id", "date", "hourmin", "duration_ms", "tab")
+
+
+@dataclass(frozen=True)
+class KuairandConfig(DataConfig):
+    """Where the log is."""
+
+    source: str = "kuairand"
+    path: str | None = location()  # folder in the official layout; null = fetched on first use
+
+
+@SOURCES.register("kuairand", KuairandConfig)
+def from_settings(settings: KuairandConfig) -> Source:
+    """KuaiRand-Pure: click -> long view, from a folder in the official layout, or fetched on first use."""
+    return source(optional_path(settings.path))
 
 
 def source(path: Path | None = None) -> Source:

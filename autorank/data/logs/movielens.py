@@ -16,13 +16,16 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autorank.base.records import location
 from autorank.data.format.source import Chunk, Columns, Progress, Source
 from autorank.data.format.values import plain_texts
+from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import DownloadError, extract, fetch
 from autorank.data.prepare.encoders import as_series, as_text, item, to_numbers
 from autorank.data.prepare.text import CsvFormat, read_csv
@@ -77,6 +80,22 @@ SCORED = (
     ("user_id:token", "item_id:token", "timestamp:float"),
 )
 FORMAT = CsvFormat("\t", None, ("user_id", "item_id", "rating", "timestamp"), "latin-1")
+
+
+@dataclass(frozen=True)
+class MovielensConfig(DataConfig):
+    """Where the ratings are."""
+
+    source: str = "movielens"
+    path: str | None = (
+        location()
+    )  # folder or .zip in either layout; null = fetched on first use (5 MB)
+
+
+@SOURCES.register("movielens", MovielensConfig)
+def from_settings(settings: MovielensConfig) -> Source:
+    """MovieLens-100K: rating >= 4 counts as a click, rating = 5 as a conversion. Fetched on first use."""
+    return source(optional_path(settings.path))
 
 
 def source(path: Path | None = None) -> Source:

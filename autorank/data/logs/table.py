@@ -17,11 +17,14 @@ columns: [clicked, ...]   # optional: names of all columns of a file without a h
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autorank.base.records import location
 from autorank.data.format.files import surprise
 from autorank.data.format.source import Columns, Cut, Source, validate_columns
+from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.prepare.log_files import files_of, look_at_all, pieces_of_all, require_alike
 from autorank.data.prepare.table_file import check_types, has_rows
 from autorank.data.prepare.text import CsvFormat
@@ -52,6 +55,25 @@ _OPTIONAL = (
     "quote",
     "columns",
 )
+
+
+@dataclass(frozen=True)
+class TableConfig(DataConfig):
+    """Where the table is, and what its columns mean."""
+
+    source: str = "table"
+    path: str | None = location()  # a CSV or Parquet file, a folder or a pattern of files
+    schema: str | None = location()  # the YAML file that gives each column its role
+
+
+@SOURCES.register("table", TableConfig)
+def from_settings(settings: TableConfig) -> Source:
+    """Your own CSV or Parquet with a schema file that gives each column its role."""
+    if settings.path is None or settings.schema is None:
+        raise ValueError(
+            "data=table needs data.path (a CSV or Parquet file) and data.schema (a YAML file with its columns' roles)"
+        )
+    return source(Path(settings.path), Path(settings.schema))
 
 
 def source(path: Path, schema: Path) -> Source:

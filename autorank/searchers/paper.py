@@ -5,32 +5,73 @@ rewards from the predictor alone, and takes the best configurations met on the w
 fixed by the factory, so that a growing history never recompiles.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.records import later, require, require_range
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
     History,
     Proposal,
     Searcher,
+    SearcherConfig,
     append,
     best,
     empty,
     fresh,
     known,
     proposer,
+    require_alphas,
 )
 from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
 from autorank.space.space import Space
-from autorank.surrogates.predictor import Predictor
+from autorank.surrogates.predictor import Predictor, make_predictor
+from autorank.surrogates.settings import PredictorConfig
 
 REWARDS = ("alpha", "hinge", "absolute")
 CURVE_POINTS = 100  # of the policy's course that ``info`` keeps
+
+
+@dataclass(frozen=True)
+class PaperConfig(SearcherConfig):
+    """Predictor and REINFORCE, and what goes beyond the paper: local and exploratory proposals."""
+
+    name: str = "paper"
+    num_exploratory: int = 2  # of the proposals: random or mutants of the best trial, in turn
+    # Of the proposals: the predictor's choice among mutants of the best trials (0 in the paper). Near what was trained
+    # the predictor is not asked to extrapolate.
+    num_local: int = 0
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.3)  # weight of the cost in the reward, one policy each
+    reward: str = "alpha"  # alpha, hinge, absolute
+    steps: int = 2000  # REINFORCE steps of an ask, from a uniform policy
+    samples: int = 64  # configurations sampled a step
+    rate: float = 0.05  # Adam on the policy's logits
+    entropy_coef: float = 0.0  # weight of the policy's entropy (1 = uniform) in its objective
+    num_policies: int = 1  # policy seeds for each alpha
+    mutation_rate: float = 0.1  # of the exploratory mutants
+    local_pool: int = later(128)  # mutants scored for each local proposal
+    local_parents: int = later(5)  # best trials that they descend from
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
+        require("searcher.reward", self.reward, REWARDS)
+        require_alphas(self.alphas)
+        extra = self.num_exploratory + self.num_local
+        if self.num_exploratory < 0 or self.num_local < 0 or extra > self.batch_size:
+            raise ValueError(
+                f"searcher.num_exploratory={self.num_exploratory} and searcher.num_local={self.num_local} must not be "
+                f"negative nor exceed searcher.batch_size={self.batch_size} together"
+            )
+        for key in ("steps", "samples", "num_policies", "local_pool", "local_parents"):
+            require_range(f"searcher.{key}", getattr(self, key), 1, 100_000_000)
 
 
 class State(NamedTuple):
@@ -99,48 +140,11 @@ def reward_of(
     return -(1 - alpha) * quality - alpha * penalty
 
 
-def predictor_search(
-    space: Space,
-    *,
-    predictor: Predictor,
-    batch_size: int,
-    capacity: int,
-    initial: int = 20,
-    num_exploratory: int = 2,
-    num_local: int = 0,
-    alphas: tuple[float, ...] = (0.0, 0.1, 0.3),
-    reward: str = "alpha",
-    steps: int = 2000,
-    samples: int = 64,
-    rate: float = 0.05,
-    entropy_coef: float = 0.0,
-    num_policies: int = 1,
-    mutation_rate: float = 0.1,
-    local_pool: int = 128,
-    local_parents: int = 5,
-) -> Searcher:
-    """Predictor and REINFORCE; random until ``initial`` trials are told.
-
-    Args:
-        space: the search space.
-        predictor: fits and scores features of the space; its two tasks are the two metrics.
-        batch_size: proposals of an ask; the alphas take turns, each with its best configurations
-            not told yet.
-        capacity: most trials that can be told.
-        initial: trials told before the predictor is trusted.
-        num_exploratory: how many of the proposals are random or mutants of the best trial, in turn.
-        num_local: how many are the predictor's choice among mutants of the best trials (0 in the paper): near what was
-            trained the predictor is not asked to extrapolate.
-        alphas: weight of the cost in the reward; one policy each.
-        reward: ``alpha``, ``hinge`` or ``absolute``.
-        steps: REINFORCE steps of an ask, from a uniform policy.
-        samples: configurations sampled a step.
-        rate: Adam's, on the logits.
-        entropy_coef: weight of the policy's entropy (1 = uniform) in its objective.
-        num_policies: policy seeds for each alpha.
-        mutation_rate: of the exploratory mutants.
-        local_pool: mutants scored for each local proposal.
-        local_parents: best trials that they descend from.
+@SEARCHERS.register(
+    "paper", PaperConfig, grid_size=16, has_roles=True, reads_predictor=True, weighs_cost=True
+)
+def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searcher:
+    """REINFORCE against the predictor ensemble (arXiv 2311.07870); random until ``context.initial`` trials are told.
 
     Proposals carry predicted metrics and, in ``info``: ``repeat``, ``alpha`` (NaN = exploratory)
     and ``spread`` per proposal; ``entropy``, ``reward`` ``[alphas, num_policies, points]`` and
@@ -148,9 +152,18 @@ def predictor_search(
     new. NaN before ``initial``.
 
     Raises:
-        ValueError: settings that cannot be meant, by name.
+        ValueError: a predictor made for another capacity.
     """
-    _check(reward, alphas, batch_size, num_exploratory, num_local, steps, samples, num_policies)
+    capacity, initial = context.capacity, context.initial
+    predictor = context.predictor
+    if isinstance(predictor, PredictorConfig):
+        predictor = make_predictor(predictor, space.num_features, capacity)
+    batch_size, alphas, reward = settings.batch_size, settings.alphas, settings.reward
+    num_exploratory, num_local = settings.num_exploratory, settings.num_local
+    steps, samples, num_policies = settings.steps, settings.samples, settings.num_policies
+    rate, entropy_coef = settings.rate, settings.entropy_coef
+    mutation_rate = settings.mutation_rate
+    local_pool, local_parents = settings.local_pool, settings.local_parents
     if predictor.capacity != capacity:
         raise ValueError(
             f"the predictor was made for capacity={predictor.capacity} rows and the searcher for "
@@ -340,20 +353,3 @@ def _mutants(
     order = jnp.argsort(jnp.where(finished, quality, jnp.inf))
     among = jnp.clip(jnp.sum(finished), 1, num_parents)
     return space.mutate(key, history.configs[order[jnp.arange(n) % among]], rate)
-
-
-def _check(
-    reward, alphas, batch_size, num_exploratory, num_local, steps, samples, num_policies
-) -> None:
-    if reward not in REWARDS:
-        raise ValueError(f"reward={reward!r} is not known; write one of {', '.join(REWARDS)}")
-    if not alphas or not all(math.isfinite(a) and 0 <= a <= 1 for a in alphas):
-        raise ValueError(f"alphas={alphas!r} must be one or more numbers in [0, 1]")
-    if num_exploratory < 0 or num_local < 0 or num_exploratory + num_local > batch_size:
-        raise ValueError(
-            f"num_exploratory={num_exploratory} and num_local={num_local} must not be negative nor "
-            f"exceed batch_size={batch_size} together"
-        )
-    for name, value in (("steps", steps), ("samples", samples), ("num_policies", num_policies)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")

@@ -8,26 +8,102 @@ All buffers have fixed sizes: the first of a few sizes that holds the history.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.typing import Array, Float, Int, Key
 from autorank.searchers import acquisition
 from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
     History,
     Proposal,
     Searcher,
+    SearcherConfig,
     append,
     empty,
     hashes,
     known,
     proposer,
+    require_alphas,
 )
 from autorank.space.space import Space
 from autorank.surrogates import gaussian_process as gp
+
+
+@dataclass(frozen=True)
+class AutorankConfig(SearcherConfig):
+    """Bayesian optimisation; the values that are not the literature's were chosen on the tables of docs/results.md."""
+
+    name: str = "autorank"
+    initial: int = 10  # first trials, a Latin hypercube; trials told from elsewhere (pilots) count
+    # Weights of the cost, in turn: what is improved is (1 - alpha) quality + alpha cost, both standardised.
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.3)
+    warps: tuple[str, ...] = (
+        "half_rank",
+    )  # a model each of the qualities so transformed: half_rank, rank, none
+    starts: tuple[float, ...] = (
+        0.0,
+    )  # log factors on the initial length scales; fits are averaged by their evidence
+    fit_steps: int = 60  # Adam steps of a fit
+    scale_sd: float = 1.0  # of the prior on the logarithm of a length scale
+    effects: float = (
+        0.5  # share of the prior variance that main effects have (an additive part of the kernel)
+    )
+    margin: float = 0.1  # standard deviations below the best mean from which improvement is counted
+    num_climbers: int = 6  # candidates from which the acquisition is climbed
+    climb_steps: int = 12  # most changes of one decision each makes
+    feasibility: bool = True  # learn from failed trials where not to go
+    failures: str = "nothing"  # what a failed trial says about quality: as bad as the worst finished (worst), nothing
+    mutation_rate: float = 0.1  # of candidates
+    noise_median: float = later(
+        1e-3
+    )  # of the prior on the noise variance, in units of the warped qualities'
+    noise_sd: float = later(1.5)  # of the prior on its logarithm
+    effect_sd: float = later(1.5)  # of the prior on the logarithm of a main effect's variance
+    fit_rate: float = later(0.1)  # Adam's, on the logarithms of the hyperparameters
+    pool: int = later(384)  # candidates of each kind: random, mutants, crossings
+    num_parents: int = later(8)  # best trials that candidates descend from
+    near_share: float = later(0.75)  # of a mutant's changes of numbers, those that are small
+    near_step: float = later(
+        0.1
+    )  # standard deviation of a small change, as a share of the number's range
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_tuples(self, "warps")
+        for key in ("alphas", "starts"):
+            object.__setattr__(self, key, tuple(float(a) for a in getattr(self, key)))
+        require_alphas(self.alphas)
+        if not self.warps or not set(self.warps) <= set(acquisition.WARPS):
+            raise ValueError(
+                f"searcher.warps={list(self.warps)}: write one or more of {', '.join(acquisition.WARPS)}"
+            )
+        if not self.starts:
+            raise ValueError(
+                "searcher.starts=[] leaves nothing to fit; write at least [0.0], the usual length scales"
+            )
+        require("searcher.failures", self.failures, ("worst", "nothing"))
+        for key, least in {
+            "initial": 0,
+            "climb_steps": 0,
+            "fit_steps": 1,
+            "num_parents": 1,
+            "pool": 1,
+        }.items():
+            require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
+        for key in ("noise_median", "noise_sd", "effect_sd", "fit_rate", "near_step"):
+            require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
+        require_range("searcher.margin", self.margin, 0.0, 1e3)
+        require_range("searcher.near_share", self.near_share, 0.0, 1.0)
+        if not 0 <= self.effects < 1:
+            raise ValueError(f"searcher.effects={self.effects} must lie in [0, 1)")
+        require_range("searcher.num_climbers", self.num_climbers, 1, self.pool)
 
 
 class Candidates(NamedTuple):
@@ -56,92 +132,47 @@ class Model(NamedTuple):
     any_failed: Array  # bool
 
 
-def bayes(
-    space: Space,
-    *,
-    batch_size: int,
-    capacity: int,
-    initial: int = 10,
-    alphas: tuple[float, ...] = (0.0,),
-    warps: tuple[str, ...] = ("half_rank",),
-    starts: tuple[float, ...] = (0.0,),
-    fit_steps: int = 60,
-    scale_sd: float = 1.0,
-    effects: float = 0.5,
-    margin: float = 0.1,
-    num_climbers: int = 6,
-    climb_steps: int = 12,
-    feasibility: bool = True,
-    failures: str = "nothing",
-    mutation_rate: float = 0.1,
-    noise_median: float = 1e-3,
-    noise_sd: float = 1.5,
-    effect_sd: float = 1.5,
-    fit_rate: float = 0.1,
-    pool: int = 384,
-    num_parents: int = 8,
-    near_share: float = 0.75,
-    near_step: float = 0.1,
-) -> Searcher:
-    """Gaussian process and expected improvement.
-
-    Args:
-        space: the search space.
-        batch_size: proposals of an ask; the alphas take turns.
-        capacity: most trials that can be told.
-        initial: trials of a Latin hypercube before the model is trusted; trials told from elsewhere count.
-        alphas: weights of the cost: what is improved is ``(1 - alpha) quality + alpha cost``, both standardised.
-        warps: any of ``half_rank``, ``rank``, ``none``: a model each of the qualities so transformed, averaged.
-        starts: logarithmic factors on the initial length scales; the fits are averaged by their evidence.
-        fit_steps: Adam steps of a fit.
-        scale_sd: standard deviation of the prior on the logarithm of a length scale.
-        effects: share of the prior variance that main effects have (an additive part of the kernel).
-        margin: standard deviations of the qualities below the best mean from which improvement is counted.
-        num_climbers: candidates from which the acquisition is climbed.
-        climb_steps: most changes of one decision each makes.
-        feasibility: learn from failed trials where not to go.
-        failures: what a failed trial says about quality: ``worst`` (as bad as the worst finished one) or ``nothing``.
-        mutation_rate: of candidates.
-        noise_median: of the prior on the noise variance, in units of the warped qualities' variance.
-        noise_sd: of the prior on its logarithm.
-        effect_sd: of the prior on the logarithm of a main effect's variance.
-        fit_rate: Adam's, on the logarithms of the hyperparameters.
-        pool: candidates of each kind: random, mutants, crossings.
-        num_parents: best trials that candidates descend from.
-        near_share: of a mutant's changes of numbers, those that are small.
-        near_step: standard deviation of a small change, as a share of the number's range.
+@SEARCHERS.register(
+    "autorank",
+    AutorankConfig,
+    grid_size=64,
+    has_roles=False,
+    reads_predictor=False,
+    weighs_cost=True,
+)
+def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> Searcher:
+    """Gaussian processes and expected improvement: what wins with about 100 trials.
 
     Proposals carry predicted metrics (in the told units; cost NaN where no alpha weighs it) and, in ``info``:
     ``repeat``, ``alpha``, ``spread`` (of the warped quality), ``acquisition`` (log expected improvement) and
     ``feasible`` (probability).
-
-    Raises:
-        ValueError: settings that cannot be meant, by name.
     """
-    _check(
-        warps,
-        failures,
-        alphas,
-        starts,
-        margin,
-        effects,
-        initial,
-        fit_steps,
-        num_climbers,
-        climb_steps,
-        pool,
-        num_parents,
-        noise_median,
-        noise_sd,
-        effect_sd,
-        fit_rate,
+    batch_size, capacity = settings.batch_size, context.capacity
+    initial, alphas, warps, starts = (
+        settings.initial,
+        settings.alphas,
+        settings.warps,
+        settings.starts,
     )
-    among = Candidates(pool, num_parents, mutation_rate, near_share, near_step)
+    fit_steps, fit_rate, effects = settings.fit_steps, settings.fit_rate, settings.effects
+    margin, failures, feasibility = settings.margin, settings.failures, settings.feasibility
+    num_climbers, climb_steps = settings.num_climbers, settings.climb_steps
+    among = Candidates(
+        settings.pool,
+        settings.num_parents,
+        settings.mutation_rate,
+        settings.near_share,
+        settings.near_step,
+    )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     embed, columns = gp.embedding(space, effects=effects > 0)
     k = space.num_decisions
     priors = gp.default_priors(
-        gp.mean_active(space), scale_sd, effects, effect_sd, (noise_median, noise_sd)
+        gp.mean_active(space),
+        settings.scale_sd,
+        effects,
+        settings.effect_sd,
+        (settings.noise_median, settings.noise_sd),
     )
     neighbours = acquisition.neighbourhood(space)
     weighs_cost = any(a > 0 for a in alphas)
@@ -437,32 +468,3 @@ def _uncost(values: Array, history: History) -> Array:
     mean = jnp.sum(jnp.where(costed, cost, 0.0)) / count
     spread = jnp.sqrt(jnp.sum(jnp.where(costed, (cost - mean) ** 2, 0.0)) / count)
     return mean + spread * values
-
-
-def _check(
-    warps, failures, alphas, starts, margin, effects, initial, fit_steps, num_climbers, climb_steps, pool,
-    num_parents, noise_median, noise_sd, effect_sd, fit_rate,
-) -> None:  # fmt: skip
-    if not warps or not set(warps) <= set(acquisition.WARPS):
-        raise ValueError(f"warps={warps!r}: write one or more of {', '.join(acquisition.WARPS)}")
-    if failures not in ("worst", "nothing"):
-        raise ValueError(f"failures={failures!r} is not known; write one of worst, nothing")
-    if not alphas or not all(0 <= a <= 1 for a in alphas):
-        raise ValueError(f"alphas={alphas!r} must be one or more numbers in [0, 1]")
-    if not starts:
-        raise ValueError("starts=() leaves nothing to fit; write at least (0.0,)")
-    if not 0 <= effects < 1:
-        raise ValueError(f"effects={effects} must lie in [0, 1)")
-    for name, value, least in (
-        ("margin", margin, 0), ("initial", initial, 0), ("fit_steps", fit_steps, 1), ("climb_steps", climb_steps, 0),
-        ("num_parents", num_parents, 1),
-    ):  # fmt: skip
-        if value < least:
-            raise ValueError(f"{name}={value} must be {least} or more")
-    for name, value in (
-        ("noise_median", noise_median), ("noise_sd", noise_sd), ("effect_sd", effect_sd), ("fit_rate", fit_rate)
-    ):  # fmt: skip
-        if not value > 0:
-            raise ValueError(f"{name}={value} must be above 0")
-    if not 1 <= num_climbers <= pool:
-        raise ValueError(f"num_climbers={num_climbers} must lie in [1, pool={pool}]")

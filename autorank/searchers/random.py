@@ -1,12 +1,30 @@
 """Random search: the yardstick."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from autorank.base.typing import Key
-from autorank.searchers.base import History, Proposal, Searcher, append, empty, proposer
+from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
+    History,
+    Proposal,
+    Searcher,
+    SearcherConfig,
+    append,
+    empty,
+    proposer,
+)
 from autorank.space.space import Space
+
+
+@dataclass(frozen=True)
+class RandomConfig(SearcherConfig):
+    """Nothing but the size of a batch."""
+
+    name: str = "random"
 
 
 class State(NamedTuple):
@@ -15,8 +33,12 @@ class State(NamedTuple):
     history: History
 
 
-def random_search(space: Space, *, batch_size: int, capacity: int) -> Searcher:
+@SEARCHERS.register(
+    "random", RandomConfig, grid_size=64, has_roles=False, reads_predictor=False, weighs_cost=False
+)
+def make_random(space: Space, settings: RandomConfig, context: Context) -> Searcher:
     """Independent samples of the space, none twice."""
+    batch_size, capacity = settings.batch_size, context.capacity
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     none = jnp.zeros((0, space.num_decisions), jnp.int32)
 

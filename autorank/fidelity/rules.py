@@ -1,0 +1,174 @@
+"""Fidelity rules: how much of the log a trial sees. One settings record for each, all in `FIDELITIES`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from autorank.base.records import require_range
+from autorank.base.registry import Registry
+from autorank.fidelity import fidelity
+from autorank.fidelity.fidelity import Fidelity
+
+
+def _rising(key: str, given: tuple[float, ...]) -> tuple[float, ...]:
+    """Fractions of the log as a tuple; they must rise inside (0, 1]."""
+    values = tuple(float(v) for v in given)
+    if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
+        raise ValueError(f"fidelity.{key}={list(values)} must rise strictly inside (0, 1]")
+    return values
+
+
+class FidelityRule(NamedTuple):
+    """How a search comes to its `Fidelity`, and what the label of a pilot is."""
+
+    tail: float  # share of the windows reached that make the label
+    # From the pilots' gain curves [p, t] (there may be none) and bool [t], the windows that can be measured: the
+    # fidelity, and the record of why for the report. Called once.
+    choose: Callable[[np.ndarray, np.ndarray], tuple[Fidelity, dict[str, Any]]]
+    # From the record: a resumed search keeps what was chosen. None: `choose` decides the same again.
+    restore: Callable[[dict[str, Any]], Fidelity] | None = None
+    rungs: tuple[float, ...] = ()  # where they are set and not chosen
+
+
+@dataclass(frozen=True)
+class FidelityConfig:
+    """What all rules have; each has a record of its own with more."""
+
+    kind: str = ""
+    num_pilots: int = (
+        0  # trained on the whole log before anything else, half random, half near the baseline
+    )
+    tail: float = 0.25  # share of the windows reached that make the label
+
+    def __post_init__(self):
+        FIDELITIES.require_own_name(self)
+        require_range("fidelity.num_pilots", self.num_pilots, 0, 1_000_000)
+        require_range("fidelity.tail", self.tail, 0.01, 1.0)
+
+
+class MakeFidelity(Protocol):
+    """A rule's factory."""
+
+    def __call__(self, settings: Any, seed: int, /) -> FidelityRule:
+        """The rule by a record of its own type; ``seed`` is the search's."""
+        ...
+
+
+FIDELITIES: Registry[MakeFidelity] = Registry("fidelity", field="kind")
+
+
+@dataclass(frozen=True)
+class PilotsConfig(FidelityConfig):
+    """How the fraction is chosen from the pilots."""
+
+    kind: str = "pilots"
+    num_pilots: int = 20
+    # Candidates; those above 1 - tail share windows with the final label and do not count.
+    fractions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    trend: bool = True  # extrapolate along the tail's slope
+    tau_floor: float = 0.75  # smallest acceptable tau-b with the final order
+    slack: float = 0.05  # how far below the plateau the lower bound may lie
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "fractions", _rising("fractions", self.fractions))
+        if self.num_pilots < fidelity.MIN_PILOTS:
+            raise ValueError(
+                f"fidelity=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
+                f"{self.num_pilots}; or write fidelity=full"
+            )
+
+
+@dataclass(frozen=True)
+class FixedConfig(FidelityConfig):
+    """A given share of the log."""
+
+    kind: str = "fixed"
+    fraction: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("fidelity.fraction", self.fraction, 0.01, 1.0)
+
+
+@dataclass(frozen=True)
+class FullConfig(FidelityConfig):
+    """Nothing more to set."""
+
+    kind: str = "full"
+
+
+@dataclass(frozen=True)
+class HalvingConfig(FidelityConfig):
+    """The rungs that trials climb."""
+
+    kind: str = "halving"
+    rungs: tuple[float, ...] = (0.2, 0.5, 1.0)  # fractions of the log
+    eta: float = 3.0  # one in eta is promoted
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "rungs", _rising("rungs", self.rungs))
+        if not self.eta > 1:
+            raise ValueError(f"fidelity.eta={self.eta} must be above 1; 3 promotes the best third")
+
+
+@FIDELITIES.register("pilots", PilotsConfig)
+def pilots(settings: PilotsConfig, seed: int) -> FidelityRule:
+    """Pilots run to the end; the smallest fraction of the log that keeps their order is used from then on."""
+
+    def choose(
+        curves: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[Fidelity, dict[str, Any]]:
+        return fidelity.from_pilots(
+            curves,
+            settings.fractions,
+            tail=settings.tail,
+            trend=settings.trend,
+            tau_floor=settings.tau_floor,
+            slack=settings.slack,
+            seed=seed,
+            where=where,
+        )
+
+    def restore(record: dict[str, Any]) -> Fidelity:
+        fraction, dx = record["chosen_fraction"], record["chosen_dx"]
+        return fidelity.single_rung(fraction, tail=settings.tail, dx=dx)
+
+    return FidelityRule(settings.tail, choose, restore)
+
+
+@FIDELITIES.register("fixed", FixedConfig)
+def fixed(settings: FixedConfig, seed: int) -> FidelityRule:
+    """Every trial sees a given fraction of the log."""
+    return _as_set(settings, fidelity.single_rung(settings.fraction, tail=settings.tail))
+
+
+@FIDELITIES.register("full", FullConfig)
+def full(settings: FullConfig, seed: int) -> FidelityRule:
+    """Every trial sees the whole log."""
+    return _as_set(settings, fidelity.single_rung(1.0, tail=settings.tail))
+
+
+@FIDELITIES.register("halving", HalvingConfig)
+def halving(settings: HalvingConfig, seed: int) -> FidelityRule:
+    """Successive halving inside each round: of 20 trials 6 go on and then 2.
+
+    The searcher learns from the first rung, which every trial has; front and finalists are of the last.
+    """
+    made = fidelity.successive_halving(settings.rungs, eta=settings.eta, tail=settings.tail)
+    return _as_set(settings, made)
+
+
+def _as_set(settings: FidelityConfig, made: Fidelity) -> FidelityRule:
+    """The rule that takes what the settings say, whatever the pilots do."""
+
+    def choose(
+        curves: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[Fidelity, dict[str, Any]]:
+        reason = f"set by fidelity.kind={settings.kind}"
+        return made, {"chosen_fraction": made.rungs[0], "chosen_dx": 0.0, "reason": reason}
+
+    return FidelityRule(settings.tail, choose, rungs=made.rungs)
