@@ -144,12 +144,9 @@ def revision() -> str:
     """The commit, with a plus if the tree differs from it; ``BENCH_REVISION`` where there is no repository."""
     if "BENCH_REVISION" in os.environ:
         return os.environ["BENCH_REVISION"]
-    try:
-        git = lambda *a: subprocess.run(["git", *a], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: E731  # fmt: skip
-        changed = git("status", "--porcelain", "--", "autorank", "experiments/*.py").strip()
-        return git("rev-parse", "--short=12", "HEAD").strip() + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    from autorank.base.code_revision import code_revision
+
+    return code_revision() or "unknown"
 
 
 def one_thread(core: int | None) -> dict[str, str]:

@@ -24,7 +24,7 @@ from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import SEARCHERS
 from autorank.searchers.named import named_searcher
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.sweep.sweep import Sweep, SweepPlan
 
 NUMBERS = {"rate": (1e-5, 1.0), "decay": (1e-7, 1e-1), "dropout": (0.0, 0.8)}

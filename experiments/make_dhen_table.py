@@ -43,7 +43,7 @@ from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space
 from autorank.data.format.batches import Dataset
 from autorank.data.logs import kuairand, synthetic
 from autorank.data.prepare import store
-from autorank.ledger.ledger import dumps
+from autorank.ledger.strict_json import dumps
 from autorank.models.cost import flops_per_example
 from autorank.space.space import Space
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, free_bytes, make_groups

@@ -29,7 +29,8 @@ from autorank.objectives.cluster import Workers
 from autorank.objectives.training import training_objective
 from autorank.search.stages import Plan
 from autorank.searchers.base import SEARCHERS, Context, Searcher
-from autorank.space.space import Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor, make_predictor
 from autorank.training.compact import Setting
 from autorank.training.trainer import Hparams

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from matplotlib.figure import Figure
 
+from autorank.ledger.run_folder import Run
 from autorank.report.figures import (
     curves,
     fidelity,
@@ -16,7 +17,6 @@ from autorank.report.figures import (
     seed_noise,
     survival,
 )
-from autorank.report.run_folder import Run
 from autorank.report.style import png_bytes, svg_text
 
 

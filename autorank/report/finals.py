@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autorank.report.run_folder import Run
+from autorank.ledger.run_folder import Run
 
 
 class Finalist(NamedTuple):

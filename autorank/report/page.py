@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from autorank.ledger.run_folder import Run, read_run
+from autorank.ledger.safe_write import write_atomically
 from autorank.report import charts
 from autorank.report.markup import escape, folded, section
-from autorank.report.run_folder import Run, read_run
 from autorank.report.sentences import headline, state_of, verdict_sentences
 from autorank.report.stylesheet import STYLE
 from autorank.report.tables.decisions import decisions_table
@@ -26,9 +27,7 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     drawings = charts.save(charts.draw(run), folder / "figures")
     path = folder / "report.html"
-    part = folder / "report.html.part"
-    part.write_text(page(run, drawings))
-    part.replace(path)
+    write_atomically(path, page(run, drawings))
     return path
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from autorank.ledger.run_folder import Run, labelled, searched
 from autorank.report.numbers import NONE, count, interval, known, number, ratio, signed
-from autorank.report.run_folder import Run, labelled, searched
 
 
 class Headline(NamedTuple):

@@ -20,7 +20,7 @@ from autorank.base.metrics import (
     paired_test,
 )
 from autorank.fidelity.labels import label
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.search.stages import Baseline, Context, curve_of, evaluate
 
 SEARCHED = ("pilot", "round", "promotion")

@@ -19,12 +19,12 @@ from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric
 from autorank.base.metrics import kendall_tau_b, ne_gain_percent
 from autorank.base.programs import compiler_options
-from autorank.fidelity import rungs
 from autorank.fidelity.fidelity import Fidelity, total_cost
 from autorank.fidelity.labels import tail_windows
 from autorank.fidelity.rules import FidelityRule
-from autorank.fidelity.rungs import Climb, climb
+from autorank.ledger import rungs
 from autorank.ledger.ledger import Ledger, LedgerMismatch, Trial
+from autorank.ledger.rungs import Climb, climb
 from autorank.objectives.base import Objective
 from autorank.search import speed, survival
 from autorank.search.confirm import Confirmed, confirm, refuse_finished_by_earlier_version

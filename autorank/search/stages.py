@@ -18,8 +18,8 @@ from autorank.base.measurable import of_metric
 from autorank.base.metrics import ne_gain_percent
 from autorank.fidelity.fidelity import Fidelity
 from autorank.fidelity.labels import label, labels
-from autorank.fidelity.rungs import Climb, climb
 from autorank.ledger.ledger import Ledger, LedgerMismatch, Trial
+from autorank.ledger.rungs import Climb, climb
 from autorank.objectives.base import Objective, Outcome
 from autorank.space.space import Space
 
@@ -91,16 +91,17 @@ def evaluate(
     fidelity: float,
     labeller: Callable[[np.ndarray], float],
     baseline_flops: float | None,
+    rung: int = 0,
 ) -> list[Trial]:
     """Runs one batch, or what the ledger still lacks of it, and gives its rows in order.
 
     ``labeller`` turns the searched metric's NE curve ``[t]`` into the quality (lower is better, NaN = failed).
     """
     ledger, objective = context.ledger, context.objective
-    trials = ledger.trials(stage, round_index)
+    trials = ledger.trials(stage, round_index, rung)
     if not trials:
         configs, seeds, predicted = propose()
-        trials = ledger.propose(stage, round_index, configs, seeds, fidelity, predicted)
+        trials = ledger.propose(stage, round_index, configs, seeds, fidelity, predicted, rung)
     waiting = [t for t in trials if t.status == "proposed"]
     if waiting:
         configs = np.array([t.config for t in waiting], np.int32)
@@ -115,7 +116,7 @@ def evaluate(
                 cost = math.log(outcome.flops / baseline_flops)
             done = ledger.finish(waiting[i].id, as_record(outcome), quality, cost)
             context.notify(stage, done, outcome.failed)
-    return ledger.trials(stage, round_index)
+    return ledger.trials(stage, round_index, rung)
 
 
 def as_record(outcome: Outcome) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def run_round(
         alive = [alive[i] for i in fidelity.keep(labels)]
         if not alive:
             break
-        batch = 100 * round_index + level
+        batch = (round_index, level)
         for own, trial in zip(
             alive, promote(context, batch, alive, rung, label_at(rung), baseline), strict=True
         ):
@@ -285,7 +286,7 @@ def run_round(
 
 def promote(
     context: Context,
-    batch: int,
+    batch: tuple[int, int],
     alive: Sequence[Sequence[Trial]],
     rung: float,
     labeller: Callable[[np.ndarray], float],
@@ -296,11 +297,12 @@ def promote(
     rows = evaluate(
         context,
         "promotion",
-        batch,
+        batch[0],
         lambda: (configs_of(before), [t.seed for t in before], None),
         rung,
         labeller,
         baseline.flops,
+        batch[1],
     )
     if [(t.config, t.seed) for t in rows] != [(t.config, t.seed) for t in before]:
         raise LedgerMismatch(

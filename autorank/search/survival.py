@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autorank.base.metrics import paired_test
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.search.confirm import LEVEL, Confirmed, EqualNE, failures, finite, nearest_miss
 from autorank.search.finals import Finals
 from autorank.search.stages import Baseline, Context

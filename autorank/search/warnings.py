@@ -8,7 +8,7 @@ import numpy as np
 
 from autorank.base.measurable import Counts
 from autorank.base.metrics import kendall_tau_b
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 
 OVERFIT_GAP, OVERFIT_FLOOR = 0.4, 0.3
 COLLAPSE_ENTROPY = 0.05  # of a uniform policy's

@@ -21,7 +21,7 @@ import numpy as np
 
 from autorank.base.jax_settings import own_settings, training_settings
 from autorank.base.typing import PyTree
-from autorank.ledger.ledger import dumps
+from autorank.ledger.strict_json import dumps
 
 FORMAT = 1
 CHUNK = 1024  # rows of one call of the program; shorter input is padded

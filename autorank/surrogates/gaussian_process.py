@@ -96,7 +96,7 @@ def default_priors(
 
 def mean_active(space: Space, num_samples: int = 2048) -> float:
     """Active decisions of a uniform configuration, on average: all of them, if there are no conditions."""
-    if all(space._roots):
+    if all(space.tables.roots):
         return float(space.num_decisions)
     configs = space.sample(jax.random.key(0), num_samples)
     return float(jnp.mean(jnp.sum(space.active(configs), axis=1)))
@@ -127,7 +127,7 @@ def embedding(
             for hot in np.eye(num) * math.sqrt(0.5):
                 add(i, hot, distance=True, factor=2.0)
             continue
-        numbers = space._features[2][i][:num]
+        numbers = space.tables.numbers[i][:num]
         add(i, numbers - 0.5, distance=True, factor=0.0)
         if d.parents:
             add(i, np.full(num, math.sqrt(0.5)), distance=True, factor=0.0)

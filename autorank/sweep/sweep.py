@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.base.result import Result
+from autorank.ledger.front import pareto_front
 from autorank.ledger.ledger import Ledger, Trial
 from autorank.searchers.base import Searcher
 from autorank.space.space import Space
@@ -101,12 +102,9 @@ class Sweep:
 
     def front(self) -> list[Trial]:
         """Finished trials that no other beats on quality and cost together, cheapest first."""
-        kept: list[Trial] = []
         finished = [t for t in self.trials() if t.status == "finished"]
-        for trial in sorted(finished, key=lambda t: (t.cost or 0.0, self._signed(t), t.id)):
-            if not kept or self._signed(trial) < self._signed(kept[-1]):
-                kept.append(trial)
-        return kept
+        found = pareto_front([(t.cost or 0.0, self._signed(t)) for t in finished])
+        return [finished[i] for i in found]
 
     # --- writing ---------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper._attempts import Attempts
 from hydra_plugins.autorank_sweeper._launchers import is_pool

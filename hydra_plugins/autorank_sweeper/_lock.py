@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from autorank.ledger import ledger_file
+from autorank.ledger import locks
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def exclusive(path: Path) -> Iterator[None]:
             _warn(path, error)
             yield
             return
-        ledger_file.keep(descriptor)
+        locks.close_on_fork(descriptor)
         try:
             _acquire(descriptor, path)
             # While this process waited, the file may have been removed together with its trial.
@@ -49,7 +49,7 @@ def exclusive(path: Path) -> Iterator[None]:
             yield
             return
         finally:
-            ledger_file.release(descriptor)
+            locks.release(descriptor)
 
 
 def _acquire(descriptor: int, path: Path) -> None:

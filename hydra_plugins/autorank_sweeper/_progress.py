@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
 
 LOG = logging.getLogger(__name__)

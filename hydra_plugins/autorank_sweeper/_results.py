@@ -1,13 +1,13 @@
 """``optimization_results.yaml`` and the last line of the log: the outcome of a sweep."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.safe_write import write_atomically
+from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper._space import SweptSpace
 
@@ -18,10 +18,8 @@ def save_results(folder: Path, sweep: Sweep, swept: SweptSpace) -> None:
     """Writes ``optimization_results.yaml`` beside the jobs and logs the best trial, also if the sweep was stopped."""
     results = outcome(sweep, swept)
     text = yaml.safe_dump(results, sort_keys=False)
-    part = folder / "optimization_results.yaml.part"
     try:
-        part.write_text(text)
-        os.replace(part, folder / "optimization_results.yaml")
+        write_atomically(folder / "optimization_results.yaml", text)
     except OSError as error:
         LOG.warning("cannot write optimization_results.yaml: %s", error)
     best, ended, failed = sweep.best(), results["trials"], results["failed"]

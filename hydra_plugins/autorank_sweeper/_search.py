@@ -10,13 +10,8 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 
-from autorank.ledger.ledger import (
-    Ledger,
-    LedgerCorrupt,
-    LedgerFull,
-    LedgerMismatch,
-    RunInUse,
-)
+from autorank.ledger.errors import LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
+from autorank.ledger.ledger import Ledger
 from autorank.space.space import Space
 from autorank.sweep.named import NamedSearcher
 from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from hydra.core.override_parser.types import Override, Sweep
 
 from autorank.space.grammar import Domain, find, read, same
-from autorank.space.space import Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Space
 from hydra_plugins.autorank_sweeper._overrides import (
     bare_key,
     override_text,

@@ -3,7 +3,7 @@
 import time
 
 from autorank.base.result import first_line
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper._app import App
 from hydra_plugins.autorank_sweeper._attempts import Attempts

@@ -24,7 +24,7 @@ from autorank.search.run import run
 from autorank.search.stages import Plan
 from autorank.searchers import named as named_searchers
 from autorank.serving.export import load_model, save_model
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
 from autorank.sweep.sweep import Sweep, SweepPlan
 from autorank.training.compact import Setting

@@ -17,7 +17,8 @@ from autorank.base.metrics import normalized_entropy
 from autorank.data.logs.table import TableConfig
 from autorank.fidelity import labels
 from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, PilotsConfig
-from autorank.ledger.ledger import Ledger, dumps
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
 from autorank.report.console import console_table
 from autorank.report.page import write_report

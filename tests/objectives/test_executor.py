@@ -15,12 +15,12 @@ from autorank.base import programs
 from autorank.base.records import fingerprint
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
-from autorank.ledger.ledger import Trial
+from autorank.ledger.run_folder import read_run
+from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives import training as objectives
 from autorank.objectives.executor import PRIORS, CostModel, Costs, Work, choose, work_of
 from autorank.objectives.training import training_objective
-from autorank.report.run_folder import read_run
 from autorank.report.tables.search import cost_table
 from autorank.search.run import executors
 from autorank.training.compact import Setting

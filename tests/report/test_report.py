@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from autorank.ledger.front import front_of
 from autorank.ledger.ledger import Ledger, LedgerCorrupt, Trial
+from autorank.ledger.run_folder import read_run, searched, values_of, winner_config
 from autorank.report.charts import CHARTS, draw
 from autorank.report.console import console_table
 from autorank.report.figures.importance import chance, explained, ranked
@@ -22,7 +24,6 @@ from autorank.report.figures.policy import series
 from autorank.report.figures.seed_noise import seed_noise
 from autorank.report.finals import finalists
 from autorank.report.page import page, write_report
-from autorank.report.run_folder import front_of, read_run, searched, values_of, winner_config
 from autorank.report.sentences import planned_trials
 from autorank.report.style import robust_limits, rows_text
 from tests.report.fake_run import DECISIONS, IDENTITY, NASTY, write_run

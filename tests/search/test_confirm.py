@@ -32,20 +32,20 @@ class MemoryLedger:
     def __init__(self):
         self.rows, self.notes = [], []
 
-    def trials(self, stage=None, round=None):
+    def trials(self, stage=None, round=None, rung=None):
         return [
             t for t in self.rows
-            if stage in (None, t.stage) and round in (None, t.round)
+            if stage in (None, t.stage) and round in (None, t.round) and rung in (None, t.rung)
         ]  # fmt: skip
 
-    def propose(self, stage, round, configs, seeds, fidelity, predicted=None):
-        assert not self.trials(stage, round)
+    def propose(self, stage, round, configs, seeds, fidelity, predicted=None, rung=0):
+        assert not self.trials(stage, round, rung)
         for i, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
             self.rows.append(
                 Trial(len(self.rows), stage, round, i, tuple(map(int, config)), int(seed), fidelity, None, "proposed",
-                      "", None, None, None, 0.0, None)
+                      "", None, None, None, 0.0, None, rung)
             )  # fmt: skip
-        return self.trials(stage, round)
+        return self.trials(stage, round, rung)
 
     def finish(self, trial_id, outcome, quality, cost):
         reason = outcome["failed"]

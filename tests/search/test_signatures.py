@@ -1,6 +1,6 @@
 """Each failure signature fires where it should and stays silent where it should not."""
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.search.progress import Progress, duration
 from autorank.search.run import Event
 from autorank.search.warnings import find_warnings

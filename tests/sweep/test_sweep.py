@@ -16,10 +16,11 @@ from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import append, empty
 from autorank.searchers.named import named_searcher
 from autorank.searchers.pending import ask_with_pending, impute
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
 from autorank.sweep.ask_batch import Units, rotated
 from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
+from tests.ledger import format_1
 from tests.making import make_searcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +135,17 @@ def test_a_kill_between_the_ask_and_its_proposals_changes_nothing(tmp_path):
             sweep.propose(6)
         ledger.propose = kept  # type: ignore[method-assign]
     assert in_rounds(tmp_path / "cut.db", "evolution", 24) == whole
+
+
+def test_a_sweep_of_an_older_version_goes_on_in_its_migrated_ledger(tmp_path):
+    whole = in_rounds(tmp_path / "whole.db", "evolution", 24)
+    in_rounds(tmp_path / "old.db", "evolution", 24, stop_after=8)
+    format_1.downgrade(tmp_path / "old.db")
+    assert in_rounds(tmp_path / "old.db", "evolution", 24) == whole
+    plan = SweepPlan(24, max_failure_rate=1.0)
+    format_1.downgrade(tmp_path / "old.db")
+    with Ledger.read(tmp_path / "old.db") as ledger:
+        assert replay(SPACE, make("evolution"), ledger, plan) == []
 
 
 def test_proposals_do_not_depend_on_the_hash_seed():

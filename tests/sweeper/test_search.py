@@ -9,7 +9,7 @@ import pytest
 from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
 from autorank.searchers.named import named_searcher
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.sweep.sweep import Sweep, SweepPlan
 from tests.sweeper.test_faults import rows, start, sweep, wait_for
 

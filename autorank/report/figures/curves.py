@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from autorank.report.run_folder import (
+from autorank.ledger.run_folder import (
     Run,
     curve_of,
     full_rows,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from autorank.report.run_folder import Run
+from autorank.ledger.run_folder import Run
 from autorank.report.style import BLUE, INK, ORANGE, legend, name_axes, panels
 
 

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.front import front_of
+from autorank.ledger.run_folder import Run, labelled, searched
+from autorank.ledger.trial import Trial
 from autorank.report.finals import Finalist, finalists
-from autorank.report.run_folder import Run, front_of, labelled, searched
 from autorank.report.style import (
     BLUE,
     GAIN,

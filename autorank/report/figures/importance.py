@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from autorank.report.run_folder import Run, told, values_of
+from autorank.ledger.run_folder import Run, told, values_of
 from autorank.report.style import BLUE, PALE, RED, legend, name_axes, panels
 
 MAX_DECISIONS = 16  # bars that can be read

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autorank.report.run_folder import Run
+from autorank.ledger.run_folder import Run
 from autorank.report.style import BLUE, GREY, legend, name_axes, panels, shades
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from autorank.base.metrics import kendall_tau_b
-from autorank.report.run_folder import Run, told
+from autorank.ledger.run_folder import Run, told
 from autorank.report.style import GREY, INK, name_axes, panels, robust_limits, shades
 
 

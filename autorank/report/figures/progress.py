@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from autorank.report.run_folder import Run, full_rows, of_stage, searched
+from autorank.ledger.run_folder import Run, full_rows, of_stage, searched
 from autorank.report.style import (
     BLUE,
     GREY,

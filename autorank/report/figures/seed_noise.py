@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from autorank.ledger.run_folder import Run, winner_config
 from autorank.report.finals import finalists
-from autorank.report.run_folder import Run, winner_config
 from autorank.report.style import BLUE, GREEN, GREY, INK, name_axes, panels
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autorank.report.run_folder import Run
+from autorank.ledger.run_folder import Run
 from autorank.report.style import BLUE, GAIN, GREY, INK, legend, name_axes, panels
 from autorank.report.summary import main_metric
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autorank.ledger.run_folder import Run, values_of, winner_config
 from autorank.report.markup import table
 from autorank.report.numbers import NONE
-from autorank.report.run_folder import Run, values_of, winner_config
 from autorank.report.summary import ROLES
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from autorank.ledger.run_folder import Run
 from autorank.report.markup import escape, table
 from autorank.report.numbers import NONE, interval, ratio, signed, with_interval
-from autorank.report.run_folder import Run
 from autorank.report.summary import main_metric
 
 NAMES = {"winner": "winner", "equal_cost": "equal cost", "equal_ne": "equal NE"}

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from autorank.ledger.run_folder import Run
 from autorank.report.markup import table
 from autorank.report.numbers import NONE, count, entropy, interval, known, number, ratio, signed
-from autorank.report.run_folder import Run
 from autorank.report.summary import ROLES, main_metric
 
 

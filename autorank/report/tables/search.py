@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from autorank.ledger.run_folder import Run, searched
 from autorank.report.markup import table
 from autorank.report.numbers import NONE, count, known, number, seconds
-from autorank.report.run_folder import Run, searched
 
 
 def cost_table(run: Run) -> str:

@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.front import front_of
+from autorank.ledger.run_folder import Run, labelled
+from autorank.ledger.trial import Trial
 from autorank.report.markup import table
 from autorank.report.numbers import number, ratio, signed
-from autorank.report.run_folder import Run, front_of, labelled
 from autorank.report.tables.decisions import difference
 
 
