@@ -37,7 +37,7 @@ def dhen_space(kept: Mapping[str, Collection[Any]] | None = None) -> Space:
     choice of each decision.
 
     Raises:
-        ValueError: a name that is no decision, or values that are none of its choices.
+        ValueError: a name that is not a decision, or a value that is not one of its choices.
 
     Examples:
         >>> dhen_space({"model.num_layers": [1]}).cardinality() < dhen_space().cardinality()
@@ -47,10 +47,14 @@ def dhen_space(kept: Mapping[str, Collection[Any]] | None = None) -> Space:
     known = {d.name: d.choices for d in DECISIONS}
     for name, values in kept.items():
         if name not in known:
-            raise ValueError(f"{name} is no decision of the table; write one of {', '.join(known)}")
+            raise ValueError(
+                f"{name} is not a decision of the table; write one of {', '.join(known)}"
+            )
         wrong = [v for v in values if v not in known[name]]
         if wrong:
-            raise ValueError(f"{name}={wrong[0]!r} is no choice; write some of {known[name]}")
+            raise ValueError(
+                f"{name}={wrong[0]!r} is not one of its choices; write some of {known[name]}"
+            )
     decisions: dict[str, Decision] = {}
     for d in DECISIONS:
         choices = tuple(c for c in d.choices if c in kept.get(d.name, d.choices))
@@ -74,7 +78,7 @@ def dhen_table(task: str, file: Path) -> Benchmark:
 
     Raises:
         ValueError: an unknown task or choice, or a configuration that is missing or recorded twice.
-        FileNotFoundError: no such table.
+        FileNotFoundError: the table does not exist.
     """
     if task not in DHEN_TASKS:
         raise ValueError(f"task={task!r} is not one of {', '.join(DHEN_TASKS)}")

@@ -2,7 +2,7 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Parameter values and the numbers that Optuna stores for them: the number itself, or the index of a choice.
 
-Values may be anybody's objects: equal to each other (``True``, ``1``), not equal to themselves (NaN), not comparable.
+Values may be any objects: equal to each other (``True``, ``1``), not equal to themselves (NaN), not comparable.
 """
 
 import json

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 class App(NamedTuple):
-    """An app's config, and the loader that composes it anew for each job."""
+    """An app's config, and the loader that composes it for each job."""
 
     loader: ConfigLoader
     config: DictConfig

@@ -86,7 +86,7 @@ def _list_or_dict(override: Override, config: DictConfig, parser: OverridesParse
     if not isinstance(value, dict) or OmegaConf.is_config(own) or not is_form(plain):
         return override
     if own is None:
-        LOG.info("%s is one value, a dict; it is no sweep", override.input_line)
+        LOG.info("%s is one value, a dict; it is not a sweep", override.input_line)
         return override
     try:
         text = read_form(plain).text

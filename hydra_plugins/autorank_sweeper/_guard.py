@@ -130,9 +130,8 @@ def _settings() -> Undo:
     def undo() -> None:
         for limit, before in limits.items():
             if resource.getrlimit(limit) != before:
-                with contextlib.suppress(
-                    ValueError, OSError
-                ):  # most users cannot raise a hard limit again
+                # Most users cannot raise a hard limit again.
+                with contextlib.suppress(ValueError, OSError):
                     resource.setrlimit(limit, before)
         sys.setrecursionlimit(recursion)
         logging.disable(disabled)

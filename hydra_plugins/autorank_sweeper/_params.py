@@ -74,7 +74,7 @@ def refused(
     key: str, value: Any, why: object, place: str = "hydra.sweeper.params: "
 ) -> CompactHydraException:
     """The error for what is not a sweep, with advice."""
-    return CompactHydraException(f"{place}{key}={_short(value)} is no sweep: {why}; {ADVICE}")
+    return CompactHydraException(f"{place}{key}={_short(value)} is not a sweep: {why}; {ADVICE}")
 
 
 def _flat(above: str, values: Mapping[Any, Any], config: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -91,8 +91,8 @@ def _flat(above: str, values: Mapping[Any, Any], config: DictConfig) -> Iterator
         elif not value:
             raise refused(key, value, "it is empty")
         elif own is not None and not OmegaConf.is_dict(own):
-            what = f"the config's own {key} is {_short(own)}, which has no keys, and this is no known form of a sweep"
-            raise refused(key, value, what)
+            what = f"the config's own {key} is {_short(own)}, which has no keys"
+            raise refused(key, value, f"{what}, and this is not a known form of a sweep")
         elif set(value) == {"parameters"} and isinstance(value["parameters"], Mapping):
             yield from _flat(key, value["parameters"], config)  # W&B's nesting
         else:

@@ -78,8 +78,16 @@ def test_lcbench_against_a_query_of_the_raw_surrogate(shared_data):
     config = np.asarray(benchmark.space.sample(jax.random.key(0), 1))
     v = benchmark.space.decode(config[0])
     session = ort.InferenceSession(str(shared_data / "yahpo" / "lcbench" / "model.onnx"))
-    x = [52, v["batch_size"], v["learning_rate"], v["momentum"], v["weight_decay"], v["num_layers"],
-         v["max_units"], v["max_dropout"]]  # fmt: skip
+    x = [
+        52,
+        v["batch_size"],
+        v["learning_rate"],
+        v["momentum"],
+        v["weight_decay"],
+        v["num_layers"],
+        v["max_units"],
+        v["max_dropout"],
+    ]
     feed = {"x_cat": np.array([[7 - 1]], np.int32), "x_cont": np.array([x], np.float32)}
     encoding = json.loads((shared_data / "yahpo" / "lcbench" / "encoding.json").read_text())
     feed["x_cat"][0, 0] = encoding["OpenML_task_id"]["167104"]

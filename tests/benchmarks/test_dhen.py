@@ -25,8 +25,14 @@ from autorank.training.compact import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = dhen_space().names
-SMALL = ("model.layer1.a=cross", "model.layer1.b=none", "model.num_layers=1", "model.norm=none", "model.width=8",
-         "training.table_rate=0.06")  # fmt: skip
+SMALL = (
+    "model.layer1.a=cross",
+    "model.layer1.b=none",
+    "model.num_layers=1",
+    "model.norm=none",
+    "model.width=8",
+    "training.table_rate=0.06",
+)
 # num_layers, layer1.a, layer1.b, layer2.a, width, norm, dense_rate, table_rate, ne, flops
 ROWS = [
     ("1", "dot", "none", "", "8", "none", "0.0003", "0.02", "0.9", "100"),
@@ -89,13 +95,18 @@ def test_a_table_gives_what_is_written_in_it(tmp_path):
 
 @pytest.mark.parametrize(
     "rows, said",
-    [(ROWS[:3], "1 configurations of the grid are missing"),
-     ([*ROWS, ROWS[0]], "is recorded twice"),
-     ([*ROWS[:3], ("2", *ROWS[0][1:])], "does not name exactly its active decisions"),
-     ([*ROWS[:3], ("1", "dot", "none", "fmb", *ROWS[0][4:])], "does not name exactly its active decisions"),
-     ([*ROWS[:3], ("3", *ROWS[3][1:])], "model.num_layers='3' is none of 1, 2")],
+    [
+        (ROWS[:3], "1 configurations of the grid are missing"),
+        ([*ROWS, ROWS[0]], "is recorded twice"),
+        ([*ROWS[:3], ("2", *ROWS[0][1:])], "does not name exactly its active decisions"),
+        (
+            [*ROWS[:3], ("1", "dot", "none", "fmb", *ROWS[0][4:])],
+            "does not name exactly its active decisions",
+        ),
+        ([*ROWS[:3], ("3", *ROWS[3][1:])], "model.num_layers='3' is none of 1, 2"),
+    ],
     ids=["missing", "twice", "inactive missing", "inactive given", "unknown"],
-)  # fmt: skip
+)
 def test_a_table_that_is_no_grid_is_refused(tmp_path, rows, said):
     with pytest.raises(ValueError, match=said):
         dhen_table("synthetic", written(tmp_path / "t.csv", rows))
@@ -106,9 +117,9 @@ def test_bad_names_are_refused(tmp_path):
         dhen_table("avazu", tmp_path)
     with pytest.raises(FileNotFoundError, match="make_dhen_table.py --data kuairand"):
         dhen_table("kuairand", tmp_path / "absent.csv")
-    with pytest.raises(ValueError, match="model.depth is no decision"):
+    with pytest.raises(ValueError, match="model.depth is not a decision"):
         dhen_space({"model.depth": [1]})
-    with pytest.raises(ValueError, match="model.width=64 is no choice"):
+    with pytest.raises(ValueError, match="model.width=64 is not one of its choices"):
         dhen_space({"model.width": [64]})
     assert "model.layer2.a" not in dhen_space({"model.num_layers": [1]}).names
 
@@ -185,9 +196,16 @@ def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tm
         )
         settings.append(Setting(config.model, rates))
     compact = training_objective(
-        log, lambda c: settings[int(c[0])], head="ctr", batch_size=16, num_windows=100,
-        warmup_share=SearchConfig().training.warmup_share, fingerprint="", workers=1, executor="compact",
-    )  # fmt: skip
+        log,
+        lambda c: settings[int(c[0])],
+        head="ctr",
+        batch_size=16,
+        num_windows=100,
+        warmup_share=SearchConfig().training.warmup_share,
+        fingerprint="",
+        workers=1,
+        executor="compact",
+    )
     for seed in (0, 1):
         # Each run of the table has a seed of its own.
         found = compact.evaluate(np.arange(3)[:, None], [3 * seed + i for i in range(3)], 1.0)

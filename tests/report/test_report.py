@@ -121,8 +121,12 @@ def test_nothing_at_equal_ne_is_said_with_its_nearest_miss(finished):
     run = read_run(finished)
     rule = run.summary["equal_ne"]
     miss = rule["tests"][0] | {"passed": False, "bound": 0.31, "finalist": 2}
-    missed = {"winner_equal_ne": None, "flops_gain_percent": None, "qps_gain_percent": None,
-              "equal_ne": rule | {"tests": [miss], "nearest_miss": miss}}  # fmt: skip
+    missed = {
+        "winner_equal_ne": None,
+        "flops_gain_percent": None,
+        "qps_gain_percent": None,
+        "equal_ne": rule | {"tests": [miss], "nearest_miss": miss},
+    }
     run = run._replace(summary=run.summary | missed)
     text = page(run, {})
     assert "No model was shown to be at equal NE" in text and "none within 0.1%" in text
@@ -169,8 +173,12 @@ def test_survival_shows_every_finalist_on_its_way(finished):
     winner = next(e for e in entries if "winner" in e["roles"])
     line = next(line for line in lines if line.get_label() == "winner")
     test = run.summary["winner"]["test"]["ctr"]["mean"]
-    steps = [winner["label"], winner["validation_gain_percent"]["mean"],
-             winner["confirmed_gain_percent"]["mean"], test]  # fmt: skip
+    steps = [
+        winner["label"],
+        winner["validation_gain_percent"]["mean"],
+        winner["confirmed_gain_percent"]["mean"],
+        test,
+    ]
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), steps)
     assert f"became {test:+.2f}% on the held-out test" in ax.figure.get_suptitle()
     assert ax.get_ylabel() == "NE gain against baseline (%, lower is better)"
@@ -304,11 +312,20 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing_else(finished, tmp_pa
         try:
             # Every other host is a dead end, so that a request to one would also be an error.
             done = subprocess.run(
-                [CHROMIUM, *FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-                 "--window-size=1100,900", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-                 f"http://127.0.0.1:{server.server_port}/report.html"],
-                capture_output=True, text=True, timeout=120, check=True,
-            )  # fmt: skip
+                [
+                    CHROMIUM,
+                    *FLAGS,
+                    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                    "--window-size=1100,900",
+                    f"--user-data-dir={tmp_path / 'profile'}",
+                    "--dump-dom",
+                    f"http://127.0.0.1:{server.server_port}/report.html",
+                ],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            )
         finally:
             server.shutdown()
             thread.join()

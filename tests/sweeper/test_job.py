@@ -1,4 +1,4 @@
-"""What surrounds a job in its process: never twice at a time, its result outlives its driver."""
+"""A job in its process: it never runs twice at a time, and its result outlives its driver."""
 
 import threading
 import time
@@ -74,8 +74,16 @@ def test_a_job_that_starts_after_its_driver_was_replaced_does_not_run(tmp_path):
         late(None)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"ledger": "l", "quality": "x", "cost": null, "failed": ""}',
-                                  '{"ledger": "l", "quality": 1, "cost": -1, "failed": ""}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"ledger": "l", "quality": "x", "cost": null, "failed": ""}',
+        '{"ledger": "l", "quality": 1, "cost": -1, "failed": ""}',
+    ],
+)
 def test_a_damaged_result_is_no_result(tmp_path, text):
     job = watched(lambda c: 4.0, tmp_path)
     (tmp_path / f"{NAME}.json").write_text(text)

@@ -1,4 +1,4 @@
-"""However a job ends, its trial has a status and a reason and the sweep goes on; only its driver's stop is a stop."""
+"""However a job ends, its trial has a status and a reason, and the sweep goes on unless its driver was stopped."""
 
 import os
 import signal
@@ -89,7 +89,7 @@ def with_a_handler_of_its_own() -> float:
         (with_a_handler_of_its_own, signal.SIGTERM),
     ],
 )
-def test_a_signal_is_a_stop_only_where_somebody_else_sent_it(task, asked):
+def test_a_signal_is_a_stop_only_if_another_process_sent_it(task, asked):
     before = [signal.getsignal(n) for n in _signals.STOPPING]
     with _signals.stops():
         try:
@@ -204,7 +204,7 @@ def test_a_copy_of_the_process_does_not_come_back_as_a_second_driver():
 @forks
 @pytest.mark.parametrize("lock", ["ledger", "job"])
 def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
-    """Else a sweep whose driver was killed could not be resumed until that process ends."""
+    """Otherwise a sweep whose driver was killed could not be resumed until that process ends."""
     if lock == "ledger":
         held = Ledger.open(tmp_path / "trials.db", {})
     else:
@@ -240,7 +240,7 @@ def trial(number: int) -> Trial:
 
 
 def test_drivers_that_die_are_counted_against_what_they_ran(tmp_path):
-    """In a pool others ran beside it: first it runs alone, then it has failed."""
+    """In a pool others ran beside it: it first runs alone, and then it has failed."""
     culprit, other = trial(1), trial(2)
     with Ledger.open(tmp_path / "trials.db", {}) as ledger:
         for deaths in range(4):
@@ -254,7 +254,7 @@ def test_drivers_that_die_are_counted_against_what_they_ran(tmp_path):
         assert not seen.given_up(other) and not seen.is_suspect(other)
         alone = Attempts(ledger, limit=3, in_process=True)
         assert "ended 4 times" in alone.given_up(culprit)
-        assert not alone.given_up(other)  # stopped four times, which is nobody's fault
+        assert not alone.given_up(other)  # stopped four times, which does not count against it
         for _ in range(STOPS_IN_PROCESS - 4):
             alone.started([other])
             alone.interrupted([other])

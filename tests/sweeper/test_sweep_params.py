@@ -86,7 +86,7 @@ def test_what_reads_as_a_sweep_is_that_sweep(text, lines):
         ("lr: {init: 0.5, lower: 0.1}", "lacks high or upper or max"),
         ("lr: {type: flaot, low: 1, high: 2}", "type='flaot' is not known"),
         ("lr: {distribution: normal, mu: 0, sigma: 1}", "distribution='normal' is not known, or has no bounds"),
-        ("lr: {type: float, low: 1, hihg: 2}", "no known form"),
+        ("lr: {type: float, low: 1, hihg: 2}", "not a known form"),
         ("lr: {type: float, low: 2, high: 1}", "is not below its upper bound"),
         ("lr: {type: float, low: a, high: 1}", "low='a' must be a number"),
         ("lr: {type: float, low: 1, high: 2, log: 'false'}", "must be true or false"),
@@ -152,7 +152,9 @@ def test_on_the_command_line_hydras_own_meaning_holds_but_for_a_form_in_place_of
         else _overrides.override_text(override)
     )
     assert found.split("=")[-1] == text
-    with pytest.raises(CompactHydraException, match="^lr={type:float,low:1} is no sweep: it lacks"):
+    with pytest.raises(
+        CompactHydraException, match="^lr={type:float,low:1} is not a sweep: it lacks"
+    ):
         _command_line.parse({}, ["lr={type:float,low:1}"], None, lambda: CONFIG)
 
 
