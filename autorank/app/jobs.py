@@ -35,7 +35,8 @@ from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
+from autorank.report.console import console_table
+from autorank.report.page import write_report
 from autorank.search.checks import refuse_finished_by_earlier_version
 from autorank.search.meter import Event
 from autorank.search.progress import Progress
