@@ -28,7 +28,7 @@ from autorank.base.measurable import of_metric, targets_of
 from autorank.base.metrics import auc, log_loss, normalized_entropy
 from autorank.base.records import flatten, locations, plain, with_values
 from autorank.data.format.batches import Dataset
-from autorank.data.prepare.store import save_encoders
+from autorank.data.prepare.scoring_files import save_scoring_files
 from autorank.fidelity.curve_label import curve_label
 from autorank.ledger.ledger import Ledger, dumps
 from autorank.objectives import cluster
@@ -186,7 +186,7 @@ def measure_export(
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:
     """A trained model with all that scoring raw rows needs."""
-    save_encoders(data, folder)  # before the model, whose last file says that all is there
+    save_scoring_files(data, folder)  # before the model, whose last file says that all is there
     save_model(
         folder,
         trained.predict,

@@ -13,42 +13,14 @@ from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.movielens import MovielensConfig
 from autorank.fidelity.rules import FIDELITIES, FidelityConfig, PilotsConfig
 from autorank.models.dhen import DhenConfig
-from autorank.objectives.executor import EXECUTORS
+from autorank.objectives.choice import CHOICES
 from autorank.searchers.autorank import AutorankConfig
 from autorank.searchers.base import SEARCHERS, SearcherConfig
 from autorank.surrogates.settings import PredictorConfig
+from autorank.training.settings import TrainingConfig
 
 # Groups of settings that are one part's record, chosen by name.
 PARTS: dict[str, Registry[Any]] = {"data": SOURCES, "searcher": SEARCHERS, "fidelity": FIDELITIES}
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """One pass over the log; the rates are the baseline's where a space searches over them."""
-
-    batch_size: int = 256  # rows a step
-    num_windows: int = 100  # windows of the NE curve
-    devices: int = 1  # spread one model and its table over this many of the host (0: all)
-    held_out: str = "frozen"  # frozen: the trained model scores the held-out rows; progressive: it goes on learning
-    precision: str = (
-        "float32"  # of matrix products and a population's activations: float32, bfloat16
-    )
-    warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
-    dense_rate: float = 1e-3  # Adam, dense parameters
-    table_rate: float = 5e-2  # row-wise Adagrad, embedding rows
-    dense_eps: float = 1e-8
-    table_eps: float = 1e-8
-    weight_decay: float = 0.0  # decoupled, dense parameters
-    init_scale: float = 1.0  # factor on the dense initialisation
-    table_scale: float = 0.01  # standard deviation of new embedding rows
-
-    def __post_init__(self):
-        for key in ("batch_size", "num_windows"):
-            require_range(f"training.{key}", getattr(self, key), 1, 1 << 30)
-        require_range("training.devices", self.devices, 0, 1 << 30)
-        require("training.precision", self.precision, ("float32", "bfloat16"))
-        require("training.held_out", self.held_out, ("frozen", "progressive"))
-        require_range("training.warmup_share", self.warmup_share, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +59,7 @@ class PlanConfig:
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
-        require("search.executor", self.executor, EXECUTORS)
+        require("search.executor", self.executor, CHOICES)
         require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
         if self.final_seeds != "auto":
             try:
@@ -217,7 +189,7 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class BenchSearchConfig:
-    """`experiments/bench_search.py`: searchers x tasks x seeds."""
+    """`experiments/comparison/bench_search.py`: searchers x tasks x seeds."""
 
     searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
     tasks: str = "*"  # comma-separated globs over suite/task, or slow: ten of all suites

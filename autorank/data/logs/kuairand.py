@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from autorank.base.records import location
+from autorank.data.format.canonical_text import canonical_texts
 from autorank.data.format.source import BadRow, Chunk, Columns, Progress, Source
-from autorank.data.format.values import plain_texts
 from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import extract, fetch
-from autorank.data.prepare.encoders import as_series, as_text
-from autorank.data.prepare.text import CsvFormat, column_names, read_csv
+from autorank.data.prepare.columns import as_series, as_text
+from autorank.data.prepare.csv_format import CsvFormat, column_names
+from autorank.data.prepare.read_csv import read_csv
 
 VERSION = 1
 ROWS = 1 << 19
@@ -175,7 +176,7 @@ def for_scoring(folder: Path) -> Callable[[dict[str, Any]], tuple[dict[str, Any]
                     "file to be scored beside them, or give it all columns of the model"
                 )
             tables.append(_users_and_videos(*files))
-        texts = {name: as_series(plain_texts(as_text(columns[name]))) for name in SCORED}
+        texts = {name: as_series(canonical_texts(as_text(columns[name]))) for name in SCORED}
         rows = _join(_features(pl.DataFrame(texts)), *tables[0])
         return rows.to_dict(as_series=True), {}
 

@@ -22,12 +22,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autorank.base.records import location
-from autorank.data.format.files import surprise
-from autorank.data.format.source import Columns, Cut, Source, validate_columns
+from autorank.data.format.file_format import name_mismatch
+from autorank.data.format.source import Columns, Position, Source, validate_columns
 from autorank.data.logs.base import SOURCES, DataConfig
-from autorank.data.prepare.log_files import files_of, look_at_all, pieces_of_all, require_alike
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.log_files import (
+    files_of,
+    inspect_tables,
+    require_same_types,
+    segments_of_files,
+)
 from autorank.data.prepare.table_file import check_types, has_rows
-from autorank.data.prepare.text import CsvFormat
 
 LOG = logging.getLogger(__name__)
 VERSION = 2
@@ -85,19 +90,19 @@ def source(path: Path, schema: Path) -> Source:
             by name.
     """
     roles = read_roles(schema)
-    files = look_at_all(files_of(path), roles.csv)
+    files = inspect_tables(files_of(path), roles.csv)
     _require_roles(files[0].names, roles, files[0].path, schema)
     for file in files:
         check_types(file, roles.columns, roles.columns.read)
-        unexpected = surprise(file.path, file.form)
+        unexpected = name_mismatch(file.path, file.form)
         if unexpected is not None:
             LOG.info(unexpected)
-    require_alike(files, roles.columns)
+    require_same_types(files, roles.columns)
     if not any(map(has_rows, files)):
         raise ValueError(f"{path} has columns and not one row")
 
-    def parts(start: Cut) -> Any:
-        return pieces_of_all(files, roles.columns, start)
+    def parts(start: Position) -> Any:
+        return segments_of_files(files, roles.columns, start)
 
     return Source(
         name=roles.name,
@@ -109,10 +114,10 @@ def source(path: Path, schema: Path) -> Source:
         },
         files=tuple(file.path for file in files),
         columns=roles.columns,
-        chunks=lambda raw, progress: (piece.read() for piece in parts(Cut())),
+        chunks=lambda raw, progress: (piece.read() for piece in parts(Position())),
         origin=roles.source,
         licence=roles.licence,
-        pieces=lambda raw, progress, start: parts(start),
+        segments=lambda raw, progress, start: parts(start),
     )
 
 
