@@ -8,17 +8,26 @@ import dataclasses
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from autorank.app.idle import refuse_idle_predictor
 from autorank.app.settings import PARTS
+from autorank.base.plugins import load_plugins
 from autorank.base.registry import Registry
+from autorank.surrogates.losses import LOSSES
 from autorank.surrogates.settings import PredictorConfig
 
 T = TypeVar("T")
 
 
 def register_groups() -> None:
-    """Puts every registered part where ``searcher=NAME``, ``data=NAME`` and ``fidelity=NAME`` find it."""
+    """Puts every registered part where ``searcher=NAME``, ``data=NAME`` and ``fidelity=NAME`` find it.
+
+    Also those of plug-ins; and help texts find all of them under ``${parts:KEY,...}``.
+    """
+    load_plugins()
+    OmegaConf.register_new_resolver("parts", described_parts, replace=True)
     store = ConfigStore.instance()
     for group, registry in PARTS.items():
         for name, entry in registry.items():
@@ -61,6 +70,7 @@ def settings(config: DictConfig, record: type[T]) -> T:
         config[group] = _as_chosen(PARTS[group], config[group])
     if "predictor" in known:
         _refuse_unknown("predictor", config["predictor"], PredictorConfig)
+        refuse_idle_predictor(config["searcher"]["name"], _overridden("predictor"))
     found = OmegaConf.to_object(config)
     assert isinstance(found, record), type(found)
     return found
@@ -88,6 +98,30 @@ def refusal(registry: Registry[Any], key: str, chosen: str) -> str:
         return f"{group}.{key} is not a setting of {group}={chosen}; write one of {known}"
     choices = " or ".join(f"{group}={name}" for name in readers)
     return f"{group}.{key} has no effect with {group}={chosen}, which does not read it; it is for {choices}"
+
+
+def _overridden(group: str) -> list[str]:
+    """The keys of a group that the command line sets, also to their defaults: a sweep may pass through them."""
+    if not HydraConfig.initialized():
+        return []
+    keys = [text.lstrip("+~").partition("=")[0] for text in HydraConfig.get().overrides.task]
+    return [key for key in keys if key == group or key.startswith(f"{group}.")]
+
+
+def described_parts(*keys: str) -> str:
+    """Lines for a help text: every registered part of some config keys, with its summary.
+
+    Examples:
+        >>> print(described_parts("fidelity"))  # doctest: +ELLIPSIS
+          fidelity=pilots       Pilots run to the end; the smallest fraction ...
+          ...
+    """
+    registries = {r.key: r for r in (*PARTS.values(), LOSSES)}
+    return "\n".join(
+        f"  {f'{key}={name}':<27}{entry.summary}"
+        for key in keys
+        for name, entry in registries[key].items()
+    )
 
 
 def _refuse_unknown(group: str, node: DictConfig, record: type) -> None:

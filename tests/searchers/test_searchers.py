@@ -332,7 +332,7 @@ def test_children_are_mutants_of_the_newest_winners():
 
 
 def test_evolution_refuses_an_empty_tournament():
-    with pytest.raises(ValueError, match="tournament=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=r"searcher.tournament=0 must lie in \[1"):
         make_searcher("evolution", SPACE, batch_size=1, capacity=2, tournament=0)
 
 
@@ -540,7 +540,7 @@ def test_the_course_of_the_policies_is_reported(guided):
     [
         ({"reward": "roi"}, "reward='roi' .* alpha, hinge, absolute"),
         ({"alphas": ()}, "alphas="),
-        ({"alphas": (1.5,)}, r"alphas=\(1.5,\)"),
+        ({"alphas": (1.5,)}, r"alphas=\[1.5\]"),
         ({"num_exploratory": 5}, "num_exploratory=5"),
         ({"steps": 0}, "steps=0"),
         ({"predictor": ridge(16)}, "capacity=16"),
@@ -653,7 +653,7 @@ def test_nothing_but_failures_gives_other_trials(small):
     [
         ({"warps": ("log",)}, "warps=.*half_rank, rank, none"),
         ({"warps": ()}, "warps="),
-        ({"alphas": (2.0,)}, r"alphas=\(2.0,\)"),
+        ({"alphas": (2.0,)}, r"alphas=\[2.0\]"),
         ({"starts": ()}, "starts="),
         ({"margin": -0.1}, "margin=-0.1"),
         ({"effects": 1.0}, "effects=1.0"),
