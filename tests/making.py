@@ -1,10 +1,14 @@
 """Parts for tests, by their names and settings."""
 
+from collections.abc import Callable
 from typing import Any
 
 from autorank.base.registry import Entry
+from autorank.objectives.base import Objective
+from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.searchers.base import SEARCHERS, Context, Searcher
 from autorank.space.space import Space
+from autorank.training.settings import TrainingConfig
 
 
 def make_searcher(name: str, space: Space, *, capacity: int, **options: Any) -> Searcher:
@@ -12,6 +16,12 @@ def make_searcher(name: str, space: Space, *, capacity: int, **options: Any) -> 
     entry: Entry[Any] = SEARCHERS[name]
     own, others = divided(options, entry.fields)
     return entry.make(space, entry.settings(**own), Context(capacity, **others))
+
+
+def make_objective(dataset: Any, decode: Callable[[Any], Any], **options: Any) -> Objective:
+    """Training on data; options are settings of training, or else of the objective."""
+    own, others = divided(options, tuple(TrainingConfig.__dataclass_fields__))
+    return training_objective(dataset, decode, ObjectiveConfig(TrainingConfig(**own), **others))
 
 
 def divided(

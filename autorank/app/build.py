@@ -25,7 +25,7 @@ from autorank.fidelity.rules import FIDELITIES, FidelityConfig, FidelityRule
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
-from autorank.objectives.training import training_objective
+from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.search.stages import Plan
 from autorank.searchers.base import SEARCHERS, Context, Searcher
 from autorank.space.space import Space, parse_space
@@ -153,20 +153,8 @@ def _objective(
             f"model.head={config.model.head} needs click and conversion labels, but {data.schema.name} has only "
             f"{', '.join(data.schema.labels)}; write model.head=ctr"
         )
-    return training_objective(
-        data,
-        decode,
-        head=config.model.head,
-        batch_size=config.training.batch_size,
-        num_windows=config.training.num_windows,
-        warmup_share=config.training.warmup_share,
-        fingerprint=data.fingerprint(),
-        progressive=config.training.held_out == "progressive",
-        workers=workers,
-        devices=config.training.devices,
-        executor=executor,
-        precision=config.training.precision,
-    )
+    settings = ObjectiveConfig(config.training, config.model.head, workers, executor)
+    return training_objective(data, decode, settings)
 
 
 def predictor(config: SearchConfig, search_space: Space) -> Predictor | None:

@@ -70,19 +70,13 @@ def _as_chosen(registry: Registry[Any], node: DictConfig) -> DictConfig:
     """A part's node under the record of its name; a YAML file that only names a part has none yet."""
     values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    entry = registry[values.get(registry.field, "")]
-    chosen = OmegaConf.get_type(node)
-    if chosen not in (other.settings for other in registry.values()):
-        chosen = entry.settings
-    unknown = [key for key in values if key not in chosen.__dataclass_fields__]
-    for key in unknown:
-        raise ValueError(refusal(registry, str(key), registry_name(registry, chosen)))
-    return OmegaConf.merge(open_schema(chosen), values)  # pyright: ignore[reportReturnType]
-
-
-def registry_name(registry: Registry[Any], record: type) -> str:
-    """The name of the part whose record it is."""
-    return next(name for name, entry in registry.items() if entry.settings is record)
+    names: dict[Any, str] = {entry.settings: name for name, entry in registry.items()}
+    chosen = names.get(OmegaConf.get_type(node)) or registry[values.get(registry.field, "")].name
+    record = registry[chosen].settings
+    for key in values:
+        if key not in registry[chosen].fields:
+            raise ValueError(refusal(registry, str(key), chosen))
+    return OmegaConf.merge(open_schema(record), values)  # pyright: ignore[reportReturnType]
 
 
 def refusal(registry: Registry[Any], key: str, chosen: str) -> str:

@@ -12,7 +12,7 @@ import jax
 LOG = logging.getLogger(__name__)
 
 # On CPUs: one thread for each program, because programs run side by side and results are then bit-exact; and the code
-# generator that compiles in 0.63 to 0.73 of the default's time, to programs as fast (experiments/bench_compile.py).
+# generator that compiles in 0.63 to 0.73 of the default's time, to programs as fast (experiments/speed/compile.py).
 CPU_OPTIONS: dict[str, Any] = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_use_fusion_emitters": False,

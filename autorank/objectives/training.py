@@ -27,28 +27,23 @@ from autorank.training.compact import CompactPrograms, Request, Setting, States
 from autorank.training.groups import Device, Shape
 from autorank.training.pipeline import run_jobs
 from autorank.training.population_programs import PopulationPrograms
+from autorank.training.settings import TrainingConfig
 from autorank.training.tables import max_distinct
 from autorank.training.trainer import Schedule
 
 
-class Settings(NamedTuple):
-    """How the models of an objective are trained, and on what."""
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """How trials are trained; apart from `training` and `head`, nothing here changes outcomes beyond rounding."""
 
-    head: str  # one of `METRICS`
-    batch_size: int
-    num_windows: int  # of a learning curve
-    warmup_share: float  # of all steps
-    # Whether held-out rows are scored as training rows are, each batch before it is learned from.
-    progressive: bool = False
+    training: TrainingConfig = TrainingConfig()
+    head: str = "ctr"  # one of `METRICS`
     # Threads that compile and train side by side: XLA does both outside the interpreter lock.
     workers: int = 2
-    devices: int = 1  # over which every model is spread (`sharded`); 0 for all
     executor: str = "compact"  # one of `choice.CHOICES`
-    # Of matrix products, and of a population's activations; sums, weights and scoring are float32.
-    precision: str = "float32"
     group_size: int = 0  # most models of a population, 0 for as many as fit the memory
     # On which populations train; None for all accelerators, or the first CPU device.
-    group_devices: Sequence[Device] | None = None
+    group_devices: tuple[Device, ...] | None = None
     prior: Costs | None = None  # until costs are measured; None for the backend's own
     state_bytes: int = 1 << 29  # of training states that are kept
     qps_seconds: float = 0.15  # that one measurement of the throughput takes
@@ -56,7 +51,7 @@ class Settings(NamedTuple):
 
 @training_settings()
 def training_objective(
-    dataset: Dataset, decode: Callable[[np.ndarray], Setting], *, fingerprint: str, **settings: Any
+    dataset: Dataset, decode: Callable[[np.ndarray], Setting], settings: ObjectiveConfig
 ) -> Objective:
     """Trains each configuration in one pass over the training rows: alone, or many of them as one population.
 
@@ -66,35 +61,34 @@ def training_objective(
     Args:
         dataset: training and held-out rows.
         decode: from a configuration ``[k]`` to its `Setting`.
-        fingerprint: identifies data and settings in the ledger.
-        settings: fields of `Settings`.
+        settings: how they are trained.
 
     Raises:
         ValueError: fewer training rows than ``num_windows`` batches; devices that are not there, do not divide the
             batch, or with more than one worker or another precision than float32.
     """
-    chosen, schema = Settings(**settings), dataset.schema
-    shape = _shape(dataset, chosen)
-    trainers = _trainers(dataset, shape, chosen)
+    schema, progressive = dataset.schema, settings.training.held_out == "progressive"
+    shape = _shape(dataset, settings.training)
+    trainers = _trainers(dataset, shape, settings)
     jax_choices = training_choices()  # once: a job may change them later
     finished = FinishedModels(
         dataset,
         decode,
         trainers.compact,
-        chosen.head,
-        chosen.progressive,
-        chosen.qps_seconds,
+        settings.head,
+        progressive,
+        settings.qps_seconds,
         jax_choices,
     )
-    metrics, parts = METRICS[chosen.head], (dataset.train(), dataset.test())
+    metrics, parts = METRICS[settings.head], (dataset.train(), dataset.test())
     num_rows = shape.num_steps * shape.batch_size
     return Objective(
         name=schema.name,
-        fingerprint=fingerprint,
+        fingerprint=dataset.fingerprint(),
         metrics=metrics,
         num_rows=num_rows,
         num_windows=shape.num_windows,
-        evaluate=EvaluateByTraining(trainers, decode, chosen.workers, jax_choices),
+        evaluate=EvaluateByTraining(trainers, decode, settings.workers, jax_choices),
         cost=AnalyticCost(decode, shape),
         stats=lambda: trainers.compact.cache.stats,
         test=finished.test,
@@ -153,7 +147,7 @@ class AnalyticCost(NamedTuple):
         )
 
 
-def _shape(dataset: Dataset, settings: Settings) -> Shape:
+def _shape(dataset: Dataset, settings: TrainingConfig) -> Shape:
     schema, batch_size = dataset.schema, settings.batch_size
     num_steps = schema.num_train // batch_size
     if num_steps < settings.num_windows:
@@ -172,33 +166,34 @@ def _shape(dataset: Dataset, settings: Settings) -> Shape:
     )
 
 
-def _trainers(dataset: Dataset, shape: Shape, settings: Settings) -> Trainers:
+def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trainers:
     """Both forms of training on the training rows, which are put on the devices."""
-    mesh = checked_mesh(settings.devices, settings.workers, settings.precision)
+    training = settings.training
+    mesh = checked_mesh(training.devices, settings.workers, training.precision)
     train, held_out = dataset.train(), dataset.test()
-    learned_from = (train, held_out) if settings.progressive else (train,)
+    learned_from = (train, held_out) if training.held_out == "progressive" else (train,)
     most_distinct = max(max_distinct(part.sparse, shape.batch_size) for part in learned_from)
     data = on_devices((train.sparse, train.dense, train.labels), mesh, shape.batch_size)
-    warmup_steps = max(1, round(settings.warmup_share * shape.num_steps))
+    warmup_steps = max(1, round(training.warmup_share * shape.num_steps))
     schedule = Schedule(jnp.int32(shape.num_steps), jnp.int32(warmup_steps))
     cache, states = ProgramCache(), States(settings.state_bytes)
     compact = CompactPrograms(
-        data, schedule, shape, cache, states, settings.precision, most_distinct, mesh
+        data, schedule, shape, cache, states, training.precision, most_distinct, mesh
     )
     populations = PopulationPrograms(
-        data, schedule, shape, cache, jnp.dtype(settings.precision), most_distinct
+        data, schedule, shape, cache, jnp.dtype(training.precision), most_distinct
     )
     costs = CostModel(settings.prior or prior(jax.default_backend()))
     choice = _choice(compact, populations, costs, settings, mesh)
     num_metrics = len(METRICS[settings.head])
-    return Trainers(compact, populations, choice, costs, settings.precision, num_metrics)
+    return Trainers(compact, populations, choice, costs, training.precision, num_metrics)
 
 
 def _choice(
     compact: CompactPrograms,
     populations: PopulationPrograms,
     costs: CostModel,
-    settings: Settings,
+    settings: ObjectiveConfig,
     mesh: Mesh | None,
 ) -> Choice:
     first_only = 1 if jax.default_backend() == "cpu" else None
@@ -210,5 +205,5 @@ def _choice(
         workers=settings.workers,
         devices=list(settings.group_devices or jax.local_devices()[:first_only]),
         group_size=settings.group_size,
-        only_compact="" if mesh is None else f"training.devices={settings.devices}",
+        only_compact="" if mesh is None else f"training.devices={settings.training.devices}",
     )

@@ -28,7 +28,7 @@ from autorank.training.tables import (
     sum_duplicates,
 )
 
-# Names of the parts of a step in profiles (`experiments/bench_profile.py`).
+# Names of the parts of a step in profiles (`experiments/speed/profile.py`).
 INPUT, EMBEDDING, DENSE, OPTIMIZER = PHASES = ("input", "embedding", "dense", "optimizer")
 
 

@@ -19,7 +19,6 @@ from autorank.ledger.ledger import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.choice import choose
 from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
-from autorank.objectives.training import training_objective
 from autorank.report.run_folder import read_run
 from autorank.report.tables import cost_table
 from autorank.search.run import executors
@@ -28,6 +27,7 @@ from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.population_programs import PopulationPrograms
 from autorank.training.trainer import Hparams
+from tests.making import make_objective
 from tests.report.fake_run import write_run
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16
@@ -61,9 +61,9 @@ def dataset() -> Dataset:
 
 
 def objective(executor: str, **changed):
-    return training_objective(
+    return make_objective(
         dataset(), lambda c: SETTINGS[int(c[0])], head="ctr", batch_size=BATCH, num_windows=WINDOWS,
-        warmup_share=0.1, fingerprint="x", executor=executor, **changed,
+        warmup_share=0.1, executor=executor, **changed,
     )  # fmt: skip
 
 
