@@ -80,9 +80,8 @@ def save_model(
         folder: created if it does not exist.
         predict: the prediction, of ids [b, num_fields] and dense values [b, num_dense].
         params, rows: its parameters and embedding rows [v, d].
-        metrics: what each of the q columns of probabilities predicts.
-        example: a few encoded rows; their probabilities are saved, and every load verifies them.
-        description: JSON, saved with the model.
+        metrics: what each column of probabilities predicts.
+        example: a few encoded rows, on which every load verifies the predictions.
 
     Raises:
         FileExistsError: the folder already holds a model.
