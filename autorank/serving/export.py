@@ -74,10 +74,9 @@ def save_model(
     example: tuple[np.ndarray, np.ndarray],
     description: Mapping[str, Any],
 ) -> None:
-    """Writes weights, program and description into a folder.
+    """Writes weights, program and description into a folder, which is created if it does not exist.
 
     Args:
-        folder: created if it does not exist.
         predict: the prediction, of ids [b, num_fields] and dense values [b, num_dense].
         params, rows: its parameters and embedding rows [v, d].
         metrics: what each column of probabilities predicts.

@@ -311,7 +311,7 @@ def test_folders_and_patterns_are_checked(tmp_path):
     (tmp_path / "a.csv").write_bytes(CSV)
     (tmp_path / "b.csv").write_bytes(CSV.replace(b"price", b"cost"))
     with pytest.raises(
-        ValueError, match=r"b.csv and .*a.csv.*lacks \['price'\] and has \['cost'\]"
+        ValueError, match=r"b.csv and .*a.csv.*lacks \['price'\] and also has \['cost'\]"
     ):
         prepared(tmp_path / "?.csv", tmp_path)
     (tmp_path / "b.csv").write_bytes(CSV.replace(b"170000", b"2024-01-01T00:00Z170000", 1))

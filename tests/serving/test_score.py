@@ -200,9 +200,7 @@ def test_a_file_without_names_is_not_guessed_at(tmp_path):
         rows.drop(dropped).write_csv(path, include_header=False)
         np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
     rows.drop("clicked", "bought", "ts").write_csv(path, include_header=False)
-    with pytest.raises(
-        ValueError, match="4 cells per line can be .* or .*; add a header"
-    ):
+    with pytest.raises(ValueError, match="4 cells per line can be .* or .*; add a header"):
         score(bare.run, path)
     rows.drop("clicked", "bought", "ts").write_csv(path)
     np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
