@@ -407,7 +407,7 @@ def test_where_scores_go(shop, tmp_path, caplog):
     np.testing.assert_allclose(
         pl.read_csv(out).select("p_ctr", "p_cvr").to_numpy(), shop.expected, atol=1e-6
     )
-    for bad, message in (("out.json", "parquet or .csv"), ("no/out.csv", "no folder")):
+    for bad, message in (("out.json", "parquet or .csv"), ("no/out.csv", "not a folder")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             score(shop.run, path, tmp_path / bad)
     with pytest.raises(ValueError, match="file to be scored"):
