@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from autorank.searchers.base import SEARCHERS, Searcher
-from autorank.searchers.named import named_searcher
+from autorank.searchers.base import Searcher
+from autorank.searchers.named import find_searcher, named_searcher
 from autorank.space.space import Space
 
 # Proposals per ask of a searcher whose proposals have roles; if fewer are wanted, they are taken in turn.
@@ -32,12 +32,12 @@ class NamedSearcher(NamedTuple):
     @property
     def has_roles(self) -> bool:
         """Whether proposals of a batch differ in kind by their position."""
-        return SEARCHERS[self.name].traits["has_roles"]
+        return find_searcher(self.name).traits["has_roles"]
 
     @property
     def weighs_cost(self) -> bool:
         """Whether the searcher trades quality for cost itself."""
-        return SEARCHERS[self.name].traits["weighs_cost"]
+        return find_searcher(self.name).traits["weighs_cost"]
 
 
 def grid_size_of(name: str) -> int:
@@ -50,4 +50,4 @@ def grid_size_of(name: str) -> int:
         >>> grid_size_of("random"), grid_size_of("reinforce")
         (64, 16)
     """
-    return SEARCHERS[name].traits["grid_size"]
+    return find_searcher(name).traits["grid_size"]
