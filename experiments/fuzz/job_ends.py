@@ -1,7 +1,7 @@
 """A Hydra app whose jobs end in every way a process can, as their parameter says.
 
-`experiments.fuzz.sweep` and the tests run it. `ENDS` says how each ends; `experiments.fuzz.sweep` says what must become of the
-trial.
+`experiments.fuzz.sweep` and the tests run it. `ENDS` says how each job ends, `experiments.fuzz.sweep` what must become
+of its trial.
 """
 
 import argparse
