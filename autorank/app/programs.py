@@ -13,13 +13,14 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
+from autorank.app.composition import register_groups, schema
+from autorank.app.composition import settings as settings
 from autorank.app.settings import (
     BenchSearchConfig,
     PrepareConfig,
@@ -28,41 +29,13 @@ from autorank.app.settings import (
     TrainConfig,
     TuneConfig,
 )
+from autorank.base.jax_settings import set_strict_settings
 from autorank.base.program_folder import program_folder
 
 LIBRARY = Path(__file__).resolve().parents[1]
 CONFIGS = str(LIBRARY.parent / "configs")
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-def schema(record: type) -> Any:
-    """A frozen dataclass as a Hydra schema, a ``DictConfig`` that YAML can extend.
-
-    OmegaConf makes a frozen dataclass a read-only node; this one is writable at every depth.
-
-    Examples:
-        >>> from dataclasses import dataclass
-        >>> @dataclass(frozen=True)
-        ... class Rate:
-        ...     value: float = 0.1
-        >>> node = schema(Rate)
-        >>> node.value = 0.2
-        >>> OmegaConf.to_object(node)
-        Rate(value=0.2)
-    """
-    node = OmegaConf.structured(record)
-
-    def unlock(inner: Any) -> None:
-        OmegaConf.set_readonly(inner, None)
-        if OmegaConf.is_dict(inner):
-            for key in inner:
-                child = inner._get_node(key)
-                if OmegaConf.is_config(child):
-                    unlock(child)
-
-    unlock(node)
-    return node
 
 
 def register() -> None:
@@ -78,13 +51,7 @@ def register() -> None:
     }
     for name, record in records.items():
         store.store(name=name, node=schema(record))
-
-
-def settings(config: Any, record: type[T]) -> T:
-    """The composed ``DictConfig`` as the frozen record; no OmegaConf type is left after this."""
-    found = OmegaConf.to_object(config)
-    assert isinstance(found, record), type(found)
-    return cast(T, found)
+    register_groups()
 
 
 def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
@@ -132,7 +99,7 @@ def set_up_jax(cache: Path | None = None) -> None:
     """Sets JAX up for a program of ours; call it before JAX is first used.
 
     Each compiled program uses one thread, which is steadier and bit-exact on CPUs. Compiled programs are kept for the
-    next run.
+    next run. Rank promotion and implicit transfers between devices are refused (`autorank.base.jax_settings`).
 
     Args:
         cache: folder of compiled programs; None asks `autorank.base.program_folder`.
@@ -143,6 +110,7 @@ def set_up_jax(cache: Path | None = None) -> None:
     # These log every file and thread; the log is for what a search does.
     for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    set_strict_settings()
     jax.config.update("jax_compilation_cache_dir", program_folder(machine_key(), cache))
     for name, value in {"min_compile_time_secs": 0.3, "min_entry_size_bytes": -1}.items():
         option = f"jax_persistent_cache_{name}"

@@ -1,65 +1,91 @@
-"""Regularised evolution (arXiv 1802.01548): the oldest die, tournaments choose the parents."""
+"""Regularised evolution (arXiv 1802.01548): the oldest trials are discarded, tournaments choose the parents."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from autorank.base.records import require_range
 from autorank.base.typing import Array, Int, Key
-from autorank.searchers.base import History, Proposal, Searcher, append, empty, proposer
+from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
+    History,
+    Proposal,
+    Searcher,
+    SearcherConfig,
+    ToldState,
+    empty,
+    tell_history,
+)
+from autorank.searchers.novelty import proposer
 from autorank.space.space import Space
 
 
-class State(NamedTuple):
-    """The population is the newest part of the history."""
+@dataclass(frozen=True)
+class EvolutionConfig(SearcherConfig):
+    """Regularised evolution."""
 
-    history: History
+    name: str = "evolution"
+    population: int = 20  # the newest trials, from which parents are drawn
+    tournament: int = 5  # trials drawn for each parent; the best of them becomes it
+    mutation_rate: float = 0.1  # probability that a decision of a child changes
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("searcher.population", self.population, 1, 1_000_000)
+        require_range("searcher.tournament", self.tournament, 1, 1_000_000)
 
 
-def evolution(
-    space: Space,
-    *,
-    batch_size: int,
-    capacity: int,
-    population: int = 20,
-    tournament: int = 5,
-    mutation_rate: float = 0.1,
-) -> Searcher:
-    """Children of tournament winners among the newest ``population`` trials.
+@SEARCHERS.register(
+    "evolution",
+    EvolutionConfig,
+    grid_size=64,
+    has_roles=False,
+    reads_predictor=False,
+    weighs_cost=False,
+)
+def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
+    """Mutants of tournament winners among the newest ``population`` trials (Real et al., arXiv 1802.01548).
 
-    Random until there are as many. A failed trial loses every tournament against one that finished.
+    Proposals are random until ``population`` trials are told. A failed trial loses every tournament against a finished
+    one.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32)),), (0,))
+        >>> searcher = make_evolution(space, EvolutionConfig(batch_size=3), Context(capacity=8))
+        >>> proposal = searcher.ask(jax.random.key(1), searcher.init(jax.random.key(0)))
+        >>> sorted(proposal.configs.tolist())
+        [[0], [1], [2]]
     """
-    for name, value in (("population", population), ("tournament", tournament)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
+    batch_size, capacity = settings.batch_size, context.capacity
+    population, tournament = settings.population, settings.tournament
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
 
-    def init(key: Key) -> State:
-        return State(empty(space, capacity))
+    def init(key: Key) -> ToldState:
+        return ToldState(empty(space, capacity))
 
-    def ask(key: Key, state: State) -> Proposal:
+    def ask(key: Key, state: ToldState) -> Proposal:
         history = state.history
         parent_key, mutate_key, random_key, propose_key = jax.random.split(key, 4)
-        num_children = 4 * batch_size  # some are known already
+        num_children = 4 * batch_size  # more than a batch, as some may have been told
         parents = history.configs[
             _winners(parent_key, history, num_children, population, tournament)
         ]
-        children = space.mutate(mutate_key, parents, mutation_rate)
+        children = space.mutate(mutate_key, parents, settings.mutation_rate)
         ready = history.count >= population
         candidates = jnp.where(ready, children, space.sample(random_key, num_children))
         configs, repeat, _ = propose(propose_key, history, candidates)
         return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), {"repeat": repeat})
 
-    def tell(state: State, configs, metrics) -> State:
-        return State(append(state.history, configs, metrics))
-
-    return Searcher(init, ask, tell)
+    return Searcher(init, ask, tell_history)
 
 
 def _winners(
     key: Key, history: History, num_winners: int, population: int, tournament: int
 ) -> Int[Array, " n"]:
-    """Rows of the best of ``tournament`` trials drawn, with replacement, from the newest."""
+    """Rows of the winners of tournaments: the best of ``tournament`` of the newest trials, drawn with replacement."""
     age = jax.random.randint(key, (num_winners, tournament), 0, population)
     rows = jnp.maximum(history.count - 1 - age, 0)
     quality = history.metrics[rows, 0]

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.app.settings import SearchConfig, with_values
+from autorank.app.settings import SearchConfig
 from autorank.base.programs import ProgramCache
+from autorank.base.records import with_values
 from autorank.data.format.batches import Dataset
 from autorank.models.cost import flops_per_example
-from autorank.training.groups import Shape, bytes_per_model, make_groups
+from autorank.training.groups import Shape, bytes_per_model
+from autorank.training.population_programs import PopulationPrograms
 from autorank.training.tables import max_distinct
 from autorank.training.trainer import Data, Hparams, Schedule, window_ne
 from experiments.comparison.dhen_work import Group, Work
@@ -55,14 +57,13 @@ class GridTrainer:
         self._models = [s.model for s in settings]
         self._rates = [rates_of(s) for s in settings]
         self._device = jax.local_devices()[0]
-        self._programs = make_groups(
+        self._programs = PopulationPrograms(
             on_device(part),
             Schedule(jnp.int32(self._num_steps), jnp.int32(warmup)),
             shape,
             ProgramCache(),
             dtype=jnp.dtype(precision),
             most_distinct=max_distinct(part.sparse, batch_size),
-            clock=time.perf_counter,
         )
         self.sizes = [bytes_per_model(m, shape) for m in self._models]
         self.flops = [float(flops_per_example(m, fields, dense)) for m in self._models]
@@ -73,21 +74,21 @@ class GridTrainer:
 
     def train(self, group: Group) -> tuple[np.ndarray, float]:
         """NE ``[p]`` of a group's models, NaN for failed runs, and seconds."""
-        plan, program, _ = self._compiled(group.rows)
+        layout, program, _ = self._compiled(group.rows)
         # Seeds of their own: two configurations do not share the luck of one draw.
         seeds = [group.seed * len(self._models) + i for i in group.rows]
         models, rates = self._models_of(group.rows), [self._rates[i] for i in group.rows]
         result = self._programs.train(
-            program, plan, models, seeds, rates, self._device, self._num_steps
+            program, layout, models, seeds, rates, self._device, self._num_steps
         )
         last = window_ne(result.curves)[-round(TAIL * self._windows) :, :, 0]
         return np.where(result.failed_steps < 0, last.mean(axis=0), np.nan), result.seconds
 
     def _compiled(self, rows: Sequence[int]) -> tuple[Any, Any, float]:
         models = self._models_of(rows)
-        plan = self._programs.plan(models)
-        program, seconds = self._programs.compile(plan, models, self._device)
-        return plan, program, seconds
+        layout = self._programs.layout(models)
+        program, seconds = self._programs.compile(layout, models, self._device)
+        return layout, program, seconds
 
     def _models_of(self, rows: Sequence[int]) -> list[Any]:
         return [self._models[i] for i in rows]

@@ -38,9 +38,9 @@ LOOPS = "compiled loops"
 
 def text_file(rows: int = ROWS) -> Path:
     """The generated file, made once."""
-    from autorank.data.logs import criteo_like, criteo_like_text
+    from autorank.data.logs import criteo_like_text, criteo_like_truth
 
-    path = CACHE / f"criteo_like_{criteo_like.VERSION}_{rows}.txt"
+    path = CACHE / f"criteo_like_{criteo_like_truth.VERSION}_{rows}.txt"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -51,14 +51,14 @@ def text_file(rows: int = ROWS) -> Path:
 
 def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bool = True) -> Timer:
     """Time of `store.prepare` of the file, after a short file so that one-time loading is not counted."""
-    from autorank.data.fast_text import words
+    from autorank.data.fast_text import short_strings
     from autorank.data.logs import criteo
     from autorank.data.prepare import store
 
-    timer, worth = Timer(), words.WORTH
+    timer, worth = Timer(), short_strings.COMPILE_FROM_BYTES
     for rows in (2000, ROWS):
         # A short file would not load the compiled loops.
-        words.WORTH = 1 << 62 if not compiled else 0 if rows < ROWS else worth
+        short_strings.COMPILE_FROM_BYTES = 1 << 62 if not compiled else 0 if rows < ROWS else worth
         between()
         source, folder = criteo.source(text_file(rows)), CACHE / encoding
         shutil.rmtree(folder, ignore_errors=True)
@@ -69,19 +69,19 @@ def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bo
 
 def stages(encoding: str) -> dict[str, Figure]:
     """CPU microseconds a row of each step of `store.prepare`, in a separate run because the timing costs a little."""
-    from autorank.data.prepare import encoders, intake, store, text
+    from autorank.data.prepare import encoders_file, ingest, pipeline, text_segments
 
     steps = {
-        "read and count lines": ((text, "_read"), (text, "_count_lines")),
-        "parse": ((text, "parse"),),
-        "distinct values or hashes": ((intake, "_code"), (intake, "hashed_ids")),
-        "logarithms": ((intake, "_logarithms"),),
-        "write parts": ((intake, "write_part"),),
-        "merge vocabularies": ((store, "merge"),),
-        "scales": ((store, "scale"),),
-        "final matrices": ((store, "write_arrays"),),
-        "encoders.json": ((encoders, "write_encoders"),),
-        "SHA-256 of the result": ((store, "_sha256"),),
+        "read and count lines": ((text_segments, "_read"), (text_segments, "count_lines")),
+        "parse": ((text_segments, "parse"),),
+        "distinct values or hashes": ((ingest, "code_column"), (ingest, "hashed_ids")),
+        "logarithms": ((ingest, "take_logs"),),
+        "write parts": ((ingest, "write_part"),),
+        "merge vocabularies": ((pipeline, "learn_vocabulary"),),
+        "scales": ((pipeline, "learn_scale"),),
+        "final matrices": ((pipeline, "write_matrices"),),
+        "encoders.json": ((encoders_file, "write_encoders"),),
+        "SHA-256 of the result": ((pipeline, "sha256"),),
     }
     spent = dict.fromkeys(steps, 0.0)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from autorank.base.programs import lower
 from autorank.models.dhen import DhenConfig
-from autorank.population.plans import plan_of, tuned
+from autorank.population.layouts import layout_of, tuned
 from autorank.training.population import make_population
 from autorank.training.trainer import Data, window_ne
 from experiments.speed.criteo_shaped import WINDOWS, F, N, hparams, schedule
@@ -89,7 +89,7 @@ class PopulationRun(NamedTuple):
         """Traces and compiles a group's program."""
         begun = time.perf_counter()
         configs = [member.config for member in group]
-        plan = tuned(plan_of(configs, F, N), jax.default_backend())
+        plan = tuned(layout_of(configs, F, N), jax.default_backend())
         program = make_population(
             plan, F, N, num_ids=self.num_ids, batch_size=self.batch_size, num_windows=WINDOWS, dtype=self.dtype
         )  # fmt: skip

@@ -105,8 +105,8 @@ def dcn(num_fields: int, shape: Shape) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from autorank.models.blocks import product
     from autorank.models.dhen import Model
+    from autorank.models.maps import product
 
     size = num_fields * WIDTH + NUM_DENSE
     widths = (size, *shape.hidden, 1)

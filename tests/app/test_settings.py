@@ -8,55 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.app import build_searchers
-from autorank.app.settings import PlanConfig, PredictorConfig, SearchConfig, SearcherConfig
+from autorank.app.settings import PlanConfig, SearchConfig
+from autorank.search.budget import Budget
 from autorank.search.finals import choose_roles, pick_finalists
-from autorank.search.stages import Plan, pilot_design
-from autorank.searchers import acquisition
-from autorank.searchers.bayes import bayes
-from autorank.searchers.predictor_search import predictor_search
-from autorank.searchers.random_search import random_search
+from autorank.search.pilots import pilot_design
+from autorank.searchers import candidates
+from autorank.searchers.autorank import AutorankConfig
 from autorank.surrogates import gaussian_process as gp
 from tests.planted import planted_space
 
 SPACE = planted_space()
-
-
-@pytest.mark.parametrize("factory", [bayes, predictor_search])
-def test_a_searchers_own_defaults_are_the_settings(factory):
-    defaults = {
-        name: p.default
-        for name, p in inspect.signature(factory).parameters.items()
-        if p.default is not inspect.Parameter.empty
-    }
-    shared = defaults.keys() & SearcherConfig.__dataclass_fields__.keys()
-    for name in shared - {
-        "alphas",
-        "initial",
-    }:  # what the settings begin with is another searcher's
-        assert defaults[name] == getattr(SearcherConfig(), name), name
-    assert len(shared) >= 10
-
-
-def test_every_setting_that_came_later_is_handed_to_its_searcher(monkeypatch):
-    changed = {"noise_median": 0.02, "noise_sd": 0.7, "effect_sd": 0.9, "fit_rate": 0.3, "pool": 20, "num_parents": 3,
-               "near_share": 0.4, "near_step": 0.3, "local_pool": 7, "local_parents": 2}  # fmt: skip
-    later = {n for n, f in SearcherConfig.__dataclass_fields__.items() if f.metadata.get("later")}
-    assert later == changed.keys()
-    seen = {}
-    nobody = random_search(SPACE, batch_size=1, capacity=4)
-
-    def make(*_, **options):
-        seen.update(options)
-        return nobody
-
-    monkeypatch.setattr(build_searchers, "bayes", make)
-    monkeypatch.setattr("autorank.searchers.predictor_search.predictor_search", make)
-    for name in ("bayes", "predictor"):
-        build_searchers.make_searcher(
-            SearcherConfig(name=name, **changed), PredictorConfig(), SPACE, capacity=16, initial=4
-        )
-    assert {name: seen[name] for name in changed} == changed
 
 
 def test_the_prior_on_the_noise_is_what_was_asked_for():
@@ -70,7 +31,7 @@ def test_small_changes_are_as_small_and_as_frequent_as_asked():
     where = [d.name for d in SPACE.decisions].index("rate")
 
     def moves(**options):
-        rows = np.asarray(acquisition.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
+        rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
         return np.abs(rows[:, where] - SPACE.baseline[where])
 
     assert moves(near_share=1.0, near_step=0.01).max() == 1
@@ -93,11 +54,13 @@ def test_the_plans_defaults_are_the_settings():
     from autorank.app import build
 
     made = build.plan(SearchConfig())
-    bare = Plan(**{n: getattr(made, n) for n in Plan._fields if n not in Plan._field_defaults})
+    bare = Budget(
+        **{n: getattr(made, n) for n in Budget._fields if n not in Budget._field_defaults}
+    )
     assert bare == made
     changed = {"choice_seeds": 2, "final_half_width": 0.03, "max_final_seeds": 9, "equal_cost": 1.2,
                "equal_ne_margin": 0.02, "pilot_mutation": 0.3, "test_finalists": False}  # fmt: skip
-    assert set(changed) == set(Plan._field_defaults)
+    assert set(changed) == set(Budget._field_defaults)
     assert (
         build.plan(SearchConfig(search=PlanConfig(**changed)))._asdict().items() >= changed.items()
     )
@@ -117,4 +80,4 @@ def test_the_functions_of_the_finals_have_the_settings_defaults():
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, words):
     with pytest.raises(ValueError, match=rf"searcher\.{words}="):
-        SearcherConfig(**settings)
+        AutorankConfig(**settings)

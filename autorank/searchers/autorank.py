@@ -1,0 +1,212 @@
+"""Bayesian optimisation with Gaussian processes: the best choice for about 100 trials.
+
+Each ``ask`` fits Gaussian processes to all told trials: to their quality, to their cost if it counts, and to which of
+them failed (`autorank.surrogates.gaussian_surrogate`). It then chooses, one after another (`greedy_batch`), the
+configurations of highest expected improvement times probability of not failing (`acquisition`). These are searched for
+among random configurations, mutants and crossings of the best trials (`candidates`), then by changing one decision at a
+time (`climbing`). All buffers have fixed sizes, so that only a few programs are compiled.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from autorank.base.records import as_tuples, require, require_range
+from autorank.base.typing import Array, Key
+from autorank.searchers.acquisition import Acquisition, AcquisitionSettings
+from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
+    History,
+    Proposal,
+    Searcher,
+    SearcherConfig,
+    append,
+    empty,
+    known,
+    require_alphas,
+    told_data,
+)
+from autorank.searchers.candidates import CandidateSettings, latin_hypercube
+from autorank.searchers.climbing import ClimbSettings, neighbourhood
+from autorank.searchers.greedy_batch import Chosen, GreedyBatch
+from autorank.searchers.novelty import Propose, proposer
+from autorank.space.space import Space
+from autorank.surrogates.gaussian_surrogate import (
+    GaussianFit,
+    GaussianSettings,
+    gaussian_surrogate,
+    grow,
+)
+from autorank.surrogates.warping import WARPS, unstandardise, unwarp
+
+
+@dataclass(frozen=True)
+class AutorankConfig(
+    GaussianSettings, CandidateSettings, ClimbSettings, AcquisitionSettings, SearcherConfig
+):
+    """Bayesian optimisation; defaults that are not the literature's were chosen on the tables of docs/results.md."""
+
+    name: str = "autorank"
+    # Trials of a Latin hypercube before the model is trusted; trials told from elsewhere (pilots) count.
+    initial: int = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        as_tuples(self, "warps")
+        for key in ("alphas", "starts"):
+            object.__setattr__(self, key, tuple(float(a) for a in getattr(self, key)))
+        require_alphas(self.alphas)
+        if not self.warps or not set(self.warps) <= set(WARPS):
+            raise ValueError(
+                f"searcher.warps={list(self.warps)}: write one or more of {', '.join(WARPS)}"
+            )
+        if not self.starts:
+            raise ValueError(
+                "searcher.starts=[] leaves nothing to fit; write at least [0.0], the usual length scales"
+            )
+        require("searcher.failures", self.failures, ("worst", "nothing"))
+        for key, least in {
+            "initial": 0,
+            "climb_steps": 0,
+            "fit_steps": 1,
+            "num_parents": 1,
+            "pool": 1,
+        }.items():
+            require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
+        for key in ("noise_median", "noise_sd", "effect_sd", "fit_rate", "near_step"):
+            require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
+        require_range("searcher.margin", self.margin, 0.0, 1e3)
+        require_range("searcher.near_share", self.near_share, 0.0, 1.0)
+        if not 0 <= self.effects < 1:
+            raise ValueError(f"searcher.effects={self.effects} must lie in [0, 1)")
+        require_range("searcher.num_climbers", self.num_climbers, 1, self.pool)
+
+
+class State(NamedTuple):
+    """What was told, and the first configurations to try."""
+
+    history: History
+    design: Array  # int32 [initial, k]
+
+
+@SEARCHERS.register(
+    "autorank",
+    AutorankConfig,
+    grid_size=64,
+    has_roles=False,
+    reads_predictor=False,
+    weighs_cost=True,
+)
+def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> Searcher:
+    """Gaussian processes and expected improvement: the best choice for about 100 trials.
+
+    Proposals carry predicted metrics in the told units; a predicted cost is NaN if no alpha weighs the cost. ``info``
+    holds, for each proposal, ``repeat``, ``alpha``, ``spread`` (standard deviation of the warped quality),
+    ``acquisition`` (log expected improvement) and ``feasible`` (probability of not failing).
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32), "number"),), (0,))
+        >>> searcher = make_autorank(space, AutorankConfig(batch_size=2), Context(capacity=16))
+        >>> proposal = searcher.ask(jax.random.key(1), searcher.init(jax.random.key(0)))
+        >>> proposal.configs.shape, sorted(proposal.info)
+        ((2, 1), ['acquisition', 'alpha', 'feasible', 'repeat', 'spread'])
+    """
+    batch_size, capacity = settings.batch_size, context.capacity
+    weighs_cost = any(alpha > 0 for alpha in settings.alphas)
+    surrogate = gaussian_surrogate(space, settings, weighs_cost=weighs_cost)
+    batch = GreedyBatch(
+        space,
+        Acquisition(surrogate, settings),
+        neighbourhood(space),
+        settings,
+        settings,
+        batch_size,
+    )
+    propose = proposer(space, batch_size=batch_size, capacity=capacity)
+    sizes = buffer_sizes(capacity, batch_size)
+
+    def init(key: Key) -> State:
+        return State(empty(space, capacity), latin_hypercube(key, space, max(settings.initial, 1)))
+
+    def from_design(key: Key, design: Array, history: History) -> Proposal:
+        ahead = history.count + jnp.arange(batch_size)
+        candidates = design[jnp.minimum(ahead, len(design) - 1)]
+        configs, repeat, _ = propose(key, history, candidates)
+        nan = jnp.full(batch_size, jnp.nan)
+        info = {"repeat": repeat, "alpha": nan, "spread": nan, "acquisition": nan, "feasible": nan}
+        return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), info)
+
+    def from_model(size: int, key: Key, history: History) -> Proposal:
+        fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
+        chosen = batch.choose(key, grow(fitted, size), history)
+        final_key = jax.random.fold_in(key, batch_size)
+        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost)
+
+    def ask(key: Key, state: State) -> Proposal:
+        history = state.history
+        needed = jnp.searchsorted(jnp.asarray(sizes), history.count + batch_size)
+        finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
+        ready = (history.count >= settings.initial) & (finished >= 2)
+        branches = [partial(from_design, key, state.design)]
+        branches += [partial(from_model, size, key) for size in sizes]
+        return jax.lax.switch(jnp.where(ready, 1 + needed, 0), branches, history)
+
+    def tell(state: State, configs, metrics) -> State:
+        return State(append(state.history, configs, metrics), state.design)
+
+    return Searcher(init, ask, tell)
+
+
+def buffer_sizes(capacity: int, batch_size: int) -> list[int]:
+    """Sizes of the model's buffers, each compiled: 128, 256, ..., and last one for a full history and a batch.
+
+    Examples:
+        >>> buffer_sizes(capacity=400, batch_size=10)
+        [128, 256, 416]
+    """
+    most = 16 * -(-(capacity + batch_size) // 16)
+    sizes = [s for s in (128 * 2**i for i in range(12)) if 4 * s <= 3 * most]
+    return [*sizes, most]
+
+
+def _proposal(
+    key: Key,
+    propose: Propose,
+    history: History,
+    chosen: Chosen,
+    fitted: GaussianFit,
+    weighs_cost: bool,
+) -> Proposal:
+    """The chosen configurations without repeats, and the model's predictions in the told units.
+
+    A configuration that replaces a repeat was not predicted: its numbers are NaN.
+    """
+    n = len(chosen.configs)
+    configs, repeat, position = propose(key, history, chosen.configs)
+    at, is_chosen = jnp.minimum(position, n - 1), position < n
+
+    def shown(values: Array) -> Array:
+        return jnp.where(is_chosen, values[at], jnp.nan)
+
+    targets = fitted.targets[0]
+    qualities = history.metrics[: len(targets), 0]
+    finished = known(history)[: len(targets)] & jnp.isfinite(qualities)
+    quality = shown(unwarp(chosen.mean[:, 0], targets, qualities, finished))
+    cost = jnp.full(n, jnp.nan)
+    if weighs_cost:
+        costs = history.metrics[:, 1]
+        has_cost = known(history) & jnp.isfinite(costs)
+        cost = shown(unstandardise(chosen.mean[:, 1], costs, has_cost))
+    info = {
+        "repeat": repeat,
+        "alpha": shown(chosen.alpha),
+        "spread": shown(chosen.sd[:, 0]),
+        "acquisition": shown(chosen.gain),
+        "feasible": shown(chosen.feasible),
+    }
+    return Proposal(configs, jnp.stack([quality, cost], axis=1), info)
