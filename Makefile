@@ -30,7 +30,7 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
-# PyTorch and FuxiCTR in an environment of their own, for experiments/bench_*.py; torch first, or another one is drawn in.
+# PyTorch and FuxiCTR in an environment of their own, for experiments/speed. torch goes first: FuxiCTR would install another one.
 peers:
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

@@ -116,7 +116,7 @@ def _of_many(table: Table) -> tuple[Curves, list[int], list[str], list[str]]:
 
 
 def _logarithmic(ax: Axes) -> None:
-    """Plain numbers; those between powers of ten only where there is no more than one of them."""
+    """A logarithmic axis with plain numbers; those between powers of ten only if it spans at most one."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -387,7 +387,7 @@ def test_the_program_says_it_in_one_line(tmp_path):
     (tmp_path / "roles.yaml").write_text(ROLES)
     (tmp_path / "log.parquet").write_bytes(parquet(replaced("user", pa.array([[1]] * 30))))
     overrides = ["data=table", f"data.path={tmp_path}/log.parquet", f"data.folder={tmp_path}/out"]
-    command = [sys.executable, str(ROOT / "experiments" / "prepare_data.py"), *overrides]
+    command = [sys.executable, "-m", "experiments.prepare_data", *overrides]
     command += [f"data.schema={tmp_path}/roles.yaml", f"hydra.run.dir={tmp_path}/run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 1
