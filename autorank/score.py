@@ -11,8 +11,9 @@ import logging
 import sys
 from pathlib import Path
 
-from autorank.data.logs.serving import read
-from autorank.data.prepare.store import load_encoders, load_reading
+from autorank.data.logs.rows_to_score import read
+from autorank.data.prepare.encoders_file import read_encoders
+from autorank.data.prepare.scoring_files import load_reading
 from autorank.serving.export import load_model
 from autorank.serving.score_file import Tally, write_scores
 from autorank.serving.unknown_shares import warnings
@@ -36,7 +37,7 @@ def score_with_tally(run: Path, rows: Path, out: Path | None = None) -> tuple[Pa
     """`score`, and what was met on the way; warnings are logged."""
     folder = run / "model" if (run / "model").is_dir() else run
     scorer = load_model(folder)
-    encoders, reading = load_encoders(folder), load_reading(folder)
+    encoders, reading = read_encoders(folder), load_reading(folder)
     out = _default_out(rows) if out is None else out
     _require_out(out, rows)
     if reading is None:

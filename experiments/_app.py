@@ -9,13 +9,14 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
+from autorank.app.composition import register_groups, schema
+from autorank.app.composition import settings as settings
 from autorank.app.settings import (
     BenchSearchConfig,
     PrepareConfig,
@@ -32,22 +33,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def schema(record: type) -> DictConfig:
-    """A frozen dataclass as a Hydra schema: frozen ones become read-only nodes, which YAML could not extend."""
-    node = OmegaConf.structured(record)
-
-    def unlock(inner: Any) -> None:
-        OmegaConf.set_readonly(inner, None)
-        if OmegaConf.is_dict(inner):
-            for key in inner:
-                child = inner._get_node(key)
-                if OmegaConf.is_config(child):
-                    unlock(child)
-
-    unlock(node)
-    return node
-
-
 def register() -> None:
     """Puts the schemas where ``defaults: [base_search, ...]`` finds them."""
     store = ConfigStore.instance()
@@ -61,13 +46,7 @@ def register() -> None:
     }
     for name, record in records.items():
         store.store(name=name, node=schema(record))
-
-
-def settings(config: DictConfig, record: type[T]) -> T:
-    """The composed config as the frozen record; no OmegaConf type is left after this."""
-    found = OmegaConf.to_object(config)
-    assert isinstance(found, record), type(found)
-    return cast(T, found)
+    register_groups()
 
 
 def plain_errors(main: Callable[P, T]) -> Callable[P, T]:

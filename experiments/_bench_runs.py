@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.app.settings import SearcherConfig, with_values
+from autorank.base.records import with_values
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.catalogue import get, levels
+from autorank.searchers.base import SEARCHERS, Context, SearcherConfig
 from experiments._bench import processor_name
 from experiments.peers.base import Told, described
 from experiments.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
@@ -34,7 +35,7 @@ LEVELS = ROOT / "experiments" / "results" / "bench_levels.csv"
 class Job(NamedTuple):
     """What names a run."""
 
-    searcher: str  # a peer, or a file of configs/searcher with +key=value changes
+    searcher: str  # a peer, or a registered searcher with +key=value changes
     task: str  # suite/task
     batch: int
     noise: float  # of what is told, in units of the median random regret
@@ -61,22 +62,20 @@ class Driver(NamedTuple):
 
 
 def settings_of(name: str) -> SearcherConfig:
-    """``NAME+key=value+...``: a file of ``configs/searcher`` with changes.
+    """``NAME+key=value+...``: a registered searcher with changes of its settings.
 
     Raises:
-        ValueError: no such file, or an unknown key.
+        ValueError: no such searcher, or an unknown key.
     """
     import yaml
 
     base, *changes = name.split("+")
-    file = ROOT / "configs" / "searcher" / f"{base}.yaml"
-    if not file.exists():
-        known = sorted(p.stem for p in file.parent.glob("*.yaml"))
-        raise ValueError(f"searcher {base!r} is not known; write one of {known} or {list(PEERS)}")
-    values = yaml.safe_load(file.read_text()) or {}
-    values |= {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
+    if base not in SEARCHERS:
+        known = [*SEARCHERS, *PEERS]
+        raise ValueError(f"searcher {base!r} is not known; write one of {', '.join(known)}")
+    values = {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return with_values(SearcherConfig(), values)
+    return with_values(SEARCHERS[base].settings(), values)
 
 
 def run(job: Job, folder: Path) -> int:
@@ -242,12 +241,13 @@ def _capacity(trials: int) -> int:
 def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, Any, Any]:
     import jax
 
-    from autorank.app.build import make_searcher
-    from autorank.app.settings import PredictorConfig
     from autorank.base.programs import compiler_options
 
-    settings = with_values(settings_of(name), {"batch_size": batch, "alphas": (0.0,)})
-    searcher = make_searcher(settings, PredictorConfig(), space, capacity=capacity, initial=20)
+    settings = settings_of(name)
+    entry = SEARCHERS[settings.name]
+    wanted = {"batch_size": batch, "alphas": (0.0,)}
+    settings = with_values(settings, {k: v for k, v in wanted.items() if k in entry.fields})
+    searcher = entry.make(space, settings, Context(capacity))
     options = compiler_options()
     ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
     return searcher, ask, tell

@@ -66,7 +66,7 @@ def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bo
 
 def stages(encoding: str) -> dict[str, Figure]:
     """CPU microseconds a row of each step of `store.prepare`, of a run of its own: timing it costs a little."""
-    from autorank.data.prepare import encoders, intake, store, text
+    from autorank.data.prepare import encoders, ingest, store, text
 
     steps = {
         "read and count lines": ((text, "_read"), (text, "_count_lines")),
@@ -76,7 +76,7 @@ def stages(encoding: str) -> dict[str, Figure]:
         "write parts": ((intake, "write_part"),),
         "merge vocabularies": ((store, "merge"),),
         "scales": ((store, "scale"),),
-        "final matrices": ((store, "write_arrays"),),
+        "final matrices": ((store, "write_matrices"),),
         "encoders.json": ((encoders, "write_encoders"),),
         "SHA-256 of the result": ((store, "_sha256"),),
     }

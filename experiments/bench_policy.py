@@ -30,7 +30,7 @@ def ours(batch: int) -> dict[str, Figure]:
     import jax.numpy as jnp
 
     from autorank.base.programs import compiler_options
-    from autorank.searchers.predictor_search import Line, reward_of, run_policy, scorer
+    from autorank.searchers.paper import Line, reward_of, run_policy, scorer
     from autorank.space.space import Decision, Space
     from autorank.surrogates.predictor import ensemble
 

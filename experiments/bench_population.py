@@ -39,7 +39,7 @@ from autorank.models import interactions, small_products
 from autorank.models.blocks import Active
 from autorank.models.cost import flops_per_example
 from autorank.models.dhen import DhenConfig, LayerConfig, Model, compact
-from autorank.population.plans import plan_of, tuned
+from autorank.population.layouts import layout_of, tuned
 from autorank.training.population import make_population
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
@@ -130,14 +130,14 @@ def train_population(
     started = time.perf_counter()
     groups = groups_of(configs, size)
     place = {id(c): i for i, c in enumerate(configs)}
-    plans = [tuned(plan_of(g, F, N), jax.default_backend()) for g in groups]
+    layouts = [tuned(layout_of(g, F, N), jax.default_backend()) for g in groups]
     last = schedule(data, batch_size)
 
     def build(index: int) -> tuple[Any, Any, float]:
         begun = time.perf_counter()
         group = groups[index]
         program = make_population(
-            plans[index], F, N, num_ids=num_ids, batch_size=batch_size, num_windows=WINDOWS, dtype=dtype
+            layouts[index], F, N, num_ids=num_ids, batch_size=batch_size, num_windows=WINDOWS, dtype=dtype
         )  # fmt: skip
         shapes = program.shapes(group)
         arguments = (*shapes, hparams(len(group)), last, data, jnp.int32(0))
@@ -179,7 +179,7 @@ def train_population(
             memory = run.memory_analysis()
             rate = len(group) * int(last.num_steps) * batch_size / (seconds - drawn) / 1e6
             print(
-                f"  group of {len(group)}: width {group[0].width}, {plans[index].instances} modules, compiled in "
+                f"  group of {len(group)}: width {group[0].width}, {layouts[index].instances} modules, compiled in "
                 f"{compiling:.0f} s summed, drawn in {drawn:.1f} s, {seconds:.1f} s, {rate:.2f} M model-rows/s, "
                 f"temporaries {memory.temp_size_in_bytes / 2**30:.1f} GiB, {failed} failed, "
                 f"{time.perf_counter() - started:.0f} s in all, {len(left)} groups left",

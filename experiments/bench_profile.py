@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from autorank.models.cost import flops_per_example
-from autorank.population.plans import plan_of, tuned
+from autorank.population.layouts import layout_of, tuned
 from autorank.training.population import make_population
 from autorank.training.tables import deduplicate
 from autorank.training.trainer import PHASES, Data, make_program
@@ -136,9 +136,9 @@ def population_subject(
     configs = [c for c in population.sample(100) if c.width == width][:count]
     batch_size = sizes["batch"]
     last = population.schedule(data, batch_size)
-    plan = tuned(plan_of(configs, F, N), jax.default_backend())
+    layout = tuned(layout_of(configs, F, N), jax.default_backend())
     program = make_population(
-        plan, F, N, num_ids=num_ids, batch_size=batch_size, num_windows=population.WINDOWS,
+        layout, F, N, num_ids=num_ids, batch_size=batch_size, num_windows=population.WINDOWS,
         dtype=jnp.bfloat16,
     )  # fmt: skip
     run = jax.jit(program.run, donate_argnums=0)

@@ -22,7 +22,8 @@ from bench_population import F, N, network
 
 from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.training.sharded import device_mesh, exchange_bytes, make_sharded_program, place
+from autorank.training.row_exchange import exchange_bytes
+from autorank.training.sharded import device_mesh, make_sharded_program, place
 from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program
 
 

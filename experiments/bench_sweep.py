@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from autorank.app import build_searchers
 from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
+from autorank.searchers.base import SEARCHERS
+from autorank.searchers.named import named_searcher
 from autorank.space.space import parse_space
 from autorank.sweep.sweep import Sweep, SweepPlan
 
@@ -78,12 +79,12 @@ def by_sweep(
 ) -> tuple[list[float], float]:
     """Values in the order of proposal, and seconds spent on asking."""
     space, value = space_of(grid_size), planted(seed)
-    roles = build_searchers.has_roles(searcher)
+    roles = SEARCHERS[searcher].traits["has_roles"]
 
     def make(batch_size: int, capacity: int) -> Any:
         key = (searcher, grid_size, batch_size, capacity)
         if key not in _MADE:  # compiled once for all seeds
-            _MADE[key] = build_searchers.named_searcher(
+            _MADE[key] = named_searcher(
                 searcher,
                 space,
                 capacity=capacity,

@@ -48,9 +48,9 @@ from _fuzz_table import MOST_ROWS, Fuzzed, fuzz  # noqa: E402
 
 from autorank.data.fast_text import words
 from autorank.data.logs import serving, table
-from autorank.data.prepare import intake, store, text  # noqa: E402
+from autorank.data.prepare import ingest, store, text  # noqa: E402
 from autorank.data.prepare.encoders import encode_rows  # noqa: E402
-from autorank.data.prepare.text import LINES_INSIDE  # noqa: E402
+from autorank.data.prepare.parse_text import LINE_ENDS_INSIDE  # noqa: E402
 from autorank.models.dhen import DhenConfig, LayerConfig, compact  # noqa: E402
 from autorank.models.heads import METRICS  # noqa: E402
 from autorank.score import score  # noqa: E402
@@ -99,19 +99,19 @@ def check(seed: int) -> Outcome:
 def start() -> None:
     """Once in each process."""
     logging.disable(logging.CRITICAL)
-    intake.KEPT_BAD_ROWS = 1 << 20  # all of them are compared
+    ingest.KEPT_BAD_ROWS = 1 << 20  # all of them are compared
 
 
 @contextmanager
 def readers(seed: int) -> Iterator[None]:
     """Some tables are prepared by the compiled reader of much data, some in pieces of a few lines."""
-    before = words.WORTH, text.PIECE
+    before = words.WORTH, text.SEGMENT_BYTES
     words.WORTH = 0 if seed % 4 == 3 else before[0]
-    text.PIECE = 150 if seed % 3 == 2 else before[1]
+    text.SEGMENT_BYTES = 150 if seed % 3 == 2 else before[1]
     try:
         yield
     finally:
-        words.WORTH, text.PIECE = before
+        words.WORTH, text.SEGMENT_BYTES = before
 
 
 def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
@@ -165,7 +165,7 @@ def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], l
     places = sorted(unread | {int(line) for part in parts for line in part.lines})
     empty = (set(fuzzed.empty) & unread) - bad
     kept = [place for place in places if place not in bad | empty]
-    inside, blank = schema.notes.get(LINES_INSIDE, 0), set(fuzzed.blank)
+    inside, blank = schema.notes.get(LINE_ENDS_INSIDE, 0), set(fuzzed.blank)
     found = (
         f"{schema.num_rows} kept, {len(bad)} broken, {len(empty)} empty, {inside} line ends inside"
     )

@@ -35,9 +35,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.app.settings import SearchConfig, with_values
+from autorank.app.settings import SearchConfig
 from autorank.base.metrics import kendall_tau_b
 from autorank.base.programs import ProgramCache
+from autorank.base.records import with_values
 from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space
 from autorank.data.format.batches import Dataset
 from autorank.data.logs import kuairand, synthetic
@@ -45,7 +46,8 @@ from autorank.data.prepare import store
 from autorank.ledger.ledger import dumps
 from autorank.models.cost import flops_per_example
 from autorank.space.space import Space
-from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, free_bytes, make_groups
+from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, free_bytes
+from autorank.training.population_programs import PopulationPrograms
 from autorank.training.tables import max_distinct
 from autorank.training.trainer import Data, Hparams, Schedule, window_ne
 
@@ -213,30 +215,29 @@ def trainer(
         jnp.asarray(part.dense, jnp.float32),
         jnp.asarray(part.labels, jnp.float32),
     )
-    populations = make_groups(
+    populations = PopulationPrograms(
         data,
         schedule,
         shape,
         ProgramCache(),
         dtype=jnp.dtype(precision),
         most_distinct=max_distinct(part.sparse, batch_size),
-        clock=time.perf_counter,
     )
     device = jax.local_devices()[0]
 
     def compiled(rows: Sequence[int]) -> tuple[Any, Any, float]:
         own = [models[i] for i in rows]
-        plan = populations.plan(own)
-        program, seconds = populations.compile(plan, own, device)
-        return plan, program, seconds
+        layout = populations.layout(own)
+        program, seconds = populations.compile(layout, own, device)
+        return layout, program, seconds
 
     def train(group: Group) -> tuple[np.ndarray, float]:
         own = [models[i] for i in group.rows]
-        plan, program, _ = compiled(group.rows)
+        layout, program, _ = compiled(group.rows)
         # Seeds of their own: two configurations do not share the luck of one draw.
         seeds = [group.seed * len(values) + i for i in group.rows]
         result = populations.train(
-            program, plan, own, seeds, [rates[i] for i in group.rows], device, num_steps
+            program, layout, own, seeds, [rates[i] for i in group.rows], device, num_steps
         )
         last = window_ne(result.curves)[-round(TAIL * windows) :, :, 0]
         ne = np.where(result.failed_steps < 0, last.mean(axis=0), np.nan)

@@ -5,86 +5,60 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.app.build_searchers import make_predictor, make_searcher
 from autorank.app.identity import identity as identity
 from autorank.app.settings import (
     BackendConfig,
-    DataConfig,
-    FidelityConfig,
     SearchConfig,
     TrainConfig,
-    TrainingConfig,
     TuneConfig,
-    fingerprint,
-    flatten,
-    value_at,
-    with_values,
 )
 from autorank.base import measurable
+from autorank.base.records import digest, flatten, plain, value_at, with_values
 from autorank.data.format.batches import Dataset
-from autorank.data.logs import (
-    avazu,
-    criteo,
-    criteo_like_text,
-    kuairand,
-    movielens,
-    synthetic,
-    table,
-)
+from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.prepare import store
-from autorank.fidelity import fidelity
+from autorank.fidelity.rules import FIDELITIES, FidelityConfig, FidelityRule
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
-from autorank.objectives.training import training_objective
-from autorank.search.run import FidelityPlan
+from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.search.stages import Plan
-from autorank.searchers.base import Searcher
+from autorank.searchers.base import SEARCHERS, Context, Searcher
 from autorank.space.space import Space, parse_space
-from autorank.surrogates.predictor import Predictor
+from autorank.surrogates.predictor import Predictor, make_predictor
 from autorank.training.compact import Setting
+from autorank.training.settings import TrainingConfig
 from autorank.training.trainer import Hparams
 
 LOG = logging.getLogger("autorank")
 
 
-def data_source(config: DataConfig) -> store.Source:
-    """The raw log named by ``data.source``."""
-    path = None if config.path is None else Path(config.path)
-    if config.source == "table" and (path is None or config.schema is None):
-        raise ValueError(
-            "data=table needs data.path (a CSV or Parquet file) and data.schema (a YAML file with its columns' roles)"
-        )
-    if config.source == "movielens":
-        return movielens.source(path)
-    if config.source == "kuairand":
-        return kuairand.source(path)
-    if config.source == "criteo":
-        return criteo.source(path)
-    if config.source == "avazu":
-        return avazu.source(path)
-    if config.source == "criteo_like":
-        return criteo_like_text.source(
-            config.num_rows, seed=config.seed, max_vocabulary=config.max_vocabulary
-        )
-    if config.source == "synthetic":
-        return synthetic.source(config.num_rows, seed=config.seed)
-    assert path is not None and config.schema is not None
-    return table.source(path, Path(config.schema))
+# When all sources shared one record, a fingerprint was over the fields of all; so prepared folders keep their names.
+FIELDS_OF_ALL = {
+    "path": None,
+    "schema": None,
+    "num_rows": 500_000,
+    "seed": 0,
+    "max_vocabulary": None,
+}
+
+
+def prepared_folder(config: DataConfig) -> Path:
+    """One for each source and settings, so that runs with different ones never prepare over each other."""
+    settings = FIELDS_OF_ALL | plain(replace(config, folder=""))
+    settings["path"] = settings["path"] and str(Path(settings["path"]).resolve())
+    return Path(config.folder) / f"{config.source}-{digest([settings])[:10]}"
 
 
 def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
     """Prepares the log on first use (or when source or settings changed) and memory-maps it."""
-    # One folder for each source and settings: runs with different ones never prepare over each other.
-    where = replace(config, folder="", path=config.path and str(Path(config.path).resolve()))
-    folder = Path(config.folder) / f"{config.source}-{fingerprint(where)[:10]}"
+    folder = prepared_folder(config)
     store.prepare(
-        data_source(config),
+        SOURCES[config.source].make(config),
         folder,
         train_fraction=config.train_fraction,
         min_count=config.min_count,
@@ -96,7 +70,7 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
     data = store.load(folder)
     names = data.schema.label_names
     for part, rows in (("training", data.train()), ("held-out", data.test())):
-        for metric in measurable.metrics_of(rows.labels):
+        for metric in measurable.possible_metrics(rows.labels):
             counts = measurable.count(part, rows.labels, metric)
             if not counts.known:
                 LOG.warning(
@@ -179,25 +153,15 @@ def _objective(
             f"model.head={config.model.head} needs click and conversion labels, but {data.schema.name} has only "
             f"{', '.join(data.schema.labels)}; write model.head=ctr"
         )
-    return training_objective(
-        data,
-        decode,
-        head=config.model.head,
-        batch_size=config.training.batch_size,
-        num_windows=config.training.num_windows,
-        warmup_share=config.training.warmup_share,
-        fingerprint=data.fingerprint(),
-        progressive=config.training.held_out == "progressive",
-        workers=workers,
-        devices=config.training.devices,
-        executor=executor,
-        precision=config.training.precision,
-    )
+    settings = ObjectiveConfig(config.training, config.model.head, workers, executor)
+    return training_objective(data, decode, settings)
 
 
-def predictor(config: SearchConfig, search_space: Space, capacity: int) -> Predictor:
-    """The ensemble."""
-    return make_predictor(config.predictor, search_space, capacity)
+def predictor(config: SearchConfig, search_space: Space) -> Predictor | None:
+    """The ensemble that the searcher learns with, for the report to say how well it ranks; None where none does."""
+    if not SEARCHERS[config.searcher.name].traits["reads_predictor"]:
+        return None
+    return make_predictor(config.predictor, search_space.num_features, capacity(config))
 
 
 def capacity(config: SearchConfig) -> int:
@@ -205,12 +169,15 @@ def capacity(config: SearchConfig) -> int:
     return 128 * math.ceil((config.search.trials + 1) / 128)
 
 
-def searcher(config: SearchConfig, search_space: Space, ranker: Predictor) -> Searcher:
-    """Who proposes."""
-    initial = config.fidelity.num_pilots or 20
-    return make_searcher(
-        config.searcher, ranker, search_space, capacity=capacity(config), initial=initial
-    )
+def searcher(config: SearchConfig, search_space: Space) -> Searcher:
+    """What proposes the trials."""
+    context = Context(capacity(config), config.fidelity.num_pilots or 20, config.predictor)
+    return SEARCHERS[config.searcher.name].make(search_space, config.searcher, context)
+
+
+def fidelity_rule(config: FidelityConfig, seed: int) -> FidelityRule:
+    """How much of the log a trial sees."""
+    return FIDELITIES[config.kind].make(config, seed)
 
 
 def workers(config: BackendConfig) -> Workers | None:
@@ -248,49 +215,3 @@ def plan(config: SearchConfig) -> Plan:
         pilot_mutation=p.pilot_mutation,
         test_finalists=p.test_finalists,
     )
-
-
-def fidelity_plan(config: FidelityConfig, seed: int) -> FidelityPlan:
-    """How much of the log a trial sees; with ``kind=pilots`` decided when the pilots' curves are there."""
-
-    def from_pilots(
-        curves: np.ndarray, where: np.ndarray | None = None
-    ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
-        return fidelity.from_pilots(
-            curves,
-            config.fractions,
-            tail=config.tail,
-            trend=config.trend,
-            tau_floor=config.tau_floor,
-            slack=config.slack,
-            seed=seed,
-            where=where,
-        )
-
-    def schedule() -> fidelity.Fidelity:
-        if config.kind == "halving":
-            return fidelity.successive_halving(config.rungs, eta=config.eta, tail=config.tail)
-        fraction = 1.0 if config.kind == "full" else config.fraction
-        return fidelity.single_rung(fraction, tail=config.tail)
-
-    def as_set(
-        curves: np.ndarray, where: np.ndarray | None = None
-    ) -> tuple[fidelity.Fidelity, dict[str, Any]]:
-        found = schedule()
-        reason = f"set by fidelity.kind={config.kind}"
-        return found, {"chosen_fraction": found.rungs[0], "chosen_dx": 0.0, "reason": reason}
-
-    if config.kind == "pilots" and config.num_pilots < fidelity.MIN_PILOTS:
-        raise ValueError(
-            f"fidelity.kind=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
-            f"{config.num_pilots}; or write fidelity=full"
-        )
-    if config.kind != "pilots":
-        return FidelityPlan(config.tail, as_set, rungs=schedule().rungs)
-
-    def restore(record: dict[str, Any]) -> fidelity.Fidelity:
-        return fidelity.single_rung(
-            record["chosen_fraction"], tail=config.tail, dx=record["chosen_dx"]
-        )
-
-    return FidelityPlan(config.tail, from_pilots, restore)

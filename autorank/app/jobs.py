@@ -20,15 +20,16 @@ import numpy as np
 import yaml
 
 from autorank.app import build
-from autorank.app.identity import carried_over
-from autorank.app.settings import SearchConfig, TrainConfig, TuneConfig, flatten, plain, with_values
+from autorank.app.earlier_ledgers import carried_over
+from autorank.app.settings import SearchConfig, TrainConfig, TuneConfig
 from autorank.app.tracking import start_tracking
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric, targets_of
 from autorank.base.metrics import auc, log_loss, normalized_entropy
+from autorank.base.records import flatten, locations, plain, with_values
 from autorank.data.format.batches import Dataset
-from autorank.data.prepare.store import save_encoders
-from autorank.fidelity.labels import label
+from autorank.data.prepare.scoring_files import save_scoring_files
+from autorank.fidelity.curve_label import curve_label
 from autorank.ledger.ledger import Ledger, dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
@@ -63,7 +64,6 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     if workers is not None:
         make = functools.partial(worker_objective, located(config))
         objective = cluster.distributed(objective, make, workers)
-    predictor = build.predictor(config, space, build.capacity(config))
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.plan(config).metric)
     known_as = functools.partial(carried_over, config=config, folder=folder)
@@ -87,11 +87,11 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
             summary = run(
                 objective,
                 space,
-                build.searcher(config, space, predictor),
+                build.searcher(config, space),
                 ledger,
                 build.plan(config),
-                build.fidelity_plan(config.fidelity, config.search.seed),
-                predictor if config.searcher.name == "predictor" else None,
+                build.fidelity_rule(config.fidelity, config.search.seed),
+                build.predictor(config, space),
                 notify,
             )
         finally:
@@ -110,13 +110,10 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
 
 def located(config: SearchConfig) -> SearchConfig:
     """Settings whose files are found from any folder."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).resolve())
-
-    d = config.data
-    places = {key: absolute(getattr(d, key)) for key in ("folder", "path", "schema")}
-    return replace(config, data=replace(d, **places))
+    places = {
+        name: str(Path(place).resolve()) for name, place in locations(config.data).items() if place
+    }
+    return replace(config, data=replace(config.data, **places))
 
 
 @own_settings()
@@ -189,7 +186,7 @@ def measure_export(
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:
     """A trained model with all that scoring raw rows needs."""
-    save_encoders(data, folder)  # before the model, whose last file says that all is there
+    save_scoring_files(data, folder)  # before the model, whose last file says that all is there
     save_model(
         folder,
         trained.predict,
@@ -271,7 +268,7 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
             i = int(jobs[j, 0])
             assert objective.measurable is not None
             tails = [
-                label(c, 1.0, tail=config.tail, where=w)
+                curve_label(c, 1.0, tail=config.tail, where=w)
                 for c, w in zip(outcome.curve.T, objective.measurable.T, strict=True)
             ]
             found[i].append((seeds[j], np.array(tails), outcome.failed))
@@ -333,8 +330,9 @@ def tuning_row(
 def shareable(config: TuneConfig | TrainConfig) -> dict[str, Any]:
     """The settings without where this machine keeps its files."""
     usual = type(config)()
-    path = config.data.path and Path(config.data.path).name
-    data = replace(config.data, path=path, folder=usual.data.folder)
+    places = {name: place and Path(place).name for name, place in locations(config.data).items()}
+    places["folder"] = usual.data.folder
+    data = replace(config.data, **places)
     shown = plain(replace(config, data=data, runs=usual.runs))
     return shown | ({"results": usual.results} if isinstance(usual, TuneConfig) else {})
 

@@ -28,12 +28,19 @@ class Entry(Generic[Make]):
     summary: str  # one sentence, from the docstring of `make`
     traits: Mapping[str, Any]  # what callers ask about the part without making it
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of its settings."""
+        return tuple(f.name for f in dataclasses.fields(self.settings))
+
 
 class Registry(Mapping[str, Entry[Make]]):
     """Named parts of one kind, in the order of their registration.
 
     Args:
         key: the config key that chooses among them; errors name it.
+        field: the field of a settings record that holds the part's name, if it has one.
+        former: what parts were called in earlier versions, and their names now; looked up, but not listed.
 
     Examples:
         >>> SHAPES = Registry("shape")
@@ -49,8 +56,8 @@ class Registry(Mapping[str, Entry[Make]]):
         ValueError: shape='cube' is not known; write one of square
     """
 
-    def __init__(self, key: str):
-        self.key = key
+    def __init__(self, key: str, *, field: str = "name", former: Mapping[str, str] | None = None):
+        self.key, self.field, self.former = key, field, dict(former or {})
         self._entries: dict[str, Entry[Make]] = {}
 
     def register(
@@ -64,13 +71,19 @@ class Registry(Mapping[str, Entry[Make]]):
             traits: facts about the part, the same keys for all parts of a registry.
 
         Raises:
-            ValueError: the name is taken, the settings have no defaults or are not frozen, or there is no docstring.
+            ValueError: the name is taken, the settings have no defaults, are not frozen or bear another name, or there
+                is no docstring.
         """
         if name in self._entries:
             raise ValueError(f"{self.key}={name!r} is already registered; choose another name")
         if not dataclasses.is_dataclass(settings) or not settings.__dataclass_params__.frozen:  # pyright: ignore
             raise ValueError(f"{self.key}={name!r}: {settings.__name__} must be a frozen dataclass")
-        settings()  # every field has a default
+        defaults = settings()  # every field has one
+        own = getattr(defaults, self.field, name)
+        if own != name:
+            raise ValueError(
+                f"{self.key}={name!r}: write {self.field}: str = {name!r} into {settings.__name__}, not {own!r}"
+            )
 
         def add(make: Make) -> Make:
             summary = (inspect.getdoc(make) or "").split("\n\n")[0].replace("\n", " ")
@@ -81,8 +94,28 @@ class Registry(Mapping[str, Entry[Make]]):
 
         return add
 
+    def remove(self, name: str) -> None:
+        """Takes an entry out again, for tests and notebooks that define a part more than once."""
+        del self._entries[name]
+
+    def require_own_name(self, settings: Any) -> None:
+        """Refuses a record that bears the name of another part, whose settings are other ones.
+
+        Raises:
+            ValueError: with what to write to choose that part.
+        """
+        own = type(settings).__dataclass_fields__[self.field].default
+        name = getattr(settings, self.field)
+        if name != own:
+            other = self[name].name
+            raise ValueError(
+                f"{self.key}.{self.field}={name!r}: these are the settings of {own}; write {self.key}={other} to "
+                f"choose {other} and its settings"
+            )
+
     def __getitem__(self, name: str) -> Entry[Make]:
         """Raises a ValueError that lists the known names, as the name usually comes from a config."""
+        name = self.former.get(name, name)
         if name not in self._entries:
             raise ValueError(
                 f"{self.key}={name!r} is not known; write one of {', '.join(self._entries)}"

@@ -31,7 +31,6 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from autorank.app import build_searchers
 from autorank.integrations.optuna_trials import (
     ENDED,
     LEAST_SEEN,
@@ -47,6 +46,8 @@ from autorank.integrations.optuna_trials import (
     still_there,
     value_of,
 )
+from autorank.searchers import named
+from autorank.searchers.base import SEARCHERS
 from autorank.space.space import Space
 from autorank.sweep.ask_batch import Asker
 
@@ -57,7 +58,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
     """Asks one of our searchers for all parameters of a study.
 
     Args:
-        searcher: one of `autorank.app.build_searchers.searcher_names`.
+        searcher: one of `autorank.searchers.base.SEARCHERS`.
         seed: of all proposals.
         search_space: name -> distribution; None takes what the finished trials had, so that the first trial is random
             (and the first `LEAST_SEEN` where not all have the same parameters).
@@ -81,12 +82,9 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         alpha: float = 0.0,
         grid_size: int | None = None,
     ) -> None:
-        if searcher not in build_searchers.searcher_names():
-            raise ValueError(
-                f"searcher={searcher!r} is not known; write one of {', '.join(build_searchers.searcher_names())}"
-            )
+        traits = SEARCHERS[searcher].traits
         self._name, self._seed, self._initial, self._alpha = searcher, seed, initial, alpha
-        self._grid_size = build_searchers.grid_size(searcher) if grid_size is None else grid_size
+        self._grid_size = traits["grid_size"] if grid_size is None else grid_size
         self._given = None if search_space is None else dict(search_space)
         self._made: tuple[Space, Asker] | None = None
         self._warned: set[str | int] = set()  # parameters and numbers of trials
@@ -234,7 +232,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         units, metrics = metrics_of(study, [t for t in others if t.state.is_finished()])
         forecasts = [forecast_of(t) for t in others if not t.state.is_finished()]
         forecasts = np.array(forecasts, np.float64).reshape(-1, 2)
-        roles = build_searchers.has_roles(self._name)
+        roles = SEARCHERS[self._name].traits["has_roles"]
         found, predicted = self._asker(space)(
             trial.number,
             rows[done],
@@ -276,7 +274,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         if self._made is None or self._made[0] != space:
 
             def make(batch_size: int, capacity: int) -> Any:
-                return build_searchers.named_searcher(
+                return named.named_searcher(
                     self._name,
                     space,
                     capacity=capacity,

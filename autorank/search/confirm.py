@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autorank.base.metrics import ne_gain_percent
-from autorank.fidelity.labels import label
+from autorank.fidelity.curve_label import curve_label
 from autorank.ledger.ledger import Ledger, Trial
 from autorank.search.finals import Finals, Roles, choose_roles
 from autorank.search.stages import Baseline, Context, SearchStopped, curve_of, evaluate
@@ -117,7 +117,7 @@ def train(
         round_index,
         lambda: (np.array([c for c, _ in runs], np.int32), [s for _, s in runs], None),
         1.0,
-        lambda curve: label(
+        lambda curve: curve_label(
             ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
         ),
         baseline.flops,
@@ -129,7 +129,7 @@ def gain_of(
 ) -> float:
     """Percent against the baseline's run of the same seed, on validation windows."""
     ours, theirs = (
-        label(curve_of(context, t), 1.0, tail=tail, where=baseline.where)
+        curve_label(curve_of(context, t), 1.0, tail=tail, where=baseline.where)
         for t in (trial, reference)
     )
     return float(ne_gain_percent(ours, theirs))

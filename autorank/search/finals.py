@@ -19,7 +19,7 @@ from autorank.base.metrics import (
     paired_rows_interval,
     paired_test,
 )
-from autorank.fidelity.labels import label
+from autorank.fidelity.curve_label import curve_label
 from autorank.ledger.ledger import Trial
 from autorank.search.stages import Baseline, Context, curve_of, evaluate
 
@@ -94,7 +94,7 @@ def run_finals(
         0,
         propose,
         1.0,
-        lambda curve: label(
+        lambda curve: curve_label(
             ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
         ),
         baseline.flops,
@@ -107,7 +107,7 @@ def run_finals(
         if trial.seed in seeds:
             curves = curve_of(context, trial), baseline.curves[baseline.seeds.index(trial.seed)]
             gain = ne_gain_percent(
-                *(label(c, 1.0, tail=tail, where=baseline.where) for c in curves)
+                *(curve_label(c, 1.0, tail=tail, where=baseline.where) for c in curves)
             )
             gains[configs.index(tuple(trial.config)), seeds.index(trial.seed)] = gain
     found = Finals(

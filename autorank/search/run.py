@@ -20,8 +20,9 @@ from autorank.base.measurable import of_metric
 from autorank.base.metrics import kendall_tau_b, ne_gain_percent
 from autorank.base.programs import compiler_options
 from autorank.fidelity import rungs
+from autorank.fidelity.curve_label import tail_windows
 from autorank.fidelity.fidelity import Fidelity, total_cost
-from autorank.fidelity.labels import tail_windows
+from autorank.fidelity.rules import FidelityRule
 from autorank.fidelity.rungs import Climb, climb
 from autorank.ledger.ledger import Ledger, LedgerMismatch, Trial
 from autorank.objectives.base import Objective
@@ -49,17 +50,6 @@ from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor, held_out_tau
 
 
-class FidelityPlan(NamedTuple):
-    """How labels are made; ``choose`` sees the pilots' gain curves ``[p, t]`` (maybe none) and decides once."""
-
-    tail: float
-    # Also given the windows that can be measured; gives the record for the report, too.
-    choose: Callable[[np.ndarray, np.ndarray], tuple[Fidelity, dict[str, Any]]]
-    # From the record: a resumed search keeps what was chosen. None: `choose` decides the same again.
-    restore: Callable[[dict[str, Any]], Fidelity] | None = None
-    rungs: tuple[float, ...] = ()  # where they are set and not chosen
-
-
 class Event(NamedTuple):
     """Progress, for whoever shows it."""
 
@@ -80,7 +70,7 @@ def run(
     searcher: Searcher,
     ledger: Ledger,
     plan: Plan,
-    fidelity_plan: FidelityPlan,
+    rule: FidelityRule,
     predictor: Predictor | None,
     notify: Callable[[Event], None],
 ) -> dict[str, Any]:
@@ -92,7 +82,7 @@ def run(
         searcher: who proposes; asked for ``plan.batch_size`` at a time.
         ledger: opened for this search; all state.
         plan: lengths, seed, metric.
-        fidelity_plan: how much of the log a trial sees and what its label is.
+        rule: how much of the log a trial sees and what its label is.
         predictor: for the diagnosis of the predictor at the end; None skips it.
         notify: called after every trial.
 
@@ -100,16 +90,16 @@ def run(
         SearchStopped: the metric cannot be computed (before anything is trained), the baseline fails, or most
             trials do.
     """
-    require_metric(objective, plan, fidelity_plan)
+    require_metric(objective, plan, rule)
     started = time.perf_counter()
     meter = Meter(ledger, plan, objective, notify)
     context = Context(objective, space, ledger, plan, meter.tick)
     refuse_finished_by_earlier_version(ledger, plan.seed)
-    baseline = measure_baseline(context, fidelity_plan.tail)
-    pilots = run_pilots(context, baseline, fidelity_plan.tail)
+    baseline = measure_baseline(context, rule.tail)
+    pilots = run_pilots(context, baseline, rule.tail)
     curves = [ne_gain_percent(curve_of(context, t), baseline.mean_curve) for t in pilots]
     stacked = np.array(curves).reshape(len(curves), objective.num_windows)
-    fidelity, record = decide_fidelity(ledger, fidelity_plan, stacked, baseline.where)
+    fidelity, record = decide_fidelity(ledger, rule, stacked, baseline.where)
     meter.expect(fidelity)
     labelled_pilots = label_pilots(context, baseline, pilots, curves, fidelity)
     climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
@@ -126,9 +116,9 @@ def run(
             margin=plan.equal_ne_margin,
         ),
         baseline,
-        fidelity_plan.tail,
+        rule.tail,
     )
-    confirmed = confirm(context, finals, baseline, fidelity_plan.tail)
+    confirmed = confirm(context, finals, baseline, rule.tail)
     chosen = {"baseline": list(space.baseline)} | {
         name: finals.configs[i] for name, i in confirmed.roles._asdict().items() if i is not None
     }
@@ -144,7 +134,7 @@ def run(
     return summary | totals(context)
 
 
-def require_metric(objective: Objective, plan: Plan, fidelity_plan: FidelityPlan) -> None:
+def require_metric(objective: Objective, plan: Plan, rule: FidelityRule) -> None:
     """Refuses a search for something that no window of the training rows can tell.
 
     Raises:
@@ -164,8 +154,8 @@ def require_metric(objective: Objective, plan: Plan, fidelity_plan: FidelityPlan
             f"has both a positive and a negative of {'every metric' if plan.metric == 'mean' else plan.metric}. "
             f"{instead}, or fewer and so longer windows (training.num_windows below {num_windows})"
         )
-    for rung in fidelity_plan.rungs[:1]:
-        if tail_windows(num_windows, rung, fidelity_plan.tail)[1] <= known[0]:
+    for rung in rule.rungs[:1]:
+        if tail_windows(num_windows, rung, rule.tail)[1] <= known[0]:
             least = math.ceil(100 * (known[0] + 1) / num_windows) / 100
             raise SearchStopped(
                 f"at {rung:g} of the log search.metric={plan.metric} cannot be computed: its first window with both "
@@ -175,7 +165,7 @@ def require_metric(objective: Objective, plan: Plan, fidelity_plan: FidelityPlan
 
 
 def decide_fidelity(
-    ledger: Ledger, fidelity_plan: FidelityPlan, curves: np.ndarray, where: np.ndarray
+    ledger: Ledger, rule: FidelityRule, curves: np.ndarray, where: np.ndarray
 ) -> tuple[Fidelity, dict[str, Any]]:
     """What the ledger says was chosen, or what the pilots' gain curves ``[p, t]`` say in the windows ``where [t]``.
 
@@ -183,9 +173,9 @@ def decide_fidelity(
         LedgerMismatch: a halving search of a version that compared labels of different rungs.
     """
     known = ledger.records("fidelity")
-    if known and fidelity_plan.restore:
-        return fidelity_plan.restore(known[0]), known[0]
-    fidelity, record = fidelity_plan.choose(curves, where)
+    if known and rule.restore:
+        return rule.restore(known[0]), known[0]
+    fidelity, record = rule.choose(curves, where)
     if len(fidelity.rungs) > 1 and ledger.trials("round") and not ledger.records(rungs.KIND):
         raise LedgerMismatch(
             f"{ledger.path}: its trials were promoted by an older version, which ranked labels of different rungs "

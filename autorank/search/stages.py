@@ -16,8 +16,8 @@ import numpy as np
 
 from autorank.base.measurable import of_metric
 from autorank.base.metrics import ne_gain_percent
+from autorank.fidelity.curve_label import curve_label, curve_labels
 from autorank.fidelity.fidelity import Fidelity
-from autorank.fidelity.labels import label, labels
 from autorank.fidelity.rungs import Climb, climb
 from autorank.ledger.ledger import Ledger, LedgerMismatch, Trial
 from autorank.objectives.base import Objective, Outcome
@@ -149,7 +149,9 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
 
     def own(curve: np.ndarray) -> float:
         # Without a failure, what a curve has not got could not be measured.
-        return label(curve, 1.0, tail=tail, where=np.isfinite(curve) if known is None else known)
+        return curve_label(
+            curve, 1.0, tail=tail, where=np.isfinite(curve) if known is None else known
+        )
 
     trials = evaluate(
         context,
@@ -168,7 +170,7 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
         )
     curves = np.array([curve_of(context, t) for t in trials])
     where = np.asarray(np.isfinite(curves).any(axis=0) if known is None else known)
-    levels = labels(curves, 1.0, tail=tail, where=where)
+    levels = curve_labels(curves, 1.0, tail=tail, where=where)
     noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
@@ -193,7 +195,7 @@ def run_pilots(context: Context, baseline: Baseline, tail: float) -> list[Trial]
         0,
         design,
         1.0,
-        lambda curve: label(
+        lambda curve: curve_label(
             ne_gain_percent(curve, baseline.mean_curve), 1.0, tail=tail, where=baseline.where
         ),
         baseline.flops,

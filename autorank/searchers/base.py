@@ -4,15 +4,22 @@ All metrics are lower-is-better; a NaN quality is a failed trial and never the b
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from autorank.base.records import require_range
+from autorank.base.registry import Registry
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.space.space import Space
+from autorank.surrogates.settings import PredictorConfig
+
+if TYPE_CHECKING:
+    from autorank.surrogates.predictor import Predictor  # loads flax, and most searchers need none
 
 
 class History(NamedTuple):
@@ -41,6 +48,56 @@ class Searcher(NamedTuple):
     init: Callable[[Key], Any]  # key -> State
     ask: Callable[[Key, Any], Proposal]  # key, state -> batch_size proposals
     tell: Callable[[Any, Any, Any], Any]  # state, configs int [n, k], metrics float [n, 2] -> State
+
+
+@dataclass(frozen=True)
+class SearcherConfig:
+    """What all searchers have; each has a record of its own with more."""
+
+    name: str = ""
+    batch_size: int = 10  # proposals of an ask
+
+    def __post_init__(self):
+        SEARCHERS.require_own_name(self)
+        require_range("searcher.batch_size", self.batch_size, 1, 1_000_000)
+
+
+def require_alphas(alphas: tuple[float, ...]) -> None:
+    """Refuses weights of the cost outside [0, 1], and none at all.
+
+    Raises:
+        ValueError: with an example of what to write.
+    """
+    if not alphas or not all(0 <= a <= 1 for a in alphas):
+        raise ValueError(
+            f"searcher.alphas={list(alphas)} must be one or more numbers in [0, 1], for example [0.0]"
+        )
+
+
+class Context(NamedTuple):
+    """What a searcher is made for, beside its own settings."""
+
+    capacity: int  # most trials that are told or pending at once
+    initial: int = 20  # trials told before a predictor is trusted; pilots count
+    # What a searcher that reads the predictor learns with: its settings, or one that is made already.
+    predictor: "Predictor | PredictorConfig" = PredictorConfig()
+
+
+class MakeSearcher(Protocol):
+    """A searcher's factory."""
+
+    def __call__(self, space: Space, settings: Any, context: Context, /) -> Searcher:
+        """The searcher of a space, by a record of its own type."""
+        ...
+
+
+# Traits: `grid_size`, points of an interval in a sweep: many for searchers that know that neighbours are alike or draw
+# at random, few for those that learn about each point by itself. `has_roles`: proposals of a batch differ in kind by
+# their position (near the best, exploratory, ...). `reads_predictor`: learns with the ensemble of `Context.predictor`.
+# `weighs_cost`: trades quality for cost in what it proposes, by its own setting `alphas`.
+SEARCHERS: Registry[MakeSearcher] = Registry(
+    "searcher", former={"bayes": "autorank", "predictor": "paper"}
+)
 
 
 def empty(space: Space, capacity: int) -> History:

@@ -1,13 +1,40 @@
 """Regularised evolution (arXiv 1802.01548): the oldest die, tournaments choose the parents."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from autorank.base.records import require_range
 from autorank.base.typing import Array, Int, Key
-from autorank.searchers.base import History, Proposal, Searcher, append, empty, proposer
+from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
+    History,
+    Proposal,
+    Searcher,
+    SearcherConfig,
+    append,
+    empty,
+    proposer,
+)
 from autorank.space.space import Space
+
+
+@dataclass(frozen=True)
+class EvolutionConfig(SearcherConfig):
+    """Regularised evolution."""
+
+    name: str = "evolution"
+    population: int = 20  # the newest trials, among which parents are drawn
+    tournament: int = 5  # trials drawn for a parent; the best of them is it
+    mutation_rate: float = 0.1  # share of the decisions that a child changes
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_range("searcher.population", self.population, 1, 1_000_000)
+        require_range("searcher.tournament", self.tournament, 1, 1_000_000)
 
 
 class State(NamedTuple):
@@ -16,22 +43,21 @@ class State(NamedTuple):
     history: History
 
 
-def evolution(
-    space: Space,
-    *,
-    batch_size: int,
-    capacity: int,
-    population: int = 20,
-    tournament: int = 5,
-    mutation_rate: float = 0.1,
-) -> Searcher:
-    """Children of tournament winners among the newest ``population`` trials.
+@SEARCHERS.register(
+    "evolution",
+    EvolutionConfig,
+    grid_size=64,
+    has_roles=False,
+    reads_predictor=False,
+    weighs_cost=False,
+)
+def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
+    """Children of tournament winners among the newest ``population`` trials (Real et al., arXiv 1802.01548).
 
     Random until there are as many. A failed trial loses every tournament against one that finished.
     """
-    for name, value in (("population", population), ("tournament", tournament)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be 1 or more")
+    batch_size, capacity = settings.batch_size, context.capacity
+    population, tournament = settings.population, settings.tournament
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
 
     def init(key: Key) -> State:
@@ -44,7 +70,7 @@ def evolution(
         parents = history.configs[
             _winners(parent_key, history, num_children, population, tournament)
         ]
-        children = space.mutate(mutate_key, parents, mutation_rate)
+        children = space.mutate(mutate_key, parents, settings.mutation_rate)
         ready = history.count >= population
         candidates = jnp.where(ready, children, space.sample(random_key, num_children))
         configs, repeat, _ = propose(propose_key, history, candidates)

@@ -3,10 +3,11 @@
     grad J = E[(R - b) sum_d grad log pi_d(a_d)],   b <- .95 b + .05 mean(R),   Adam on the logits
 
 The sum runs over the active decisions of a configuration. ``reinforce`` learns from the trials' own
-results; `predictor_search` runs the same policy against a predictor.
+results; `paper` runs the same policy against a predictor.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -14,10 +15,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Float, Int, Key
-from autorank.searchers.base import History, Proposal, Searcher, append, empty, proposer
+from autorank.searchers.base import (
+    SEARCHERS,
+    Context,
+    History,
+    Proposal,
+    Searcher,
+    SearcherConfig,
+    append,
+    empty,
+    proposer,
+)
 from autorank.space.space import Space
 
 BASELINE_DECAY = 0.95
+
+
+@dataclass(frozen=True)
+class ReinforceConfig(SearcherConfig):
+    """REINFORCE on the trials' own results."""
+
+    name: str = "reinforce"
+    rate: float = 0.1  # Adam on the policy's logits
+    entropy_coef: float = 0.0  # weight of the policy's entropy (1 = uniform) in its objective
 
 
 class Policy(NamedTuple):
@@ -107,18 +127,20 @@ class State(NamedTuple):
     policy: Policy
 
 
-def reinforce(
-    space: Space,
-    *,
-    batch_size: int,
-    capacity: int,
-    rate: float = 0.1,
-    entropy_coef: float = 0.0,
-) -> Searcher:
+@SEARCHERS.register(
+    "reinforce",
+    ReinforceConfig,
+    grid_size=16,
+    has_roles=False,
+    reads_predictor=False,
+    weighs_cost=False,
+)
+def make_reinforce(space: Space, settings: ReinforceConfig, context: Context) -> Searcher:
     """REINFORCE on true results, without a predictor: reward = minus the quality told.
 
     A failed trial counts as the worst finished one so far.
     """
+    batch_size, capacity = settings.batch_size, context.capacity
     propose: Callable = proposer(space, batch_size=batch_size, capacity=capacity)
 
     def init(key: Key) -> State:
@@ -144,8 +166,8 @@ def reinforce(
             state.policy,
             jnp.asarray(configs, jnp.int32),
             -told,
-            rate=rate,
-            entropy_coef=entropy_coef,
+            rate=settings.rate,
+            entropy_coef=settings.entropy_coef,
         )
         return State(history, policy)
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.data.format.schema import UNKNOWN
-from autorank.data.logs.serving import Rows
-from autorank.data.prepare.encoders import Encoders, encode_rows, long_floats
-from autorank.data.prepare.store import long_floats_warning
+from autorank.data.logs.rows_to_score import Rows
+from autorank.data.prepare.columns import inexact_identifiers, inexact_identifiers_warning
+from autorank.data.prepare.encoders import Encoders, encode_rows
 
 LOG = logging.getLogger(__name__)
 LINE, REASON = "line", "reason"
@@ -67,7 +67,7 @@ def write_scores(
             writer.close()
         partial.unlink(missing_ok=True)
     for name, count in counts.long_floats.items():
-        LOG.warning("%s", long_floats_warning(name, count))
+        LOG.warning("%s", inexact_identifiers_warning(name, count))
     return Tally(counts.num_rows, counts.num_scored, counts.unknown, tuple(counts.first))
 
 
@@ -101,7 +101,7 @@ def _scored(
         if field.name in counts.unknown:
             unknown = np.count_nonzero(sparse[good, j] == field.offset + UNKNOWN)
             counts.unknown[field.name] += int(unknown)
-        count = len(long_floats(part.features[field.name]))
+        count = len(inexact_identifiers(part.features[field.name]))
         if count:
             counts.long_floats[field.name] = counts.long_floats.get(field.name, 0) + count
     # Lines that could not be read come behind the others, and all are put into their order.

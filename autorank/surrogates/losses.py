@@ -21,16 +21,42 @@ References:
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.scipy.special import logsumexp
 
+from autorank.base.records import require_range
+from autorank.base.registry import Registry
 from autorank.base.typing import Array, Bool, Float
 
 Reduce = Callable[[Array], Array]
+
+
+class Loss(Protocol):
+    """A loss over lists; the fields of its settings record are further keywords."""
+
+    def __call__(
+        self,
+        scores: Any,
+        targets: Any,
+        /,
+        *,
+        where: Any = None,
+        weights: Any = None,
+        reduce_fn: Reduce = jnp.mean,
+    ) -> Array:
+        """One number for each list ``[..., n]``, reduced over lists."""
+        ...
+
+
+# Traits: `scaled`, compares scores with the targets' values, so that targets are standardised first; `regression`,
+# scores are estimates of the standardised targets.
+LOSSES: Registry[Loss] = Registry("predictor.loss")
 # Between e^-40 and e^40 all powers, their sums and their ratios are normal numbers of float32. A list whose scores
 # spread wider than this on either side of its middle needs its pairs' own exponentials.
 REACH = 40.0
@@ -39,6 +65,27 @@ REACH = 40.0
 PAIRS = 16384
 
 
+@dataclass(frozen=True)
+class HuberConfig:
+    """Where the loss turns from squares to absolute values."""
+
+    delta: float = 1.0  # in standard deviations of the targets
+
+    def __post_init__(self):
+        require_range("predictor.loss_settings.delta", self.delta, 1e-12, 1e12)
+
+
+@dataclass(frozen=True)
+class MarginConfig:
+    """How far apart the scores of a pair must lie."""
+
+    margin: float = 0.001
+
+    def __post_init__(self):
+        require_range("predictor.loss_settings.margin", self.margin, 0.0, 1e12)
+
+
+@LOSSES.register("mse", scaled=True, regression=True)
 def mse(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],
@@ -52,6 +99,7 @@ def mse(
     return reduce_fn(_mean((scores - targets) ** 2, weights))
 
 
+@LOSSES.register("huber", HuberConfig, scaled=True, regression=True)
 def huber(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],
@@ -68,6 +116,7 @@ def huber(
     return reduce_fn(_mean(near * (size - near / 2), weights))
 
 
+@LOSSES.register("margin", MarginConfig, scaled=False, regression=False)
 def pairwise_margin(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],
@@ -84,6 +133,7 @@ def pairwise_margin(
     return reduce_fn(_margin(*_clean(scores, targets, where, weights), margin))
 
 
+@LOSSES.register("logistic", scaled=False, regression=False)
 def pairwise_logistic(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],
@@ -100,6 +150,7 @@ def pairwise_logistic(
     return reduce_fn(_logistic(*_clean(scores, targets, where, weights), False))
 
 
+@LOSSES.register("lambda_rank", scaled=False, regression=False)
 def lambda_rank(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],
@@ -119,6 +170,7 @@ def lambda_rank(
     return reduce_fn(_logistic(*_clean(scores, targets, where, weights), True))
 
 
+@LOSSES.register("list_net", scaled=True, regression=False)
 def list_net(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],
@@ -139,6 +191,7 @@ def list_net(
     return reduce_fn(jnp.where(empty, 0.0, -share * log_share).sum(-1))
 
 
+@LOSSES.register("list_mle", scaled=False, regression=False)
 def list_mle(
     scores: Float[Array, "*b n"],
     targets: Float[Array, "*b n"],

@@ -25,21 +25,10 @@ import optax
 
 from autorank.base.metrics import kendall_tau_b
 from autorank.base.typing import Array, Bool, Float, Int, Key, PyTree
-from autorank.surrogates import losses
+from autorank.surrogates.losses import LOSSES
+from autorank.surrogates.settings import PredictorConfig, loss_of
 
 TASKS = 2  # NE gain in percent, log FLOPs ratio
-LOSSES: dict[str, Callable[..., Array]] = {
-    "margin": losses.pairwise_margin,
-    "logistic": losses.pairwise_logistic,
-    "lambda_rank": losses.lambda_rank,
-    "list_net": losses.list_net,
-    "list_mle": losses.list_mle,
-    "mse": losses.mse,
-    "huber": losses.huber,
-}
-# These compare the scores with the targets' values, so the targets are standardised for them.
-SCALED = ("mse", "huber", "list_net")
-REGRESSION = ("mse", "huber")
 
 
 class FitState(NamedTuple):
@@ -112,6 +101,11 @@ class _Rows(NamedTuple):
     finished: Array  # bool [n, 2], measured; what z-scores are taken over
 
 
+def make_predictor(settings: PredictorConfig, num_features: int, capacity: int) -> Predictor:
+    """The ensemble that the settings describe, over features ``[capacity, num_features]``."""
+    return ensemble(num_features, capacity=capacity, **vars(settings))
+
+
 def ensemble(
     num_features: int,
     *,
@@ -119,6 +113,7 @@ def ensemble(
     members: int = 10,
     hidden: tuple[int, ...] = (50, 50),
     loss: str = "margin",
+    loss_settings: dict[str, Any] | None = None,
     steps: int = 500,
     rate: float = 1e-3,
     weight_decay: float = 1e-4,
@@ -135,7 +130,8 @@ def ensemble(
             program.
         members: nets averaged.
         hidden: widths of the layers that both tasks share.
-        loss: a key of `LOSSES`.
+        loss: a name of `LOSSES`.
+        loss_settings: what is not the default in that loss's settings.
         steps: full-batch Adam steps.
         rate: Adam's step size.
         weight_decay: decoupled (AdamW).
@@ -148,7 +144,7 @@ def ensemble(
     Raises:
         ValueError: an unknown name, or a size below 1.
     """
-    _require("predictor.loss", loss, tuple(LOSSES))
+    traits, loss_fn = LOSSES[loss].traits, loss_of(loss, loss_settings or {})
     _require("predictor.combine", combine, ("zscore", "raw"))
     _require("predictor.member_map", member_map, ("map", "vmap"))
     for key, value in {
@@ -171,7 +167,7 @@ def ensemble(
 
     def objective(params: PyTree, rows: _Rows, weights: Array) -> Array:
         scores = apply(params, rows.features)
-        return LOSSES[loss](scores.T, rows.targets.T, where=rows.where.T, weights=weights)
+        return loss_fn(scores.T, rows.targets.T, where=rows.where.T, weights=weights)
 
     def train(key: Key, params: PyTree, rows: _Rows) -> tuple[PyTree, Array, Array]:
         used = rows.where.any(axis=1)
@@ -200,7 +196,7 @@ def ensemble(
             )
         rows = prepare(features, targets, where)
         target_mean, target_sd = _moments(rows.targets, rows.where)
-        if loss in SCALED:
+        if traits["scaled"]:
             rows = rows._replace(targets=(rows.targets - target_mean) / target_sd)
         init_key, row_key = jax.random.split(key)
         start = jax.random.split(row_key, members), initial_params(init_key, shapes, members)
@@ -209,7 +205,7 @@ def ensemble(
         )
         if combine == "zscore":
             mean, sd = jax.vmap(_moments, (0, None))(outputs, rows.finished)
-        elif loss in REGRESSION:
+        elif traits["regression"]:
             mean, sd = -target_mean / target_sd, 1 / target_sd
         else:
             mean, sd = jnp.zeros((1, TASKS)), jnp.ones((1, TASKS))

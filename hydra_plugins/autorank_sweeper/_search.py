@@ -100,16 +100,17 @@ def _search(
             "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
             "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
         )
-    from autorank.app import build_searchers
+    from autorank.searchers import named
+    from autorank.searchers.base import SEARCHERS
 
     name = settings["searcher"]
-    if name not in build_searchers.searcher_names():
-        raise CompactHydraException(
-            f"hydra.sweeper.searcher={name} is not known; write one of {', '.join(build_searchers.searcher_names())}"
-        )
+    try:
+        traits = SEARCHERS[name].traits
+    except ValueError as error:
+        raise CompactHydraException(f"hydra.sweeper.{error}") from error
 
     def make(size: int, capacity: int) -> Any:
-        return build_searchers.named_searcher(
+        return named.named_searcher(
             name,
             space,
             capacity=capacity,
@@ -118,14 +119,13 @@ def _search(
             alpha=settings["alpha"],
         )
 
-    roles = build_searchers.has_roles(name)
-    predicts = name not in ("random", "evolution", "reinforce")
+    roles = traits["has_roles"]
     plan = SweepPlan(
         trials,
         settings["seed"],
         settings["direction"] == "maximize",
         settings["max_failure_rate"],
-        0.0 if predicts else settings["alpha"],
+        0.0 if traits["weighs_cost"] else settings["alpha"],
         settings["cost_cap"],
         # In flight one is asked for at a time; a round's are made together.
         batch_size=max(LEAST_ASK, batch_size) if roles else 1 if overlap else batch_size,
@@ -226,9 +226,9 @@ def _replay(space: Any, make: Any, ledger: Ledger, plan: SweepPlan) -> list[list
 
 def grid_size(searcher: str) -> int:
     """Points of an interval where the user names no number."""
-    from autorank.app import build_searchers
+    from autorank.searchers.base import SEARCHERS
 
-    return build_searchers.grid_size(searcher)
+    return SEARCHERS[searcher].traits["grid_size"]
 
 
 def space_of(

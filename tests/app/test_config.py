@@ -1,17 +1,9 @@
 import pytest
 
 from autorank.app import build
-from autorank.app.settings import (
-    FidelityConfig,
-    PlanConfig,
-    SearchConfig,
-    SpaceConfig,
-    fingerprint,
-    flatten,
-    plain,
-    value_at,
-    with_values,
-)
+from autorank.app.settings import PlanConfig, SearchConfig, SpaceConfig
+from autorank.base.records import fingerprint, flatten, plain, value_at, with_values
+from autorank.fidelity.rules import PilotsConfig
 from autorank.models.dhen import DhenConfig, LayerConfig
 
 BASE = SearchConfig(model=DhenConfig(layer1=LayerConfig("cross", "linear"), num_layers=1))
@@ -39,7 +31,7 @@ def test_flatten_takes_both_spellings():
 def test_fingerprint_is_of_content():
     assert fingerprint(BASE) == fingerprint(with_values(BASE, {}))
     assert fingerprint(BASE) != fingerprint(with_values(BASE, {"search.seed": 1}))
-    assert plain(BASE)["fidelity"]["rungs"] == [0.2, 0.5, 1.0]
+    assert plain(BASE)["searcher"]["alphas"] == [0.0, 0.1, 0.3]
 
 
 def test_settings_that_came_later_leave_old_ledgers_their_fingerprint():
@@ -97,7 +89,7 @@ def test_contradicting_settings_are_refused():
     with pytest.raises(ValueError, match=r"search\.max_final_seeds of at least 2"):
         PlanConfig(final_seeds="auto", max_final_seeds=1)
     with pytest.raises(ValueError, match=r"fidelity\.num_pilots of at least 4"):
-        build.fidelity_plan(FidelityConfig(num_pilots=2), 0)
+        PilotsConfig(num_pilots=2)
     with pytest.raises(
         ValueError, match=r"search\.metric=cvr is not measured with model\.head=ctr"
     ):

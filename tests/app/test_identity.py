@@ -3,34 +3,33 @@
 import dataclasses
 import json
 from dataclasses import replace
-from typing import ClassVar
 
+import jax
 import numpy as np
 import pytest
 import yaml
 
 from autorank.app import identity as ids
-from autorank.app.build_searchers import make_searcher
+from autorank.app.earlier_ledgers import OLD_PLAN, as_shared, carried_over, without_later
 from autorank.app.settings import (
     BackendConfig,
-    FidelityConfig,
     PlanConfig,
-    PredictorConfig,
     SearchConfig,
-    SearcherConfig,
     TrackingConfig,
     TrainingConfig,
-    fingerprint,
-    plain,
 )
+from autorank.base.records import digest, plain
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Schema
+from autorank.fidelity.rules import FIDELITIES
 from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.searchers.base import SEARCHERS, Context
+from autorank.searchers.paper import PaperConfig
 from autorank.space.space import parse_space
 from autorank.surrogates.predictor import ensemble
 
 SPACE = parse_space({"model.width": "choice(8,16)"}, {}, {"model.width": 16}, grid_size=8)
-CONFIG = SearchConfig()
+CONFIG = SearchConfig(searcher=PaperConfig())
 
 
 SCHEMA = Schema("t", (), (), ("click",), 2, 1, ("y",), "", "", {}, {})
@@ -62,8 +61,6 @@ FREE = [
     changed(tracking=TrackingConfig(mode="disabled", tags=("a",))),
     changed(name="other", runs="elsewhere", fresh=True),
     changed(data={"folder": "elsewhere", "path": "moved"}),
-    changed(fidelity={"fraction": 0.3, "rungs": (0.1, 1.0), "eta": 2.0}),
-    changed(searcher={"population": 7, "warps": ("rank",)}),
 ]
 BOUND = {
     "search.trials": changed(search={"trials": 3}),
@@ -95,19 +92,22 @@ def test_what_does_is_and_is_refused_by_name(key, tmp_path):
 
 
 def opened(folder, config) -> None:
-    known_as = lambda found: ids.carried_over(found, config, folder)  # noqa: E731
+    known_as = lambda found: carried_over(found, config, folder)  # noqa: E731
     Ledger.open(folder / "trials.db", own(config), known_as).close()
 
 
 def earlier(config: SearchConfig) -> dict[str, str]:
-    """What versions wrote that took sha256 over whole groups of settings."""
+    """What versions wrote that took sha256 over whole groups of settings, then shared by all searchers and rules."""
+    shared = as_shared(plain(config))
+    del shared["search"]["executor"]
+    bare = {g: without_later(g, v) for g, v in shared.items() if isinstance(v, dict)}
     return {
         "data": DATA.fingerprint(),
         "space": SPACE.fingerprint(),
-        "model and training": fingerprint(config.model, config.training),
-        "searcher": fingerprint(config.searcher, config.predictor),
-        "fidelity": fingerprint(config.fidelity),
-        "plan": fingerprint(config.search, leave_out=("executor",)),
+        "model and training": digest([bare["model"], bare["training"]]),
+        "searcher": digest([bare["searcher"], bare["predictor"]]),
+        "fidelity": digest([bare["fidelity"]]),
+        "plan": digest([bare["search"]]),
     }
 
 
@@ -123,11 +123,11 @@ def test_an_earlier_ledger_goes_on_with_other_workers_and_stays_its_own(tmp_path
 
 @pytest.mark.parametrize("config", FREE)
 def test_an_earlier_ledger_beside_its_settings_goes_on_with_any_free_one(config, tmp_path):
-    first = plain(config)
+    first = as_shared(plain(config))
     del first["fidelity"]["eta"], first["training"]["held_out"]  # as if it had not had them
     old = earlier(config) | {
-        "fidelity": ids.digest([first["fidelity"]]),
-        "model and training": ids.digest([first["model"], first["training"]]),
+        "fidelity": digest([first["fidelity"]]),
+        "model and training": digest([first["model"], first["training"]]),
     }
     Ledger.open(tmp_path / "trials.db", old).close()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(first))
@@ -158,34 +158,44 @@ def test_a_setting_that_is_newer_than_the_ledger_has_its_default(tmp_path):
     opened(tmp_path, CONFIG)
 
 
-class Watched(SearcherConfig):
-    """Notes which settings are read."""
+def watched(record: type) -> tuple[type, set[str]]:
+    """The record noting which of its settings are read."""
+    read: set[str] = set()
 
-    read: ClassVar[set[str]] = set()
+    class Watched(record):
+        def __getattribute__(self, name):
+            read.add(name)
+            return object.__getattribute__(self, name)
 
-    def __getattribute__(self, name):
-        Watched.read.add(name)
-        return object.__getattribute__(self, name)
+    return Watched, read
 
 
-@pytest.mark.parametrize("name", ["bayes", "predictor", "random", "evolution", "reinforce"])
-def test_the_settings_that_count_are_those_that_the_searcher_reads(name):
-    record = Watched(name=name)
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_a_searcher_reads_all_of_its_settings(name):
+    record, read = watched(SEARCHERS[name].settings)
     predictor = ensemble(SPACE.num_features, capacity=16, members=1, hidden=(2,), steps=1)
-    Watched.read.clear()
-    make_searcher(record, predictor, SPACE, capacity=16, initial=4)
-    read = Watched.read & {f.name for f in dataclasses.fields(SearcherConfig)}
-    config = plain(changed(searcher={"name": name}))
-    kept = {k.split(".")[1] for k in ids.settings("searcher", config) if k.startswith("searcher.")}
-    assert kept == read
+    settings = record()
+    read.clear()
+    searcher = SEARCHERS[name].make(SPACE, settings, Context(16, 4, predictor))
+    key = jax.random.key(0)
+    state = jax.eval_shape(searcher.init, key)
+    asked = jax.eval_shape(searcher.ask, key, state)
+    jax.eval_shape(searcher.tell, state, asked.configs, asked.predicted)
+    assert read & set(SEARCHERS[name].fields) == set(SEARCHERS[name].fields) - {"name"}
+
+
+@pytest.mark.parametrize("kind", FIDELITIES)
+def test_a_fidelity_rule_reads_all_of_its_settings(kind):
+    record, read = watched(FIDELITIES[kind].settings)
+    settings = record()
+    read.clear()
+    rule = FIDELITIES[kind].make(settings, 0)
+    rule.choose(np.random.default_rng(0).normal(size=(6, 20)), np.ones(20, bool))
+    assert set(FIDELITIES[kind].fields) - read <= {"kind", "num_pilots"}
 
 
 def test_every_setting_that_is_named_exists():
-    fields = {
-        "search": PlanConfig, "training": TrainingConfig, "searcher": SearcherConfig,
-        "predictor": PredictorConfig, "fidelity": FidelityConfig,
-    }  # fmt: skip
+    fields = {"search": PlanConfig, "training": TrainingConfig}
     names = {g: {f.name for f in dataclasses.fields(c)} for g, c in fields.items()}
     assert all(key.split(".")[1] in names[key.split(".")[0]] for key in ids.NEVER)
-    assert set(ids.SEARCHERS) <= names["searcher"] and set(ids.KINDS) <= names["fidelity"]
-    assert set(ids.OLD_PLAN) <= names["search"]
+    assert set(OLD_PLAN) <= names["search"]

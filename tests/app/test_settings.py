@@ -8,55 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.app import build_searchers
-from autorank.app.settings import PlanConfig, PredictorConfig, SearchConfig, SearcherConfig
+from autorank.app.settings import PlanConfig, SearchConfig
 from autorank.search.finals import choose_roles, pick_finalists
 from autorank.search.stages import Plan, pilot_design
 from autorank.searchers import acquisition
-from autorank.searchers.bayes import bayes
-from autorank.searchers.predictor_search import predictor_search
-from autorank.searchers.random_search import random_search
+from autorank.searchers.autorank import AutorankConfig
 from autorank.surrogates import gaussian_process as gp
 from tests.planted import planted_space
 
 SPACE = planted_space()
-
-
-@pytest.mark.parametrize("factory", [bayes, predictor_search])
-def test_a_searchers_own_defaults_are_the_settings(factory):
-    defaults = {
-        name: p.default
-        for name, p in inspect.signature(factory).parameters.items()
-        if p.default is not inspect.Parameter.empty
-    }
-    shared = defaults.keys() & SearcherConfig.__dataclass_fields__.keys()
-    for name in shared - {
-        "alphas",
-        "initial",
-    }:  # what the settings begin with is another searcher's
-        assert defaults[name] == getattr(SearcherConfig(), name), name
-    assert len(shared) >= 10
-
-
-def test_every_setting_that_came_later_is_handed_to_its_searcher(monkeypatch):
-    changed = {"noise_median": 0.02, "noise_sd": 0.7, "effect_sd": 0.9, "fit_rate": 0.3, "pool": 20, "num_parents": 3,
-               "near_share": 0.4, "near_step": 0.3, "local_pool": 7, "local_parents": 2}  # fmt: skip
-    later = {n for n, f in SearcherConfig.__dataclass_fields__.items() if f.metadata.get("later")}
-    assert later == changed.keys()
-    seen = {}
-    nobody = random_search(SPACE, batch_size=1, capacity=4)
-
-    def make(*_, **options):
-        seen.update(options)
-        return nobody
-
-    monkeypatch.setattr(build_searchers, "bayes", make)
-    monkeypatch.setattr("autorank.searchers.predictor_search.predictor_search", make)
-    for name in ("bayes", "predictor"):
-        build_searchers.make_searcher(
-            SearcherConfig(name=name, **changed), PredictorConfig(), SPACE, capacity=16, initial=4
-        )
-    assert {name: seen[name] for name in changed} == changed
 
 
 def test_the_prior_on_the_noise_is_what_was_asked_for():
@@ -117,4 +77,4 @@ def test_the_functions_of_the_finals_have_the_settings_defaults():
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, words):
     with pytest.raises(ValueError, match=rf"searcher\.{words}="):
-        SearcherConfig(**settings)
+        AutorankConfig(**settings)

@@ -12,19 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.app import build, build_searchers
-from autorank.app.settings import FidelityConfig
 from autorank.base.jax_settings import OWN, _context_of, own_settings
 from autorank.base.result import Result
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
+from autorank.fidelity.rules import FIDELITIES, PilotsConfig
 from autorank.ledger.ledger import Ledger
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.objectives.training import training_objective
 from autorank.search.run import run
 from autorank.search.stages import Plan
-from autorank.searchers.evolution import evolution
-from autorank.searchers.predictor_search import predictor_search
+from autorank.searchers import named as named_searchers
 from autorank.serving.export import load_model, save_model
 from autorank.space.space import parse_space
 from autorank.surrogates.predictor import ensemble
@@ -32,6 +29,7 @@ from autorank.sweep.sweep import Sweep, SweepPlan
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
 from autorank.training.trainer import Hparams
+from tests.making import make_objective, make_searcher
 from tests.planted import planted_objective, planted_space
 
 # What a user may write, and a value that is not the default. Each of them alone, and all that go together.
@@ -109,14 +107,14 @@ def searcher(batch_size: int, capacity: int):
     ranker = ensemble(
         SPACE.num_features, capacity=capacity, members=2, hidden=(8,), steps=10, rate=1e-2
     )
-    return predictor_search(
-        SPACE, predictor=ranker, batch_size=batch_size, capacity=capacity, initial=4, num_local=1, steps=5,
+    return make_searcher(
+        "paper", SPACE, predictor=ranker, batch_size=batch_size, capacity=capacity, initial=4, num_local=1, steps=5,
         samples=8, alphas=(0.0,),
     )  # fmt: skip
 
 
-EVOLUTION = evolution(
-    PLANTED, batch_size=4, capacity=32, population=8, tournament=3, mutation_rate=0.3
+EVOLUTION = make_searcher(
+    "evolution", PLANTED, batch_size=4, capacity=32, population=8, tournament=3, mutation_rate=0.3
 )
 
 
@@ -170,7 +168,7 @@ def search(folder, job=lambda: None) -> list[Any]:
     with Ledger.open(folder / "search.db", {"a": "b"}) as ledger:
         run(
             problem._replace(evaluate=evaluate), PLANTED, EVOLUTION, ledger, plan,
-            build.fidelity_plan(FidelityConfig(num_pilots=4), 0), None, lambda event: None,
+            FIDELITIES["pilots"].make(PilotsConfig(num_pilots=4), 0), None, lambda event: None,
         )  # fmt: skip
         return [(t.stage, t.config, t.quality, json.dumps(t.predicted)) for t in ledger.trials()]
 
@@ -184,7 +182,7 @@ def small_searchers():
         return searcher(batch_size, capacity)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_searchers, "named_searcher", named)
+        patch.setattr(named_searchers, "named_searcher", named)
         yield
 
 
@@ -290,8 +288,8 @@ DATASET = Dataset(
 
 
 def toy_objective(decode):
-    return training_objective(
-        DATASET, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1, fingerprint="x",
+    return make_objective(
+        DATASET, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1,
         qps_seconds=0.01,
     )  # fmt: skip
 

@@ -12,10 +12,11 @@ import pytest
 
 from autorank.app import build
 from autorank.app import jobs as job
-from autorank.app.settings import DataConfig, FidelityConfig
 from autorank.base import measurable
 from autorank.base.metrics import normalized_entropy
-from autorank.fidelity import labels
+from autorank.data.logs.table import TableConfig
+from autorank.fidelity import curve_label
+from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, PilotsConfig
 from autorank.ledger.ledger import Ledger, dumps
 from autorank.objectives.base import Objective
 from autorank.report.page import console_table, write_report
@@ -26,7 +27,7 @@ from tests.search.test_search import SPACE, search
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 METRICS = ("ctr", "cvr", "ctcvr")
-FULL = FidelityConfig(kind="full", num_pilots=0)
+FULL = FullConfig()
 SMALL: dict[str, Any] = {"num_pilots": 0, "trials": 6, "batch_size": 6}
 
 
@@ -98,8 +99,7 @@ def test_preparing_says_which_part_and_label_is_missing_what(name, tmp_path, cap
     (tmp_path / "schema.yaml").write_text(
         "name: t\nclick: clicked\nconversion: bought\ntime: ts\ncategorical: [user]\ndense: []\n"
     )
-    config = DataConfig(
-        source="table",
+    config = TableConfig(
         path=str(tmp_path / "log.csv"),
         schema=str(tmp_path / "schema.yaml"),
         folder=str(tmp_path / "data"),
@@ -206,7 +206,7 @@ ONCE = np.arange(NUM_WINDOWS) == 7
 def test_windows_of_one_class_are_skipped_alike_for_all(where, told, tmp_path):
     known = np.stack([np.ones_like(where), where, where], axis=1) if told else None
     objective = with_metrics({"cvr": where, "ctcvr": where}, BOTH, measurable=known)
-    fidelity = FidelityConfig(num_pilots=6, trend=True, fractions=(0.4, 0.5, 0.7, 1.0))
+    fidelity = PilotsConfig(num_pilots=6, trend=True, fractions=(0.4, 0.5, 0.7, 1.0))
     options: dict[str, Any] = {"num_pilots": 6, "trials": 12, "batch_size": 6, "metric": "cvr"}
     summary = search(tmp_path, objective=objective, fidelity=fidelity, **options)
     assert summary["winner"] is not None
@@ -231,15 +231,15 @@ def curve(trial) -> np.ndarray:
 def test_a_curve_that_ends_is_told_from_one_that_cannot_be_measured():
     line = np.arange(20.0)
     late = np.where(LATE, line, np.nan)
-    assert math.isnan(labels.label(late, 1.0))
-    assert labels.label(late, 1.0, where=LATE) == 11
-    assert labels.label(late, 1.0, where=LATE, dx=2.0) == pytest.approx(11)
+    assert math.isnan(curve_label.curve_label(late, 1.0))
+    assert curve_label.curve_label(late, 1.0, where=LATE) == 11
+    assert curve_label.curve_label(late, 1.0, where=LATE, dx=2.0) == pytest.approx(11)
     ended = np.where(np.arange(20) < 8, line, np.nan)
-    assert math.isnan(labels.label(ended, 1.0, where=LATE))
-    assert math.isnan(labels.label_power_law(ended, 1.0, where=LATE))
-    assert math.isfinite(labels.label_power_law(late, 1.0, where=LATE))
-    assert labels.label(ended, 0.4, where=LATE) == np.mean([6, 7])
-    assert math.isnan(labels.label(np.full(20, np.nan), 1.0, where=np.zeros(20, bool)))
+    assert math.isnan(curve_label.curve_label(ended, 1.0, where=LATE))
+    assert math.isnan(curve_label.label_power_law(ended, 1.0, where=LATE))
+    assert math.isfinite(curve_label.label_power_law(late, 1.0, where=LATE))
+    assert curve_label.curve_label(ended, 0.4, where=LATE) == np.mean([6, 7])
+    assert math.isnan(curve_label.curve_label(np.full(20, np.nan), 1.0, where=np.zeros(20, bool)))
 
 
 # --- a search for what cannot be told is refused ---------------------------------------------------
@@ -251,9 +251,9 @@ def test_a_curve_that_ends_is_told_from_one_that_cannot_be_measured():
         ("cvr", (20, 0, 0), FULL, r"search\.metric=cvr cannot be computed.*search\.metric=ctr"),
         ("mean", (20, 0, 20), FULL, r"search\.metric=mean cannot.*every metric.*search\.metric=ctr"),
         ("ctr", (0, 0, 0), FULL, r"search\.metric=ctr cannot be computed.*another log"),
-        ("ctr", (9, 20, 20), FidelityConfig(kind="fixed", fraction=0.5, num_pilots=0),
+        ("ctr", (9, 20, 20), FixedConfig(fraction=0.5),
          r"at 0\.5 of the log search\.metric=ctr.*number 12 of 20.*at least 0\.6"),
-        ("ctr", (9, 20, 20), FidelityConfig(kind="halving", num_pilots=0), r"at 0\.2 of the log"),
+        ("ctr", (9, 20, 20), HalvingConfig(), r"at 0\.2 of the log"),
     ],
 )  # fmt: skip
 def test_a_metric_that_training_cannot_tell_is_refused_before_anything_is_trained(

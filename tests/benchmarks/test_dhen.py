@@ -12,15 +12,16 @@ import pytest
 import scipy.stats
 import yaml
 
-from autorank.app.settings import SearchConfig, with_values
+from autorank.app.settings import SearchConfig
+from autorank.base.records import with_values
 from autorank.benchmarks import base, catalogue
 from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space, dhen_table
 from autorank.data.logs import synthetic
 from autorank.data.prepare import store
 from autorank.models.cost import flops_per_example
-from autorank.objectives.training import training_objective
 from autorank.space import grammar
 from autorank.training.compact import Setting
+from tests.making import make_objective
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = dhen_space().names
@@ -183,9 +184,9 @@ def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tm
             **{n: np.float32(getattr(config.training, n)) for n in make_dhen_table.Hparams._fields}
         )
         settings.append(Setting(config.model, rates))
-    compact = training_objective(
+    compact = make_objective(
         log, lambda c: settings[int(c[0])], head="ctr", batch_size=16, num_windows=100,
-        warmup_share=SearchConfig().training.warmup_share, fingerprint="", workers=1, executor="compact",
+        warmup_share=SearchConfig().training.warmup_share, workers=1, executor="compact",
     )  # fmt: skip
     for seed in (0, 1):
         # Each run of the table has a seed of its own.

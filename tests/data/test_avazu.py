@@ -35,7 +35,7 @@ def open_prepared(source, folder, **changes):
 
 
 def test_against_plain_python(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "PIECE", 1 << 14)
+    monkeypatch.setattr(text, "SEGMENT_BYTES", 1 << 14)
     rows = lines(1000)
     data = open_prepared(avazu.source(write(tmp_path / "train.csv", rows)), tmp_path / "out")
     assert [field.name for field in data.schema.fields] == ["hour_of_day", "weekday", *avazu.FIELDS]

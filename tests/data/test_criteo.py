@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorank.data.format.source import Cut
+from autorank.data.format.source import Position
 from autorank.data.logs import criteo, criteo_like_text, table
-from autorank.data.prepare import intake, parts, store, text
-from autorank.data.prepare.encoders import as_text, encode
+from autorank.data.prepare import ingest, parts, store, text
+from autorank.data.prepare.columns import as_text
+from autorank.data.prepare.encoders import encode
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["label", *(f"I{k}" for k in range(1, 14)), *(f"C{j}" for j in range(1, 27))]
@@ -43,7 +44,7 @@ def log(tmp_path_factory) -> Path:
 @pytest.fixture
 def small_pieces(monkeypatch):
     """About 27 pieces of the log, so that borders, order and resuming matter."""
-    monkeypatch.setattr(text, "PIECE", 1 << 16)
+    monkeypatch.setattr(text, "SEGMENT_BYTES", 1 << 16)
 
 
 def by_hand(path: Path, min_count: int, train_fraction: float = 0.8):
@@ -94,7 +95,7 @@ def test_workers_pieces_and_packing_change_nothing(log, tmp_path, monkeypatch):
         file.add(log, "train.txt")
     forms = {"plain": log, "folder": log.parent, "gz": packed, "tar": archive}
     for piece, (name, path) in zip((16, 20, 17, 19), forms.items(), strict=True):
-        monkeypatch.setattr(text, "PIECE", 1 << piece)
+        monkeypatch.setattr(text, "SEGMENT_BYTES", 1 << piece)
         other = open_prepared(criteo.source(path), tmp_path / name, workers=2)
         assert other.fingerprint() == first.fingerprint(), (name, piece)
 
@@ -105,7 +106,7 @@ def test_vocabularies_merged_in_runs_are_the_same(log, tmp_path, monkeypatch):
     first = open_prepared(criteo.source(log), tmp_path / "one")
     monkeypatch.setattr(vocabulary, "ENTRIES", 1000)
     monkeypatch.setattr(vocabulary, "ROWS", 1024)
-    monkeypatch.setattr(text, "PIECE", 1 << 16)
+    monkeypatch.setattr(text, "SEGMENT_BYTES", 1 << 16)
     other = open_prepared(criteo.source(log), tmp_path / "two")
     np.testing.assert_array_equal(other.sparse, first.sparse)
     np.testing.assert_allclose(other.dense, first.dense, rtol=1e-5, atol=1e-6)
@@ -297,11 +298,11 @@ def test_pieces_from_any_cut_are_the_rest(log, tmp_path, small_pieces, packed):
         path = tmp_path / "train.txt.gz"
         path.write_bytes(gzip.compress(log.read_bytes()))
     files = [path, log]
-    whole = list(text.pieces(files, criteo.FORMAT, criteo.COLUMNS, Cut()))
+    whole = list(text.segments(files, criteo.FORMAT, criteo.COLUMNS, Position()))
     assert len(whole) > 40
     assert whole[-1].end.line == 6001 and 0.99 < whole[-1].share <= 1
     for k in (0, 3, 26, 30, len(whole) - 1):
-        rest = list(text.pieces(files, criteo.FORMAT, criteo.COLUMNS, whole[k].end))
+        rest = list(text.segments(files, criteo.FORMAT, criteo.COLUMNS, whole[k].end))
         assert [p.end for p in rest] == [p.end for p in whole[k + 1 :]]
         if rest:
             again, before = rest[0].read(), whole[k + 1].read()
@@ -317,7 +318,7 @@ def test_killed_at_any_moment(tmp_path):
         "import sys\n"
         "from pathlib import Path\n"
         "from autorank.data import criteo, store, text\n"
-        "text.PIECE = 1 << 18\n"
+        "text.SEGMENT_BYTES = 1 << 18\n"
         "print('ready', flush=True)\n"
         "store.prepare(criteo.source(Path(sys.argv[1])), Path(sys.argv[2]), workers=1)\n"
         "print('done', flush=True)\n"
@@ -357,7 +358,7 @@ def test_a_broken_part_is_made_again(log, tmp_path, small_pieces, monkeypatch):
     def stopping(*arguments):
         raise Stopped
 
-    monkeypatch.setattr(store, "write_arrays", stopping)
+    monkeypatch.setattr(store, "write_matrices", stopping)
     with pytest.raises(Stopped):
         open_prepared(criteo.source(log), tmp_path / "out")
     folder = tmp_path / ".out.partial" / "parts"
@@ -367,7 +368,7 @@ def test_a_broken_part_is_made_again(log, tmp_path, small_pieces, monkeypatch):
     rows.write_bytes(rows.read_bytes()[:-1])
     assert len(parts.read_parts(folder)) == 7
     monkeypatch.undo()
-    monkeypatch.setattr(text, "PIECE", 1 << 16)
+    monkeypatch.setattr(text, "SEGMENT_BYTES", 1 << 16)
     assert open_prepared(criteo.source(log), tmp_path / "out").fingerprint() == whole.fingerprint()
 
 
@@ -376,7 +377,7 @@ def test_work_for_other_settings_is_not_taken_up(log, tmp_path, small_pieces, mo
         raise Stopped
 
     with monkeypatch.context() as changed:
-        changed.setattr(store, "write_arrays", stopping)
+        changed.setattr(store, "write_matrices", stopping)
         with pytest.raises(Stopped):
             open_prepared(criteo.source(log), tmp_path / "out")
     told: list[str] = []
@@ -401,7 +402,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(log, tmp_path, small_pieces, mo
 
 
 def test_stopped_while_arranging(log, tmp_path, small_pieces, monkeypatch):
-    from autorank.data.prepare import arrange
+    from autorank.data.prepare import matrices
 
     whole = open_prepared(criteo.source(log), tmp_path / "whole")
     encoded = []
@@ -412,7 +413,7 @@ def test_stopped_while_arranging(log, tmp_path, small_pieces, monkeypatch):
             raise Stopped
         return arrange_encode(found, part, *rest)
 
-    arrange_encode = arrange._encode
+    arrange_encode = matrices._encode
     with monkeypatch.context() as changed:
         changed.setattr(arrange, "_encode", stopping)
         with pytest.raises(Stopped):
@@ -436,10 +437,10 @@ def test_memory_stays_bounded(tmp_path):
         "import resource, sys\n"
         "from pathlib import Path\n"
         "import polars, pyarrow.csv, pyarrow.compute\n"
-        "from autorank.data import criteo, loops_of_cells, loops_of_rows, loops_of_words\n"
+        "from autorank.data import criteo, cell_loops, encoding_loops, string_loops\n"
         "from autorank.data import store, text, words\n"
         "words.WORTH = 0\n"
-        "text.PIECE = 1 << 20\n"
+        "text.SEGMENT_BYTES = 1 << 20\n"
         "text._PARSE = 1 << 20\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "start = peak()\n"

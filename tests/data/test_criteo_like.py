@@ -63,7 +63,7 @@ def test_popularity_is_a_power_law(rows):
 def test_rows_do_not_depend_on_how_they_are_asked_for(rows):
     parts = list(criteo_like.blocks(BLOCK + 10, 5, max_vocabulary=SMALL, first_row=BLOCK - 7))
     for whole, pieces in zip(rows, zip(*parts, strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate(pieces), whole[BLOCK - 7 : 2 * BLOCK + 3])
+        np.testing.assert_array_equal(np.concatenate(segments), whole[BLOCK - 7 : 2 * BLOCK + 3])
     alone = criteo_like.arrays(1000, 5, max_vocabulary=SMALL, workers=1, dense_dtype=np.float16)
     np.testing.assert_array_equal(alone.sparse, rows.sparse[:1000])
     np.testing.assert_array_equal(alone.dense, rows.dense[:1000].astype(np.float16))

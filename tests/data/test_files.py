@@ -16,12 +16,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from autorank.data.format.source import Columns, Cut
+from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
 from autorank.data.prepare import log_files, store, text
-from autorank.data.prepare.encoders import as_text, to_numbers
-from autorank.data.prepare.table_file import check_types, open_table, pieces_of
-from autorank.data.prepare.text import CsvFormat
+from autorank.data.prepare.columns import as_text, to_numbers
+from autorank.data.prepare.table_file import check_types, open_table, table_segments
+from autorank.data.prepare.csv_format import CsvFormat
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = "name: t\nclick: y\ntime: ts\ncategorical: [user]\ndense: [price]\n"
@@ -185,10 +185,10 @@ def test_damaged_files_end_in_one_sentence(tmp_path):
             content[place : place + rng.choice([0, 1, 20])] = rng.randbytes(rng.randrange(3))
         (tmp_path / name).write_bytes(content)
         try:
-            (file,) = log_files.look_at_all([tmp_path / name], roles.csv)
+            (file,) = log_files.inspect_tables([tmp_path / name], roles.csv)
             check_types(file, roles.columns, [n for n in roles.columns.read if n in file.names])
             read = [n for n in roles.columns.read if n in file.names]
-            for piece in pieces_of(file, roles.columns, Cut(), read=read):
+            for piece in table_segments(file, roles.columns, Position(), read=read):
                 piece.read()
         except ValueError as error:
             refused += 1
@@ -238,15 +238,15 @@ def test_a_folder_and_a_pattern(tmp_path, expected, pattern):
 
 
 def test_pieces_of_many_files_go_on_at_any_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "PIECE", 60)
+    monkeypatch.setattr(text, "SEGMENT_BYTES", 60)
     (tmp_path / "roles.yaml").write_text(ROLES)
     roles = table.read_roles(tmp_path / "roles.yaml")
     paths = log_files.files_of(parts_of_a_log(tmp_path / "log"))
-    files = log_files.look_at_all(paths, roles.csv)
+    files = log_files.inspect_tables(paths, roles.csv)
 
     def rows(start):
         found, ends = [], []
-        for piece in log_files.pieces_of_all(files, roles.columns, start):
+        for piece in log_files.segments_of_files(files, roles.columns, start):
             chunk = piece.read()
             users = as_text(chunk.columns["user"]).to_pylist()
             places = [(chunk.file, line) for line in chunk.lines.tolist()]
@@ -254,7 +254,7 @@ def test_pieces_of_many_files_go_on_at_any_cut(tmp_path, monkeypatch):
             ends.append((piece.end, piece.share, len(found)))
         return found, ends
 
-    everything, ends = rows(Cut())
+    everything, ends = rows(Position())
     assert [user for _, user in everything] == [line.split(",")[0] for line in LINES]
     shares = [share for _, share, _ in ends]
     assert len(ends) > 8 and shares == sorted(shares) and shares[-1] == 1
@@ -333,7 +333,7 @@ def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
     columns, read = Columns(("user",), ("price",), "y", None, "ts"), ["user", "price", "note"]
     file = open_table(tmp_path / name, columns, CsvFormat(), read=read)
     users, notes, prices = [], [], []
-    for piece in pieces_of(file, columns, Cut(), read=read):
+    for piece in table_segments(file, columns, Position(), read=read):
         chunk = piece.read()
         users += as_text(chunk.columns["user"]).to_pylist()
         notes += as_text(chunk.columns["note"]).to_pylist()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from autorank.data.logs import table
 from autorank.data.prepare import store, text
-from autorank.data.prepare.text import CsvFormat, read_csv
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.read_csv import read_csv
 
 SCHEMA = """
 name: shop

@@ -126,12 +126,13 @@ def test_scores_of_the_artefact_equal_the_models(toy_run):
     import polars as pl
 
     from autorank.app import build
-    from autorank.app.settings import DataConfig
+    from autorank.data.logs.base import SOURCES
 
     config = yaml.safe_load((toy_run / "config.yaml").read_text())
-    data_config = DataConfig(**config["data"])
+    source = SOURCES[config["data"]["source"]]
+    data_config = source.settings(**config["data"])
     held_out = build.dataset(data_config, lambda message: None).test()
-    chunks = list(build.data_source(data_config).chunks(toy_run, lambda message: None))
+    chunks = list(source.make(data_config).chunks(toy_run, lambda message: None))
     assert len(chunks) == 1, "a synthetic stream this short is one chunk, in the order of time"
     raw = pl.DataFrame(dict(chunks[0].columns))[held_out.schema.num_train :][:300]
     raw.write_parquet(toy_run / "rows.parquet")

@@ -12,7 +12,7 @@ import _fuzz_table  # noqa: E402
 import fuzz_tables  # noqa: E402
 
 from autorank.data.logs import serving  # noqa: E402
-from autorank.data.prepare import encoders, intake  # noqa: E402
+from autorank.data.prepare import encoders, ingest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -173,7 +173,7 @@ def test_runs_that_the_table_has_are_not_run_again(tmp_path):
 
 def test_variants_are_read_as_settings():
     found = runs.settings_of("autorank+warps=[none]+fit_steps=5")
-    assert (found.name, found.warps, found.fit_steps) == ("bayes", ("none",), 5)
+    assert (found.name, found.warps, found.fit_steps) == ("autorank", ("none",), 5)
     with pytest.raises(ValueError, match="searcher 'nobody' is not known"):
         runs.settings_of("nobody")
     with pytest.raises(ValueError, match="unknown key steppes"):

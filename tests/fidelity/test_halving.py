@@ -6,20 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from autorank.app import build
-from autorank.app.settings import FidelityConfig
 from autorank.app.tracking import _trial_values
 from autorank.fidelity import rungs
 from autorank.fidelity.fidelity import successive_halving, total_cost
+from autorank.fidelity.rules import FIDELITIES, HalvingConfig
 from autorank.ledger.ledger import Ledger, LedgerMismatch
-from autorank.objectives.base import Objective, table_objective
+from autorank.objectives.base import Objective
+from autorank.objectives.table import table_objective
 from autorank.report.page import write_report
 from autorank.report.run_folder import labelled, read_run, told
 from autorank.search.run import Event, run
 from autorank.search.stages import Plan
 from autorank.searchers.base import Searcher
-from autorank.searchers.random_search import random_search
 from autorank.space.space import parse_space
+from tests.making import make_searcher
 
 SPACE = parse_space(
     {"width": f"choice({','.join(map(str, range(100)))})", "depth": "choice(1,2)"},
@@ -29,7 +29,7 @@ SPACE = parse_space(
 )
 NUM_WINDOWS, NUM_ROWS, TRIALS, BATCH = 20, 1000, 60, 20
 RUNGS = (0.2, 0.5, 1.0)
-HALVING = FidelityConfig(kind="halving", num_pilots=0, rungs=RUNGS, eta=3.0)
+HALVING = HalvingConfig(rungs=RUNGS, eta=3.0)
 ALL = np.array([(w, d) for w in range(100) for d in range(2)], np.int32)
 
 
@@ -48,7 +48,7 @@ def table() -> Objective:
 
 
 TABLE = table()
-SEARCHER = random_search(SPACE, batch_size=BATCH, capacity=64)
+SEARCHER = make_searcher("random", SPACE, batch_size=BATCH, capacity=64)
 
 
 def search(folder, *, objective=TABLE, fidelity=HALVING, pilots=0, searcher=SEARCHER, events=None):
@@ -58,7 +58,7 @@ def search(folder, *, objective=TABLE, fidelity=HALVING, pilots=0, searcher=SEAR
         ledger.put("decisions", [d._asdict() for d in SPACE.decisions])
         ledger.put("baseline", [0, 0])
         return run(
-            objective, SPACE, searcher, ledger, plan, build.fidelity_plan(fidelity, 0), None,
+            objective, SPACE, searcher, ledger, plan, FIDELITIES[fidelity.kind].make(fidelity, 0), None,
             (events if events is not None else []).append,
         )  # fmt: skip
 

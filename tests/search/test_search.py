@@ -15,16 +15,13 @@ import jax
 import numpy as np
 import pytest
 
-from autorank.app import build
-from autorank.app.settings import FidelityConfig
+from autorank.fidelity.rules import FIDELITIES, HalvingConfig, PilotsConfig
 from autorank.ledger.ledger import Ledger
 from autorank.objectives.base import Objective
 from autorank.search.run import run, trained_examples
 from autorank.search.stages import Plan, SearchStopped, pilot_design
-from autorank.searchers.evolution import evolution
-from autorank.searchers.predictor_search import predictor_search
-from autorank.searchers.random_search import random_search
 from autorank.surrogates.predictor import ensemble
+from tests.making import make_searcher
 from tests.planted import NUM_ROWS, planted_objective, planted_space, true_ne
 
 SPACE = planted_space()
@@ -50,14 +47,16 @@ def plan(trials: int = 24, **changes) -> Plan:
 def searchers(name: str):
     common = {"batch_size": 6, "capacity": 64}
     if name == "random":
-        return random_search(SPACE, **common), None
+        return make_searcher("random", SPACE, **common), None
     if name == "evolution":
-        return evolution(SPACE, **common, population=8, tournament=3, mutation_rate=0.3), None
+        return make_searcher(
+            "evolution", SPACE, **common, population=8, tournament=3, mutation_rate=0.3
+        ), None
     predictor = ensemble(
         SPACE.num_features, capacity=64, members=3, hidden=(16,), steps=100, rate=1e-2
     )
     options = {"steps": 100, "samples": 16, "initial": 4, "num_exploratory": 1, "alphas": (0.0,)}
-    return predictor_search(SPACE, **common, predictor=predictor, **options), predictor
+    return make_searcher("paper", SPACE, **common, predictor=predictor, **options), predictor
 
 
 def search(
@@ -65,7 +64,7 @@ def search(
 ):
     searcher, predictor = searchers(name)
     folder.mkdir(exist_ok=True)
-    fidelity = fidelity or FidelityConfig(num_pilots=8)
+    fidelity = fidelity or PilotsConfig(num_pilots=8)
     with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
         return run(
             objective or planted_objective(SPACE),
@@ -73,7 +72,7 @@ def search(
             searcher,
             ledger,
             plan(**changes),
-            build.fidelity_plan(fidelity, 0),
+            FIDELITIES[fidelity.kind].make(fidelity, 0),
             predictor,
             lambda event: None,
         )
@@ -272,7 +271,7 @@ def test_mostly_failing_trials_stop_with_advice(tmp_path):
 
 @pytest.mark.parametrize("kind", ["fixed", "full", "halving"])
 def test_other_fidelities_run_to_the_end(kind, tmp_path):
-    fidelity = FidelityConfig(kind=kind, num_pilots=0, trend=False, rungs=(0.2, 0.5, 1.0))
+    fidelity = FIDELITIES[kind].settings()
     summary = search(tmp_path, "random", fidelity=fidelity, num_pilots=0, trials=12)
     assert summary["num_trials"] == 12 and summary["winner"] is not None
     with Ledger.read(tmp_path / "trials.db") as ledger:
@@ -281,7 +280,7 @@ def test_other_fidelities_run_to_the_end(kind, tmp_path):
 
 
 def test_trained_examples_counts_promotions_once(tmp_path):
-    fidelity = FidelityConfig(kind="halving", num_pilots=0, trend=False, rungs=(0.2, 1.0), eta=3.0)
+    fidelity = HalvingConfig(rungs=(0.2, 1.0), eta=3.0)
     summary = search(tmp_path, "random", fidelity=fidelity, num_pilots=0, trials=6)
     with Ledger.read(tmp_path / "trials.db") as ledger:
         trials = ledger.trials()

@@ -11,20 +11,12 @@ import pytest
 from scipy import stats
 
 from autorank.searchers import base
-from autorank.searchers.bayes import bayes
-from autorank.searchers.evolution import evolution
-from autorank.searchers.predictor_search import (
-    Line,
-    calibrate,
-    predictor_search,
-    reward_of,
-    run_policy,
-    scorer,
-)
-from autorank.searchers.random_search import random_search
-from autorank.searchers.reinforce import draw, entropy, learn, reinforce, uniform_policy
+from autorank.searchers.base import SEARCHERS
+from autorank.searchers.paper import Line, calibrate, reward_of, run_policy, scorer
+from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
 from autorank.space.space import Decision, Space
 from autorank.surrogates.predictor import Predictor, Scores, ensemble
+from tests.making import make_searcher
 
 BATCH, ROUNDS, CAPACITY = 4, 6, 64
 
@@ -55,26 +47,18 @@ def ridge(capacity: int) -> Predictor:
     return Predictor(fit, score, capacity)
 
 
-FACTORIES = {
-    "random": random_search,
-    "evolution": partial(evolution, population=6, tournament=3),
-    "reinforce": partial(reinforce, rate=0.3),
-    "bayes": partial(
-        bayes, initial=6, alphas=(0.0, 0.5), fit_steps=20, num_climbers=3, climb_steps=4
-    ),
-    "predictor": lambda space, **common: predictor_search(
-        space,
-        predictor=ridge(common["capacity"]),
-        initial=6,
-        num_exploratory=1,
-        num_local=1,
-        alphas=(0.0, 0.5),
-        steps=60,
-        samples=16,
-        rate=0.1,
-        **common,
-    ),
-}
+# Settings of searchers small enough for the tests of the contract; others are made with their defaults.
+SMALL = {
+    "evolution": {"population": 6, "tournament": 3},
+    "reinforce": {"rate": 0.3},
+    "autorank": {
+        "initial": 6, "alphas": (0.0, 0.5), "fit_steps": 20, "num_climbers": 3, "climb_steps": 4,
+    },
+    "paper": {
+        "predictor": ridge(CAPACITY), "initial": 6, "num_exploratory": 1, "num_local": 1, "alphas": (0.0, 0.5),
+        "steps": 60, "samples": 16, "rate": 0.1,
+    },
+}  # fmt: skip
 
 
 def separable(space: Space, seed: int = 0):
@@ -102,7 +86,9 @@ class Kit(NamedTuple):
 @cache
 def kit_of(name: str) -> Kit:
     """Compiled once for all tests of this file."""
-    searcher = FACTORIES[name](SPACE, batch_size=BATCH, capacity=CAPACITY)
+    searcher = make_searcher(
+        name, SPACE, batch_size=BATCH, capacity=CAPACITY, **SMALL.get(name, {})
+    )
     traces = []
 
     def ask(key, state):
@@ -112,7 +98,7 @@ def kit_of(name: str) -> Kit:
     return Kit(name, searcher, jax.jit(ask), jax.jit(searcher.tell), traces)
 
 
-@pytest.fixture(scope="module", params=FACTORIES)
+@pytest.fixture(scope="module", params=SEARCHERS)
 def kit(request) -> Kit:
     return kit_of(request.param)
 
@@ -163,7 +149,7 @@ def test_one_trace_serves_a_growing_history(run):
 def test_ask_is_a_function_of_key_and_state(kit, run):
     again = kit.ask(jax.random.fold_in(KEY, 3 * BATCH), run.states[3])
     assert same(again, run.proposals[3])
-    if kit.name == "bayes":
+    if kit.name == "autorank":
         return  # it proposes a maximum, which here it finds from any key
     other = kit.ask(jax.random.fold_in(KEY, 999), run.states[3])
     assert not np.array_equal(other.configs, run.proposals[3].configs)
@@ -207,10 +193,11 @@ def test_nothing_told_is_nothing_learned(kit, run):
     assert same(nothing, run.states[2])
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", SEARCHERS)
 def test_an_exhausted_space_repeats_and_says_so(name):
     space = Space((Decision("a", (0, 1)), Decision("b", (0, 1, 2))), (0, 0))
-    searcher = FACTORIES[name](space, batch_size=4, capacity=12)
+    options = SMALL.get(name, {}) | ({"predictor": ridge(12)} if name == "paper" else {})
+    searcher = make_searcher(name, space, batch_size=4, capacity=12, **options)
     metrics_of = separable(space)
     ask, tell = jax.jit(searcher.ask), jax.jit(searcher.tell)
     state, seen = searcher.init(KEY), []
@@ -239,10 +226,10 @@ def mean_regret(name: str, num_seeds: int) -> float:
 
 
 def test_what_learns_beats_random_on_a_separable_function():
-    regrets = {name: mean_regret(name, 12) for name in FACTORIES}
+    regrets = {name: mean_regret(name, 12) for name in SMALL | {"random": {}}}
     assert regrets["random"] > 0.5
-    assert regrets["predictor"] < 0.1 * regrets["random"]
-    assert regrets["bayes"] < 0.1 * regrets["random"]
+    assert regrets["paper"] < 0.1 * regrets["random"]
+    assert regrets["autorank"] < 0.1 * regrets["random"]
     assert regrets["evolution"] < 0.85 * regrets["random"]
     assert regrets["reinforce"] < 0.8 * regrets["random"]
 
@@ -312,8 +299,10 @@ def test_best_of_nothing_and_of_failures_is_nan():
 
 @pytest.mark.parametrize(("batch_size", "capacity"), [(0, 4), (5, 4)])
 def test_a_batch_must_fit(batch_size, capacity):
-    with pytest.raises(ValueError, match=f"batch_size={batch_size} .* capacity=4"):
-        random_search(SPACE, batch_size=batch_size, capacity=capacity)
+    with pytest.raises(
+        ValueError, match=rf"batch_size={batch_size} (.* capacity=4|must lie in \[1)"
+    ):
+        make_searcher("random", SPACE, batch_size=batch_size, capacity=capacity)
 
 
 # Evolution.
@@ -322,8 +311,14 @@ def test_a_batch_must_fit(batch_size, capacity):
 def test_children_are_mutants_of_the_newest_winners():
     """Old trials are forgotten, failed ones lose: with a full tournament every parent is known."""
     space = make_space(10)
-    searcher = evolution(
-        space, batch_size=8, capacity=16, population=2, tournament=30, mutation_rate=0.0
+    searcher = make_searcher(
+        "evolution",
+        space,
+        batch_size=8,
+        capacity=16,
+        population=2,
+        tournament=30,
+        mutation_rate=0.0,
     )
     old, failed, newest = np.asarray(space.sample(jax.random.key(3), 3))
     told = np.array([[-9.0, 0], [np.nan, 0], [1.0, 0]], np.float32)
@@ -335,7 +330,7 @@ def test_children_are_mutants_of_the_newest_winners():
 
 def test_evolution_refuses_an_empty_tournament():
     with pytest.raises(ValueError, match="tournament=0 must be 1 or more"):
-        evolution(SPACE, batch_size=1, capacity=2, tournament=0)
+        make_searcher("evolution", SPACE, batch_size=1, capacity=2, tournament=0)
 
 
 # REINFORCE.
@@ -407,7 +402,7 @@ def test_entropy_coefficient_pulls_towards_uniform():
 
 
 def test_a_failure_teaches_like_the_worst_so_far():
-    searcher = reinforce(SPACE, batch_size=2, capacity=8)
+    searcher = make_searcher("reinforce", SPACE, batch_size=2, capacity=8)
     tell = jax.jit(searcher.tell)
     rows = np.asarray(SPACE.sample(KEY, 4))
     told = np.array([[1.0, 0], [np.nan, 0], [-2.0, 0], [3.0, 0]], np.float32)
@@ -485,7 +480,8 @@ def test_the_policy_finds_the_planted_optimum():
 def guided():
     """More trials told than features, one ask with two alphas and all extras."""
     space = make_space(8)
-    searcher = predictor_search(
+    searcher = make_searcher(
+        "paper",
         space,
         predictor=ridge(80),
         batch_size=7,
@@ -550,15 +546,15 @@ def test_the_course_of_the_policies_is_reported(guided):
 def test_settings_that_cannot_be_meant_are_refused(settings, words):
     settings = {"predictor": ridge(8)} | settings
     with pytest.raises(ValueError, match=words):
-        predictor_search(SPACE, batch_size=4, capacity=8, **settings)
+        make_searcher("paper", SPACE, batch_size=4, capacity=8, **settings)
 
 
 def test_local_proposals_are_mutants_of_the_best_trials():
     """Where told trials differ from each other everywhere, a mutant is known by its parent."""
     space = make_space(8)
-    searcher = predictor_search(
-        space, predictor=ridge(40), batch_size=4, capacity=40, initial=4, num_exploratory=0,
-        num_local=4, alphas=(0.0,), steps=20, samples=8, rate=0.1, mutation_rate=0.05,
+    searcher = make_searcher(
+        "paper", space, predictor=ridge(40), batch_size=4, capacity=40, initial=4, num_exploratory=0, num_local=4,
+        alphas=(0.0,), steps=20, samples=8, rate=0.1, mutation_rate=0.05,
     )  # fmt: skip
     configs = np.asarray(space.sample(jax.random.key(3), 30))
     quality = np.arange(30, dtype=np.float32)
@@ -579,7 +575,9 @@ def test_local_proposals_are_mutants_of_the_best_trials():
 def after_forty():
     """Forty trials told of which those with d0 = 3 failed; one ask with two alphas."""
     space = make_space(8)
-    searcher = bayes(space, batch_size=6, capacity=64, initial=10, alphas=(0.0, 1.0))
+    searcher = make_searcher(
+        "autorank", space, batch_size=6, capacity=64, initial=10, alphas=(0.0, 1.0)
+    )
     configs = space.sample(jax.random.key(1), 40)
     metrics = np.array(separable(space)(configs))
     metrics[np.asarray(configs)[:, 0] == 3, 0] = np.nan
@@ -621,7 +619,7 @@ def test_a_batch_is_spread_out(after_forty):
 
 @pytest.fixture(scope="module")
 def small():
-    searcher = bayes(make_space(8), batch_size=3, capacity=32, initial=12)
+    searcher = make_searcher("autorank", make_space(8), batch_size=3, capacity=32, initial=12)
     return searcher, jax.jit(searcher.ask)
 
 
@@ -663,7 +661,7 @@ def test_nothing_but_failures_gives_other_trials(small):
 )
 def test_settings_of_the_gaussian_process_are_checked(settings, words):
     with pytest.raises(ValueError, match=words):
-        bayes(SPACE, batch_size=4, capacity=8, **settings)
+        make_searcher("autorank", SPACE, batch_size=4, capacity=8, **settings)
 
 
 def test_scores_of_choices_are_those_of_their_features():

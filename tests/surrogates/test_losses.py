@@ -15,15 +15,7 @@ from autorank.surrogates import losses
 
 N = 6
 PAIRWISE = ["margin", "logistic", "lambda_rank"]
-LOSSES = {
-    "margin": losses.pairwise_margin,
-    "logistic": losses.pairwise_logistic,
-    "lambda_rank": losses.lambda_rank,
-    "list_net": losses.list_net,
-    "list_mle": losses.list_mle,
-    "mse": losses.mse,
-    "huber": losses.huber,
-}
+LOSSES = {name: entry.make for name, entry in losses.LOSSES.items()}
 JITTED = {
     name: jax.jit(
         lambda f, y, where, weights, loss=loss: jax.value_and_grad(

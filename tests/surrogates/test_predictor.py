@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from autorank.base.metrics import kendall_tau_b
-from autorank.surrogates.predictor import LOSSES, ensemble, held_out_tau, prepare, resample
+from autorank.surrogates.losses import LOSSES
+from autorank.surrogates.predictor import ensemble, held_out_tau, prepare, resample
 
 X, CAPACITY, TRAIN = 12, 160, 100
 SMALL: dict[str, Any] = {"members": 2, "hidden": (8,), "steps": 3}

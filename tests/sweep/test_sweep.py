@@ -11,16 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from autorank.app import build_searchers
 from autorank.base.result import Result, read_result
 from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import append, empty
+from autorank.searchers.named import named_searcher
 from autorank.searchers.pending import ask_with_pending, impute
-from autorank.searchers.predictor_search import predictor_search
 from autorank.space.space import parse_space
 from autorank.surrogates.predictor import ensemble
 from autorank.sweep.ask_batch import Units, rotated
 from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
+from tests.making import make_searcher
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = parse_space(
@@ -39,11 +39,11 @@ def make(name: str):
             predictor = ensemble(
                 SPACE.num_features, capacity=capacity, members=2, hidden=(8,), steps=30, rate=1e-2
             )
-            return predictor_search(
-                SPACE, predictor=predictor, batch_size=batch_size, capacity=capacity, initial=8, num_local=3,
+            return make_searcher(
+                "paper", SPACE, predictor=predictor, batch_size=batch_size, capacity=capacity, initial=8, num_local=3,
                 steps=20, samples=8, alphas=(0.0,),
             )  # fmt: skip
-        return build_searchers.named_searcher(
+        return named_searcher(
             name, SPACE, capacity=capacity, batch_size=batch_size, initial=10, alpha=0.0
         )
 
@@ -191,7 +191,7 @@ def test_more_trials_than_the_space_has_run_what_is_left_of_it(tmp_path):
     )
 
     def made(batch_size, capacity):
-        return build_searchers.named_searcher(
+        return named_searcher(
             "random", space, capacity=capacity, batch_size=batch_size, initial=None, alpha=0.0
         )
 

@@ -6,9 +6,9 @@ import sqlite3
 import numpy as np
 import pytest
 
-from autorank.app import build_searchers
 from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
+from autorank.searchers.named import named_searcher
 from autorank.space.space import parse_space
 from autorank.sweep.sweep import Sweep, SweepPlan
 from tests.sweeper.test_faults import rows, start, sweep, wait_for
@@ -63,7 +63,7 @@ def test_over_seeds_it_beats_random_search(tmp_path, maximize):
 
     def best(name: str, seed: int) -> float:
         def make(batch_size: int, capacity: int):
-            return build_searchers.named_searcher(
+            return named_searcher(
                 name, space, capacity=capacity, batch_size=batch_size, initial=None, alpha=0.0
             )
 

@@ -18,7 +18,7 @@ from typing import Any
 from autorank.data.format.source import Progress
 
 LOG = logging.getLogger(__name__)
-PIECE = 1 << 20  # bytes read at a time
+SEGMENT_BYTES = 1 << 20  # bytes read at a time
 ATTEMPTS = 3  # for each address
 REPORT_SECONDS = 5.0
 
@@ -109,7 +109,7 @@ def _copy(
 ) -> None:
     began = last = time.monotonic()
     arrived = 0
-    while piece := response.read1(PIECE):
+    while piece := response.read1(SEGMENT_BYTES):
         file.write(piece)
         arrived += len(piece)
         now = time.monotonic()

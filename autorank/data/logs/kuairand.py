@@ -9,14 +9,18 @@ read.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autorank.base.records import location
+from autorank.data.format.canonical_text import canonical_texts
 from autorank.data.format.source import BadRow, Chunk, Columns, Progress, Source
-from autorank.data.format.values import plain_texts
+from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import extract, fetch
-from autorank.data.prepare.encoders import as_series, as_text
-from autorank.data.prepare.text import CsvFormat, column_names, read_csv
+from autorank.data.prepare.columns import as_series, as_text
+from autorank.data.prepare.csv_format import CsvFormat, column_names
+from autorank.data.prepare.read_csv import read_csv
 
 VERSION = 1
 ROWS = 1 << 19
@@ -73,6 +77,20 @@ COLUMNS = Columns(
 )
 # The columns of a log that features are made of.
 SCORED = ("user_id", "video_id", "date", "hourmin", "duration_ms", "tab")
+
+
+@dataclass(frozen=True)
+class KuairandConfig(DataConfig):
+    """Where the log is."""
+
+    source: str = "kuairand"
+    path: str | None = location()  # folder in the official layout; null = fetched on first use
+
+
+@SOURCES.register("kuairand", KuairandConfig)
+def from_settings(settings: KuairandConfig) -> Source:
+    """KuaiRand-Pure: click -> long view, from a folder in the official layout, or fetched on first use."""
+    return source(optional_path(settings.path))
 
 
 def source(path: Path | None = None) -> Source:
@@ -158,7 +176,7 @@ def for_scoring(folder: Path) -> Callable[[dict[str, Any]], tuple[dict[str, Any]
                     "file to be scored beside them, or give it all columns of the model"
                 )
             tables.append(_users_and_videos(*files))
-        texts = {name: as_series(plain_texts(as_text(columns[name]))) for name in SCORED}
+        texts = {name: as_series(canonical_texts(as_text(columns[name]))) for name in SCORED}
         rows = _join(_features(pl.DataFrame(texts)), *tables[0])
         return rows.to_dict(as_series=True), {}
 

@@ -16,16 +16,20 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autorank.base.records import location
+from autorank.data.format.canonical_text import canonical_texts
 from autorank.data.format.source import Chunk, Columns, Progress, Source
-from autorank.data.format.values import plain_texts
+from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import DownloadError, extract, fetch
-from autorank.data.prepare.encoders import as_series, as_text, item, to_numbers
-from autorank.data.prepare.text import CsvFormat, read_csv
+from autorank.data.prepare.columns import as_series, as_text, item, to_numbers
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.read_csv import read_csv
 
 VERSION = 1
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
@@ -77,6 +81,22 @@ SCORED = (
     ("user_id:token", "item_id:token", "timestamp:float"),
 )
 FORMAT = CsvFormat("\t", None, ("user_id", "item_id", "rating", "timestamp"), "latin-1")
+
+
+@dataclass(frozen=True)
+class MovielensConfig(DataConfig):
+    """Where the ratings are."""
+
+    source: str = "movielens"
+    path: str | None = (
+        location()
+    )  # folder or .zip in either layout; null = fetched on first use (5 MB)
+
+
+@SOURCES.register("movielens", MovielensConfig)
+def from_settings(settings: MovielensConfig) -> Source:
+    """MovieLens-100K: rating >= 4 counts as a click, rating = 5 as a conversion. Fetched on first use."""
+    return source(optional_path(settings.path))
 
 
 def source(path: Path | None = None) -> Source:
@@ -275,7 +295,9 @@ def for_scoring(
         reasons = {
             row: f"timestamp={item(plain['timestamp'], row)!r} is not a time" for row in wrong
         }
-        texts = {name: as_series(plain_texts(as_text(column))) for name, column in plain.items()}
+        texts = {
+            name: as_series(canonical_texts(as_text(column))) for name, column in plain.items()
+        }
         return _known(pl.DataFrame(texts), *tables[0]).to_dict(as_series=True), reasons
 
     return features

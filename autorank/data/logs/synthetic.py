@@ -15,12 +15,14 @@ rows that a model is trained and tested on: no model can be expected to do bette
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from autorank.base.metrics import normalized_entropy
 from autorank.data.format.source import Chunk, Columns, Source
+from autorank.data.logs.base import SOURCES, DataConfig
 
 VERSION = 1
 CHUNK = 1 << 16  # rows drawn together; part of what a seed means
@@ -53,6 +55,21 @@ class Rows(NamedTuple):
     dense: np.ndarray  # float64 [n, 3], NaN = missing
     labels: np.ndarray  # int8 [n, 2]
     truth: np.ndarray  # float64 [n, 2]: P(click), P(conversion | click)
+
+
+@dataclass(frozen=True)
+class SyntheticConfig(DataConfig):
+    """Which rows of which stream."""
+
+    source: str = "synthetic"
+    num_rows: int = 500_000  # length of the stream
+    seed: int = 0  # which stream
+
+
+@SOURCES.register("synthetic", SyntheticConfig)
+def from_settings(settings: SyntheticConfig) -> Source:
+    """A stream with planted interactions and drift, whose Bayes-optimal NE is known exactly."""
+    return source(settings.num_rows, seed=settings.seed)
 
 
 def source(

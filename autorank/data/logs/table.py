@@ -17,14 +17,22 @@ columns: [clicked, ...]   # optional: names of all columns of a file without a h
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autorank.data.format.files import surprise
-from autorank.data.format.source import Columns, Cut, Source, validate_columns
-from autorank.data.prepare.log_files import files_of, look_at_all, pieces_of_all, require_alike
+from autorank.base.records import location
+from autorank.data.format.file_format import name_mismatch
+from autorank.data.format.source import Columns, Position, Source, validate_columns
+from autorank.data.logs.base import SOURCES, DataConfig
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.log_files import (
+    files_of,
+    inspect_tables,
+    require_same_types,
+    segments_of_files,
+)
 from autorank.data.prepare.table_file import check_types, has_rows
-from autorank.data.prepare.text import CsvFormat
 
 LOG = logging.getLogger(__name__)
 VERSION = 2
@@ -54,6 +62,25 @@ _OPTIONAL = (
 )
 
 
+@dataclass(frozen=True)
+class TableConfig(DataConfig):
+    """Where the table is, and what its columns mean."""
+
+    source: str = "table"
+    path: str | None = location()  # a CSV or Parquet file, a folder or a pattern of files
+    schema: str | None = location()  # the YAML file that gives each column its role
+
+
+@SOURCES.register("table", TableConfig)
+def from_settings(settings: TableConfig) -> Source:
+    """Your own CSV or Parquet with a schema file that gives each column its role."""
+    if settings.path is None or settings.schema is None:
+        raise ValueError(
+            "data=table needs data.path (a CSV or Parquet file) and data.schema (a YAML file with its columns' roles)"
+        )
+    return source(Path(settings.path), Path(settings.schema))
+
+
 def source(path: Path, schema: Path) -> Source:
     """The log in ``path`` (delimited text, also packed; Parquet; Arrow) with the roles in ``schema``.
 
@@ -63,19 +90,19 @@ def source(path: Path, schema: Path) -> Source:
             by name.
     """
     roles = read_roles(schema)
-    files = look_at_all(files_of(path), roles.csv)
+    files = inspect_tables(files_of(path), roles.csv)
     _require_roles(files[0].names, roles, files[0].path, schema)
     for file in files:
         check_types(file, roles.columns, roles.columns.read)
-        unexpected = surprise(file.path, file.form)
+        unexpected = name_mismatch(file.path, file.form)
         if unexpected is not None:
             LOG.info(unexpected)
-    require_alike(files, roles.columns)
+    require_same_types(files, roles.columns)
     if not any(map(has_rows, files)):
         raise ValueError(f"{path} has columns and not one row")
 
-    def parts(start: Cut) -> Any:
-        return pieces_of_all(files, roles.columns, start)
+    def parts(start: Position) -> Any:
+        return segments_of_files(files, roles.columns, start)
 
     return Source(
         name=roles.name,
@@ -87,10 +114,10 @@ def source(path: Path, schema: Path) -> Source:
         },
         files=tuple(file.path for file in files),
         columns=roles.columns,
-        chunks=lambda raw, progress: (piece.read() for piece in parts(Cut())),
+        chunks=lambda raw, progress: (piece.read() for piece in parts(Position())),
         origin=roles.source,
         licence=roles.licence,
-        pieces=lambda raw, progress, start: parts(start),
+        segments=lambda raw, progress, start: parts(start),
     )
 
 

@@ -1,0 +1,111 @@
+"""Hydra's side of the settings: schemas and config groups from the registries, and the composed config as a record.
+
+Each registered searcher, data source and fidelity rule is an option of its config group, with its record as the schema
+and its defaults as the values, so that a new part needs no YAML file.
+"""
+
+import dataclasses
+from typing import Any, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from autorank.app.settings import PARTS
+from autorank.base.registry import Registry
+from autorank.surrogates.settings import PredictorConfig
+
+T = TypeVar("T")
+
+
+def register_groups() -> None:
+    """Puts every registered part where ``searcher=NAME``, ``data=NAME`` and ``fidelity=NAME`` find it."""
+    store = ConfigStore.instance()
+    for group, registry in PARTS.items():
+        for name, entry in registry.items():
+            store.store(group=group, name=name, node=open_schema(entry.settings))
+    store.store(group="predictor", name="paper", node=open_schema(PredictorConfig))
+
+
+def schema(record: type) -> DictConfig:
+    """A program's record as a Hydra schema, with its parts still to be chosen.
+
+    Frozen dataclasses become read-only nodes, which YAML could not extend, so they are unlocked.
+    """
+    node = OmegaConf.structured(record)
+    _unlock(node)
+    groups = {f.name for f in dataclasses.fields(record)}
+    for group in PARTS.keys() & groups:
+        node[group] = "???"
+        _open(node._get_node(group))
+    if "predictor" in groups:
+        _open(node._get_node("predictor"))
+    return node
+
+
+def open_schema(record: type) -> DictConfig:
+    """A part's record as a schema that takes any key: `settings` refuses unknown ones with a better message."""
+    node = OmegaConf.structured(record)
+    _unlock(node)
+    _open(node)
+    return node
+
+
+def settings(config: DictConfig, record: type[T]) -> T:
+    """The composed config as a frozen record; no OmegaConf type is left after this.
+
+    Raises:
+        ValueError: a setting that the chosen part does not read, or a part's name beside the settings of another.
+    """
+    known = {f.name for f in dataclasses.fields(record)}  # pyright: ignore[reportArgumentType]
+    for group in PARTS.keys() & known:
+        config[group] = _as_chosen(PARTS[group], config[group])
+    if "predictor" in known:
+        _refuse_unknown("predictor", config["predictor"], PredictorConfig)
+    found = OmegaConf.to_object(config)
+    assert isinstance(found, record), type(found)
+    return found
+
+
+def _as_chosen(registry: Registry[Any], node: DictConfig) -> DictConfig:
+    """A part's node under the record of its name; a YAML file that only names a part has none yet."""
+    values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    names: dict[Any, str] = {entry.settings: name for name, entry in registry.items()}
+    chosen = names.get(OmegaConf.get_type(node)) or registry[values.get(registry.field, "")].name
+    record = registry[chosen].settings
+    for key in values:
+        if key not in registry[chosen].fields:
+            raise ValueError(refusal(registry, str(key), chosen))
+    return OmegaConf.merge(open_schema(record), values)  # pyright: ignore[reportReturnType]
+
+
+def refusal(registry: Registry[Any], key: str, chosen: str) -> str:
+    """Says which parts read a setting that the chosen one does not have."""
+    group = registry.key
+    readers = [name for name, entry in registry.items() if key in entry.fields]
+    if not readers:
+        known = ", ".join(registry[chosen].fields)
+        return f"{group}.{key} is not a setting of {group}={chosen}; write one of {known}"
+    choices = " or ".join(f"{group}={name}" for name in readers)
+    return f"{group}.{key} has no effect with {group}={chosen}, which does not read it; it is for {choices}"
+
+
+def _refuse_unknown(group: str, node: DictConfig, record: type) -> None:
+    known = [f.name for f in dataclasses.fields(record)]
+    for key in node:
+        if key not in known:
+            raise ValueError(f"{group}.{key} is not a setting; write one of {', '.join(known)}")
+
+
+def _unlock(node: Any) -> None:
+    OmegaConf.set_readonly(node, None)
+    if OmegaConf.is_dict(node):
+        for key in node:
+            child = node._get_node(key)
+            if OmegaConf.is_config(child):
+                _unlock(child)
+
+
+def _open(node: Any) -> None:
+    """Lets a typed node take keys that its type does not have."""
+    node._set_flag("struct", False)

@@ -1,0 +1,41 @@
+"""Searchers by name, for spaces that are not ours: sweeps of Hydra jobs and Optuna studies."""
+
+import functools
+from dataclasses import fields, replace
+
+from autorank.searchers.base import SEARCHERS, Context, Searcher
+from autorank.space.space import Space
+
+
+@functools.lru_cache(maxsize=16)
+def named_searcher(
+    name: str,
+    search_space: Space,
+    *,
+    capacity: int,
+    batch_size: int,
+    initial: int | None,
+    alpha: float,
+) -> Searcher:
+    """A searcher with its default settings.
+
+    The same arguments give the same object, so that it is compiled once for several sweeps or studies of a process.
+
+    Args:
+        name: of a registered searcher.
+        search_space: any.
+        capacity: most trials that are told or pending at once.
+        batch_size: proposals of an ask.
+        initial: trials told before a model is trusted; None is the searcher's own number (20, Gaussian processes 10).
+        alpha: weight of the cost in the reward of searchers that predict it.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    entry = SEARCHERS[name]
+    known = {f.name for f in fields(entry.settings)}
+    values = {"batch_size": batch_size, "alphas": (alpha,), "initial": initial}
+    values["num_exploratory"] = min(2, batch_size - 1)
+    values = {k: v for k, v in values.items() if k in known and v is not None}
+    context = Context(capacity) if initial is None else Context(capacity, initial)
+    return entry.make(search_space, replace(entry.settings(), **values), context)
