@@ -20,8 +20,11 @@ $(READY): pyproject.toml constraints.txt
 search: setup
 	$(BIN)/python experiments/search.py
 
-test: setup lint types
-	$(BIN)/python -m pytest -q -n 2
+# The types are checked beside the tests and told of after them.
+test: setup lint
+	@$(BIN)/pyright > .venv/types.txt 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal; tests=$$?; \
+	wait $$types; types=$$?; cat .venv/types.txt; exit $$((tests || types))
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,8 +23,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # One folder of compiled programs for each session, never the user's: a session starts from nothing. Workers of xdist
 # and the programs that tests start inherit it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _programs = tempfile.mkdtemp(prefix="autorank-tests-")
-    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    _programs, _owner = tempfile.mkdtemp(prefix="autorank-tests-"), os.getpid()
+    # A test's fork that ends as this process does must leave the folder.
+    atexit.register(lambda: os.getpid() == _owner and shutil.rmtree(_programs, ignore_errors=True))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
