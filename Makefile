@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 search: setup
-	$(BIN)/python experiments/search.py
+	$(BIN)/python -m experiments.search
 
 # The types are checked beside the tests and told of after them.
 test: setup lint

@@ -30,13 +30,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import hypothesis  # noqa: E402
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis
+import jax
+import pytest
 
-from autorank.base import jax_settings  # noqa: E402
+from autorank.base import jax_settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax_settings.OWN = {**jax_settings.OWN, "jax_numpy_rank_promotion": "raise"}

@@ -189,7 +189,7 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class BenchSearchConfig:
-    """`experiments/bench_search.py`: searchers x tasks x seeds."""
+    """`experiments/comparison/bench_search.py`: searchers x tasks x seeds."""
 
     searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
     tasks: str = "*"  # comma-separated globs over suite/task, or slow: ten of all suites

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import PyTree
-from autorank.models.blocks import is_leaf
 from autorank.models.dhen import (
     DhenConfig,
     canonical,
@@ -28,6 +27,7 @@ from autorank.models.embedding import DENSE_FACTOR, num_embeddings
 from autorank.models.flops import hidden, linear, mix, mlp, norm
 from autorank.models.heads import NUM_LOGITS
 from autorank.models.interactions import MODULES
+from autorank.models.parameters import is_leaf
 
 
 def flops_per_example(config: DhenConfig, num_fields: int, num_dense: int) -> float:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Bool, Float, Num
-from autorank.models.blocks import Hidden, bias, kernel
+from autorank.models.blocks import Hidden
+from autorank.models.parameters import bias, kernel
 
 METRICS: dict[str, tuple[str, ...]] = {
     "ctr": ("ctr",),

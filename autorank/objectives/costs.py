@@ -30,7 +30,7 @@ class Costs(NamedTuple):
     cores_train: bool
 
 
-# Used until a run has measured. CPU: compile seconds from `experiments/bench_compile.py` (docs/design.md). A
+# Used until a run has measured. CPU: compile seconds from `experiments/speed/compile.py` (docs/design.md). A
 # population of small DHENs trained at about 0.6 of the compact programs' speed and took 10 to 30 s to compile for 2 to
 # 8 models. Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of about 7e5 FLOPs a row (its
 # TFLOP/s over three passes). A compact program took 11.8 s and ran at 6.4e6 rows/s (median of 3, float32). A hundred

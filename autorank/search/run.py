@@ -47,7 +47,8 @@ from autorank.search.stages import (
 from autorank.search.warnings import Warning_, find_warnings, unmeasured
 from autorank.searchers.base import Searcher
 from autorank.space.space import Space
-from autorank.surrogates.predictor import Predictor, held_out_tau
+from autorank.surrogates.held_out import held_out_tau
+from autorank.surrogates.predictor import Predictor
 
 
 class Event(NamedTuple):

@@ -4,18 +4,18 @@ Each combination of a warp and a start (an initial length scale) gives one proce
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
+from autorank.base.records import later
 from autorank.base.typing import Array, Float, Int, Key
 from autorank.space.space import Space
 from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates.base import Data, Prediction
-from autorank.surrogates.kernel import embedding, mean_active
+from autorank.surrogates.kernel import Columns, Embed, embedding, mean_active
 from autorank.surrogates.warping import warp
 
 
@@ -42,63 +42,54 @@ class GaussianSettings:
     scale_sd: float = 1.0  # standard deviation of the prior on the logarithm of a length scale
     effects: float = 0.5  # share of the prior variance that is due to main effects
     failures: str = "nothing"  # what a failed trial says about quality: worst (the worst finished one) or nothing
-    noise_median: float = 1e-3
-    noise_sd: float = 1.5
-    effect_sd: float = 1.5
-    fit_rate: float = 0.1
+    # Median of the prior on the noise variance, relative to the variance of the warped qualities.
+    noise_median: float = later(1e-3)
+    noise_sd: float = later(1.5)  # standard deviation of the logarithm of the noise variance
+    effect_sd: float = later(1.5)  # standard deviation of the logarithm of a main effect's variance
+    fit_rate: float = later(0.1)  # Adam's step size on the logarithms of the hyperparameters
 
 
-@dataclass(frozen=True)
-class GaussianSurrogate:
-    """The processes of a space: a `Surrogate` in warped and standardised units.
+def gaussian_surrogate(
+    space: Space, settings: GaussianSettings, *, weighs_cost: bool
+) -> "GaussianSurrogate":
+    """The processes of a space.
 
     Args:
         space: the search space.
         settings: of the fit.
-        weighs_cost: whether the cost is modelled too; its predictions have no meaning otherwise.
+        weighs_cost: whether the cost is modelled too; otherwise predictions of it have no meaning.
 
     Examples:
         >>> from autorank.space.space import Decision
         >>> space = Space((Decision("width", (8, 16, 32), "number"),), (0,))
-        >>> surrogate = GaussianSurrogate(space, GaussianSettings(), weighs_cost=True)
+        >>> surrogate = gaussian_surrogate(space, GaussianSettings(), weighs_cost=True)
         >>> configs = jnp.array([[0], [1], [2]])
         >>> data = Data(configs, jnp.array([[3.0, 1.0], [2.0, 2.0], [1.0, 4.0]]), jnp.ones((3, 2), bool))
         >>> fitted = jax.jit(surrogate.fit)(jax.random.key(0), data)
         >>> prediction = surrogate.predict(fitted, configs)
-        >>> prediction.mean.shape, int(prediction.mean[:, 0].argmin()), int(prediction.mean[:, 1].argmin())
-        ((3, 2), 2, 0)
+        >>> prediction.mean.shape, prediction.mean.argmin(axis=0).tolist()
+        ((3, 2), [2, 0])
     """
+    embed, columns = embedding(space, effects=settings.effects > 0)
+    priors = gp.default_priors(
+        mean_active(space),
+        settings.scale_sd,
+        settings.effects,
+        settings.effect_sd,
+        (settings.noise_median, settings.noise_sd),
+    )
+    return GaussianSurrogate(settings, weighs_cost, embed, columns, priors)
 
-    space: Space
+
+@dataclass(frozen=True)
+class GaussianSurrogate:
+    """A `Surrogate` in the units of warped qualities and standardised costs, made by `gaussian_surrogate`."""
+
     settings: GaussianSettings
     weighs_cost: bool
-
-    @cached_property
-    def _embedding(self) -> tuple[Any, Any]:
-        return embedding(self.space, effects=self.settings.effects > 0)
-
-    @property
-    def columns(self) -> Any:
-        """Roles of the columns of `embed`."""
-        return self._embedding[1]
-
-    @cached_property
-    def priors(self) -> gp.Priors:
-        """Priors of all processes."""
-        s = self.settings
-        noise = (s.noise_median, s.noise_sd)
-        return gp.default_priors(
-            mean_active(self.space), s.scale_sd, s.effects, s.effect_sd, noise
-        )
-
-    @property
-    def num_processes(self) -> int:
-        """``g``, processes of the quality."""
-        return len(self.settings.warps) * len(self.settings.starts)
-
-    def embed(self, configs: Int[Array, "n k"]) -> Float[Array, "n x"]:
-        """The features that the processes see."""
-        return self._embedding[0](configs)
+    embed: Embed  # the features that the processes see
+    columns: Columns
+    priors: gp.Priors  # of all processes
 
     def fit(self, key: Key, data: Data) -> GaussianFit:
         """Fits all processes; the key is not used, as every fit has a fixed start."""
@@ -109,7 +100,7 @@ class GaussianSurrogate:
         warped = [warp(kind, quality, finished) for kind in s.warps]
         if s.failures == "worst":
             warped = [jnp.where(failed, jnp.max(t), t) for t in warped]
-        has_cost = used & jnp.isfinite(cost)
+        has_cost = data.where[:, 1] & jnp.isfinite(cost)
         costs = warp("none", cost, has_cost)
         has_quality = used if s.failures == "worst" else finished
         # Targets, rows, start and steps of each process.
@@ -133,7 +124,7 @@ class GaussianSurrogate:
             steps=steps,
             rate=s.fit_rate,
         )
-        g = self.num_processes
+        g = len(s.warps) * len(s.starts)
 
         def some(first: int, end: int | None) -> gp.Posterior:
             return jax.tree.map(lambda leaf: leaf[first:end], fitted)
@@ -186,37 +177,34 @@ class GaussianSurrogate:
         return jax.nn.softmax(evidence, axis=1).reshape(-1) / num_warps
 
     def believe(
-        self,
-        fitted: GaussianFit,
-        row: Int[Array, ""],
-        features: Float[Array, " x"],
-        mean: tuple[Float[Array, " g"], Float[Array, ""]],
+        self, fitted: GaussianFit, row: Int[Array, ""], config: Int[Array, " k"]
     ) -> GaussianFit:
         """The fit with one more row, as if a trial had given the predicted means; the hyperparameters stay.
 
         Args:
             fitted: with room for the row (`grow`).
             row: an unused row of the buffers.
-            features: of the configuration.
-            mean: its quality by each process, and its cost.
+            config: the configuration to add.
         """
-        targets = fitted.targets.at[:, row].set(mean[0], mode="drop")
-        costs = fitted.costs.at[row].set(mean[1], mode="drop")
+        features = self.embed(config[None])
+        mean, _ = self.qualities(fitted, features)
+        cost, _ = gp.predict(_first(fitted.cost), features, self.columns)
+        targets = fitted.targets.at[:, row].set(mean[:, 0], mode="drop")
+        costs = fitted.costs.at[row].set(cost[0], mode="drop")
 
         def add(posterior: gp.Posterior, values: Float[Array, " n"]) -> gp.Posterior:
             where = posterior.where.at[row].set(True, mode="drop")
-            rows = posterior.features.at[row].set(features, mode="drop")
+            rows = posterior.features.at[row].set(features[0], mode="drop")
             made = gp.condition(
                 posterior.theta, features=rows, targets=values, where=where, columns=self.columns
             )
             return made._replace(evidence=posterior.evidence)
 
-        grown = fitted._replace(
-            quality=jax.vmap(add)(fitted.quality, targets), targets=targets, costs=costs
-        )
+        quality = jax.vmap(add)(fitted.quality, targets)
+        fitted = fitted._replace(quality=quality, targets=targets, costs=costs)
         if not self.weighs_cost:
-            return grown
-        return grown._replace(cost=jax.vmap(add)(fitted.cost, costs[None]))
+            return fitted
+        return fitted._replace(cost=jax.vmap(add)(fitted.cost, costs[None]))
 
 
 def grow(fitted: GaussianFit, size: int) -> GaussianFit:

@@ -16,8 +16,8 @@ inactive decision has no effect. One matrix product of features gives the sum ov
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,15 @@ class Theta(NamedTuple):
     noise: Array  # float32: log noise variance
 
 
+@runtime_checkable
+class Embed(Protocol):
+    """Embeds configurations."""
+
+    def __call__(self, configs: Int[Array, "n k"], /) -> Float[Array, "n x"]:
+        """The embedding of each configuration."""
+        ...
+
+
 class _Column(NamedTuple):
     """One column of an embedding."""
 
@@ -59,9 +68,7 @@ class _Column(NamedTuple):
     gain: float  # its factor in main effects; 0 if it plays no part in them
 
 
-def embedding(
-    space: Space, *, effects: bool = True
-) -> tuple[Callable[[Int[Array, "n k"]], Float[Array, "n x"]], Columns]:
+def embedding(space: Space, *, effects: bool = True) -> tuple[Embed, Columns]:
     """The function that embeds configurations, and the roles of its columns.
 
     Args:
@@ -69,7 +76,7 @@ def embedding(
         effects: whether to add the columns that main effects need.
 
     Returns:
-        ``embed(configs int [n, k]) -> float32 [n, x]`` and the `Columns`.
+        The function and the `Columns`.
 
     Examples:
         >>> space = Space((Decision("act", ("relu", "tanh")), Decision("rate", (1, 2, 3), "number")), (0, 0))

@@ -11,7 +11,7 @@ import pytest
 from autorank.app.settings import PlanConfig, SearchConfig
 from autorank.search.finals import choose_roles, pick_finalists
 from autorank.search.stages import Plan, pilot_design
-from autorank.searchers import acquisition
+from autorank.searchers import candidates
 from autorank.searchers.autorank import AutorankConfig
 from autorank.surrogates import gaussian_process as gp
 from tests.planted import planted_space
@@ -30,7 +30,7 @@ def test_small_changes_are_as_small_and_as_frequent_as_asked():
     where = [d.name for d in SPACE.decisions].index("rate")
 
     def moves(**options):
-        rows = np.asarray(acquisition.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
+        rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
         return np.abs(rows[:, where] - SPACE.baseline[where])
 
     assert moves(near_share=1.0, near_step=0.01).max() == 1

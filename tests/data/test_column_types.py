@@ -16,8 +16,8 @@ from autorank.data.format.column_types import EXTENSIONS, READINGS
 from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
 from autorank.data.prepare import store, table_file
-from autorank.data.prepare.columns import as_text, to_numbers
 from autorank.data.prepare.check_rows import read_labels
+from autorank.data.prepare.columns import as_text, to_numbers
 from autorank.data.prepare.csv_format import CsvFormat
 from autorank.data.prepare.times import read_times
 
@@ -193,7 +193,9 @@ def columns_with(name, role):
 def in_role(path, name, role):
     columns = columns_with(name, role)
     file = table_file.open_table(path, columns, CsvFormat(), read=[name])
-    chunks = [piece.read() for piece in table_file.segments_of(file, columns, Position(), read=[name])]
+    chunks = [
+        piece.read() for piece in table_file.segments_of(file, columns, Position(), read=[name])
+    ]
     assert [chunk.lines.tolist() for chunk in chunks] == [[1, 2, 3], [4]]
     found = [chunk.columns[name] for chunk in chunks]
     if role == "categorical":
@@ -202,7 +204,9 @@ def in_role(path, name, role):
         times = [read_times(column) for column in found]
         pairs = [(v, k) for m in times for v, k in zip(m.values.tolist(), m.known, strict=True)]
         return [value if known else None for value, known in pairs]
-    numbers = read_labels if role in ("click", "conversion") else lambda column: to_numbers(column)[0]
+    numbers = (
+        read_labels if role in ("click", "conversion") else lambda column: to_numbers(column)[0]
+    )
     return [value for column in found for value in numbers(column).tolist()]
 
 

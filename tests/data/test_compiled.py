@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data.fast_text import buffer_pool
-from autorank.data.fast_text import short_cells, words
+from autorank.data.fast_text import buffer_pool, short_cells, words
 from autorank.data.fast_text.cell_parser import EMPTY, CellLayout, IntegerColumn, parse_cells
 from autorank.data.fast_text.short_strings import ShortStrings
 from autorank.data.logs import criteo, criteo_like_text
-from autorank.data.prepare import matrices, store, vocabulary
+from autorank.data.prepare import store, vocabulary
 from autorank.data.prepare.encoders import DenseEncoder, Encoders, FieldEncoder, signed_log
 from autorank.data.prepare.encoders_file import write_encoders
 from autorank.data.prepare.ingest import TABLE_SIZE, take_logs
@@ -83,7 +82,9 @@ def test_more_cells_than_a_window_has_bytes(monkeypatch):
 
 @given(st.lists(st.integers(-99_999_999, 99_999_999), max_size=30))
 def test_logarithms_are_those_of_numpy(items):
-    values = np.array([*items, EMPTY, 0, TABLE_SIZE, TABLE_SIZE - 1, -TABLE_SIZE, 1 - TABLE_SIZE], np.int32)
+    values = np.array(
+        [*items, EMPTY, 0, TABLE_SIZE, TABLE_SIZE - 1, -TABLE_SIZE, 1 - TABLE_SIZE], np.int32
+    )
     expected = np.where(values == EMPTY, np.nan, values.astype(np.float64))
     for keep in (slice(None), np.arange(len(values)) % 3 != 0):
         into = np.empty(len(values[keep]), np.float32)

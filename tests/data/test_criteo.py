@@ -16,7 +16,7 @@ import pytest
 
 from autorank.data.format.source import Position
 from autorank.data.logs import criteo, criteo_like_text, table
-from autorank.data.prepare import ingest, parts, store, text
+from autorank.data.prepare import parts, store, text
 from autorank.data.prepare.columns import as_text
 from autorank.data.prepare.encoders import encode
 

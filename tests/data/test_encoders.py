@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autorank.data.format.canonical_text import canonical
-from autorank.data.prepare.encoders import DenseEncoder, Encoders, FieldEncoder, encode, signed_log
 from autorank.data.prepare.columns import distinct_values, to_numbers
+from autorank.data.prepare.encoders import DenseEncoder, Encoders, FieldEncoder, encode, signed_log
 from autorank.data.prepare.encoders_file import read_encoders, write_encoders
 
 ENCODERS = Encoders(

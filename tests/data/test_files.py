@@ -16,12 +16,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from autorank.app.programs import plain_errors
 from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
 from autorank.data.prepare import log_files, store, text
 from autorank.data.prepare.columns import as_text, to_numbers
-from autorank.data.prepare.table_file import check_types, open_table, table_segments
 from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.table_file import check_types, open_table, table_segments
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = "name: t\nclick: y\ntime: ts\ncategorical: [user]\ndense: [price]\n"
@@ -364,9 +365,6 @@ def test_an_absent_column_is_named_with_those_that_are_there(tmp_path):
 
 
 def test_only_refusals_lose_their_traceback(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    from _app import plain_errors  # pyright: ignore
-
     def refused():
         log_files.files_of(Path("/nowhere/*.csv"))
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from autorank.data.fast_text import short_cells, words
 from autorank.data.fast_text.cell_parser import CellLayout, parse_cells
 from autorank.data.fast_text.short_strings import ShortStrings, distinct_short_strings, from_buffers
-from autorank.data.format.source import Columns, Position, Segment
 from autorank.data.format.canonical_text import canonical
+from autorank.data.format.source import Columns, Position, Segment
 from autorank.data.logs import avazu, criteo, criteo_like_text, table
 from autorank.data.prepare import ingest, store, text
 from autorank.data.prepare.columns import as_text, distinct_values, to_numbers
@@ -117,7 +117,10 @@ def test_what_is_read_in_place_and_what_is_not():
     numbers, malformed = to_numbers(first)
     assert numbers[[0, 1, 40]].tolist() == [-5, 12345678, 123456789]
     assert np.flatnonzero(malformed).tolist() == [41] and np.isnan(numbers[41])
-    assert ShortStrings(cells.words[0])[0] == "68fd1e64" and ShortStrings(cells.words[1])[1] == "ABCDEF01"
+    assert (
+        ShortStrings(cells.words[0])[0] == "68fd1e64"
+        and ShortStrings(cells.words[1])[1] == "ABCDEF01"
+    )
     for refused in (
         good + b"1\t1\t1\tnine char\tx\n",
         good + "1\t1\t1\té\tx\n".encode(),
@@ -208,7 +211,9 @@ texts = st.lists(
 @given(texts)
 def test_words_are_their_text(items):
     arrow = pa.array(items, pa.string())
-    column = ShortStrings(np.array([int.from_bytes(v.encode(), "little") for v in items], np.uint64))
+    column = ShortStrings(
+        np.array([int.from_bytes(v.encode(), "little") for v in items], np.uint64)
+    )
     assert len(column) == len(items) and column.to_pylist() == items
     assert [column[i] for i in range(len(items))] == items
     assert as_text(column).equals(arrow)

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
-from autorank.data.prepare.stream import read_ahead, blocks, deduplicator
+from autorank.data.prepare.stream import blocks, deduplicator, read_ahead
 
 
 def dataset(num_rows: int) -> Dataset:

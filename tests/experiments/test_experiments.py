@@ -1,5 +1,6 @@
 """The programs as a user runs them: help, typos, every experiment config at toy size, resume, report, scoring."""
 
+import ast
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from autorank.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
+# What the folders below share.
+NO_PROGRAMS = ("__init__", "machine")
 TOY = [
     "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20", "searcher.batch_size=3",
     "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20", "searcher.samples=8",
@@ -28,13 +31,14 @@ SMALLER = [o for o in TOY if o.split("=")[0] not in {f.split("=")[0] for f in FE
 
 
 def program(
-    name: str, *overrides: str, check: bool = True, cheap: bool = False
+    name: str, *overrides: str, check: bool = True, as_file: bool = False, cheap: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program as a user does; a cheap one compiles as the tests themselves do."""
     environment = os.environ | {"HYDRA_FULL_ERROR": "0", "WANDB_MODE": "offline"}
     environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(cheap))}
+    way = [f"experiments/{name}.py"] if as_file else ["-m", f"experiments.{name}"]
     done = subprocess.run(
-        [sys.executable, f"experiments/{name}.py", *overrides],
+        [sys.executable, *way, *overrides],
         cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment,
     )  # fmt: skip
     if check:
@@ -42,11 +46,22 @@ def program(
     return done
 
 
-@pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report"])
+@pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report", "tune_baseline"])
 def test_help_explains_itself(name):
     text = program(name, "--help").stdout
     assert "Settings (override with key=value)" in text
-    assert f"python experiments/{name}.py" in text or name == "prepare_data"
+    assert f"python -m experiments.{name}" in text
+
+
+def test_users_programs_run_as_files_too():
+    assert program("search", "--help", as_file=True).stdout == program("search", "--help").stdout
+    for path in (ROOT / "experiments").glob("*.py"):
+        if path.stem in NO_PROGRAMS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "experiments" for name in names), path
 
 
 @pytest.mark.parametrize(
