@@ -25,7 +25,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from autorank.space.space import Decision, Space
-from autorank.sweep.ask_batch import Units
+from autorank.sweep.units import Units
 
 PROPOSED = "autorank:proposed"  # a trial's attributes: name -> Optuna's number for the value
 PREDICTED = "autorank:predicted"

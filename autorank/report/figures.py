@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from autorank.ledger.run_folder import Run
 from autorank.report import figures_of_models, figures_of_search, figures_of_verdict
-from autorank.report.run_folder import Run
 from autorank.report.style import png_bytes, svg_text
 
 

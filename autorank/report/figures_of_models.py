@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from autorank.ledger.ledger import Trial
-from autorank.report.run_folder import (
+from autorank.ledger.front import front_of
+from autorank.ledger.run_folder import (
     Run,
     curve_of,
-    front_of,
     full_rows,
     labelled,
     metric_of,
@@ -20,6 +19,7 @@ from autorank.report.run_folder import (
     searched,
     winner_config,
 )
+from autorank.ledger.trial import Trial
 from autorank.report.style import (
     BLUE,
     GREEN,

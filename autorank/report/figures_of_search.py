@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from autorank.base.metrics import kendall_tau_b
-from autorank.ledger.ledger import Trial
-from autorank.report.run_folder import Run, full_rows, of_stage, searched, told, values_of
+from autorank.ledger.run_folder import Run, full_rows, of_stage, searched, told, values_of
+from autorank.ledger.trial import Trial
 from autorank.report.style import (
     BLUE,
     GREY,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from autorank.report.run_folder import Run
+from autorank.ledger.run_folder import Run
 from autorank.report.style import BLUE, GREY, INK, label, legend, panels
 
 STEPS = ("label", "validation,\nchoosing seeds", "validation,\nfresh seeds", "held-out test")

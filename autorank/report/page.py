@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autorank.ledger.run_folder import Run, read_run, searched
+from autorank.ledger.safe_write import write_atomically
 from autorank.report import figures
-from autorank.report.run_folder import Run, read_run, searched
 from autorank.report.tables import (
     NONE,
     baseline_table,
@@ -70,9 +71,7 @@ def write_report(folder: Path) -> Path:
     run = read_run(folder)
     drawings = figures.save(figures.draw(run), folder / "figures")
     path = folder / "report.html"
-    part = folder / "report.html.part"
-    part.write_text(page(run, drawings))
-    part.replace(path)
+    write_atomically(path, page(run, drawings))
     return path
 
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from autorank.ledger.ledger import Trial
-from autorank.report.run_folder import Run, front_of, labelled, searched, values_of, winner_config
+from autorank.ledger.front import front_of
+from autorank.ledger.run_folder import Run, labelled, searched, values_of, winner_config
+from autorank.ledger.trial import Trial
 
 NONE = "-"
 ROLES = (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from autorank.report.run_folder import Run
+from autorank.ledger.run_folder import Run
 from autorank.report.tables import (
     NONE,
     interval,

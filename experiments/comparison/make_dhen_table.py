@@ -35,7 +35,7 @@ from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space
 from autorank.data.format.batches import Dataset
 from autorank.data.logs import kuairand, synthetic
 from autorank.data.prepare import store
-from autorank.ledger.ledger import dumps
+from autorank.ledger.strict_json import dumps
 from autorank.space.space import Space
 from autorank.training.groups import MEMORY_SHARE, free_bytes
 from experiments.comparison.dhen_training import SIDE_BY_SIDE, TAIL, GridTrainer, train_missing

@@ -24,8 +24,9 @@ from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import SEARCHERS
 from autorank.searchers.named import named_searcher
-from autorank.space.space import parse_space
-from autorank.sweep.sweep import Sweep, SweepPlan
+from autorank.space.parse import parse_space
+from autorank.sweep.rules import SweepRules
+from autorank.sweep.sweep import Sweep
 
 NUMBERS = {"rate": (1e-5, 1.0), "decay": (1e-7, 1e-1), "dropout": (0.0, 0.8)}
 KINDS = ["a", "b", "c", "d"]
@@ -95,11 +96,11 @@ def by_sweep(
         return _MADE[key]
 
     size = 8 if roles or not in_flight else 1
-    plan = SweepPlan(trials, seed, max_failure_rate=1.0, batch_size=size, roles=roles)
+    rules = SweepRules(trials, seed, max_failure_rate=1.0, batch_size=size, roles=roles)
     seconds = 0.0
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "t.db", {}) as ledger:
-        sweep = Sweep(space, make, ledger, plan)
+        sweep = Sweep(space, make, ledger, rules)
         running: list[tuple[float, int, Any]] = []
         clock = 0.0
         while True:

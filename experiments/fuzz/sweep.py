@@ -19,7 +19,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.trial import Trial
 from experiments.fuzz.job_ends import ENDS
 from experiments.machine import ROOT
 

@@ -45,14 +45,15 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 
-from autorank.data.fast_text import words
-from autorank.data.logs import serving, table
-from autorank.data.prepare import ingest, store, text
+from autorank.data.fast_text import short_strings
+from autorank.data.logs import rows_to_score, table
+from autorank.data.prepare import encoders_file, ingest, scoring_files, store, text_segments
 from autorank.data.prepare.encoders import encode_rows
 from autorank.data.prepare.parse_text import LINE_ENDS_INSIDE
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.heads import METRICS
 from autorank.score import score
+from autorank.serving.export import Scorer
 from autorank.serving.score_file import write_scores
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
 from experiments.fuzz.made_tables import MOST_ROWS, Fuzzed, fuzz
@@ -105,13 +106,13 @@ def start() -> None:
 @contextmanager
 def readers(seed: int) -> Iterator[None]:
     """Some tables are prepared by the compiled reader of much data, some in pieces of a few lines."""
-    before = words.WORTH, text.SEGMENT_BYTES
-    words.WORTH = 0 if seed % 4 == 3 else before[0]
-    text.SEGMENT_BYTES = 150 if seed % 3 == 2 else before[1]
+    before = short_strings.COMPILE_FROM_BYTES, text_segments.SEGMENT_BYTES
+    short_strings.COMPILE_FROM_BYTES = 0 if seed % 4 == 3 else before[0]
+    text_segments.SEGMENT_BYTES = 150 if seed % 3 == 2 else before[1]
     try:
         yield
     finally:
-        words.WORTH, text.SEGMENT_BYTES = before
+        short_strings.COMPILE_FROM_BYTES, text_segments.SEGMENT_BYTES = before
 
 
 def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
@@ -129,7 +130,7 @@ def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
 def compare(fuzzed: Fuzzed, folder: Path, seed: int) -> None:
     """Trains on the prepared rows and compares what scoring makes of the file."""
     data = store.load(folder / "data")
-    store.save_encoders(data, folder / "model")
+    scoring_files.save_scoring_files(data, folder / "model")
     kept, places = kept_places(fuzzed, folder, data.schema)
     sparse, dense, labels = (np.asarray(a) for a in (data.sparse, data.dense, data.labels))
     predict = train(sparse, dense, labels, data.schema.num_train)
@@ -156,8 +157,11 @@ def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], l
 
     A quote that is not closed joins lines: which of them are one row is what the reader says, and how many it joined.
     """
-    reading, encoders = store.load_reading(folder / "model"), store.load_encoders(folder / "model")
-    parts = list(serving.read(fuzzed.path, reading, encoders))
+    reading, encoders = (
+        scoring_files.load_reading(folder / "model"),
+        encoders_file.read_encoders(folder / "model"),
+    )
+    parts = list(rows_to_score.read_rows_to_score(fuzzed.path, reading, encoders))
     bad = {
         int(row.partition(": ")[0].rpartition(":")[2]) for row in schema.notes["bad_rows"]["first"]
     }
@@ -187,11 +191,14 @@ def scored(
     path: Path, folder: Path, predict: Any, head: Sequence[str], kept: list[int], places: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encoded rows that preparing kept, with their scores, and the scores of all rows of the file [n, q]."""
-    encoders, reading = store.load_encoders(folder / "model"), store.load_reading(folder / "model")
+    encoders, reading = (
+        encoders_file.read_encoders(folder / "model"),
+        scoring_files.load_reading(folder / "model"),
+    )
     seen: list[np.ndarray] = []
 
-    def watched() -> Iterator[serving.Rows]:
-        for part in serving.read(path, reading, encoders):
+    def watched() -> Iterator[rows_to_score.RowsToScore]:
+        for part in rows_to_score.read_rows_to_score(path, reading, encoders):
             ids, numbers, wrong = encode_rows(encoders, part.features)
             place = {int(line): row for row, line in enumerate(part.lines)}
             rows = [place[line] for line in kept if line in place]
@@ -201,7 +208,7 @@ def scored(
             yield part
 
     out = folder / "out.parquet"
-    write_scores(watched(), encoders, predict, tuple(head), out)
+    write_scores(watched(), encoders, Scorer(predict, tuple(head), {}), out)
     found = pq.read_table(out)
     lines = found["line"].to_pylist()
     expect(lines == places, f"{path.name}: lines {lines}, not {places}")

@@ -33,14 +33,16 @@ BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
 LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
 METRIC = "rows per CPU second"
 LOOPS = "compiled loops"
-LOADED = tuple(f"autorank.data.loops_of_{what}" for what in ("cells", "words", "rows"))
+LOADED = tuple(
+    f"autorank.data.fast_text.loops.{what}" for what in ("cell_parser", "short_strings", "encoding")
+)
 
 
 def text_file(rows: int = ROWS) -> Path:
     """The generated file, made once."""
-    from autorank.data.logs import criteo_like, criteo_like_text
+    from autorank.data.logs import criteo_like_text, criteo_like_truth
 
-    path = CACHE / f"criteo_like_{criteo_like.VERSION}_{rows}.txt"
+    path = CACHE / f"criteo_like_{criteo_like_truth.VERSION}_{rows}.txt"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -51,14 +53,14 @@ def text_file(rows: int = ROWS) -> Path:
 
 def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bool = True) -> Timer:
     """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
-    from autorank.data.fast_text import words
+    from autorank.data.fast_text import short_strings
     from autorank.data.logs import criteo
     from autorank.data.prepare import store
 
-    timer, worth = Timer(), words.WORTH
+    timer, worth = Timer(), short_strings.COMPILE_FROM_BYTES
     for rows in (2000, ROWS):
         # A short file would not load the compiled loops.
-        words.WORTH = 1 << 62 if not compiled else 0 if rows < ROWS else worth
+        short_strings.COMPILE_FROM_BYTES = 1 << 62 if not compiled else 0 if rows < ROWS else worth
         between()
         source, folder = criteo.source(text_file(rows)), CACHE / encoding
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,8 @@ a job that could not be run or whose worker died ("death"). A start with neither
 from collections import Counter
 from collections.abc import Sequence
 
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.trial import Trial
 
 # A signal stops the driver, not the trial. But a job that has its own driver stopped, by way of another process, must
 # not end its sweep for good.

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from autorank.base.result import Result, described, first_line, of_error, read_result
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper import _signals
 from hydra_plugins.autorank_sweeper._attempts import Attempts

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from autorank.ledger import ledger_file
+from autorank.ledger import locks
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def alone(path: Path) -> Iterator[None]:
             LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
             yield
             return
-        ledger_file.keep(descriptor)
+        locks.close_on_fork(descriptor)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,4 +53,4 @@ def alone(path: Path) -> Iterator[None]:
             yield
             return
         finally:
-            ledger_file.release(descriptor)
+            locks.release(descriptor)

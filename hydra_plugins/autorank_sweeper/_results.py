@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper._space import Swept
 

@@ -15,15 +15,11 @@ from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from autorank.base.result import described
-from autorank.ledger.ledger import (
-    Ledger,
-    LedgerCorrupt,
-    LedgerFull,
-    LedgerMismatch,
-    RunInUse,
-    Trial,
-)
-from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
+from autorank.ledger.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
+from autorank.ledger.trial import Trial
+from autorank.sweep.replay import replay
+from autorank.sweep.rules import SweepRules, SweepStopped
+from autorank.sweep.sweep import Sweep
 from hydra_plugins.autorank_sweeper import _job, _signals, _space, _stop
 from hydra_plugins.autorank_sweeper._drive import Driver
 from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process, is_pool
@@ -120,7 +116,7 @@ def _search(
         )
 
     roles = traits["has_roles"]
-    plan = SweepPlan(
+    rules = SweepRules(
         trials,
         settings["seed"],
         settings["direction"] == "maximize",
@@ -133,11 +129,11 @@ def _search(
         in_order=exhaustive,
     )
     if settings["replay"]:
-        return _replay(space, make, ledger, plan)
+        return _replay(space, make, ledger, rules)
     ledger.put("decisions", [d._asdict() for d in space.decisions])
     ledger.put("baseline", [int(v) for v in space.baseline])
-    ledger.put("plan", plan._asdict())
-    sweep = Sweep(space, make, ledger, plan)
+    ledger.put("plan", rules._asdict())
+    sweep = Sweep(space, make, ledger, rules)
     known = len(sweep.trials())
     LOG.info(
         "%s: %d decisions, %s configurations, %s; %s",
@@ -163,7 +159,7 @@ def _search(
             "failed: " + trial.reason if trial.status == "failed" else f"gave {trial.quality:g}",
             "" if trial.cost is None else f" at cost {trial.cost:g}",
             ended,
-            sweep._total(),
+            sweep.num_total(),
             "none yet" if best is None else f"{best.quality:g} (trial {best.id - 1})",
         )
 
@@ -208,13 +204,13 @@ def _search(
     return driver.returns
 
 
-def _replay(space: Any, make: Any, ledger: Ledger, plan: SweepPlan) -> list[list[JobReturn]]:
+def _replay(space: Any, make: Any, ledger: Ledger, rules: SweepRules) -> list[list[JobReturn]]:
     """Runs nothing: proposes everything again and compares.
 
     Raises:
         CompactHydraException: a proposal that would be another one now.
     """
-    different = replay(space, make, ledger, plan)
+    different = replay(space, make, ledger, rules)
     if different:
         raise CompactHydraException(
             f"replay: {len(different)} proposals of {ledger.path} are not what they would be now, with these versions "

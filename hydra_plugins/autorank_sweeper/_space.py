@@ -9,7 +9,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from autorank.space.grammar import Domain, find, read, same
-from autorank.space.space import Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Space
 from hydra_plugins.autorank_sweeper._forms import plain as _plain
 from hydra_plugins.autorank_sweeper._impl import written
 

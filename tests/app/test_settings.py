@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from autorank.app.settings import PlanConfig, SearchConfig
+from autorank.search.budget import Budget
 from autorank.search.finals import choose_roles, pick_finalists
-from autorank.search.stages import Plan, pilot_design
+from autorank.search.pilots import pilot_design
 from autorank.searchers import candidates
 from autorank.searchers.autorank import AutorankConfig
 from autorank.surrogates import gaussian_process as gp
@@ -53,11 +54,13 @@ def test_the_plans_defaults_are_the_settings():
     from autorank.app import build
 
     made = build.plan(SearchConfig())
-    bare = Plan(**{n: getattr(made, n) for n in Plan._fields if n not in Plan._field_defaults})
+    bare = Budget(
+        **{n: getattr(made, n) for n in Budget._fields if n not in Budget._field_defaults}
+    )
     assert bare == made
     changed = {"choice_seeds": 2, "final_half_width": 0.03, "max_final_seeds": 9, "equal_cost": 1.2,
                "equal_ne_margin": 0.02, "pilot_mutation": 0.3, "test_finalists": False}  # fmt: skip
-    assert set(changed) == set(Plan._field_defaults)
+    assert set(changed) == set(Budget._field_defaults)
     assert (
         build.plan(SearchConfig(search=PlanConfig(**changed)))._asdict().items() >= changed.items()
     )

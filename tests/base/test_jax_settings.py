@@ -19,13 +19,13 @@ from autorank.data.format.schema import Field, Schema
 from autorank.fidelity.rules import FIDELITIES, PilotsConfig
 from autorank.ledger.ledger import Ledger
 from autorank.models.dhen import DhenConfig, LayerConfig
+from autorank.search.budget import Budget
 from autorank.search.run import run
-from autorank.search.stages import Plan
 from autorank.searchers import named as named_searchers
 from autorank.serving.export import load_model, save_model
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
-from autorank.sweep.sweep import Sweep, SweepPlan
+from autorank.sweep.sweep import Sweep, SweepRules
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
 from autorank.training.trainer import Hparams
@@ -125,7 +125,7 @@ def quality(depth: int, kind: str, rate: float) -> float:
 def sweep(folder, job=lambda: None) -> list[Any]:
     """Eight trials in rounds of four; ``job`` runs in each, as the user's own code would."""
     with Ledger.open(folder / "sweep.db", {"a": "b"}) as ledger:
-        found = Sweep(SPACE, searcher, ledger, SweepPlan(8, roles=True))
+        found = Sweep(SPACE, searcher, ledger, SweepRules(8, roles=True))
         while trials := found.propose(4):
             for trial in trials:
                 job()
@@ -161,13 +161,13 @@ def search(folder, job=lambda: None) -> list[Any]:
         yield from problem.evaluate(*arguments)
         job()
 
-    plan = Plan(
+    budget = Budget(
         trials=8, seed=0, metric="ctr", num_pilots=4, batch_size=4, noise_seeds=2, final_seeds=2, finalists=1,
         max_diverged=0.9,
     )  # fmt: skip
     with Ledger.open(folder / "search.db", {"a": "b"}) as ledger:
         run(
-            problem._replace(evaluate=evaluate), PLANTED, EVOLUTION, ledger, plan,
+            problem._replace(evaluate=evaluate), PLANTED, EVOLUTION, ledger, budget,
             FIDELITIES["pilots"].make(PilotsConfig(num_pilots=4), 0), None, lambda event: None,
         )  # fmt: skip
         return [(t.stage, t.config, t.quality, json.dumps(t.predicted)) for t in ledger.trials()]

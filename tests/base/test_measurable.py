@@ -15,11 +15,12 @@ from autorank.base.metrics import normalized_entropy
 from autorank.data.logs.table import TableConfig
 from autorank.fidelity import curve_label
 from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, PilotsConfig
-from autorank.ledger.ledger import Ledger, dumps
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
 from autorank.report.page import console_table, write_report
-from autorank.search.finals import compare
-from autorank.search.stages import SearchStopped
+from autorank.search.context import SearchStopped
+from autorank.search.held_out import compare
 from tests.planted import NUM_WINDOWS, planted_objective
 from tests.search.test_search import SPACE, search
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data.fast_text import buffer_pool, short_cells, words
+from autorank.data.fast_text import buffer_pool, cell_parser, short_strings
 from autorank.data.fast_text.cell_parser import EMPTY, CellLayout, IntegerColumn, parse_cells
 from autorank.data.fast_text.short_strings import ShortStrings
 from autorank.data.logs import criteo, criteo_like_text
-from autorank.data.prepare import store, vocabulary
+from autorank.data.prepare import matrices, store, vocabulary
 from autorank.data.prepare.encoders import DenseEncoder, Encoders, FieldEncoder, signed_log
 from autorank.data.prepare.encoders_file import write_encoders
 from autorank.data.prepare.ingest import TABLE_SIZE, take_logs
@@ -36,12 +36,12 @@ def test_planted_cells(last):
         "1,-9999999,abcdefgh,z", "0,99999999,,", ",-0,,12345678", "1,-,a,", "0,-12345678,,b", ",,,", "",
         "1,0,x", "0,00000007,\x7f,~", last=last,
     )  # fmt: skip
-    label, number = found.numbers
+    label, number = found.integers
     assert label.values.tolist() == [1, 0, EMPTY, 1, 0, 0]
     assert number.values.tolist() == [-9999999, 99999999, 0, EMPTY, EMPTY, 7]
-    assert number.odd == {3: "-", 4: "-12345678"} and not label.odd
-    assert ShortStrings(found.words[0]).to_pylist() == ["abcdefgh", "", "", "a", "", "\x7f"]
-    assert ShortStrings(found.words[1]).to_pylist() == ["z", "", "12345678", "", "b", "~"]
+    assert number.other_text == {3: "-", 4: "-12345678"} and not label.other_text
+    assert ShortStrings(found.strings[0]).to_pylist() == ["abcdefgh", "", "", "a", "", "\x7f"]
+    assert ShortStrings(found.strings[1]).to_pylist() == ["z", "", "12345678", "", "b", "~"]
     assert found.lines.tolist() == [0, 1, 2, 3, 4, 8] and found.wrong == [(7, 3)]
 
 
@@ -61,7 +61,7 @@ def test_what_is_not_read():
 @pytest.mark.parametrize("window", [8, 9, 63, 64, 65, 4096])
 @pytest.mark.parametrize("last", [True, False])
 def test_every_cut_of_the_window(window, last, monkeypatch):
-    monkeypatch.setattr(short_cells, "WINDOW", window)
+    monkeypatch.setattr(cell_parser, "WINDOW", window)
     lines = [f"{i % 2},{i},{'abcdefgh'[: i % 9]}," for i in range(60)]
     text = ("\n".join(lines) + ("\n" if last else "")).encode()
     found = parse_cells(text, LAYOUT)
@@ -69,12 +69,12 @@ def test_every_cut_of_the_window(window, last, monkeypatch):
         assert found is None
         return
     assert found is not None
-    assert found.numbers[1].values.tolist() == list(range(60))
-    assert ShortStrings(found.words[0]).to_pylist() == [line.split(",")[2] for line in lines]
+    assert found.integers[1].values.tolist() == list(range(60))
+    assert ShortStrings(found.strings[0]).to_pylist() == [line.split(",")[2] for line in lines]
 
 
 def test_more_cells_than_a_window_has_bytes(monkeypatch):
-    monkeypatch.setattr(short_cells, "WINDOW", 40)
+    monkeypatch.setattr(cell_parser, "WINDOW", 40)
     wide = CellLayout(5000, ",", None, (0,), (1,), (2,))
     found = parse_cells(b"1,0,2\n" * 18, wide)
     assert found is not None and not len(found.lines) and len(found.wrong) == 18
@@ -121,12 +121,12 @@ def log(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("entries", [1 << 21, 300])
 def test_loops_give_what_numpy_gives(log, tmp_path, monkeypatch, encoding, entries):
     """The whole of preparing, with parts and tiles that split and rows of training among the others."""
-    monkeypatch.setattr("autorank.data.prepare.parse_text.SEGMENT_BYTES", 1 << 17)
-    monkeypatch.setattr(arrange, "TILE", 300)
-    monkeypatch.setattr(vocabulary, "ENTRIES", entries)
+    monkeypatch.setattr("autorank.data.prepare.text_segments.SEGMENT_BYTES", 1 << 17)
+    monkeypatch.setattr(matrices, "TILE", 300)
+    monkeypatch.setattr(vocabulary, "RUN_ENTRIES", entries)
     found = []
     for worth in (1 << 40, 0):
-        monkeypatch.setattr(words, "WORTH", worth)
+        monkeypatch.setattr(short_strings, "COMPILE_FROM_BYTES", worth)
         for workers in (1, 3):
             folder = tmp_path / f"{worth}-{workers}"
             settings = {"encoding": encoding, "workers": workers, "train_fraction": 0.6}
@@ -149,7 +149,8 @@ def test_small_logs_load_no_compiler(log, tmp_path):
     program = f"""
 import sys
 from pathlib import Path
-from autorank.data import criteo, store
+from autorank.data.logs import criteo
+from autorank.data.prepare import store
 store.prepare(criteo.source(Path({str(log)!r})), Path({str(tmp_path / "out")!r}), progress=lambda line: None)
 print("numba" in sys.modules)
 """
@@ -161,7 +162,7 @@ def test_loops_work_where_no_machine_code_can_be_kept(tmp_path):
     (tmp_path / "file").touch()
     program = """
 import numba.core.caching
-from autorank.data import compiled
+from autorank.data.fast_text import compiled
 numba.core.caching.CacheImpl._locator_classes = []
 import numpy as np
 from numba import types

@@ -19,7 +19,7 @@ import pytest
 from autorank.app.programs import plain_errors
 from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
-from autorank.data.prepare import log_files, store, text
+from autorank.data.prepare import log_files, store, text_segments
 from autorank.data.prepare.columns import as_text, to_numbers
 from autorank.data.prepare.csv_format import CsvFormat
 from autorank.data.prepare.table_file import check_types, open_table, table_segments
@@ -81,10 +81,10 @@ READ = {
 SURPRISES = {
     "plain.csv.gz": "plain text",
     "plain.zst": "plain text",
-    "gzip.csv": "text packed with gzip",
-    "bz2.csv.gz": "text packed with bz2",
-    "zstd.csv": "text packed with zstd",
-    "lz4.csv": "text packed with lz4",
+    "gzip.csv": "text compressed with gzip",
+    "bz2.csv.gz": "text compressed with bz2",
+    "zstd.csv": "text compressed with zstd",
+    "lz4.csv": "text compressed with lz4",
     "csv.parquet": "plain text",
     "parquet.csv": "a Parquet file",
     "feather.parquet": "an Arrow file",
@@ -92,13 +92,13 @@ SURPRISES = {
 REFUSED = {
     "empty.csv": (b"", "is empty"),
     "empty.parquet": (b"", "is empty"),
-    "empty.csv.gz": (gzip.compress(b""), "is empty once it is unpacked"),
-    "header.csv": (CSV[:16], "has columns and not one row"),
-    "header.csv.gz": (gzip.compress(CSV[:16]), "has columns and not one row"),
-    "header.parquet": (parquet(TABLE.slice(0, 0)), "has columns and not one row"),
-    "header.arrow": (arrow(TABLE.slice(0, 0)), "has columns and not one row"),
-    "blank.csv": (b"\n \n", "holds nothing but white space"),
-    "mark.csv": (b"\xef\xbb\xbf", "holds nothing but white space"),
+    "empty.csv.gz": (gzip.compress(b""), "is empty once decompressed"),
+    "header.csv": (CSV[:16], "has a header but no rows"),
+    "header.csv.gz": (gzip.compress(CSV[:16]), "has a header but no rows"),
+    "header.parquet": (parquet(TABLE.slice(0, 0)), "has a header but no rows"),
+    "header.arrow": (arrow(TABLE.slice(0, 0)), "has a header but no rows"),
+    "blank.csv": (b"\n \n", "contains only white space"),
+    "mark.csv": (b"\xef\xbb\xbf", "contains only white space"),
     "cut.parquet": (PARQUET[:-9], "parquet file cannot be read .*is it whole"),
     "start.parquet": (PARQUET[:200], "parquet file cannot be read .*is it whole"),
     "cut.arrow": (arrow()[:-9], "arrow file cannot be read .*is it whole"),
@@ -116,7 +116,7 @@ REFUSED = {
     "utf16.csv.gz": (gzip.compress(TEXT.encode("utf-16")), "is UTF-16 text.*UTF-8"),
     "no_mark.csv": (TEXT.encode("utf-16-le"), "NUL bytes in its first line"),
     "latin.csv": (CSV.replace(b"u", b"\xfc"), "must be utf-8 text"),
-    "mac.csv": (CSV.replace(b"\n", b"\r"), "end with a carriage return alone"),
+    "mac.csv": (CSV.replace(b"\n", b"\r"), "end with a bare carriage return"),
     "twice.csv": (CSV.replace(b"price", b"user"), r"\['user'\] occur twice"),
     "twice.parquet": (parquet(TABLE.rename_columns(["a", "a", "b", "c"])), r"\['a'\] occur twice"),
     "semicolon.csv": (CSV.replace(b",", b";"), 'write separator: ";" in .*roles.yaml'),
@@ -125,7 +125,7 @@ REFUSED = {
         CSV.replace(b"price", b"cost"),
         r"not have: \['price'\] \(it has \['user', 'cost'",
     ),
-    "packed.parquet.gz": (gzip.compress(PARQUET), "packed with gzip; unpack it first"),
+    "packed.parquet.gz": (gzip.compress(PARQUET), "compressed with gzip; decompress it first"),
     "log.zip": (zipped(), "is a ZIP archive"),
     "stream.arrow": (arrow(writer=pa.ipc.new_stream), "is an Arrow stream"),
     "page.csv": (b"\n<!DOCTYPE html><html>", "is an HTML page"),
@@ -157,7 +157,7 @@ def test_content_decides(tmp_path, caplog, expected, name):
     assert data.fingerprint() == expected.fingerprint()
     said = [r.getMessage() for r in caplog.records if r.name == "autorank.data.logs.table"]
     if name in SURPRISES:
-        assert said == [f"{name} is {SURPRISES[name]}, whatever its name says; read as such"]
+        assert said == [f"{name} is {SURPRISES[name]}, despite its name; reading it as such"]
     else:
         assert not said
 
@@ -239,7 +239,7 @@ def test_a_folder_and_a_pattern(tmp_path, expected, pattern):
 
 
 def test_pieces_of_many_files_go_on_at_any_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "SEGMENT_BYTES", 60)
+    monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 60)
     (tmp_path / "roles.yaml").write_text(ROLES)
     roles = table.read_roles(tmp_path / "roles.yaml")
     paths = log_files.files_of(parts_of_a_log(tmp_path / "log"))
@@ -325,7 +325,7 @@ def test_folders_and_patterns_are_checked(tmp_path):
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.arrow"])
 def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
     """As a scorer does: features, and a column without a role as the file has it."""
-    monkeypatch.setattr(text, "worth_compiling", lambda size: compiled)
+    monkeypatch.setattr(text_segments, "worth_compiling", lambda size: compiled)
     rows = TABLE.drop_columns(["y", "ts"]).append_column("note", pa.array(["n"] * 30))
     sink = io.BytesIO()
     pyarrow.csv.write_csv(rows, sink, pyarrow.csv.WriteOptions(quoting_style="none"))
@@ -346,7 +346,7 @@ def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_labels_as_words(tmp_path, monkeypatch, expected, compiled):
     """What pandas and SQL make of a bool column; another word is a bad row."""
-    monkeypatch.setattr(text, "worth_compiling", lambda size: compiled)
+    monkeypatch.setattr(text_segments, "worth_compiling", lambda size: compiled)
     rows = CSV.replace(b",0\n", b",False\n").replace(b",1\n", b",TRUE\n", 3).split(b"\n")
     (tmp_path / "log.csv").write_bytes(b"\n".join(rows))
     assert prepared(tmp_path / "log.csv", tmp_path).fingerprint() == expected.fingerprint()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autorank.data.fast_text.short_strings import ShortStrings
 from autorank.data.logs import table
-from autorank.data.prepare import ingest, store, times
+from autorank.data.prepare import encoders_file, store, time_forms, times
 from autorank.data.prepare.time_forms import NAIVE, NUMBER, ZONED, incompatible_forms
 from autorank.data.prepare.times import read_times
 
@@ -231,7 +231,7 @@ def forms_of(*columns):
     for index, column in enumerate(columns):
         read_forms = read_times(column).forms
         places = {form: (n, f"log.csv:{index}") for form, (n, _) in read_forms.items()}
-        found = ingest._merge(found, places)
+        found = time_forms.merge_forms(found, places)
     return found
 
 
@@ -292,7 +292,7 @@ def prepared_order(folder, source):
     options = {"min_count": 1, "train_fraction": 0.99, "progress": lambda text: None}
     store.prepare(source, folder / "out", **options)
     data = store.load(folder / "out")
-    users = ["", "?", *store.load_encoders(folder / "out").fields[0].values]
+    users = ["", "?", *encoders_file.read_encoders(folder / "out").fields[0].values]
     return [users[i] for i in data.sparse[:, 0]]
 
 

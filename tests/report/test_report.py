@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from autorank.ledger.ledger import Ledger, LedgerCorrupt, Trial
+from autorank.ledger.front import front_of
+from autorank.ledger.ledger import Ledger, LedgerCorrupt
+from autorank.ledger.run_folder import read_run, searched, values_of, winner_config
+from autorank.ledger.trial import Trial
 from autorank.report.figures import CHARTS, draw
 from autorank.report.figures_of_models import finalists, seed_noise
 from autorank.report.figures_of_search import chance, explained, ranked, series
 from autorank.report.page import console_table, page, planned_trials, write_report
-from autorank.report.run_folder import front_of, read_run, searched, values_of, winner_config
 from autorank.report.style import robust_limits, rows_text
 from tests.report.fake_run import DECISIONS, IDENTITY, NASTY, write_run
 

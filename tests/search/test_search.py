@@ -15,8 +15,11 @@ import pytest
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig, PilotsConfig
 from autorank.ledger.ledger import Ledger
 from autorank.objectives.base import Objective
-from autorank.search.run import run, trained_examples
-from autorank.search.stages import Plan, SearchStopped, pilot_design
+from autorank.search.accounts import trained_examples
+from autorank.search.budget import Budget
+from autorank.search.context import SearchStopped
+from autorank.search.pilots import pilot_design
+from autorank.search.run import run
 from autorank.surrogates.predictor import ensemble
 from tests.making import make_searcher
 from tests.planted import NUM_ROWS, planted_objective, planted_space, true_ne
@@ -25,7 +28,7 @@ SPACE = planted_space()
 IDENTITY = {"data": "planted-1", "space": SPACE.fingerprint(), "seed": "0"}
 
 
-def plan(trials: int = 24, **changes) -> Plan:
+def budget(trials: int = 24, **changes) -> Budget:
     values: dict = {
         "trials": trials,
         "seed": 0,
@@ -37,7 +40,7 @@ def plan(trials: int = 24, **changes) -> Plan:
         "finalists": 2,
         "max_diverged": 0.9,
     }
-    return Plan(**(values | changes))
+    return Budget(**(values | changes))
 
 
 @functools.lru_cache  # the same functions, so that JAX's own cache knows their programs
@@ -68,7 +71,7 @@ def search(
             SPACE,
             searcher,
             ledger,
-            plan(**changes),
+            budget(**changes),
             FIDELITIES[fidelity.kind].make(fidelity, 0),
             predictor,
             lambda event: None,

@@ -18,7 +18,7 @@ import pytest
 
 from autorank.data.format.batches import Dataset
 from autorank.data.logs import table
-from autorank.data.prepare import store
+from autorank.data.prepare import encoders_file, pipeline, scoring_files, store
 from autorank.score import main, score
 from autorank.serving.export import load_model, save_model
 
@@ -44,7 +44,7 @@ def predict(params, rows, sparse, dense):
 def save(data: Dataset, folder: Path) -> Path:
     """A model of two heads, any of whose inputs changes both."""
     num_dense = data.dense.shape[1]
-    store.save_encoders(data, folder / "model")
+    scoring_files.save_scoring_files(data, folder / "model")
     save_model(
         folder / "model", predict,
         {"dense": jnp.linspace(0.3, 0.7, 2 * num_dense + 2).reshape(-1, 2), "bias": jnp.array([0.1, -1.0])},
@@ -311,7 +311,7 @@ def test_what_is_no_whole_number_stays_apart(tmp_path):
     (tmp_path / "schema.yaml").write_text("name: s\nclick: clicked\ncategorical: [user, x]\n")
     source = table.source(tmp_path / "log.csv", tmp_path / "schema.yaml")
     store.prepare(source, tmp_path / "out", min_count=1, progress=lambda line: None)
-    known = store.load_encoders(tmp_path / "out").fields[0].values
+    known = encoders_file.read_encoders(tmp_path / "out").fields[0].values
     assert set(known) == {"7", "007", "0", "1e3", "1000", "1.10", "1.1", "+7", "true", "1", "7."}
 
 
@@ -455,4 +455,4 @@ def test_data_of_an_older_version_is_prepared_again(shop, tmp_path):
     told: list[str] = []
     store.prepare(source, tmp_path / "out", progress=told.append)
     assert any("prepared from other version; preparing again" in line for line in told)
-    assert json.loads(path.read_text())["notes"]["made_from"]["version"] == store.VERSION >= 2
+    assert json.loads(path.read_text())["notes"]["made_from"]["version"] == pipeline.VERSION >= 2

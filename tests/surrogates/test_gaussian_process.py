@@ -60,7 +60,7 @@ def effects(left: dict, right: dict) -> np.ndarray:
         if d.kind == "categorical":
             found[i] = left[d.name] == right[d.name]
             continue
-        numbers = SPACE._features[2][i][: len(d.choices)]
+        numbers = SPACE.tables.numbers[i][: len(d.choices)]
         correlation = matern_by_bessel(np.abs(numbers[:, None] - numbers[None, :]) / kernel.REACH)
         values, vectors = np.linalg.eigh(correlation)
         rows = (vectors * np.sqrt(np.maximum(values, 0)))[:, -kernel.RANK :]

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from autorank.base.result import described, read_result
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.trial import Trial
 from experiments.fuzz.sweep import DIES, ends_of, run
 from hydra_plugins.autorank_sweeper import _drive, _guard, _job, _lock, _search, _signals
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts

@@ -1,12 +1,12 @@
-"""Rows to be scored, read as the log of the model was.
+"""Reads rows to be scored, in the way that the log of the model was read.
 
-A file to be scored has the log's feature columns; labels, time and outcomes may be there or not. Text is cut by the
-log's own separator, quotes and names, with its rules for broken lines; what a source derives from its columns or joins
-to them (Avazu's hours, MovieLens' films) is derived and joined here too. A file that has a model's columns by their
-names, as text, Parquet or Arrow, is read whatever the log was.
+Such a file has the feature columns of the log; labels, time and outcomes are optional. Text is read with the log's own
+separator, quotes and column names, and with its rules for broken lines. Columns that a source derives or joins (Avazu's
+hours, MovieLens' films) are derived and joined here too. A file whose columns are named like those of the model, as
+text, Parquet or Arrow, can always be read, whatever the log was.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import numpy as np
 from autorank.data.format.file_format import detect_format
 from autorank.data.format.source import Chunk, Columns, Position
 from autorank.data.logs import avazu, criteo, kuairand, movielens
+from autorank.data.logs.base import DeriveForScoring
 from autorank.data.prepare import csv_format, text_segments
 from autorank.data.prepare.columns import as_text
 from autorank.data.prepare.csv_format import CsvFormat
@@ -23,73 +24,82 @@ from autorank.data.prepare.encoders import Encoders
 from autorank.data.prepare.table_file import check_types, inspect_table, table_segments
 
 SEPARATORS = (",", "\t", ";", "|")
-SHOWN = 12  # names in a message
+SHOWN = 12  # names listed in a message
 KEY = "ROWS"  # the argument that names the file, for messages
 
-Derive = Callable[[dict[str, Any]], tuple[Mapping[str, Any], dict[int, str]]]
+
+class RowsToScore(NamedTuple):
+    """Consecutive rows of a file.
+
+    Attributes:
+        cells: Arrow table [n], the file's columns, for the rows that could be read.
+        lines: int64 [n], the line of a text file or the row of another file, from 1.
+        features: the columns that the model needs, [n] each.
+        reasons: row of the table -> why it cannot be scored.
+        bad: line and reason of each row that could not be read.
+    """
+
+    cells: Any
+    lines: np.ndarray
+    features: Mapping[str, Any]
+    reasons: dict[int, str]
+    bad: tuple[tuple[int, str], ...]
 
 
-class Rows(NamedTuple):
-    """Some rows of a file."""
-
-    cells: Any  # Arrow table [n]: the columns of the file, of the rows that could be read
-    lines: np.ndarray  # int64 [n]: line of a text file, row of another, from 1
-    features: Mapping[str, Any]  # [n] each
-    reasons: dict[int, str]  # row of the table -> why it cannot be scored
-    bad: tuple[tuple[int, str], ...]  # line and reason of what could not be read
-
-
-class Raw(NamedTuple):
-    """Raw columns from which features are made."""
+class InputColumns(NamedTuple):
+    """Names of raw columns that are sufficient, and how the features are computed from them."""
 
     names: tuple[str, ...]
-    derive: Derive
+    derive: DeriveForScoring
 
 
-def read(path: Path, reading: Mapping[str, Any] | None, encoders: Encoders) -> Iterator[Rows]:
-    """The rows of a file in their order: at least once, with no row if there is none.
+def read_rows_to_score(
+    path: Path, reading: Mapping[str, Any] | None, encoders: Encoders
+) -> Iterator[RowsToScore]:
+    """The rows of a file in order; at least one item, without rows if the file has none.
 
     Args:
-        reading: what `store.load_reading` gives; None: a table with a line of names.
-        encoders: of the model, whose columns are needed.
+        path: the file.
+        reading: result of `scoring_files.load_reading`; None for a table with a header.
+        encoders: of the model, which determine the columns that are needed.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no table, or one that lacks columns, by name.
+        ValueError: not a table, or missing columns; names them.
     """
     import polars as pl
     import pyarrow as pa
 
     form = detect_format(path, KEY)
     kind = str(reading["settings"]["reader"]) if reading is not None else "table"
-    raws = _raws(kind, path, encoders)
+    inputs = _sufficient_inputs(kind, path, encoders)
     try:
         if form.content == "text":
-            yield from _read_text(path, _forms(kind, reading), reading, raws)
+            yield from _read_text(path, _log_formats(kind, reading), reading, inputs)
         else:
-            yield from _read_columns(path, raws, encoders)
+            yield from _read_columns(path, inputs, encoders)
     except (pa.ArrowException, pl.exceptions.PolarsError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: {reason}; is the file whole, and a table?") from error
 
 
-def _raws(kind: str, path: Path, encoders: Encoders) -> list[Raw]:
-    """Sets of columns each of which is enough, the features themselves first."""
+def _sufficient_inputs(kind: str, path: Path, encoders: Encoders) -> list[InputColumns]:
+    """The sets of columns each of which is sufficient; the features themselves come first."""
     names = tuple(encoder.name for encoder in (*encoders.fields, *encoders.dense))
-    found = [Raw(names, lambda columns: (columns, {}))]
+    found = [InputColumns(names, lambda columns: (columns, {}))]
     if kind == "avazu":
         others = tuple(name for name in names if name not in avazu.DERIVED)
-        found.append(Raw(("hour", *others), avazu.for_scoring))
+        found.append(InputColumns(("hour", *others), avazu.for_scoring))
     elif kind == "movielens":
         derive = movielens.for_scoring(path.parent)
-        found += [Raw(columns, derive) for columns in movielens.SCORED]
+        found += [InputColumns(columns, derive) for columns in movielens.SCORED]
     elif kind == "kuairand":
-        found.append(Raw(kuairand.SCORED, kuairand.for_scoring(path.parent)))
+        found.append(InputColumns(kuairand.SCORED, kuairand.for_scoring(path.parent)))
     return found
 
 
-def _forms(kind: str, reading: Mapping[str, Any] | None) -> list[CsvFormat]:
-    """How text of such a log is cut; several where the source has several layouts."""
+def _log_formats(kind: str, reading: Mapping[str, Any] | None) -> list[CsvFormat]:
+    """The formats in which text of such a log may be; several if the source has several layouts."""
     if kind in ("criteo", "criteo_like"):
         return [criteo.FORMAT, CsvFormat("\t")]
     if kind == "movielens":
@@ -101,13 +111,16 @@ def _forms(kind: str, reading: Mapping[str, Any] | None) -> list[CsvFormat]:
     return [CsvFormat(**{**given, "columns": None if columns is None else tuple(columns)})]
 
 
-def _text_form(
-    path: Path, forms: Sequence[CsvFormat], reading: Mapping[str, Any] | None, raws: Sequence[Raw]
-) -> tuple[CsvFormat, Raw]:
-    """How to cut a file, and which of its columns to take.
+def _detect_text_format(
+    path: Path,
+    forms: Sequence[CsvFormat],
+    reading: Mapping[str, Any] | None,
+    inputs: Sequence[InputColumns],
+) -> tuple[CsvFormat, InputColumns]:
+    """The format of a file, and which of its columns to use.
 
-    A file with a line of names is known by them: the log's own separator first, then the usual ones. One without must
-    have the log's columns in their order; those that are no feature may be absent.
+    A file with a header is recognised by the names in it, trying the log's own separator first and then the usual ones.
+    A file without a header must have the log's columns in their order; those that are not features may be missing.
     """
     seen: list[str] = []
     for form in forms:
@@ -115,93 +128,106 @@ def _text_form(
             named = form._replace(separator=separator, columns=None)
             lines = csv_format.first_lines(path, named, 1)
             names = lines[0] if lines else []
-            # Where the log has no such line, a row of it must not be taken for one.
+            # If the log has no header, one of its rows must not be mistaken for one.
             known = form.columns is None or set(names) <= set(form.columns)
-            for raw in raws:
-                if known and set(raw.names) <= set(names):
-                    return named, raw
+            for needed in inputs:
+                if known and set(needed.names) <= set(names):
+                    return named, needed
             seen = seen or names
     if forms[0].columns is None:
-        raise ValueError(f"{path}: {_absent(raws, seen)}")
-    for raw in raws:
-        if set(raw.names) <= set(forms[0].columns):
-            return _without_names(path, forms[0], reading, raw), raw
-    raise AssertionError("a layout without names has the columns that a model needs")
+        raise ValueError(f"{path}: {_missing_message(inputs, seen)}")
+    for needed in inputs:
+        if set(needed.names) <= set(forms[0].columns):
+            return _format_without_header(path, forms[0], reading, needed), needed
+    raise AssertionError("a log without a header has the columns that its models need")
 
 
-def _without_names(
-    path: Path, form: CsvFormat, reading: Mapping[str, Any] | None, raw: Raw
+def _format_without_header(
+    path: Path, form: CsvFormat, reading: Mapping[str, Any] | None, needed: InputColumns
 ) -> CsvFormat:
-    """The form with the names of the columns that are there, told by their number."""
+    """The format with the names of the columns that the file has, inferred from their number.
+
+    Raises:
+        ValueError: no subset of the log's columns has this number, or several do.
+    """
     assert form.columns is not None
     layouts: dict[int, dict[tuple[int, ...], tuple[str, ...]]] = {}
-    for without in _lacking(form.columns, reading, raw):
+    for without in _optional_columns(form.columns, reading, needed):
         names = tuple(name for name in form.columns if name not in without)
-        # What else is there does not matter where the needed columns have the same places.
-        places = tuple(names.index(name) for name in raw.names)
+        # Other columns do not matter if the needed ones are at the same places.
+        places = tuple(names.index(name) for name in needed.names)
         layouts.setdefault(len(names), {}).setdefault(places, names)
     sizes = [len(cells) for cells in csv_format.first_lines(path, form)]
     fitting = [size for size in sizes if size in layouts]
     if not fitting:
         raise ValueError(
             f"{path}: its first line has {sizes[0] if sizes else 0} cells instead of "
-            f"{' or '.join(map(str, sorted(layouts, reverse=True)))}; the log of the model has no line of "
-            f"names, and its columns are {_shown(form.columns)}"
+            f"{' or '.join(map(str, sorted(layouts, reverse=True)))}; the log of the model has no header, "
+            f"and its columns are {_shown(form.columns)}"
         )
     size = max(sorted(set(fitting), reverse=True), key=fitting.count)
     if len(layouts[size]) > 1:
         choices = " or ".join(map(_shown, sorted(layouts[size].values())))
         raise ValueError(
-            f"{path}: {size} cells a line can be {choices}; write the columns' names in its first line"
+            f"{path}: {size} cells per line can be {choices}; add a header with the columns' names"
         )
     return form._replace(columns=next(iter(layouts[size].values())))
 
 
-def _lacking(names: Sequence[str], reading: Mapping[str, Any] | None, raw: Raw) -> list[set[str]]:
-    """Sets of columns that a file may lack: none, or the labels, and with them the time, or outcomes, or both."""
+def _optional_columns(
+    names: Sequence[str], reading: Mapping[str, Any] | None, needed: InputColumns
+) -> list[set[str]]:
+    """The sets of columns that a file may lack: none; or the labels, possibly with the time, the outcomes or both."""
     given = reading["columns"] if reading is not None else {}
-    unneeded = set(names) - set(raw.names)
+    unneeded = set(names) - set(needed.names)
     labels = unneeded & {given.get("click"), given.get("conversion")}
     others = [unneeded & {given.get("time")}, unneeded & set(given.get("dropped", ()))]
     return [set(), *(labels.union(*more) for n in range(3) for more in combinations(others, n))]
 
 
 def _read_text(
-    path: Path, forms: Sequence[CsvFormat], reading: Mapping[str, Any] | None, raws: Sequence[Raw]
-) -> Iterator[Rows]:
+    path: Path,
+    forms: Sequence[CsvFormat],
+    reading: Mapping[str, Any] | None,
+    inputs: Sequence[InputColumns],
+) -> Iterator[RowsToScore]:
     import polars as pl
 
-    form, raw = _text_form(path, forms, reading, raws)
+    form, needed = _detect_text_format(path, forms, reading, inputs)
     names = csv_format.column_names(path, form)
     roles = Columns(categorical=names, dense=(), click="")
-    yield _rows(Chunk({name: pl.Series(name, [], pl.String) for name in names}), raw)
-    for piece in text_segments.segments((path,), form, roles, Position(), read=names, as_text=True):
-        yield _rows(piece.read(), raw)
+    yield _rows(Chunk({name: pl.Series(name, [], pl.String) for name in names}), needed)
+    for segment in text_segments.segments(
+        (path,), form, roles, Position(), read=names, as_text=True
+    ):
+        yield _rows(segment.read(), needed)
 
 
-def _read_columns(path: Path, raws: Sequence[Raw], encoders: Encoders) -> Iterator[Rows]:
+def _read_columns(
+    path: Path, inputs: Sequence[InputColumns], encoders: Encoders
+) -> Iterator[RowsToScore]:
     file = inspect_table(path, CsvFormat(), KEY)
-    raw = next((raw for raw in raws if set(raw.names) <= set(file.names)), None)
-    if raw is None:
-        raise ValueError(f"{path}: {_absent(raws, file.names)}")
+    needed = next((needed for needed in inputs if set(needed.names) <= set(file.names)), None)
+    if needed is None:
+        raise ValueError(f"{path}: {_missing_message(inputs, file.names)}")
     fields, dense = (
-        tuple(encoder.name for encoder in part if encoder.name in raw.names)
+        tuple(encoder.name for encoder in part if encoder.name in needed.names)
         for part in encoders[:2]
     )
     roles = Columns(categorical=fields, dense=dense, click="")
-    check_types(file, roles, raw.names)
-    for piece in table_segments(file, roles, Position(), read=file.names):
-        yield _rows(piece.read(), raw)
+    check_types(file, roles, needed.names)
+    for segment in table_segments(file, roles, Position(), read=file.names):
+        yield _rows(segment.read(), needed)
 
 
-def _rows(chunk: Chunk, raw: Raw) -> Rows:
+def _rows(chunk: Chunk, needed: InputColumns) -> RowsToScore:
     import pyarrow as pa
 
     cells = pa.table({name: _arrow(column) for name, column in chunk.columns.items()})
-    features, reasons = raw.derive({name: chunk.columns[name] for name in raw.names})
+    features, reasons = needed.derive({name: chunk.columns[name] for name in needed.names})
     lines = np.arange(1, len(cells) + 1) if chunk.lines is None else chunk.lines
     bad = tuple((int(row.place.rpartition(":")[2]), row.reason) for row in chunk.bad)
-    return Rows(cells, lines, features, reasons, bad)
+    return RowsToScore(cells, lines, features, reasons, bad)
 
 
 def _arrow(column: Any) -> Any:
@@ -213,16 +239,16 @@ def _arrow(column: Any) -> Any:
     return as_text(column) if column.dtype == pl.String else pa.array(column.to_arrow())
 
 
-def _absent(raws: Sequence[Raw], names: Sequence[str]) -> str:
+def _missing_message(inputs: Sequence[InputColumns], names: Sequence[str]) -> str:
     sets = []
-    for raw in raws:
-        absent = [name for name in raw.names if name not in names]
+    for needed in inputs:
+        absent = [name for name in needed.names if name not in names]
         sets.append(f"columns {_shown(absent)} are missing")
     return f"{', or else '.join(sets)}; its columns are {_shown(names)}"
 
 
 def _shown(names: Sequence[str]) -> str:
-    """Names in a message, which may be many or no names at all."""
+    """A short list of names for a message."""
     cut = [name if len(name) <= 40 else name[:37] + "..." for name in names[:SHOWN]]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{cut}{more}"

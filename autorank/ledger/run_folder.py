@@ -1,4 +1,4 @@
-"""What a run left behind, read for people: its ledger, summary and settings, finished or not."""
+"""Reading a run's folder: its ledger, summary and settings, finished or not."""
 
 import json
 import math
@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.fidelity import rungs
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger import rungs
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.trial import Trial
 
 KINDS = (
     "fidelity",
@@ -25,15 +26,19 @@ KINDS = (
 
 
 class Run(NamedTuple):
-    """One run; whatever an interrupted one lacks is empty."""
+    """One run; what an interrupted run lacks is empty."""
 
     folder: Path
     trials: list[Trial]
-    decisions: list[dict[str, Any]]  # the space's, as in the ledger: name, choices, parents, ...
+    # The space's decisions, as in the ledger: name, choices, parents, ...
+    decisions: list[dict[str, Any]]
     baseline: tuple[int, ...]
-    records: dict[str, list[Any]]  # by kind, oldest first
-    summary: dict[str, Any]  # {} while unfinished
-    config: str  # the resolved settings, YAML
+    # By kind, oldest first.
+    records: dict[str, list[Any]]
+    # Empty while the search is not finished.
+    summary: dict[str, Any]
+    # The resolved settings, YAML.
+    config: str
 
 
 def read_run(folder: Path) -> Run:
@@ -57,7 +62,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError:
-        return {}  # cut off in mid-write; the ledger has what it was made from
+        return {}  # of a version that did not write it atomically; the ledger has what it was made from
     return found if isinstance(found, dict) else {}
 
 
@@ -79,9 +84,9 @@ def values_of(decisions: Sequence[Mapping[str, Any]], config: Sequence[int]) -> 
 
 
 def searched(run: Run) -> list[Trial]:
-    """One row for each searched configuration, with its label at the highest rung that any reached.
+    """Every searched configuration with its label at the highest rung that any reached, in order of proposal.
 
-    In order of proposal; no label (None) where it failed or was not promoted to that rung.
+    The label is None where the configuration failed or was not promoted to that rung.
     """
     return rungs.top_rung(rungs.climbs(run.trials, run.records[rungs.KIND]))
 
@@ -92,7 +97,7 @@ def labelled(run: Run) -> list[Trial]:
 
 
 def told(run: Run) -> list[Trial]:
-    """The searched trials with a cost and the label that the searcher was told, at the lowest rung."""
+    """The searched trials that have a cost, with the label at the lowest rung, which the searcher was told."""
     found = rungs.first_rung(rungs.climbs(run.trials, run.records[rungs.KIND]))
     return [t for t in found if t.quality is not None and t.cost is not None]
 
@@ -102,17 +107,8 @@ def of_stage(run: Run, stage: str) -> list[Trial]:
     return [t for t in run.trials if t.stage == stage]
 
 
-def front_of(trials: Sequence[Trial]) -> list[Trial]:
-    """Labelled trials that no other beats on label and FLOPs together, cheapest first."""
-    kept: list[Trial] = []
-    for trial in sorted(trials, key=lambda t: (t.cost, t.quality)):
-        if not kept or (trial.quality or 0.0) < (kept[-1].quality or 0.0):
-            kept.append(trial)
-    return kept
-
-
 def metric_of(run: Run) -> str:
-    """Name of the NE that was searched for."""
+    """Name of the metric whose NE was minimised."""
     return str(run.summary.get("metric") or "NE")
 
 
@@ -129,7 +125,7 @@ def curve_of(run: Run, trial: Trial) -> np.ndarray:
 
 
 def full_rows(run: Run) -> float:
-    """Training rows of a full run; NaN where no trial says it."""
+    """Training rows of a full run; NaN before any trial has finished."""
     for trial in run.trials:
         rows = (trial.outcome or {}).get("num_rows")
         if trial.status == "finished" and rows and trial.fidelity:
@@ -138,7 +134,7 @@ def full_rows(run: Run) -> float:
 
 
 def winner_config(run: Run) -> tuple[int, ...] | None:
-    """The winner's configuration; in an unfinished run the best so far; None without a label."""
+    """The winner's configuration; in an unfinished run the best one so far; None without a label."""
     choices = (run.summary.get("winner") or {}).get("choices")
     if choices:
         return tuple(choices)

@@ -2,29 +2,32 @@
 
 A searched configuration has one label for each rung that it reached. Its first row in the ledger is
 of stage "pilot" or "round"; a row of stage "promotion" is the same configuration one rung higher.
-Pilots see the whole log, so they have a label at every rung: the search keeps those as the record
-`KIND`, as a pilot's row has only the label at the end of the log.
+Pilots see the whole log, so they have a label at every rung. A pilot's row has only the label at
+the end of the log, so the search keeps the others as the record `KIND`.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
 
-KIND = "rungs"  # of the record: {"rungs": [...], "pilots": {id: [label or null for each rung]}}
+# Kind of the record {"rungs": [...], "pilots": {id: [label or null for each rung]}}.
+KIND = "rungs"
 SEARCHED = ("pilot", "round", "promotion")
 
 
 class Climb(NamedTuple):
     """A searched configuration and its labels."""
 
-    trial: Trial  # its last row, under id, round, position and prediction of its first
-    labels: dict[float, float]  # rung -> label; empty if it failed at any rung
+    # Its last row, with id, round, position and prediction of its first.
+    trial: Trial
+    # Rung (as a share of the log) -> label; empty if the configuration failed at any rung.
+    labels: dict[float, float]
 
 
 def climb(rows: Sequence[Trial], labels: Mapping[float, float] | None = None) -> Climb:
-    """From one configuration's rows, lowest rung first; ``labels`` replace those of the rows."""
+    """The climb of one configuration from its rows, lowest rung first; ``labels`` replace those of the rows."""
     ended = [row for row in rows if row.status != "proposed"]
     first, last = rows[0], (ended or rows)[-1]
     kept = ("id", "round", "position", "predicted", "proposed_at")
@@ -63,24 +66,29 @@ def climbs(trials: Iterable[Trial], records: Sequence[Mapping[str, Any]]) -> lis
 def first_rung(found: Iterable[Climb]) -> list[Trial]:
     """Every configuration, with its label at the lowest rung as its quality; None where it failed.
 
-    All that did not fail have that label, so it is what a searcher learns from.
+    All configurations that did not fail have that label, so searchers learn from it.
     """
-    return at(found, min)
+    found = list(found)
+    return labelled_at(found, min(all_rungs(found), default=None))
 
 
 def top_rung(found: Iterable[Climb]) -> list[Trial]:
-    """Every configuration, with its label at the highest rung that any reached; None below it."""
-    return at(found, max)
-
-
-def at(found: Iterable[Climb], which: Any) -> list[Trial]:
-    """The trials with their labels at one rung: the ``which`` (min or max) of those there are."""
+    """Every configuration, with its label at the highest rung that any reached; None if it did not reach it."""
     found = list(found)
-    rung = which((r for c in found for r in c.labels), default=None)
-    return [c.trial._replace(quality=c.labels.get(rung)) for c in found]
+    return labelled_at(found, max(all_rungs(found), default=None))
+
+
+def all_rungs(found: Sequence[Climb]) -> set[float]:
+    """The rungs at which any configuration has a label."""
+    return {rung for c in found for rung in c.labels}
+
+
+def labelled_at(found: Sequence[Climb], rung: float | None) -> list[Trial]:
+    """The trials with their labels at one rung as quality."""
+    return [c.trial._replace(quality=None if rung is None else c.labels.get(rung)) for c in found]
 
 
 def best(trials: Iterable[Trial], records: Sequence[Mapping[str, Any]]) -> float | None:
-    """The lowest label at the highest rung that any configuration reached."""
+    """The lowest label at the highest rung that any configuration reached; None without a label."""
     ranked = top_rung(climbs(trials, records))
     return min((t.quality for t in ranked if t.quality is not None), default=None)
