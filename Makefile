@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 search: setup
-	$(BIN)/python experiments/search.py
+	$(BIN)/python -m experiments.search
 
 test: setup lint types
 	$(BIN)/python -m pytest -q -n 2

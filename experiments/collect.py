@@ -1,7 +1,7 @@
 """Collects finished runs into experiments/results/searches.csv, finalists.csv beside it, and the README's table.
 
-python experiments/collect.py runs/movielens runs/kuairand ...   add or replace these runs
-python experiments/collect.py --check                            fail if the README differs from the CSV
+python -m experiments.collect runs/movielens runs/kuairand ...   add or replace these runs
+python -m experiments.collect --check                            fail if the README differs from the CSV
 """
 
 import argparse

@@ -3,10 +3,10 @@
 import logging
 
 import hydra
-from _app import CONFIGS, plain_errors, register, settings
 from omegaconf import DictConfig
 
 from autorank.app import build
+from autorank.app.programs import CONFIGS, plain_errors, register, settings
 from autorank.app.settings import PrepareConfig
 
 LOG = logging.getLogger("autorank")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import hydra
-from _app import CONFIGS, register, settings
 from omegaconf import DictConfig
 
+from autorank.app.programs import CONFIGS, register, settings
 from autorank.app.settings import ReportConfig
 from autorank.report.page import write_report
 

@@ -3,9 +3,9 @@
 import logging
 
 import hydra
-from _app import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from omegaconf import DictConfig
 
+from autorank.app.programs import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from autorank.app.settings import SearchConfig
 
 LOG = logging.getLogger("autorank")

@@ -2,9 +2,9 @@
 
 import hydra
 import numpy as np
-from _app import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from omegaconf import DictConfig
 
+from autorank.app.programs import CONFIGS, plain_errors, register, run_folder, set_up_jax, settings
 from autorank.app.settings import TrainConfig
 
 register()

@@ -1,9 +1,9 @@
 """Tunes a baseline by hand over a stated grid; `--help` explains itself."""
 
 import hydra
-from _app import CONFIGS, plain_errors, register, set_up_jax, settings
 from omegaconf import DictConfig
 
+from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
 from autorank.app.settings import TuneConfig
 
 register()

@@ -1,7 +1,7 @@
 """What the row of unknown ids should be: zero and untrained, trained by rare values, or trained by id dropout.
 
-    python experiments/unknown_ids.py seeds=10
-    python experiments/unknown_ids.py data=kuairand data.path=FOLDER seeds=10
+    python -m experiments.unknown_ids seeds=10
+    python -m experiments.unknown_ids data=kuairand data.path=FOLDER seeds=10
 
 Trains the baseline of the data set with each kind of row and several seeds. Prints the NE of its first metric on
 validation windows, and on the held-out rows by the trained model (frozen, as it is exported) and by one that goes on
@@ -18,14 +18,18 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 import numpy as np
-from _app import CONFIGS, register, set_up_jax, settings
 from omegaconf import DictConfig
 
+from autorank.app.programs import CONFIGS, register, set_up_jax, settings
 from autorank.app.settings import TrainConfig
+
+if TYPE_CHECKING:  # JAX is set up before it is imported
+    from autorank.data.format.batches import Dataset
+    from autorank.training.trainer import Data, Program
 
 register()
 DROPOUT = {"dropout .01": 0.01, "dropout .03": 0.03, "dropout .1": 0.1}
@@ -34,7 +38,14 @@ MEASURES = ("validation", "held-out frozen", "held-out progressive")
 TAIL = 0.25  # of the windows: validation
 
 
-def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
+class Row(NamedTuple):
+    """What the row of unknown ids is in a run, and the run's seed."""
+
+    kind: str
+    seed: int
+
+
+def one_run(cfg: TrainConfig, row: Row) -> dict[str, Any]:
     """Trains the baseline once; NE of the first metric by each of `MEASURES`."""
     set_up_jax()
     import jax
@@ -44,49 +55,23 @@ def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
     from autorank.base.measurable import targets_of
     from autorank.base.metrics import normalized_entropy
     from autorank.fidelity.labels import label
-    from autorank.models.dhen import compact
     from autorank.models.heads import METRICS
-    from autorank.training.trainer import Data, Schedule, make_program, window_ne
+    from autorank.training.trainer import Schedule, window_ne
 
     data = build.dataset(cfg.data, lambda _: None)
-    schema, batch = data.schema, cfg.training.batch_size
-    unknown = np.array(schema.unknown_ids, np.int32)
-    train, test = data.train(), data.test()
-    sparse = np.asarray(train.sparse)
-    if kind in DROPOUT:
-        dropped = np.random.default_rng(0).random(sparse.shape) < DROPOUT[kind]
-        sparse = np.where(dropped, unknown, sparse)
-    program = make_program(
-        compact(cfg.model, len(schema.fields), len(schema.dense)),
-        head=cfg.model.head,
-        width=cfg.model.width,
-        num_ids=schema.num_ids,
-        batch_size=batch,
-        num_windows=cfg.training.num_windows,
-        untrained=schema.unknown_ids if kind == "zero" else (),
-    )
-    rates, num_steps = build.hparams(cfg.training), schema.num_train // batch
+    program = program_of(cfg, data, row.kind)
+    rates, num_steps = build.hparams(cfg.training), data.schema.num_train // cfg.training.batch_size
     warmup = max(1, round(cfg.training.warmup_share * num_steps))
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(warmup))
-
-    def on_device(ids: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> Data:
-        floats = (jnp.asarray(np.asarray(a), jnp.float32) for a in (dense, labels))
-        return Data(jnp.asarray(ids), *floats)
-
-    rows = on_device(sparse, train.dense, train.labels)
-    steps = jnp.int32(0), jnp.int32(num_steps)
     state = jax.jit(program.run)(
-        jax.random.key(seed), program.empty(), rates, schedule, rows, *steps
-    )
+        jax.random.key(row.seed), program.empty(), rates, schedule, training_rows(data, row.kind),
+        jnp.int32(0), jnp.int32(num_steps),
+    )  # fmt: skip
     if int(state.failed_step) >= 0:
         raise RuntimeError(
-            f"{kind}, seed {seed}: the loss is not finite at step {state.failed_step}"
+            f"{row.kind}, seed {row.seed}: the loss is not finite at step {state.failed_step}"
         )
-    # Whole batches, so that both ways of scoring see the same rows.
-    last = len(test.sparse) // batch * batch
-    held_out = on_device(
-        np.asarray(test.sparse)[:last], test.dense[:last], np.asarray(test.labels)[:last]
-    )
+    held_out = held_out_rows(data, cfg.training.batch_size)
     scored = {
         "held-out frozen": jax.jit(program.predict)(
             state.params, state.table.rows, held_out.sparse, held_out.dense
@@ -98,7 +83,52 @@ def one_run(cfg: TrainConfig, kind: str, seed: int) -> dict[str, Any]:
     found = {"validation": float(label(window_ne(state.curve)[:, 0], 1.0, tail=TAIL))}
     for name, p in scored.items():
         found[name] = float(normalized_entropy(np.asarray(p, np.float64)[where, 0], targets))
-    return {"data": schema.name, "metric": metric, "unknown": kind, "seed": seed} | found
+    run = {"data": data.schema.name, "metric": metric, "unknown": row.kind, "seed": row.seed}
+    return run | found
+
+
+def program_of(cfg: TrainConfig, data: "Dataset", kind: str) -> "Program":
+    """The baseline's training program; "zero" leaves the rows of unknown ids untrained."""
+    from autorank.models.dhen import compact
+    from autorank.training.trainer import make_program
+
+    schema = data.schema
+    return make_program(
+        compact(cfg.model, len(schema.fields), len(schema.dense)),
+        head=cfg.model.head,
+        width=cfg.model.width,
+        num_ids=schema.num_ids,
+        batch_size=cfg.training.batch_size,
+        num_windows=cfg.training.num_windows,
+        untrained=schema.unknown_ids if kind == "zero" else (),
+    )
+
+
+def training_rows(data: "Dataset", kind: str) -> "Data":
+    """The training rows on the device; id dropout replaces the same ids for all seeds."""
+    part = data.train()
+    sparse = np.asarray(part.sparse)
+    if kind in DROPOUT:
+        dropped = np.random.default_rng(0).random(sparse.shape) < DROPOUT[kind]
+        sparse = np.where(dropped, np.array(data.schema.unknown_ids, np.int32), sparse)
+    return on_device(sparse, part.dense, part.labels)
+
+
+def held_out_rows(data: "Dataset", batch_size: int) -> "Data":
+    """The held-out rows in whole batches, so that both ways of scoring see the same rows."""
+    part = data.test()
+    last = len(part.sparse) // batch_size * batch_size
+    return on_device(*(np.asarray(a)[:last] for a in (part.sparse, part.dense, part.labels)))
+
+
+def on_device(sparse: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> "Data":
+    """Rows as a program takes them."""
+    import jax.numpy as jnp
+
+    from autorank.training.trainer import Data
+
+    floats = (jnp.asarray(np.asarray(a), jnp.float32) for a in (dense, labels))
+    return Data(jnp.asarray(sparse), *floats)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -129,13 +159,13 @@ def main(config: DictConfig) -> float:
     from autorank.app.jobs import provenance, shareable, write_rows
 
     data = build.dataset(cfg.data, print)
-    jobs = [(cfg, kind, seed) for seed in range(cfg.seeds) for kind in KINDS]
+    runs = [Row(kind, seed) for seed in range(cfg.seeds) for kind in KINDS]
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         rows = []
-        for row in pool.map(one_run, *zip(*jobs, strict=True)):
+        for row in pool.map(one_run, [cfg] * len(runs), runs):
             rows.append(row)
-            print(f"{len(rows)} of {len(jobs)}: {row}", flush=True)
+            print(f"{len(rows)} of {len(runs)}: {row}", flush=True)
     print(table(rows))
     results = Path(__file__).parent / "results" / f"unknown_ids_{cfg.data.source}.csv"
     write_rows(

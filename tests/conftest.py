@@ -11,13 +11,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import hypothesis  # noqa: E402
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import hypothesis
+import jax
+import pytest
 
-from autorank.base import jax_settings  # noqa: E402
+from autorank.base import jax_settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax_settings.OWN = {**jax_settings.OWN, "jax_numpy_rank_promotion": "raise"}

@@ -14,7 +14,6 @@ from autorank.app.settings import (
     BackendConfig,
     SearchConfig,
     TrainConfig,
-    TrainingConfig,
     TuneConfig,
 )
 from autorank.base import measurable
@@ -26,12 +25,13 @@ from autorank.fidelity.rules import FIDELITIES, FidelityConfig, FidelityRule
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
-from autorank.objectives.training import training_objective
+from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.search.stages import Plan
 from autorank.searchers.base import SEARCHERS, Context, Searcher
 from autorank.space.space import Space, parse_space
 from autorank.surrogates.predictor import Predictor, make_predictor
 from autorank.training.compact import Setting
+from autorank.training.settings import TrainingConfig
 from autorank.training.trainer import Hparams
 
 LOG = logging.getLogger("autorank")
@@ -70,7 +70,7 @@ def dataset(config: DataConfig, progress: Callable[[str], None]) -> Dataset:
     data = store.load(folder)
     names = data.schema.label_names
     for part, rows in (("training", data.train()), ("held-out", data.test())):
-        for metric in measurable.metrics_of(rows.labels):
+        for metric in measurable.possible_metrics(rows.labels):
             counts = measurable.count(part, rows.labels, metric)
             if not counts.known:
                 LOG.warning(
@@ -153,20 +153,8 @@ def _objective(
             f"model.head={config.model.head} needs click and conversion labels, but {data.schema.name} has only "
             f"{', '.join(data.schema.labels)}; write model.head=ctr"
         )
-    return training_objective(
-        data,
-        decode,
-        head=config.model.head,
-        batch_size=config.training.batch_size,
-        num_windows=config.training.num_windows,
-        warmup_share=config.training.warmup_share,
-        fingerprint=data.fingerprint(),
-        progressive=config.training.held_out == "progressive",
-        workers=workers,
-        devices=config.training.devices,
-        executor=executor,
-        precision=config.training.precision,
-    )
+    settings = ObjectiveConfig(config.training, config.model.head, workers, executor)
+    return training_objective(data, decode, settings)
 
 
 def predictor(config: SearchConfig, search_space: Space) -> Predictor | None:

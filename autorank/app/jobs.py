@@ -26,6 +26,7 @@ from autorank.app.tracking import start_tracking
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric, targets_of
 from autorank.base.metrics import auc, log_loss, normalized_entropy
+from autorank.base.plugins import load_plugins
 from autorank.base.records import flatten, locations, plain, with_values
 from autorank.data.format.batches import Dataset
 from autorank.data.prepare.scoring_files import save_scoring_files
@@ -119,6 +120,7 @@ def located(config: SearchConfig) -> SearchConfig:
 @own_settings()
 def worker_objective(config: SearchConfig) -> Objective:
     """What a worker of a cluster evaluates with: the driver's objective, built there."""
+    load_plugins()
     data = build.dataset(config.data, LOG.info)
     return build.objective(config, data, build.space(config))
 

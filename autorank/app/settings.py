@@ -7,48 +7,21 @@ registries. Fields of such a group have the base record as their type and the de
 from dataclasses import dataclass, field
 from typing import Any
 
+from autorank.app.idle import changed_fields, refuse_idle_predictor
 from autorank.base.records import later, require, require_range
 from autorank.base.registry import Registry
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.movielens import MovielensConfig
 from autorank.fidelity.rules import FIDELITIES, FidelityConfig, PilotsConfig
 from autorank.models.dhen import DhenConfig
-from autorank.objectives.executor import EXECUTORS
+from autorank.objectives.choice import CHOICES
 from autorank.searchers.autorank import AutorankConfig
 from autorank.searchers.base import SEARCHERS, SearcherConfig
 from autorank.surrogates.settings import PredictorConfig
+from autorank.training.settings import TrainingConfig
 
 # Groups of settings that are one part's record, chosen by name.
 PARTS: dict[str, Registry[Any]] = {"data": SOURCES, "searcher": SEARCHERS, "fidelity": FIDELITIES}
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """One pass over the log; the rates are the baseline's where a space searches over them."""
-
-    batch_size: int = 256  # rows a step
-    num_windows: int = 100  # windows of the NE curve
-    devices: int = 1  # spread one model and its table over this many of the host (0: all)
-    held_out: str = "frozen"  # frozen: the trained model scores the held-out rows; progressive: it goes on learning
-    precision: str = (
-        "float32"  # of matrix products and a population's activations: float32, bfloat16
-    )
-    warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
-    dense_rate: float = 1e-3  # Adam, dense parameters
-    table_rate: float = 5e-2  # row-wise Adagrad, embedding rows
-    dense_eps: float = 1e-8
-    table_eps: float = 1e-8
-    weight_decay: float = 0.0  # decoupled, dense parameters
-    init_scale: float = 1.0  # factor on the dense initialisation
-    table_scale: float = 0.01  # standard deviation of new embedding rows
-
-    def __post_init__(self):
-        for key in ("batch_size", "num_windows"):
-            require_range(f"training.{key}", getattr(self, key), 1, 1 << 30)
-        require_range("training.devices", self.devices, 0, 1 << 30)
-        require("training.precision", self.precision, ("float32", "bfloat16"))
-        require("training.held_out", self.held_out, ("frozen", "progressive"))
-        require_range("training.warmup_share", self.warmup_share, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +60,7 @@ class PlanConfig:
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
-        require("search.executor", self.executor, EXECUTORS)
+        require("search.executor", self.executor, CHOICES)
         require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
         if self.final_seeds != "auto":
             try:
@@ -148,6 +121,8 @@ class BackendConfig:
 
     def __post_init__(self):
         require("backend.kind", self.kind, ("local", "ray"))
+        for key in changed_fields(self) if self.kind == "local" else ():
+            raise ValueError(f"backend.{key} has no effect with backend=local; write backend=ray")
         for key in ("num_workers", "population", "attempts"):
             require_range(f"backend.{key}", getattr(self, key), 1, 1_000_000)
 
@@ -169,6 +144,10 @@ class SearchConfig:
     search: PlanConfig = field(default_factory=PlanConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self):
+        changed = (f"predictor.{name}" for name in changed_fields(self.predictor))
+        refuse_idle_predictor(self.searcher.name, changed)
 
 
 @dataclass(frozen=True)
@@ -217,7 +196,7 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class BenchSearchConfig:
-    """`experiments/bench_search.py`: searchers x tasks x seeds."""
+    """`experiments/comparison/bench_search.py`: searchers x tasks x seeds."""
 
     searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
     tasks: str = "*"  # comma-separated globs over suite/task, or slow: ten of all suites

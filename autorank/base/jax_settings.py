@@ -11,7 +11,7 @@ JAX keeps a setting that is changed for a while per thread: a thread of ours ent
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 # JAX's own defaults. An option that an installed version does not know has no effect there.
@@ -20,7 +20,8 @@ OWN: Mapping[str, Any] = {
     "jax_enable_x64": False,
     "jax_explicit_x64_dtypes": "warn",
     "jax_numpy_dtype_promotion": "standard",
-    "jax_numpy_rank_promotion": "allow",
+    # Broadcasting over a missing axis is refused: it hides more errors than it saves characters.
+    "jax_numpy_rank_promotion": "raise",
     "jax_allow_f16_reductions": True,
     # Random numbers
     "jax_default_prng_impl": "threefry2x32",
@@ -54,12 +55,16 @@ OWN: Mapping[str, Any] = {
     "jax_raise_persistent_cache_errors": False,
     "jax_no_tracing": False,
     "jax_no_execution": False,
+    # JAX takes every new array, every Python number beside an array and every result that is read for a transfer.
+    # Around compiled programs these are refused (`refuse_implicit_transfers`); between devices they always are.
     "jax_transfer_guard_host_to_device": "allow",
-    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_device": "disallow",
     "jax_transfer_guard_device_to_host": "allow",
 }
 
 
+# What our own programs set for the whole process.
+STRICT = ("jax_numpy_rank_promotion", "jax_transfer_guard_device_to_device")
 # What the user may choose for training, on accelerators above all: a searcher's own arithmetic stays ours.
 TRAINING = ("jax_default_matmul_precision",)
 _OUTSIDE = threading.local()  # what those were where this thread entered our settings
@@ -88,6 +93,41 @@ def training_choices() -> dict[str, Any]:
 
     outside = getattr(_OUTSIDE, "values", None)
     return dict(outside or {name: jax.config.values[name] for name in TRAINING})
+
+
+def refuse_implicit_transfers() -> AbstractContextManager[None]:
+    """Refuses to move an argument of a compiled program that is not on its device yet; a context manager.
+
+    An array of NumPy or a Python number that slips into the arguments would be copied on every call. What a program
+    needs is put on its device before, by `jax.device_put` or `jax.numpy.asarray`.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> double = jax.jit(lambda x: x + x)
+        >>> on_device = jnp.ones(2)
+        >>> with refuse_implicit_transfers():
+        ...     double(on_device).shape
+        (2,)
+        >>> with refuse_implicit_transfers():  # doctest: +IGNORE_EXCEPTION_DETAIL
+        ...     double(1.0)
+        Traceback (most recent call last):
+        jax.errors.JaxRuntimeError: INVALID_ARGUMENT: Disallowed host-to-device transfer
+    """
+    import jax
+
+    return jax.transfer_guard("disallow")
+
+
+def set_strict_settings() -> None:
+    """Refuses rank promotion and implicit transfers between devices until the process ends.
+
+    For programs of ours that have their process to themselves. A sweep over a user's jobs must not call it: there,
+    `own_settings` holds the same values while our code runs.
+    """
+    import jax
+
+    for name in STRICT:
+        jax.config.update(name, OWN[name])
 
 
 @contextmanager

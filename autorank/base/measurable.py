@@ -26,8 +26,8 @@ class Counts(NamedTuple):
         return 0 < self.positives < self.counted
 
 
-def metrics_of(labels: np.ndarray) -> tuple[str, ...]:
-    """All metrics that the labels allow."""
+def possible_metrics(labels: np.ndarray) -> tuple[str, ...]:
+    """All metrics that can be measured with these label columns."""
     return ("ctr",) if labels.shape[1] < 2 else ("ctr", "cvr", "ctcvr")
 
 

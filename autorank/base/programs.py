@@ -12,7 +12,7 @@ import jax
 LOG = logging.getLogger(__name__)
 
 # On CPUs: one thread a program (programs run side by side instead; bit-exact), and the code generator that compiles in
-# 0.63 to 0.73 of the default's time at equal speed of the result (experiments/bench_compile.py).
+# 0.63 to 0.73 of the default's time at equal speed of the result (experiments/speed/compile.py).
 CPU_OPTIONS: dict[str, Any] = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_use_fusion_emitters": False,

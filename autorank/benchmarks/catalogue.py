@@ -84,7 +84,7 @@ def matching(globs: str) -> list[str]:
 
 
 def levels(file: Path) -> dict[str, tuple[float, float]]:
-    """Best known and median random loss by name, from ``experiments/bench_levels.py``'s table."""
+    """Best known and median random loss by name, from ``experiments/comparison/levels.py``'s table."""
     with file.open(newline="") as stream:
         return {
             r["benchmark"]: (float(r["best"]), float(r["typical"])) for r in csv.DictReader(stream)

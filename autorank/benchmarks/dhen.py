@@ -1,4 +1,6 @@
-"""Our own table: every DHEN of a small grid, trained in one pass over a log (`experiments/make_dhen_table.py`).
+"""Our own table: every DHEN of a small grid, trained in one pass over a log.
+
+Made by `experiments/comparison/make_dhen_table.py`.
 
 The grid is a part of ``configs/space/dhen_small.yaml``: depth, modules, width, norm and the two rates, with the
 second layer's module conditional on there being one; all that it does not name is at the default of
@@ -77,7 +79,7 @@ def dhen_table(task: str, file: Path) -> Benchmark:
     if not file.is_file():
         raise FileNotFoundError(
             f"{file} is not there; run from a checkout, or make it: "
-            f"python experiments/make_dhen_table.py --data {task}"
+            f"python -m experiments.comparison.make_dhen_table --data {task}"
         )
     with file.open(newline="") as stream:
         rows = [_parsed(file, row) for row in csv.DictReader(stream)]

@@ -47,7 +47,6 @@ from autorank.integrations.optuna_trials import (
     value_of,
 )
 from autorank.searchers import named
-from autorank.searchers.base import SEARCHERS
 from autorank.space.space import Space
 from autorank.sweep.ask_batch import Asker
 
@@ -82,7 +81,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         alpha: float = 0.0,
         grid_size: int | None = None,
     ) -> None:
-        traits = SEARCHERS[searcher].traits
+        traits = named.find_searcher(searcher).traits
         self._name, self._seed, self._initial, self._alpha = searcher, seed, initial, alpha
         self._grid_size = traits["grid_size"] if grid_size is None else grid_size
         self._given = None if search_space is None else dict(search_space)
@@ -232,7 +231,7 @@ class AutoRankSampler(optuna.samplers.BaseSampler):
         units, metrics = metrics_of(study, [t for t in others if t.state.is_finished()])
         forecasts = [forecast_of(t) for t in others if not t.state.is_finished()]
         forecasts = np.array(forecasts, np.float64).reshape(-1, 2)
-        roles = SEARCHERS[self._name].traits["has_roles"]
+        roles = named.find_searcher(self._name).traits["has_roles"]
         found, predicted = self._asker(space)(
             trial.number,
             rows[done],

@@ -1,10 +1,10 @@
-"""The DHEN family (arXiv 2203.11014): a configuration, what it computes, and its compact build.
+"""The DHEN family (arXiv 2203.11014): a configuration, what it computes, and its compact model.
 
 A layer is ``X' = Norm(Ensemble_i Interaction_i(X) + ShortCut(X))``. Configurations that compute the same thing (sizes
 that nothing uses, layers beyond ``num_layers``, the order of summed modules) share one `structure_key` and one program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,10 +17,13 @@ from autorank.base.typing import Array, Float, Key, PyTree
 from autorank.models.blocks import Leaf, Norm, bias, call, draw, kernel, leaves, mix
 from autorank.models.embedding import Embedding
 from autorank.models.heads import METRICS, NUM_LOGITS, Head
-from autorank.models.interactions import MODULES, USES, Sizes
+from autorank.models.interactions import MODULES, SHARED_SIZES, Sizes
 
-MAX_LAYERS = 8
+MAX_LAYERS, MAX_SLOTS = 8, 3
 MAX_DEPTH = 8  # hidden layers of an MLP
+# Names of the parameters of each layer, and of each slot within a layer.
+LAYER_NAMES = tuple(f"layer{i}" for i in range(1, MAX_LAYERS + 1))
+SLOT_NAMES = tuple(f"slot{i}" for i in range(MAX_SLOTS))
 CHOICES = {
     "kernel": (1, 3, 5),
     "norm": ("pre", "post", "none"),
@@ -31,7 +34,12 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One interaction module a slot; ``none`` leaves it empty."""
+    """One interaction module for each slot; ``none`` leaves it empty.
+
+    Examples:
+        >>> LayerConfig("dot", "none", "linear").modules
+        ('dot', 'linear')
+    """
 
     a: str = "none"
     b: str = "none"
@@ -72,9 +80,8 @@ class DhenConfig:
     mlp_depth: int = 1  # dot, fmb, wukong, mask: hidden layers
     mlp_width: int = 128
     norm: str = "post"  # post: of a layer's output; pre: of its modules' input; none
-    ensemble: str = (
-        "sum"  # concat: along the embedding axis; sum; weighted: a learned factor for each module
-    )
+    # concat: along the embedding axis; sum; weighted: a learned factor for each module
+    ensemble: str = "sum"
     head: str = "ctr"  # ctr, esmm, shared_bottom
     head_depth: int = 1  # hidden layers
     head_width: int = 64
@@ -105,10 +112,10 @@ class DhenConfig:
 class Model(NamedTuple):
     """A dense network over looked-up rows; functions are not jitted."""
 
-    init: Callable[[Key, Array | float], PyTree]  # scale: factor on every kernel
-    apply: Callable[
-        [PyTree, Array, Array], Array
-    ]  # x [b, f, d], dense [b, n] -> logits [b, 1 or 2]
+    # Key, and a factor on every kernel -> parameters.
+    init: Callable[[Key, Array | float], PyTree]
+    # Parameters, looked-up rows [b, f, d], dense features [b, n] -> logits [b, 1 or 2].
+    apply: Callable[[PyTree, Array, Array], Array]
 
 
 def used_modules(config: DhenConfig) -> set[str]:
@@ -118,7 +125,7 @@ def used_modules(config: DhenConfig) -> set[str]:
 
 def layers(config: DhenConfig) -> tuple[LayerConfig, ...]:
     """The layers in use."""
-    return tuple(getattr(config, f"layer{i}") for i in range(1, config.num_layers + 1))
+    return tuple(getattr(config, name) for name in LAYER_NAMES[: config.num_layers])
 
 
 def layer_outputs(config: DhenConfig, layer: LayerConfig, positions: int) -> int:
@@ -138,10 +145,10 @@ def canonical(config: DhenConfig) -> DhenConfig:
     kept = [layer.modules for layer in layers(config) if layer.modules or config.norm == "post"]
     if config.ensemble != "concat":
         kept = [tuple(sorted(modules)) for modules in kept]
-    new = {f"layer{i}": LayerConfig() for i in range(1, MAX_LAYERS + 1)}
-    new |= {f"layer{i}": LayerConfig(*modules) for i, modules in enumerate(kept, start=1)}
+    new = dict.fromkeys(LAYER_NAMES, LayerConfig())
+    new |= {name: LayerConfig(*modules) for name, modules in zip(LAYER_NAMES, kept, strict=False)}
     used = {name for modules in kept for name in modules}
-    new |= {size: 1 for size, by in USES.items() if used.isdisjoint(by)}
+    new |= {size: 1 for size in SHARED_SIZES if not uses(used, size)}
     if not used:
         new |= {"num_tokens": 1}
     if not kept:
@@ -153,17 +160,47 @@ def canonical(config: DhenConfig) -> DhenConfig:
     return replace(config, num_layers=max(1, len(kept)), **new)
 
 
+def uses(modules: Iterable[str], size: str) -> bool:
+    """Whether any of the modules depends on a size that layers share; all have ``num_tokens`` outputs."""
+    return any(size == "num_tokens" or size in MODULES[name].traits["uses"] for name in modules)
+
+
 def structure_key(config: DhenConfig) -> str:
     """Text that is equal for two configurations exactly when they are the same program."""
     c = canonical(config)
     stack = " ".join("[" + "+".join(layer.modules) + "]" for layer in layers(c))
     sizes = " ".join(
         f"{size}={getattr(c, size)}"
-        for size, by in {"num_tokens": tuple(MODULES), **USES}.items()
-        if not used_modules(c).isdisjoint(by)
+        for size in ("num_tokens", *SHARED_SIZES)
+        if uses(used_modules(c), size)
     )
     head = f"{c.head}={c.head_depth}x{c.head_width}"
     return " ".join(filter(None, [f"d={c.width}", stack, c.ensemble, c.norm, sizes, head]))
+
+
+class Place(NamedTuple):
+    """Where a parameter of a compact model belongs."""
+
+    layer: int | None  # index; None outside of the layers
+    slot: int | None  # index within the layer; None outside of its modules
+    names: tuple[str, ...]  # of the parameter there
+
+
+def place_of(leaf: Leaf) -> Place:
+    """The place of a parameter of a compact model.
+
+    Examples:
+        >>> place_of(Leaf(("layer2", "slot0", "out"), (4, 8), ("in positions", "tokens")))
+        Place(layer=1, slot=0, names=('out',))
+        >>> place_of(Leaf(("head", "logit"), (8, 1), ("in head", "task")))
+        Place(layer=None, slot=None, names=('head', 'logit'))
+    """
+    if leaf.path[0] not in LAYER_NAMES:
+        return Place(None, None, leaf.path)
+    layer, rest = LAYER_NAMES.index(leaf.path[0]), leaf.path[1:]
+    if rest[0] not in SLOT_NAMES:
+        return Place(layer, None, rest)
+    return Place(layer, SLOT_NAMES.index(rest[0]), rest[1:])
 
 
 def residual_gain(num_layers: Any, num_modules: Any) -> Any:
@@ -173,10 +210,9 @@ def residual_gain(num_layers: Any, num_modules: Any) -> Any:
 
 def initial_spread(config: DhenConfig, leaf: Leaf) -> float:
     """Standard deviation of a new kernel of a canonical configuration (LeCun, with `residual_gain`)."""
-    part = leaf.path[0]
-    gain = 1.0
-    if part.startswith("layer") and leaf.path[-1] == "out":
-        num_modules = len(layers(config)[int(part.removeprefix("layer")) - 1].modules)
+    layer, gain = place_of(leaf).layer, 1.0
+    if layer is not None and leaf.path[-1] == "out":
+        num_modules = len(layers(config)[layer].modules)
         gain = residual_gain(config.num_layers, num_modules)
     return gain * leaf.fan_in**-0.5
 
@@ -201,7 +237,8 @@ class Layer(nn.Module):
         outputs = layer_outputs(c, LayerConfig(*self.modules), positions)
         sizes = module_sizes(c, positions)
         normed = Norm(width, name="norm")(x) if c.norm == "pre" and self.modules else x
-        parts = [MODULES[m](sizes, name=f"slot{i}")(normed) for i, m in enumerate(self.modules)]
+        named = zip(SLOT_NAMES, self.modules, strict=False)
+        parts = [MODULES[module].make(sizes, name=name)(normed) for name, module in named]
         if parts and c.ensemble == "weighted":
             scale = bias(self, "scale", {"slots": len(parts)})
             parts = [part * scale[i] for i, part in enumerate(parts)]
@@ -223,14 +260,21 @@ class Dhen(nn.Module):
         """Looked-up rows and dense features in, logits out."""
         c = self.config
         x = Embedding(c.width, name="embedding")(x, dense)
-        for i, layer in enumerate(layers(c), start=1):
-            x = Layer(c, layer.modules, name=f"layer{i}")(x)
+        for name, layer in zip(LAYER_NAMES, layers(c), strict=False):
+            x = Layer(c, layer.modules, name=name)(x)
         axes = {"positions": x.shape[1], "width": c.width}
         return Head(axes, c.head_depth, c.head_width, NUM_LOGITS[c.head], name="head")(x)
 
 
 def compact(config: DhenConfig, num_fields: int, num_dense: int) -> Model:
-    """The model at its real sizes: the static program that is trained in full, measured and exported."""
+    """The model at its real sizes: the static program that is trained in full, measured and exported.
+
+    Examples:
+        >>> model = compact(DhenConfig(width=4, layer1=LayerConfig("dot", "linear")), num_fields=3, num_dense=2)
+        >>> params = model.init(jax.random.key(0), 1.0)
+        >>> model.apply(params, jnp.ones((5, 3, 4)), jnp.ones((5, 2))).shape
+        (5, 1)
+    """
     config = canonical(config)
     module = Dhen(config)
 

@@ -10,15 +10,16 @@ References:
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.registry import Registry
 from autorank.base.typing import Array, Float
-from autorank.models import small_products
+from autorank.models import flops, small_products
 from autorank.models.blocks import (
     Active,
     Mlp,
@@ -35,6 +36,10 @@ from autorank.models.blocks import (
 )
 
 FFN_FACTOR = 2  # own choice: hidden units of the attention layer's feed-forward part, in widths
+
+
+# Sizes that layers share and only some modules depend on.
+SHARED_SIZES = ("rank", "heads", "kernel", "mlp_depth", "mlp_width")
 
 
 class Sizes(NamedTuple):
@@ -64,21 +69,27 @@ class Sizes(NamedTuple):
         return {"tokens": self.tokens, "width": self.width}
 
 
-class Linear(nn.Module):
-    """``W X`` over the embedding axis (LCB in Wukong)."""
+class MakeModule(Protocol):
+    """A module's class."""
 
-    sizes: Sizes
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b m d"], active: Active | None = None
-    ) -> Float[Array, "b l d"]:
-        """``m`` embeddings in, ``l`` out."""
-        s = self.sizes
-        weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
-        return mix(x, weight, flat=s.flat)
+    def __call__(self, sizes: Sizes, /, *, name: str | None = None) -> Any:
+        """The linen module of these sizes."""
+        ...
 
 
+# Traits: `flops`, from `Sizes` to forward FLOPs of one example; `uses`, which of `SHARED_SIZES` the module depends on.
+MODULES: Registry[MakeModule] = Registry("model.layer*")
+
+
+def dot_flops(s: Sizes) -> int:
+    """FLOPs of `Dot`."""
+    pairs = s.positions * (s.positions - 1) // 2
+    # The compiler forms the whole Gram matrix.
+    gram = 2 * s.positions**2 * s.width
+    return gram + flops.mlp(pairs, s.tokens * s.width, s.mlp_depth, s.mlp_width)
+
+
+@MODULES.register("dot", flops=dot_flops, uses=("mlp_depth", "mlp_width"))
 class Dot(nn.Module):
     """All pairwise dot products ``<x_i, x_j>, j < i``, then an MLP (DLRM)."""
 
@@ -101,6 +112,23 @@ class Dot(nn.Module):
         return mlp(pairs, active and active.mlp_depth)
 
 
+def attention_flops(s: Sizes) -> int:
+    """FLOPs of `Attention`."""
+    m, d, ffn = s.positions, s.width, FFN_FACTOR * s.width
+    project = m * (flops.linear(d, 3 * d) + flops.linear(d, d))
+    # Scores, scale, softmax (maximum, subtract, sum, divide), weighted values.
+    attend = 2 * (2 * m * m * d) + 5 * s.heads * m * m
+    feed_forward = m * (flops.linear(d, ffn) + flops.linear(ffn, d) + 2 * ffn + d)
+    return (
+        project
+        + attend
+        + feed_forward
+        + 2 * (m * d + flops.norm(m * d))
+        + flops.mix(m, s.tokens, d)
+    )
+
+
+@MODULES.register("attention", flops=attention_flops, uses=("heads",))
 class Attention(nn.Module):
     """One post-norm self-attention encoder layer over the embeddings, then ``W`` over the embedding axis."""
 
@@ -176,6 +204,34 @@ def _softmax(scores: Array) -> Array:
     return jax.nn.softmax(scores.astype(jnp.float32)).astype(scores.dtype)
 
 
+def linear_flops(s: Sizes) -> int:
+    """FLOPs of `Linear`."""
+    return flops.mix(s.positions, s.tokens, s.width)
+
+
+@MODULES.register("linear", flops=linear_flops, uses=())
+class Linear(nn.Module):
+    """``W X`` over the embedding axis (LCB in Wukong)."""
+
+    sizes: Sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b m d"], active: Active | None = None
+    ) -> Float[Array, "b l d"]:
+        """``m`` embeddings in, ``l`` out."""
+        s = self.sizes
+        weight = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
+        return mix(x, weight, flat=s.flat)
+
+
+def cross_flops(s: Sizes) -> int:
+    """FLOPs of `Cross`."""
+    m, d = s.positions, s.width
+    return flops.mix(m, m, d) + m * flops.linear(d, d) + 2 * m * d + flops.mix(m, s.tokens, d)
+
+
+@MODULES.register("cross", flops=cross_flops, uses=())
 class Cross(nn.Module):
     """``X * (A X B + b)``, then ``W`` over the embedding axis.
 
@@ -199,6 +255,13 @@ class Cross(nn.Module):
         return mix(y, kernel(self, "out", positions, {"tokens": s.tokens}), flat=s.flat)
 
 
+def cross_low_flops(s: Sizes) -> int:
+    """FLOPs of `CrossLow`."""
+    m, d = s.positions, s.width
+    return 2 * flops.linear(m * d, s.rank) + 2 * m * d + flops.mix(m, s.tokens, d)
+
+
+@MODULES.register("cross_low", flops=cross_low_flops, uses=("rank",))
 class CrossLow(nn.Module):
     """DCN-V2's low-rank cross ``x * (U V^T x + b)`` on the flattened embeddings, then ``W`` over the embedding axis."""
 
@@ -218,6 +281,13 @@ class CrossLow(nn.Module):
         return mix(y, weight, flat=s.flat)
 
 
+def convolution_flops(s: Sizes) -> int:
+    """FLOPs of `Convolution`."""
+    m, d = s.positions, s.width
+    return m * (flops.linear(s.kernel * d, d) + 2 * d) + flops.mix(m, s.tokens, d)
+
+
+@MODULES.register("convolution", flops=convolution_flops, uses=("kernel",))
 class Convolution(nn.Module):
     """1-D convolution over the embedding axis (width = channels, zero padding), ReLU, then ``W``."""
 
@@ -246,6 +316,16 @@ class Convolution(nn.Module):
         return mix(y, out, flat=s.flat)
 
 
+def fmb_flops(s: Sizes) -> int:
+    """FLOPs of `Fmb`."""
+    products = 2 * flops.mix(s.positions, s.rank, s.width)
+    size = s.positions * s.rank
+    return (
+        products + flops.norm(size) + flops.mlp(size, s.tokens * s.width, s.mlp_depth, s.mlp_width)
+    )
+
+
+@MODULES.register("fmb", flops=fmb_flops, uses=("rank", "mlp_depth", "mlp_width"))
 class Fmb(nn.Module):
     """Wukong's factorisation machine block: ``reshape(MLP(LN(flatten(X (X^T Y)))))``."""
 
@@ -271,6 +351,12 @@ class Fmb(nn.Module):
         return mlp(normed, active and active.mlp_depth)
 
 
+def wukong_flops(s: Sizes) -> int:
+    """FLOPs of `Wukong`."""
+    return fmb_flops(s) + linear_flops(s) + s.tokens * s.width
+
+
+@MODULES.register("wukong", flops=wukong_flops, uses=("rank", "mlp_depth", "mlp_width"))
 class Wukong(nn.Module):
     """Wukong's FMB with its linear compression block added: ``FMB(X) + W X``."""
 
@@ -284,6 +370,14 @@ class Wukong(nn.Module):
         return Fmb(self.sizes, name="fmb")(x, active) + Linear(self.sizes, name="lcb")(x, active)
 
 
+def mask_flops(s: Sizes) -> int:
+    """FLOPs of `Mask`."""
+    inputs, outputs = s.positions * s.width, s.tokens * s.width
+    gate = flops.norm(inputs) + flops.mlp(inputs, inputs, s.mlp_depth, s.mlp_width) + inputs
+    return gate + flops.mix(s.positions, s.tokens, s.width) + flops.norm(outputs) + outputs
+
+
+@MODULES.register("mask", flops=mask_flops, uses=("mlp_depth", "mlp_width"))
 class Mask(nn.Module):
     """MaskNet block: ``ReLU(LN(W (LN(X) * MLP(flatten X))))``.
 
@@ -304,24 +398,3 @@ class Mask(nn.Module):
         out = kernel(self, "out", {"positions": s.positions}, {"tokens": s.tokens})
         y = mix(gated, out, flat=s.flat)
         return nn.relu(Norm(width, name="norm2")(y, where))
-
-
-MODULES = {
-    "dot": Dot,
-    "attention": Attention,
-    "linear": Linear,
-    "cross": Cross,
-    "cross_low": CrossLow,
-    "convolution": Convolution,
-    "fmb": Fmb,
-    "wukong": Wukong,
-    "mask": Mask,
-}
-# Which of the shared sizes a module depends on, beyond positions, tokens and width.
-USES = {
-    "rank": ("cross_low", "fmb", "wukong"),
-    "heads": ("attention",),
-    "kernel": ("convolution",),
-    "mlp_depth": ("dot", "fmb", "wukong", "mask"),
-    "mlp_width": ("dot", "fmb", "wukong", "mask"),
-}

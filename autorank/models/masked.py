@@ -1,13 +1,14 @@
-"""The masked build: a padded DHEN that takes its architecture as arrays.
+"""The masked form of a model: a padded DHEN that takes its architecture as arrays.
 
 One program serves every configuration within its `Limits`, so that different models train side by side under
-``vmap``. It computes what the compact build computes: every axis is cut to its active prefix, activations are zero
+``vmap``. It computes what the compact model computes: every axis is cut to its active prefix, activations are zero
 beyond it, and weights beyond it (or of modules that a slot does not hold) are replaced by zeros, so they never get a
 gradient. Layers are scanned, slots vmapped; layers beyond ``num_layers`` pass their input on.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,39 +29,53 @@ from autorank.models.blocks import (
     mix,
     prefix,
 )
-from autorank.models.dhen import DhenConfig, canonical, layers, parameters, residual_gain
+from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of, residual_gain
 from autorank.models.embedding import Embedding, num_embeddings
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, Sizes
 
-__all__ = ["Arch", "Limits", "MaskedModel", "architecture", "extract", "limits_of", "masked"]
+__all__ = ["Arch", "Limits", "MaskedModel", "architecture", "extract", "limits_of"]
 
 
-class MaskedModel(NamedTuple):
-    """Like `Model`, with the architecture as an argument; what ``x`` holds beyond its width has no effect."""
+@dataclass(frozen=True)
+class MaskedModel:
+    """A program for every configuration within ``limits``; the architecture is an argument.
 
-    init: Callable[[Key, Array | float, Arch], PyTree]
-    apply: Callable[[PyTree, Array, Array, Arch], Array]  # x [b, f, limits.width]
+    Rows ``x [b, f, limits.width]`` may hold anything beyond the architecture's width: it has no effect.
+    """
 
+    limits: Limits
+    num_fields: int
+    num_dense: int
 
-def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
-    """A program for every configuration within ``limits``."""
-    tree, sizes = _parameters(limits, num_fields, num_dense), _sizes(limits, num_fields, num_dense)
-    axes = {"positions": sizes.positions, "width": limits.width}
-    embedding, norm = Embedding(limits.width), Norm({"width": limits.width})
-    head = Head(axes, limits.head_depth, limits.head_width, NUM_LOGITS[limits.head])
-    modules = {name: MODULES[name](sizes) for name in limits.modules}
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Sizes of every module: the limits."""
+        return _sizes(self.limits, self.num_fields, self.num_dense)
 
-    def init(key: Key, scale: Array | float, arch: Arch) -> PyTree:
-        return draw(key, tree, lambda leaf: scale * _spread(leaf, arch))
+    @cached_property
+    def tree(self) -> PyTree:
+        """Tree of `Leaf`: every parameter's shape and axes."""
+        return _parameters(self.limits, self.num_fields, self.num_dense)
 
-    def apply(params: PyTree, x: Array, dense: Array, arch: Arch) -> Array:
+    def init(self, key: Key, scale: Array | float, arch: Arch) -> PyTree:
+        """New parameters; ``scale`` is a factor on every kernel."""
+        return draw(key, self.tree, lambda leaf: scale * _spread(leaf, arch))
+
+    def apply(
+        self, params: PyTree, x: Float[Array, "b f d"], dense: Float[Array, "b n"], arch: Arch
+    ) -> Float[Array, "b t"]:
+        """Logits of one architecture."""
+        limits, sizes, tree = self.limits, self.sizes, self.tree
+        axes = {"positions": sizes.positions, "width": limits.width}
+        head = Head(axes, limits.head_depth, limits.head_width, NUM_LOGITS[limits.head])
+
         def run(module: nn.Module, name: str, counts: dict, *inputs: Array) -> Array:
             return call(module, cut(params[name], tree[name], counts), *inputs)
 
         counts = axis_counts(arch, arch.positions[-1], arch.positions[-1])
         x = jnp.where(prefix(limits.width, arch.width)[None, None], x, 0.0)
-        x = run(embedding, "embedding", counts, x, dense)
+        x = run(Embedding(limits.width), "embedding", counts, x, dense)
         x = jnp.pad(x, ((0, 0), (0, sizes.positions - x.shape[1]), (0, 0)))
         per_layer = (
             params["layers"],
@@ -69,10 +84,11 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
             arch.modules,
             prefix(limits.num_layers, arch.num_layers),
         )
-        x, _ = jax.lax.scan(lambda x, layer: (step(x, arch, *layer), None), x, per_layer)
+        x, _ = jax.lax.scan(lambda x, at: (self._layer(x, arch, *at), None), x, per_layer)
         return run(head, "head", counts, x, arch.head_depth)
 
-    def step(
+    def _layer(
+        self,
         x: Array,
         arch: Arch,
         params: PyTree,
@@ -82,58 +98,62 @@ def masked(limits: Limits, num_fields: int, num_dense: int) -> MaskedModel:
         on: Bool[Array, ""],
     ) -> Array:
         """One layer; ``params`` of this layer."""
-        counts, layer = axis_counts(arch, positions, outputs), tree["layers"]
-        active = Active(positions, arch.width, arch.rank, arch.heads, arch.mlp_depth)
-        norm_params = cut(params["norm"], layer["norm"], counts, skip=1)
+        counts, layer = axis_counts(arch, positions, outputs), self.tree["layers"]
+        norm, norm_params = (
+            Norm({"width": self.limits.width}),
+            cut(params["norm"], layer["norm"], counts, skip=1),
+        )
 
         def normed(x: Array, count: Array) -> Array:
-            y = call(norm, norm_params, x, prefix(limits.width, arch.width))
-            return jnp.where(prefix(sizes.positions, count)[None, :, None], y, 0.0)
-
-        def part(name: str, slot: PyTree, gate: Array, x: Array) -> Array:
-            own = cut(slot, layer["modules"][name], counts, gate, skip=2)
-            return call(modules[name], own, x, active)
+            y = call(norm, norm_params, x, prefix(self.limits.width, arch.width))
+            return jnp.where(prefix(self.sizes.positions, count)[None, :, None], y, 0.0)
 
         before = jnp.where(arch.pre, normed(x, positions), x)
         factor = jnp.where(arch.weighted, params["scale"], 1.0)
         shortcut = cut(params["shortcut"], layer["shortcut"], counts, skip=1)
         y = jnp.where(positions == outputs, x, mix(x, shortcut))
-        if modules:
-            parts = sum(
-                jax.vmap(lambda slot, gate, name=name: part(name, slot, gate, before))(
-                    params["modules"][name], held[:, k]
-                )
-                for k, name in enumerate(limits.modules)
-            )
-            place = _place(arch, held, sizes) * factor[:, None, None]
+        if self.limits.modules:
+            active = Active(positions, arch.width, arch.rank, arch.heads, arch.mlp_depth)
+            parts = self._modules(params["modules"], before, held, counts, active)
+            place = _place(arch, held, self.sizes) * factor[:, None, None]
             y = y + jnp.einsum("sbld,slm->bmd", parts, place)
         y = jnp.where(arch.post, normed(y, outputs), y)
         return jnp.where(on, y, x)
 
-    return MaskedModel(init, apply)
+    def _modules(
+        self, params: PyTree, x: Array, held: Bool[Array, "s k"], counts: dict, active: Active
+    ) -> Float[Array, "s b l d"]:
+        """What the modules put into each slot: every module runs in every slot, with zeros for weights if not held."""
+        tree = self.tree["layers"]["modules"]
+
+        def part(name: str, params: PyTree, gate: Array) -> Array:
+            own = cut(params, tree[name], counts, gate, skip=2)
+            return call(MODULES[name].make(self.sizes), own, x, active)
+
+        return sum(
+            jax.vmap(partial(part, name))(params[name], held[:, k])
+            for k, name in enumerate(self.limits.modules)
+        )  # pyright: ignore[reportReturnType]
 
 
 def extract(
     params: PyTree, config: DhenConfig, limits: Limits, num_fields: int, num_dense: int
 ) -> PyTree:
-    """Parameters of the compact build that computes the same function: active prefixes of the masked ones.
+    """Parameters of the compact model that computes the same function: active prefixes of the masked ones.
 
-    Takes JAX or NumPy arrays (which cost no compilation) without a population axis, and gives the same kind.
+    Takes JAX or NumPy arrays (nothing is compiled for the latter) of one model, and gives the same kind.
     """
     config = canonical(config)
     stack = layers(config)
 
     def take(leaf: Leaf) -> Any:
-        part, *rest = leaf.path
-        lead: tuple[int, ...] = ()
-        if part.startswith("layer"):
-            index = int(part.removeprefix("layer")) - 1
-            part, lead = "layers", (index,)
-            if rest[0].startswith("slot"):
-                slot = int(rest[0].removeprefix("slot"))
-                lead, rest = (index, slot), ["modules", stack[index].modules[slot], *rest[1:]]
-        value = params[part]
-        for name in rest:
+        layer, slot, names = place_of(leaf)
+        value, lead = params, ()
+        if layer is not None:
+            value, lead = value["layers"], (layer,)
+            if slot is not None:
+                value, lead = value["modules"][stack[layer].modules[slot]], (layer, slot)
+        for name in names:
             value = value[name]
         return value[(*lead, *(slice(n) for n in leaf.shape))]
 
@@ -169,7 +189,7 @@ def _parameters(limits: Limits, num_fields: int, num_dense: int) -> PyTree:
         "scale": Leaf(("scale",), (limits.slots,), ("slots",)),
         "shortcut": Leaf(("shortcut",), (positions, positions), (IN + "positions", "outputs")),
     }
-    modules = {name: leaves(MODULES[name](sizes), x) for name in limits.modules}
+    modules = {name: leaves(MODULES[name].make(sizes), x) for name in limits.modules}
     num_layers = {"layer": limits.num_layers}
     return {
         "embedding": leaves(Embedding(limits.width), x, dense),

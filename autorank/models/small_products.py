@@ -18,7 +18,7 @@ from autorank.base.typing import Array, Float, Int
 from autorank.models.blocks import sum_float32
 
 MAX_POSITIONS = 64  # beyond, a row's scores do not stay in one warp's registers
-KERNELS = ("gpu", "interpret")  # what a plan may ask for; "" leaves everything to the compiler
+KERNELS = ("gpu", "interpret")  # what a layout may ask for; "" leaves everything to the compiler
 
 
 def fits(kernels: str, *sizes: int) -> bool:

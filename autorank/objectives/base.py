@@ -1,17 +1,16 @@
-"""What a search can evaluate: the interface, and a table of known results.
+"""What a search can evaluate: the interface of an objective, and the outcome of a trial.
 
-An objective answers ``evaluate(configs, seeds, fidelity)`` with one `Outcome` for each configuration, in any order.
-The search knows nothing else about it, so a table, a surrogate or a job on a cluster can stand in for training
-(`training_objective`).
+The search knows nothing else about an objective, so a table of results (`table`) or jobs on a cluster (`cluster`) can
+stand in for training on data (`training`).
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
+from autorank.base.jax_settings import refuse_implicit_transfers
 from autorank.base.measurable import Counts
 from autorank.base.programs import ProgramStats
 from autorank.models.dhen import DhenConfig
@@ -21,7 +20,7 @@ class Outcome(NamedTuple):
     """What one evaluation gave; a failed one keeps the windows that it reached."""
 
     curve: np.ndarray  # window NE [t, q]; NaN where not reached
-    ne: tuple[float, ...]  # NE per metric over all rows scored, before they were learned from
+    ne: tuple[float, ...]  # NE of each metric over all rows, each scored before it was learned from
     flops: float  # forward FLOPs per example, dense part
     num_rows: int  # rows of the log that this run has seen
     seconds: float  # training alone
@@ -30,33 +29,107 @@ class Outcome(NamedTuple):
     details: dict[str, Any]
 
 
+class Predict(Protocol):
+    """A jitted model."""
+
+    def __call__(self, params: Any, rows: jax.Array, sparse: Any, dense: Any) -> jax.Array:
+        """Probabilities ``[b, q]`` from dense parameters, the table, ids ``[b, f]`` and dense features ``[b, n]``."""
+        ...
+
+
 class Trained(NamedTuple):
     """A trained model, as scoring and export need it."""
 
     config: DhenConfig
     params: Any
     rows: jax.Array  # the table [v, d]
-    predict: Callable[..., jax.Array]  # params, rows, sparse, dense -> probabilities [b, q]; jitted
+    predict: Predict
     metrics: tuple[str, ...]
+
+
+class Evaluate(Protocol):
+    """Evaluates configurations."""
+
+    def __call__(
+        self, configs: np.ndarray, seeds: Sequence[int], fidelity: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        """One pair of index and `Outcome` for each configuration, in any order.
+
+        Args:
+            configs: int32 ``[n, k]``.
+            seeds: one for each configuration.
+            fidelity: share of a full run's rows, in (0, 1].
+        """
+        ...
+
+
+class Cost(Protocol):
+    """Knows what configurations cost without training them."""
+
+    def __call__(self, configs: np.ndarray, /) -> np.ndarray:
+        """Forward FLOPs per example ``[n]`` of ``configs [n, k]``."""
+        ...
+
+
+class HeldOutTest(Protocol):
+    """Scores the held-out rows."""
+
+    def __call__(self, config: np.ndarray, seed: int, /) -> np.ndarray:
+        """Probabilities ``[rows, q]`` of one configuration ``[k]``, trained in full with ``seed``."""
+        ...
+
+
+class TrainedModel(Protocol):
+    """Gives trained models."""
+
+    def __call__(self, config: np.ndarray, seed: int, /) -> Trained:
+        """The model of one configuration ``[k]``, trained in full with ``seed``."""
+        ...
+
+
+class Measure(Protocol):
+    """Measures one property of a model."""
+
+    def __call__(self, config: np.ndarray, /) -> float:
+        """The property of one configuration ``[k]``."""
+        ...
+
+
+class Stats(Protocol):
+    """Accounts for compiling."""
+
+    def __call__(self) -> ProgramStats:
+        """What compiling has cost so far."""
+        ...
 
 
 class Objective(NamedTuple):
-    """One thing to be minimised, behind functions."""
+    """One thing to be minimised; what an objective cannot do is None.
+
+    Examples:
+        >>> from autorank.objectives.table import table_objective
+        >>> configs, curves = np.array([[0], [1]]), np.array([[[0.9], [0.8]], [[0.7], [0.6]]])
+        >>> known = table_objective("two", configs, curves, np.array([1e3, 2e3]), metrics=("ctr",), num_rows=100)
+        >>> [(i, outcome.ne) for i, outcome in known.evaluate(configs[1:], [0], 0.5)]
+        [(0, (0.7,))]
+        >>> known.cost(configs)
+        array([1000., 2000.])
+    """
 
     name: str
-    fingerprint: str  # names data and settings in the ledger
+    fingerprint: str  # identifies data and settings in the ledger
     metrics: tuple[str, ...]
     num_rows: int  # rows of a full run
     num_windows: int
-    evaluate: Callable[[np.ndarray, Sequence[int], float], Iterator[tuple[int, Outcome]]]
-    cost: Callable[[np.ndarray], np.ndarray] | None  # configs [n, k] -> FLOPs per example [n]
-    stats: Callable[[], ProgramStats]
-    # Only training on data has a held-out test: predictions [rows, q] of one trained configuration.
-    test: Callable[[np.ndarray, int], np.ndarray] | None = None
-    trained: Callable[[np.ndarray, int], Trained] | None = None
-    qps: Callable[[np.ndarray], float] | None = None  # rows scored per second
-    compiled_flops: Callable[[np.ndarray], float] | None = None  # by the compiler's cost analysis
-    test_labels: np.ndarray | None = None
+    evaluate: Evaluate
+    cost: Cost | None
+    stats: Stats
+    # Only training on data has trained models and a held-out test.
+    test: HeldOutTest | None = None
+    trained: TrainedModel | None = None
+    qps: Measure | None = None  # rows scored per second
+    compiled_flops: Measure | None = None  # by the compiler's cost analysis
+    test_labels: np.ndarray | None = None  # [rows, labels]
     # Bool [t, q]: windows with both classes; None: whatever the baseline's curve has.
     measurable: np.ndarray | None = None
     counts: tuple[Counts, ...] = ()  # classes by part and metric, where they are known
@@ -68,65 +141,13 @@ def predict_rows(
     """Probabilities ``[rows, q]`` in chunks of one shape (the last is padded), so one program serves any length."""
     parts = []
     for first in range(0, len(sparse), chunk):
-        ids, values = (
-            np.asarray(sparse[first : first + chunk]),
-            np.asarray(dense[first : first + chunk]),
-        )
+        ids = np.asarray(sparse[first : first + chunk])
+        values = np.asarray(dense[first : first + chunk])
         short = chunk - len(ids)
         ids = np.pad(ids, ((0, short), (0, 0)), mode="edge")
         values = np.pad(values, ((0, short), (0, 0))).astype(np.float32)
-        parts.append(
-            np.asarray(model.predict(model.params, model.rows, ids, values))[: chunk - short]
-        )
+        ids, values = jax.device_put((ids, values))
+        with refuse_implicit_transfers():
+            scores = model.predict(model.params, model.rows, ids, values)
+        parts.append(np.asarray(scores)[: chunk - short])
     return np.concatenate(parts).astype(np.float64)
-
-
-def table_objective(
-    name: str,
-    configs: np.ndarray,
-    curves: np.ndarray,
-    flops: np.ndarray,
-    *,
-    metrics: tuple[str, ...],
-    num_rows: int,
-) -> Objective:
-    """Known results as an objective: ``configs [n, k]``, window NE ``curves [n, t, q]``, ``flops [n]``.
-
-    A recorded NaN curve is a failed trial. Asking for a configuration that is not in the table raises ``KeyError``.
-    """
-    configs, curves = np.asarray(configs, np.int32), np.asarray(curves, np.float64)
-    row_of = {config.tobytes(): i for i, config in enumerate(configs)}
-    num_windows = curves.shape[1]
-    digest = hashlib.sha256()
-    for part in (configs, curves, np.asarray(flops, np.float64)):
-        digest.update(part.tobytes())
-
-    def find(config: np.ndarray) -> int:
-        row = row_of.get(np.asarray(config, np.int32).tobytes())
-        if row is None:
-            raise KeyError(f"{name}: configuration {list(map(int, config))} is not in the table")
-        return row
-
-    def evaluate(
-        configs: np.ndarray, seeds: Sequence[int], fidelity: float
-    ) -> Iterator[tuple[int, Outcome]]:
-        reached = max(1, round(fidelity * num_windows))
-        for i, (config, _) in enumerate(zip(configs, seeds, strict=True)):
-            row = find(config)
-            curve = curves[row].copy()
-            failed = "" if np.isfinite(curve[:reached]).all() else "recorded as failed"
-            curve[reached:] = np.nan
-            ne = tuple(float(v) for v in curve[:reached].mean(axis=0))
-            rows = round(fidelity * num_rows)
-            yield i, Outcome(curve, ne, float(flops[row]), rows, 0.0, 0.0, failed, {})
-
-    return Objective(
-        name=name,
-        fingerprint=digest.hexdigest(),
-        metrics=metrics,
-        num_rows=num_rows,
-        num_windows=num_windows,
-        evaluate=evaluate,
-        cost=lambda asked: np.array([flops[find(c)] for c in asked], np.float64),
-        stats=lambda: ProgramStats(0, 0, 0.0),
-    )

@@ -1,10 +1,10 @@
 """Training on data as an objective: each configuration in one pass over the log, alone or in a population."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,254 +15,195 @@ from autorank.base import measurable
 from autorank.base.jax_settings import own_settings, training_choices, training_settings
 from autorank.base.programs import ProgramCache
 from autorank.data.format.batches import Dataset
-from autorank.models.cost import compiled_flops, flops_per_example, measure_qps
-from autorank.models.dhen import structure_key
+from autorank.models.cost import flops_per_example
 from autorank.models.heads import METRICS
-from autorank.objectives import executor as executors
-from autorank.objectives.base import Objective, Outcome, Trained, predict_rows
-from autorank.objectives.executor import CostModel
-from autorank.objectives.jobs import Builds, Rules, lanes_of, make_jobs
-from autorank.training import sharded
-from autorank.training.compact import Request, Setting, States, make_compact
-from autorank.training.groups import Device, Shape, make_groups
+from autorank.objectives.base import Objective, Outcome
+from autorank.objectives.choice import Choice
+from autorank.objectives.costs import CostModel, Costs, prior
+from autorank.objectives.finished import FinishedModels
+from autorank.objectives.jobs import Trainers, make_jobs
+from autorank.objectives.placement import checked_mesh, on_devices
+from autorank.training.compact import CompactPrograms, Request, Setting, States
+from autorank.training.groups import Device, Shape
 from autorank.training.pipeline import run_jobs
+from autorank.training.population_programs import PopulationPrograms
+from autorank.training.settings import TrainingConfig
 from autorank.training.tables import max_distinct
-from autorank.training.trainer import Data, Schedule, TrainState
+from autorank.training.trainer import Schedule
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """How trials are trained; apart from `training` and `head`, nothing here changes outcomes beyond rounding."""
+
+    training: TrainingConfig = TrainingConfig()
+    head: str = "ctr"  # one of `METRICS`
+    # Threads that compile and train side by side: XLA does both outside the interpreter lock.
+    workers: int = 2
+    executor: str = "compact"  # one of `choice.CHOICES`
+    group_size: int = 0  # most models of a population, 0 for as many as fit the memory
+    # On which populations train; None for all accelerators, or the first CPU device.
+    group_devices: tuple[Device, ...] | None = None
+    prior: Costs | None = None  # until costs are measured; None for the backend's own
+    state_bytes: int = 1 << 29  # of training states that are kept
+    qps_seconds: float = 0.15  # that one measurement of the throughput takes
 
 
 @training_settings()
 def training_objective(
-    dataset: Dataset,
-    decode: Callable[[np.ndarray], Setting],
-    *,
-    head: str,
-    batch_size: int,
-    num_windows: int,
-    warmup_share: float,
-    fingerprint: str,
-    progressive: bool = False,
-    workers: int = 2,
-    devices: int = 1,
-    executor: str = "compact",
-    precision: str = "float32",
-    group_size: int = 0,
-    group_devices: Sequence[Device] | None = None,
-    prior: executors.Costs | None = None,
-    state_bytes: int = 1 << 29,
-    qps_seconds: float = 0.15,
+    dataset: Dataset, decode: Callable[[np.ndarray], Setting], settings: ObjectiveConfig
 ) -> Objective:
     """Trains each configuration in one pass over the training rows: alone, or many of them as one population.
 
-    ``decode`` turns a configuration ``[k]`` into a `Setting`. ``workers`` threads compile and train side by side: XLA
-    does both outside the interpreter lock. ``executor`` says which build trains (`training.executor`): "compact",
-    "population", or "auto" for the faster one by costs that begin as ``prior`` and are measured as it goes; trials
-    that continue an earlier run are always compact. ``precision`` is that of matrix products, and of a population's
-    activations; sums, weights and scoring are float32. A population
-    has at most ``group_size`` models (0: as many as fit the memory) and runs on one of ``group_devices`` (None: all
-    accelerators, or the first CPU device). The held-out rows are scored by the frozen model, or with ``progressive`` as
-    the training rows are, each batch before it is learned from. Rows beyond the last full batch are left out (fewer
-    than ``batch_size``). With ``devices`` other than 1 (0: all) every model is spread over that many (`sharded`).
+    Rows beyond the last full batch are left out (fewer than ``batch_size``). Trials that continue an earlier run are
+    always compact.
+
+    Args:
+        dataset: training and held-out rows.
+        decode: from a configuration ``[k]`` to its `Setting`.
+        settings: how they are trained.
 
     Raises:
         ValueError: fewer training rows than ``num_windows`` batches; devices that are not there, do not divide the
             batch, or with more than one worker or another precision than float32.
     """
-    train, held_out = dataset.train(), dataset.test()
-    schema = dataset.schema
-    num_fields, num_dense = len(schema.fields), len(schema.dense)
+    schema, progressive = dataset.schema, settings.training.held_out == "progressive"
+    shape = _shape(dataset, settings.training)
+    trainers = _trainers(dataset, shape, settings)
+    jax_choices = training_choices()  # once: a job may change them later
+    finished = FinishedModels(
+        dataset,
+        decode,
+        trainers.compact,
+        settings.head,
+        progressive,
+        settings.qps_seconds,
+        jax_choices,
+    )
+    metrics, parts = METRICS[settings.head], (dataset.train(), dataset.test())
+    num_rows = shape.num_steps * shape.batch_size
+    return Objective(
+        name=schema.name,
+        fingerprint=dataset.fingerprint(),
+        metrics=metrics,
+        num_rows=num_rows,
+        num_windows=shape.num_windows,
+        evaluate=EvaluateByTraining(trainers, decode, settings.workers, jax_choices),
+        cost=AnalyticCost(decode, shape),
+        stats=lambda: trainers.compact.cache.stats,
+        test=finished.test,
+        trained=finished.trained,
+        qps=finished.qps,
+        compiled_flops=finished.compiled_flops,
+        test_labels=np.asarray(parts[1].labels, np.float64),
+        measurable=measurable.windows(
+            parts[0].labels[:num_rows], metrics, shape.num_steps, shape.num_windows
+        ),
+        counts=tuple(
+            measurable.count(name, part.labels, metric)
+            for name, part in zip(("training", "held-out"), parts, strict=True)
+            for metric in metrics
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluateByTraining:
+    """`Evaluate` by training; trials run side by side in threads."""
+
+    trainers: Trainers
+    decode: Callable[[np.ndarray], Setting]
+    workers: int
+    jax_choices: dict[str, Any]  # the user's settings of JAX that training follows
+
+    def __call__(
+        self, configs: np.ndarray, seeds: Sequence[int], fidelity: float
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Outcomes in the order in which training ends."""
+        shape = self.trainers.shape
+        # Whole windows: a label never looks at half a window.
+        windows = math.ceil(fidelity * shape.num_windows - 1e-9)
+        stop = math.ceil(windows * shape.num_steps / shape.num_windows)
+        # Not around the results: between two of them the caller's settings hold.
+        with own_settings(**self.jax_choices):
+            pairs = zip(configs, seeds, strict=True)
+            requests = [Request.of(config, seed, self.decode) for config, seed in pairs]
+            jobs = make_jobs(self.trainers, requests, stop)
+        settings = partial(own_settings, **self.jax_choices)
+        yield from run_jobs(jobs, self.workers, self.trainers.choice.lanes(), settings)
+
+
+class AnalyticCost(NamedTuple):
+    """`Cost` by formula; nothing is compiled."""
+
+    decode: Callable[[np.ndarray], Setting]
+    shape: Shape
+
+    def __call__(self, configs: np.ndarray, /) -> np.ndarray:
+        """Forward FLOPs per example ``[n]``."""
+        sizes = self.shape.num_fields, self.shape.num_dense
+        return np.array(
+            [flops_per_example(self.decode(c).model, *sizes) for c in configs], np.float64
+        )
+
+
+def _shape(dataset: Dataset, settings: TrainingConfig) -> Shape:
+    schema, batch_size = dataset.schema, settings.batch_size
     num_steps = schema.num_train // batch_size
-    if num_steps < num_windows:
+    if num_steps < settings.num_windows:
         raise ValueError(
             f"training.batch_size={batch_size} gives {num_steps} steps on {schema.num_train} training rows, fewer "
-            f"than training.num_windows={num_windows}; lower one of them"
+            f"than training.num_windows={settings.num_windows}; lower one of them"
         )
-    mesh = checked_mesh(devices, workers, precision)
-    learned_from = (train, held_out) if progressive else (train,)
-    most_distinct = max(max_distinct(part.sparse, batch_size) for part in learned_from)
-    data = on_devices((train.sparse, train.dense, train.labels), mesh, batch_size)
-    schedule = Schedule(jnp.int32(num_steps), jnp.int32(max(1, round(warmup_share * num_steps))))
-    shape = Shape(
-        num_fields,
-        num_dense,
+    return Shape(
+        len(schema.fields),
+        len(schema.dense),
         schema.num_ids,
         batch_size,
-        num_windows,
+        settings.num_windows,
         num_steps,
         schema.unknown_ids,
     )
-    backend = jax.default_backend()
-    choices = training_choices()  # once: a job may change them later
 
-    cache, states = ProgramCache(), States(state_bytes)
-    builds = Builds(
-        make_compact(
-            data,
-            schedule,
-            shape,
-            cache,
-            states,
-            precision=precision,
-            most_distinct=most_distinct,
-            mesh=mesh,
-        ),
-        make_groups(
-            data,
-            schedule,
-            shape,
-            cache,
-            dtype=jnp.dtype(precision),
-            most_distinct=most_distinct,
-            clock=time.perf_counter,
-        ),
-        states,
-        cache,
-        CostModel(prior or executors.prior(backend)),
+
+def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trainers:
+    """Both forms of training on the training rows, which are put on the devices."""
+    training = settings.training
+    mesh = checked_mesh(training.devices, settings.workers, training.precision)
+    train, held_out = dataset.train(), dataset.test()
+    learned_from = (train, held_out) if training.held_out == "progressive" else (train,)
+    most_distinct = max(max_distinct(part.sparse, shape.batch_size) for part in learned_from)
+    data = on_devices((train.sparse, train.dense, train.labels), mesh, shape.batch_size)
+    warmup_steps = max(1, round(training.warmup_share * shape.num_steps))
+    schedule = Schedule(jnp.int32(shape.num_steps), jnp.int32(warmup_steps))
+    cache, states = ProgramCache(), States(settings.state_bytes)
+    compact = CompactPrograms(
+        data, schedule, shape, cache, states, training.precision, most_distinct, mesh
     )
-    compact = builds.compact
-    rules = Rules(
-        executor,
-        workers,
-        list(group_devices or jax.local_devices()[: 1 if backend == "cpu" else None]),
-        group_size,
-        precision,
-        "" if mesh is None else f"training.devices={devices}",
+    populations = PopulationPrograms(
+        data, schedule, shape, cache, jnp.dtype(training.precision), most_distinct
     )
-    jobs = make_jobs(builds, rules, shape, len(METRICS[head]))
-    lanes = lanes_of(rules)
-    predictors, followers = ProgramCache(), ProgramCache()
+    costs = CostModel(settings.prior or prior(jax.default_backend()))
+    choice = _choice(compact, populations, costs, settings, mesh)
+    num_metrics = len(METRICS[settings.head])
+    return Trainers(compact, populations, choice, costs, training.precision, num_metrics)
 
-    def request_of(config: np.ndarray, seed: int) -> Request:
-        config = np.asarray(config, np.int32)
-        return Request(config, int(seed), decode(config))
 
-    def evaluate(
-        configs: np.ndarray, seeds: Sequence[int], fidelity: float
-    ) -> Iterator[tuple[int, Outcome]]:
-        # Whole windows: a label never looks at half a one.
-        windows = math.ceil(fidelity * num_windows - 1e-9)
-        stop = math.ceil(windows * num_steps / num_windows)
-        # Not around the results: between two of them the caller's settings hold.
-        with own_settings(**choices):
-            planned = jobs([request_of(c, s) for c, s in zip(configs, seeds, strict=True)], stop)
-        yield from run_jobs(planned, workers, lanes, partial(own_settings, **choices))
-
-    def cost(configs: np.ndarray) -> np.ndarray:
-        return np.array(
-            [flops_per_example(decode(c).model, num_fields, num_dense) for c in configs], np.float64
-        )
-
-    @own_settings(**choices)
-    def finished(request: Request) -> TrainState:
-        """The state after all training rows."""
-        (compiled, _) = compact.compile(request.setting.model)
-        return compact.train(compiled, request, num_steps)[0]
-
-    def jitted(programs: ProgramCache, request: Request, name: str) -> Any:
-        """A function of the model's program, jitted once for its structure."""
-        model = request.setting.model
-
-        def build() -> Any:
-            return jax.jit(getattr(compact.program(model), name))
-
-        return programs.get(structure_key(model), build)[0]
-
-    @own_settings(**choices)
-    def trained(config: np.ndarray, seed: int) -> Trained:
-        request = request_of(config, seed)
-        # Copied: the cached state is donated if the configuration is ever continued.
-        params, rows = compact.weights(finished(request))
-        predict = jitted(predictors, request, "predict")
-        return Trained(request.setting.model, params, rows, predict, METRICS[head])
-
-    @own_settings(**choices)
-    def test(config: np.ndarray, seed: int) -> np.ndarray:
-        if not progressive:
-            return predict_rows(trained(config, seed), held_out.sparse, held_out.dense)
-        request = request_of(config, seed)
-        state = finished(request)
-        rows = [padded(a, batch_size) for a in (held_out.sparse, held_out.dense, held_out.labels)]
-        later = on_devices(rows, mesh, batch_size)
-        follow = jitted(followers, request, "follow")
-        found = follow(state, request.setting.hparams, schedule, later)
-        return np.asarray(found, np.float64)[: len(held_out.sparse)]
-
-    @own_settings(**choices)
-    def qps(config: np.ndarray) -> float:
-        request = request_of(config, 0)
-        params, table = compact.weights(compact.program(request.setting.model).empty())
-        # The one that scores: measured several times a run, it is compiled once.
-        predict = jitted(predictors, request, "predict")
-        rows = min(4096, schema.num_train)
-        return measure_qps(
-            lambda p, x, d: predict(p, table, x, d),
-            params,
-            jnp.asarray(train.sparse[:rows]),
-            jnp.asarray(train.dense[:rows], jnp.float32),
-            qps_seconds,
-        )
-
-    @own_settings(**choices)
-    def flops_of_program(config: np.ndarray) -> float:
-        model = request_of(config, 0).setting.model
-        return float(compiled_flops(model, num_fields, num_dense))
-
-    return Objective(
-        name=schema.name,
-        fingerprint=fingerprint,
-        metrics=METRICS[head],
-        num_rows=num_steps * batch_size,
-        num_windows=num_windows,
-        evaluate=evaluate,
-        cost=cost,
-        stats=lambda: cache.stats,
-        test=test,
-        trained=trained,
-        qps=qps,
-        compiled_flops=flops_of_program,
-        test_labels=np.asarray(held_out.labels, np.float64),
-        measurable=measurable.windows(
-            train.labels[: num_steps * batch_size], METRICS[head], num_steps, num_windows
-        ),
-        counts=tuple(
-            measurable.count(part, rows.labels, metric)
-            for part, rows in (("training", train), ("held-out", held_out))
-            for metric in METRICS[head]
-        ),
+def _choice(
+    compact: CompactPrograms,
+    populations: PopulationPrograms,
+    costs: CostModel,
+    settings: ObjectiveConfig,
+    mesh: Mesh | None,
+) -> Choice:
+    first_only = 1 if jax.default_backend() == "cpu" else None
+    return Choice(
+        compact,
+        populations,
+        costs,
+        setting=settings.executor,
+        workers=settings.workers,
+        devices=list(settings.group_devices or jax.local_devices()[:first_only]),
+        group_size=settings.group_size,
+        only_compact="" if mesh is None else f"training.devices={settings.training.devices}",
     )
-
-
-def checked_mesh(devices: int, workers: int, precision: str) -> Mesh | None:
-    """The devices that every model is spread over; None for one.
-
-    Raises:
-        ValueError: devices that are not there, or with more than one worker or another precision than float32.
-    """
-    if devices == 1:
-        return None
-    mesh = sharded.device_mesh(devices)
-    if workers > 1:
-        raise ValueError(
-            f"training.devices={devices} with search.workers={workers}: programs that exchange rows over the same "
-            "devices wait for each other for ever if they overlap; write search.workers=1 (or workers=1 when tuning)"
-        )
-    if precision != "float32":
-        raise ValueError(
-            f"training.precision={precision} with training.devices={devices}: a model that is spread over devices "
-            "trains in float32; write training.precision=float32"
-        )
-    return mesh
-
-
-def on_devices(rows: Sequence[np.ndarray], mesh: Mesh | None, batch_size: int) -> Data:
-    """Sparse ``[r, f]``, dense ``[r, k]`` and labels ``[r, q]``: on one device, or each with its part of a batch."""
-    sparse, dense, labels = rows
-    if mesh is not None:
-        return sharded.place(sparse, dense, labels, mesh, batch_size)
-    return Data(
-        jnp.asarray(sparse), jnp.asarray(dense, jnp.float32), jnp.asarray(labels, jnp.float32)
-    )
-
-
-def padded(rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """The last row repeated up to a whole batch."""
-    return np.pad(rows, ((0, -len(rows) % batch_size), (0, 0)), mode="edge")

@@ -9,51 +9,54 @@ import numpy as np
 
 from autorank.base.typing import Array, PyTree
 from autorank.models.blocks import IN, Leaf, Norm, is_leaf, leaves
-from autorank.models.dhen import DhenConfig, canonical, layers, parameters
+from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES
-from autorank.population.plans import LayerPlan, Plan, Routing, bank_key, sizes_of
+from autorank.population.layouts import LayerLayout, Layout, bank_key, sizes_of
+from autorank.population.routing import Routing
 
 
-def parameter_leaves(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
+def parameter_leaves(layout: Layout, num_fields: int, num_dense: int) -> PyTree:
     """Tree of `Leaf` with the shapes of one model or instance."""
     dense = jax.ShapeDtypeStruct((1, num_dense), jnp.float32)
 
     def embeddings(count: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((1, count, plan.width), jnp.float32)
+        return jax.ShapeDtypeStruct((1, count, layout.width), jnp.float32)
 
-    def of_layer(layer: LayerPlan) -> PyTree:
+    def of_layer(layer: LayerLayout) -> PyTree:
         x, m = embeddings(layer.inputs), layer.inputs
         return {
-            "norm": leaves(Norm({"width": plan.width}), x),
-            "scale": Leaf(("scale",), (plan.slots,), ("slots",)),
+            "norm": leaves(Norm({"width": layout.width}), x),
+            "scale": Leaf(("scale",), (layout.slots,), ("slots",)),
             "shortcut": Leaf(("shortcut",), (m, layer.outputs), (IN + "positions", "outputs")),
-            "banks": [leaves(MODULES[b.module](sizes_of(plan, layer, b)), x) for b in layer.banks],
+            "banks": [
+                leaves(MODULES[b.module].make(sizes_of(layout, layer, b)), x) for b in layer.banks
+            ],
         }
 
-    axes = {"positions": plan.positions, "width": plan.width}
-    head = Head(axes, plan.head_depth, plan.head_width, NUM_LOGITS[plan.head])
+    axes = {"positions": layout.positions, "width": layout.width}
+    head = Head(axes, layout.head_depth, layout.head_width, NUM_LOGITS[layout.head])
     return {
-        "embedding": leaves(Embedding(plan.width), embeddings(num_fields), dense),
-        "layers": [of_layer(layer) for layer in plan.layers],
-        "head": leaves(head, embeddings(plan.positions)),
+        "embedding": leaves(Embedding(layout.width), embeddings(num_fields), dense),
+        "layers": [of_layer(layer) for layer in layout.layers],
+        "head": leaves(head, embeddings(layout.positions)),
     }
 
 
 def insert(
     members: Sequence[PyTree],
     configs: Sequence[DhenConfig],
-    plan: Plan,
+    layout: Layout,
     routing: Routing,
     num_fields: int,
     num_dense: int,
 ) -> PyTree:
-    """Compact parameters of each model (NumPy or JAX) as the population's, NumPy, zero (norm scales one) elsewhere."""
+    """The population's parameters (NumPy) from compact ones of each model; elsewhere zero, norm scales one."""
     empty = jax.tree.map(
         lambda leaf, s: np.full(s.shape, 1.0 if leaf.path[-1] == "scale" else 0.0, np.float32),
-        parameter_leaves(plan, num_fields, num_dense),
-        shapes(plan, num_fields, num_dense),
+        parameter_leaves(layout, num_fields, num_dense),
+        shapes(layout, num_fields, num_dense),
         is_leaf=is_leaf,
     )
     at = jax.tree.map(np.asarray, routing)
@@ -61,7 +64,7 @@ def insert(
         config = canonical(config)
 
         def put(leaf: Leaf, value: Any, config: DhenConfig = config, p: int = p) -> None:
-            target, index = _find(empty, leaf, config, p, plan, at)
+            target, index = _find(empty, leaf, config, p, layout, at)
             target[index] = np.asarray(value)
 
         jax.tree.map(put, parameters(config, num_fields, num_dense), params, is_leaf=is_leaf)
@@ -72,51 +75,48 @@ def extract(
     params: PyTree,
     config: DhenConfig,
     index: int,
-    plan: Plan,
+    layout: Layout,
     routing: Routing,
     num_fields: int,
     num_dense: int,
 ) -> PyTree:
-    """Parameters of the compact build of model ``index``, from the population's (NumPy costs no compilation)."""
+    """Compact parameters of model ``index``, from the population's; nothing is compiled for NumPy arrays."""
     config, at = canonical(config), jax.tree.map(np.asarray, routing)
 
     def take(leaf: Leaf) -> Any:
-        value, where = _find(params, leaf, config, index, plan, at)
+        value, where = _find(params, leaf, config, index, layout, at)
         return value[where]
 
     return jax.tree.map(take, parameters(config, num_fields, num_dense), is_leaf=is_leaf)
 
 
 def _find(
-    tree: PyTree, leaf: Leaf, config: DhenConfig, p: int, plan: Plan, at: Routing
+    tree: PyTree, leaf: Leaf, config: DhenConfig, p: int, layout: Layout, at: Routing
 ) -> tuple[Any, tuple]:
     """The population's array that holds a compact parameter, and its place there."""
-    part, *rest = leaf.path
-    value: Any = tree.get(part)
-    lead = p
-    if part.startswith("layer"):
-        index = int(part.removeprefix("layer")) - 1
-        value, lead = tree["layers"][index], int(at.place[p])
-        if rest[0].startswith("slot"):
-            slot = int(rest[0].removeprefix("slot"))
-            key = bank_key(layers(config)[index].modules[slot], config)
-            bank = [b[:2] for b in plan.layers[index].banks].index(key)
-            lead = int(at.layers[index].slot[lead, slot]) - plan.layers[index].starts[bank]
-            rest = ["banks", bank, *rest[1:]]
-    for name in rest:
+    place, lead, value = place_of(leaf), p, tree
+    if place.layer is not None:
+        value, lead = tree["layers"][place.layer], int(at.place[p])
+        if place.slot is not None:
+            key = bank_key(layers(config)[place.layer].modules[place.slot], config)
+            layer = layout.layers[place.layer]
+            bank = [b[:2] for b in layer.banks].index(key)
+            lead = int(at.layers[place.layer].slot[lead, place.slot]) - layer.starts[bank]
+            value = value["banks"][bank]
+    for name in place.names:
         value = value[name]
     return value, (lead, *(slice(n) for n in leaf.shape))
 
 
-def owners(plan: Plan, routing: Routing, num_fields: int, num_dense: int) -> PyTree:
-    """Whose each entry of every leaf's leading axis is: numbers of models, in the caller's order."""
-    tree = parameter_leaves(plan, num_fields, num_dense)
+def owners(layout: Layout, routing: Routing, num_fields: int, num_dense: int) -> PyTree:
+    """The model that each entry of every leaf's leading axis belongs to, by its number in the caller's order."""
+    tree = parameter_leaves(layout, num_fields, num_dense)
 
     def constant(tree: PyTree, value: Array) -> PyTree:
         return jax.tree.map(lambda _: value, tree, is_leaf=is_leaf)
 
     def of_layer(index: int) -> PyTree:
-        layer, at, own = plan.layers[index], routing.layers[index], tree["layers"][index]
+        layer, at, own = layout.layers[index], routing.layers[index], tree["layers"][index]
         order = routing.order[: layer.size]
         model = order[jnp.minimum(at.model, layer.size - 1)]
         banks = [
@@ -127,14 +127,14 @@ def owners(plan: Plan, routing: Routing, num_fields: int, num_dense: int) -> PyT
             "banks": banks
         }
 
-    each = jnp.arange(plan.size)
+    each = jnp.arange(layout.size)
     whole = {n: constant(tree[n], each) for n in ("embedding", "head")}
-    return whole | {"layers": [of_layer(i) for i in range(len(plan.layers))]}
+    return whole | {"layers": [of_layer(i) for i in range(len(layout.layers))]}
 
 
-def shapes(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
+def shapes(layout: Layout, num_fields: int, num_dense: int) -> PyTree:
     """`jax.ShapeDtypeStruct` of every parameter array, leading axis included."""
-    tree = parameter_leaves(plan, num_fields, num_dense)
+    tree = parameter_leaves(layout, num_fields, num_dense)
 
     def lead(tree: PyTree, count: int) -> PyTree:
         return jax.tree.map(
@@ -143,13 +143,13 @@ def shapes(plan: Plan, num_fields: int, num_dense: int) -> PyTree:
             is_leaf=is_leaf,
         )
 
-    def of_layer(layer: LayerPlan, own: PyTree) -> PyTree:
+    def of_layer(layer: LayerLayout, own: PyTree) -> PyTree:
         banks = [lead(t, b.count) for t, b in zip(own["banks"], layer.banks, strict=True)]
         return {n: lead(own[n], layer.size) for n in ("norm", "scale", "shortcut")} | {
             "banks": banks
         }
 
-    whole = {n: lead(tree[n], plan.size) for n in ("embedding", "head")}
+    whole = {n: lead(tree[n], layout.size) for n in ("embedding", "head")}
     return whole | {
-        "layers": [of_layer(*pair) for pair in zip(plan.layers, tree["layers"], strict=True)]
+        "layers": [of_layer(*pair) for pair in zip(layout.layers, tree["layers"], strict=True)]
     }

@@ -52,7 +52,7 @@ class State(NamedTuple):
     weighs_cost=False,
 )
 def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
-    """Children of tournament winners among the newest ``population`` trials (Real et al., arXiv 1802.01548).
+    """Regularised evolution: children of tournament winners among the newest trials (arXiv 1802.01548).
 
     Random until there are as many. A failed trial loses every tournament against one that finished.
     """

@@ -144,7 +144,9 @@ def reward_of(
     "paper", PaperConfig, grid_size=16, has_roles=True, reads_predictor=True, weighs_cost=True
 )
 def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searcher:
-    """REINFORCE against the predictor ensemble (arXiv 2311.07870); random until ``context.initial`` trials are told.
+    """REINFORCE against the predictor ensemble (arXiv 2311.07870).
+
+    Proposals are random until ``context.initial`` trials are told.
 
     Proposals carry predicted metrics and, in ``info``: ``repeat``, ``alpha`` (NaN = exploratory)
     and ``spread`` per proposal; ``entropy``, ``reward`` ``[alphas, num_policies, points]`` and

@@ -37,7 +37,7 @@ class State(NamedTuple):
     "random", RandomConfig, grid_size=64, has_roles=False, reads_predictor=False, weighs_cost=False
 )
 def make_random(space: Space, settings: RandomConfig, context: Context) -> Searcher:
-    """Independent samples of the space, none twice."""
+    """Random search: independent samples of the space, none twice."""
     batch_size, capacity = settings.batch_size, context.capacity
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     none = jnp.zeros((0, space.num_decisions), jnp.int32)

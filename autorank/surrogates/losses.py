@@ -94,7 +94,7 @@ def mse(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Squared error ``(f_i - y_i)^2``."""
+    """Squared error: ``(f_i - y_i)^2``."""
     scores, targets, weights = _clean(scores, targets, where, weights)
     return reduce_fn(_mean((scores - targets) ** 2, weights))
 
@@ -109,7 +109,7 @@ def huber(
     delta: float = 1.0,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``."""
+    """Huber: ``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``."""
     scores, targets, weights = _clean(scores, targets, where, weights)
     size = jnp.abs(scores - targets)
     near = jnp.minimum(size, delta)
@@ -126,7 +126,7 @@ def pairwise_margin(
     margin: float = 0.001,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``max(0, -s_ij (f_i - f_j) + margin)``, ``s_ij = sign(y_i - y_j)``, ties dropped.
+    """Hinge over all pairs: ``max(0, margin - s_ij (f_i - f_j))``, ``s_ij = sign(y_i - y_j)``, ties dropped.
 
     Source: arXiv 2311.07870. At the kink the gradient is 0.
     """
@@ -142,7 +142,7 @@ def pairwise_logistic(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j`` (RankNet).
+    """RankNet: ``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j``.
 
     The gradient needs ``n`` exponentials where all scores of a list lie within 80 of each other,
     and ``n^2`` where they do not.
@@ -159,7 +159,7 @@ def lambda_rank(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """`pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
+    """LambdaRank: `pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
 
     The factors are held constant under differentiation.
 
@@ -179,7 +179,7 @@ def list_net(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``: top-one ListNet.
+    """Top-one ListNet: cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``.
 
     Its sharpness is the targets' scale: standardise them first.
     """
@@ -200,7 +200,7 @@ def list_mle(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Negative log likelihood of the true order, best first, a mean over items (ListMLE).
+    """ListMLE: negative log likelihood of the true order, best first, a mean over items.
 
     ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so no order
     among them is learnt.

@@ -1,9 +1,10 @@
-"""Compact programs of one objective: one compile for each structure, states that training goes on from."""
+"""Compact programs of one objective: one for each structure, and the states that training continues from."""
 
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from autorank.base.jax_settings import refuse_implicit_transfers
 from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.training import sharded
@@ -26,9 +28,11 @@ from autorank.training.trainer import (
     zero_hparams,
 )
 
+Compiled = tuple[Any, Program]  # the executable of `run`, and the program
+
 
 class Setting(NamedTuple):
-    """A configuration, decoded: what is compiled and what is only passed in."""
+    """A decoded configuration: what is compiled, and what is only passed in."""
 
     model: DhenConfig
     hparams: Hparams
@@ -41,14 +45,28 @@ class Request(NamedTuple):
     seed: int
     setting: Setting
 
+    @classmethod
+    def of(
+        cls, config: np.ndarray, seed: int, decode: Callable[[np.ndarray], Setting]
+    ) -> "Request":
+        """A request for a configuration that ``decode`` understands."""
+        config = np.asarray(config, np.int32)
+        return cls(config, int(seed), decode(config))
+
     @property
     def key(self) -> tuple[bytes, int]:
-        """Of its state in `States`."""
+        """Cache key of its training state in `States`."""
         return self.config.tobytes(), self.seed
 
 
 class States:
-    """The most recent training states, bounded in bytes, so that promotion and scoring need not retrain."""
+    """The most recent training states within a limit of bytes, so that promotion and scoring need not retrain.
+
+    Examples:
+        >>> states = States(limit_bytes=1 << 20)
+        >>> (b"config", 0) in states
+        False
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self._states: OrderedDict[tuple, tuple[TrainState, int]] = OrderedDict()
@@ -60,17 +78,17 @@ class States:
 
     @property
     def limit(self) -> int:
-        """Bytes."""
+        """Bytes that the states may take."""
         return self._limit
 
     def pop(self, key: tuple) -> TrainState | None:
-        """Taken out, for it will be donated; None if it is not there."""
+        """Takes a state out, because training donates it; None if there is none."""
         with self._lock:
             found = self._states.pop(key, None)
         return found[0] if found else None
 
     def put(self, key: tuple, state: TrainState) -> None:
-        """Keeps it, and lets the oldest go until the limit is met."""
+        """Adds a state and evicts the oldest ones until under the limit."""
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         with self._lock:
             self._states[key] = (state, size)
@@ -78,38 +96,40 @@ class States:
                 self._states.popitem(last=False)
 
 
-class Compact(NamedTuple):
-    """Functions over the compact programs of one objective."""
+@dataclass(frozen=True, eq=False)
+class CompactPrograms:
+    """The compact programs of one objective: each structure is compiled once.
 
-    program: Callable[[DhenConfig], Program]  # not compiled
-    compile: Callable[[DhenConfig], tuple[tuple[Any, Program], float]]  # (run, program), seconds
-    # What `compile` gave, the request, the last step -> the state there, seconds of training
-    train: Callable[[tuple[Any, Program], Request, int], tuple[TrainState, float]]
-    # Copies of the parameters and the table [v, d] on one device
-    weights: Callable[[TrainState], tuple[Any, jax.Array]]
-
-
-def make_compact(
-    data: Data,
-    schedule: Schedule,
-    shape: Shape,
-    cache: ProgramCache,
-    states: States,
-    *,
-    precision: str = "float32",
-    most_distinct: int | None = None,
-    mesh: Mesh | None = None,
-) -> Compact:
-    """Compiles into ``cache``, trains on ``data`` and keeps what it trained in ``states``.
-
-    No batch of ``data`` has more than ``most_distinct`` distinct ids (`tables.max_distinct`). With a ``mesh`` every
-    model is spread over its devices, in float32 (`sharded`), and ``data`` is placed on them.
+    Args:
+        data: rows in time order; with a ``mesh`` placed on its devices (`sharded.place`).
+        schedule: of a full run.
+        shape: of the data and the steps.
+        cache: where compiled programs are kept.
+        states: where training takes its states from and leaves them.
+        precision: of matrix products in training.
+        most_distinct: bound on the distinct ids of a batch (`tables.max_distinct`).
+        mesh: devices over which every model is spread, in float32 (`sharded`); None for one device.
     """
 
-    def program_of(model: DhenConfig) -> Program:
-        single = partial(make_program, max_distinct=most_distinct, precision=precision)
-        build = single if mesh is None else partial(sharded.make_sharded_program, mesh=mesh)
-        return build(
+    data: Data
+    schedule: Schedule
+    shape: Shape
+    cache: ProgramCache
+    states: States
+    precision: str = "float32"
+    most_distinct: int | None = None
+    mesh: Mesh | None = None
+
+    def program(self, model: DhenConfig) -> Program:
+        """The training program of a model, not compiled."""
+        if self.mesh is None:
+            make: Callable[..., Program] = partial(
+                make_program, max_distinct=self.most_distinct, precision=self.precision
+            )
+        else:
+            make = partial(sharded.make_sharded_program, mesh=self.mesh)
+        shape = self.shape
+        return make(
             compact(model, shape.num_fields, shape.num_dense),
             head=model.head,
             width=model.width,
@@ -119,45 +139,54 @@ def make_compact(
             untrained=shape.untrained,
         )
 
-    def compile_(model: DhenConfig) -> tuple[tuple[Any, Program], float]:
-        def build() -> tuple[Any, Program]:
-            program = program_of(model)
+    def is_compiled(self, structure: str) -> bool:
+        """Whether the program of a `structure_key` is there."""
+        return structure in self.cache
+
+    def compile(self, model: DhenConfig) -> tuple[Compiled, float]:
+        """The compiled program and the seconds spent on compiling it now (0 for a known structure)."""
+
+        def build() -> Compiled:
+            program = self.program(model)
             shapes = jax.tree.map(
                 lambda a: jax.ShapeDtypeStruct(
                     a.shape, a.dtype, sharding=a.sharding if is_spread(a) else None
                 ),
-                (jax.random.key(0), program.empty(), zero_hparams(), schedule, data),
+                (jax.random.key(0), program.empty(), zero_hparams(), self.schedule, self.data),
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
             options = {"donate_argnums": 1, "compiler_options": compiler_options()}
             return lower(program.run, *shapes, step, step, **options).compile(), program
 
-        return cache.get(structure_key(model), build)
+        return self.cache.get(structure_key(model), build)
 
-    def train(
-        compiled: tuple[Any, Program], request: Request, stop: int
-    ) -> tuple[TrainState, float]:
+    def train(self, compiled: Compiled, request: Request, stop: int) -> tuple[TrainState, float]:
+        """Trains a request up to step ``stop``: the state there, and the seconds of training.
+
+        Training continues from the cached state of the request, or starts over where there is none or it lies beyond
+        ``stop``. The new state is cached.
+        """
         run, program = compiled
-        state = states.pop(request.key)
+        state = self.states.pop(request.key)
         if state is None or int(state.step) > stop:
             state = program.empty()
         first, last = jnp.int32(int(state.step)), jnp.int32(stop)
-        key, rates = jax.random.key(request.seed), request.setting.hparams
+        key, rates = jax.random.key(request.seed), jax.device_put(request.setting.hparams)
         started = time.perf_counter()
-        state = run(key, state, rates, schedule, data, first, last)
+        with refuse_implicit_transfers():
+            state = run(key, state, rates, self.schedule, self.data, first, last)
         jax.block_until_ready(state.step)
         seconds = time.perf_counter() - started
-        states.put(request.key, state)
+        self.states.put(request.key, state)
         return state, seconds
 
-    def weights(state: TrainState) -> tuple[Any, jax.Array]:
-        if mesh is None:
+    def weights(self, state: TrainState) -> tuple[Any, jax.Array]:
+        """Copies of the dense parameters and of the table ``[v, d]`` on one device."""
+        if self.mesh is None:
             return jax.tree.map(jnp.copy, (state.params, state.table.rows))
-        return sharded.on_one_device(state, shape.num_ids)
-
-    return Compact(program_of, compile_, train, weights)
+        return sharded.on_one_device(state, self.shape.num_ids)
 
 
 def is_spread(array: jax.Array) -> bool:
-    """Whether it lies on a mesh."""
+    """Whether an array lies on a mesh."""
     return isinstance(array.sharding, jax.sharding.NamedSharding)

@@ -1,11 +1,12 @@
-"""One pass over a time-ordered log: every batch is scored before it is learned from (METHOD: progressive validation).
+"""One pass over a time-ordered log: every batch is scored before it is learned from (progressive validation).
 
-A `Program` is compiled once per model structure. Learning rates, eps, scales, seed and the range of steps are
+A `Program` is compiled once for each model structure. Learning rates, eps, scales, seed and the range of steps are
 arguments, so trials that differ only in those share it, and a low-fidelity run is an exact prefix of the full one.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +28,12 @@ from autorank.training.tables import (
     sum_duplicates,
 )
 
-# Names of the parts of a step in profiles (`experiments/bench_profile.py`).
+# Names of the parts of a step in profiles (`experiments/speed/profile.py`).
 INPUT, EMBEDDING, DENSE, OPTIMIZER = PHASES = ("input", "embedding", "dense", "optimizer")
 
 
 class Hparams(NamedTuple):
-    """What a trial may change without a new program; float32 scalars (or ``[p]`` under vmap)."""
+    """What a trial may change without a new program; float32 scalars (``[p]`` for a population)."""
 
     dense_rate: Float[Array, "..."]
     table_rate: Float[Array, "..."]
@@ -67,7 +68,7 @@ class Curve(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a run carries from step to step."""
+    """What a run carries from step to step."""
 
     params: PyTree
     optimizer: PyTree
@@ -77,22 +78,49 @@ class TrainState(NamedTuple):
     failed_step: Int[Array, ""]  # first step with a non-finite loss, -1 for none
 
 
-class Program(NamedTuple):
-    """Functions of one model structure; the caller compiles them."""
+@runtime_checkable
+class Program(Protocol):
+    """The training program of one model structure; the caller compiles its functions."""
 
-    empty: Callable[[], TrainState]
-    run: Callable[[Key, TrainState, Hparams, Schedule, Data, Array, Array], TrainState]
-    predict: Callable[[PyTree, Array, Array, Array], Array]
-    follow: Callable[[TrainState, Hparams, Schedule, Data], Array]
+    def empty(self) -> TrainState:
+        """Zeros in the shapes of a state, on the device."""
+        ...
+
+    def run(
+        self,
+        key: Key,
+        state: TrainState,
+        hparams: Hparams,
+        schedule: Schedule,
+        data: Data,
+        start: Array,
+        stop: Array,
+    ) -> TrainState:
+        """Trains on steps ``[start, stop)``; a ``start`` of 0 draws new weights from ``key`` first.
+
+        Stops early at a non-finite loss and leaves the step in ``failed_step``.
+        """
+        ...
+
+    def predict(self, params: PyTree, rows: Array, sparse: Array, dense: Array) -> Array:
+        """Probabilities ``[b, q]`` from dense parameters and the table's ``rows [v, d]``."""
+        ...
+
+    def follow(self, state: TrainState, hparams: Hparams, schedule: Schedule, data: Data) -> Array:
+        """Continues to learn on later rows and gives each row's probabilities ``[n, q]`` from before it was learned.
+
+        The number of rows must be a multiple of the batch size.
+        """
+        ...
 
 
 def rounded(params: PyTree, precision: Any) -> PyTree:
-    """The matrices of a model in another precision, all else as it is."""
+    """The parameters with their matrices in another precision."""
     return jax.tree.map(lambda p: p.astype(precision) if p.ndim > 1 else p, params)
 
 
 def zero_hparams() -> Hparams:
-    """For shapes."""
+    """Zero hyperparameters for shape inference."""
     return Hparams(*(jnp.float32(0) for _ in Hparams._fields))
 
 
@@ -104,23 +132,6 @@ def dense_optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransforma
             eps=hparams.dense_eps,  # pyright: ignore[reportArgumentType]
             weight_decay=hparams.weight_decay,  # pyright: ignore[reportArgumentType]
         )
-    )
-
-
-def initial_state(
-    model: Model,
-    key: Key,
-    hparams: Hparams,
-    table: Table,
-    curve_shape: tuple[int, int],
-    untrained: Sequence[int] = (),
-) -> TrainState:
-    """Before the first step, in the memory of the old ``table``; the rows ``untrained`` stay zero."""
-    dense_key, table_key = jax.random.split(key)
-    rows = draw_rows(table_key, table.rows, hparams.table_scale)
-    rows, accumulator = freeze_rows(rows, jnp.zeros_like(table.accumulator), untrained)
-    return fresh_state(
-        model, dense_key, hparams, Table(rows, accumulator, table.owner), curve_shape
     )
 
 
@@ -146,56 +157,146 @@ def make_program(
     max_distinct: int | None = None,
     precision: Any = jnp.float32,
     untrained: Sequence[int] = (),
-) -> Program:
-    """Builds the training program of one structure.
+) -> "SingleProgram":
+    """Builds the training program of one structure on one device.
 
-    ``run(key, state, hparams, schedule, data, start, stop)`` trains on steps ``[start, stop)`` and initialises when
-    ``start`` is 0; it stops early at a non-finite loss and leaves the step in ``failed_step``. ``predict(params, rows,
-    sparse, dense)`` gives probabilities ``[b, q]``. ``follow(state, hparams, schedule, data)`` goes on learning on
-    later rows (a multiple of ``batch_size``) and gives each row's probabilities from before it was learned from. Dense
-    parameters: AdamW with linear warm-up; table: row-wise Adagrad with the same warm-up (own choice).
+    Dense parameters are trained by AdamW with linear warm-up, the table by row-wise Adagrad with the same warm-up (own
+    choice).
 
-    ``max_distinct`` bounds the distinct ids of a batch (`tables.max_distinct` counts them), which makes the table's
-    update cheaper; a batch with more ends the run like a non-finite loss. ``precision`` is that of the inputs of matrix
-    products in training (`blocks.product`); their sums, master weights, activations and scoring stay float32. The rows
-    ``untrained`` of the table (`Schema.unknown_ids`) are zero and stay so, see `tables.freeze_rows`.
+    Args:
+        model: the dense network.
+        head: one of `METRICS`.
+        width: of an embedding.
+        num_ids: rows of the table.
+        batch_size: rows of a step.
+        num_windows: windows of the learning curve.
+        max_distinct: bound on the distinct ids of a batch (`tables.max_distinct`), which makes the table's update
+            cheaper. A batch with more ends the run like a non-finite loss. None for no bound.
+        precision: of the inputs of matrix products in training (`blocks.product`). Their sums, master weights,
+            activations and scoring stay float32.
+        untrained: rows of the table (`Schema.unknown_ids`) that are zero and stay so (`tables.freeze_rows`).
+
+    Examples:
+        >>> from autorank.models.dhen import DhenConfig, compact
+        >>> model = compact(DhenConfig(width=4), num_fields=2, num_dense=1)
+        >>> program = make_program(model, head="ctr", width=4, num_ids=100, batch_size=16, num_windows=4)
+        >>> program.empty().table.rows.shape
+        (100, 4)
     """
-    metrics = METRICS[head]
-    weights = jnp.asarray(objective_weights(head), jnp.float32)
-    curve_shape = (num_windows, len(metrics))
+    return SingleProgram(
+        model,
+        head,
+        width,
+        num_ids,
+        batch_size,
+        num_windows,
+        max_distinct,
+        precision,
+        tuple(untrained),
+    )
 
-    def zero_table() -> Table:
-        owner = jnp.zeros(num_ids, jnp.int32)
-        return Table(jnp.zeros((num_ids, width)), jnp.zeros(num_ids), owner)
 
-    def initialise(key: Key, hparams: Hparams, table: Table) -> TrainState:
-        return initial_state(model, key, hparams, table, curve_shape, untrained)
+@dataclass(frozen=True, eq=False)
+class SingleProgram:
+    """The `Program` of one model on one device; `make_program` explains the fields."""
+
+    model: Model
+    head: str
+    width: int
+    num_ids: int
+    batch_size: int
+    num_windows: int
+    max_distinct: int | None
+    precision: Any
+    untrained: tuple[int, ...]
+
+    def empty(self) -> TrainState:
+        """See `Program`."""
+        shapes = jax.eval_shape(
+            lambda h: self._initialise(jax.random.key(0), h, self._zero_table()), zero_hparams()
+        )
+        # Copied: a NumPy buffer that the device array aliases must not be donated.
+        return jax.tree.map(
+            lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes
+        )
+
+    def run(
+        self,
+        key: Key,
+        state: TrainState,
+        hparams: Hparams,
+        schedule: Schedule,
+        data: Data,
+        start: Array,
+        stop: Array,
+    ) -> TrainState:
+        """See `Program`."""
+        state = jax.lax.cond(
+            start == 0, lambda s: self._initialise(key, hparams, s.table), lambda s: s, state
+        )
+        return jax.lax.while_loop(
+            lambda s: (s.step < stop) & (s.failed_step < 0),
+            lambda s: self._train_step(hparams, schedule, data, s, s.step * self.batch_size)[0],
+            state,
+        )
+
+    def predict(self, params: PyTree, rows: Array, sparse: Array, dense: Array) -> Array:
+        """See `Program`."""
+        x = rows.at[sparse].get(mode="promise_in_bounds")
+        return probabilities(self.model.apply(params, x, dense), self.head)
+
+    def follow(self, state: TrainState, hparams: Hparams, schedule: Schedule, data: Data) -> Array:
+        """See `Program`."""
+
+        def one(state: TrainState, first: Array) -> tuple[TrainState, Array]:
+            state, logits = self._train_step(hparams, schedule, data, state, first)
+            return state, probabilities(logits, self.head)
+
+        firsts = self.batch_size * jnp.arange(data.sparse.shape[0] // self.batch_size)
+        _, parts = jax.lax.scan(one, state, firsts)
+        return parts.reshape(-1, len(METRICS[self.head]))
+
+    def _zero_table(self) -> Table:
+        owner = jnp.zeros(self.num_ids, jnp.int32)
+        return Table(jnp.zeros((self.num_ids, self.width)), jnp.zeros(self.num_ids), owner)
+
+    def _initialise(self, key: Key, hparams: Hparams, table: Table) -> TrainState:
+        """The state before the first step, in the memory of the old ``table``; the rows ``untrained`` stay zero."""
+        dense_key, table_key = jax.random.split(key)
+        rows = draw_rows(table_key, table.rows, hparams.table_scale)
+        rows, accumulator = freeze_rows(rows, jnp.zeros_like(table.accumulator), self.untrained)
+        table = Table(rows, accumulator, table.owner)
+        curve_shape = (self.num_windows, len(METRICS[self.head]))
+        return fresh_state(self.model, dense_key, hparams, table, curve_shape)
 
     @jax.named_scope(DENSE)
-    def loss_fn(
-        params: PyTree, x: Array, dense: Array, labels: Array
+    def _loss(
+        self, params: PyTree, x: Array, dense: Array, labels: Array
     ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
-        logits = model.apply(rounded(params, precision), x, dense)
-        losses, where, targets = task_losses(logits, labels, head)
+        """Mean loss of the batch, with its sums for the curve and the logits."""
+        logits = self.model.apply(rounded(params, self.precision), x, dense)
+        losses, where, targets = task_losses(logits, labels, self.head)
         where = where.astype(losses.dtype)
         sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
         counts = jnp.sum(where, axis=0)
+        weights = jnp.asarray(objective_weights(self.head), jnp.float32)
         loss = jnp.sum(weights * sums / jnp.maximum(counts, 1.0))
         return loss, ((sums, jnp.sum(targets * where, axis=0), counts), logits)
 
-    def train_step(
-        hparams: Hparams, schedule: Schedule, data: Data, state: TrainState, first: Array
+    def _train_step(
+        self, hparams: Hparams, schedule: Schedule, data: Data, state: TrainState, first: Array
     ) -> tuple[TrainState, Array]:
+        """One step on the batch that begins at row ``first``; also the logits from before it."""
         with jax.named_scope(INPUT):
             sparse, dense, labels = (
-                jax.lax.dynamic_slice_in_dim(column, first, batch_size) for column in data
+                jax.lax.dynamic_slice_in_dim(column, first, self.batch_size) for column in data
             )
-            touched, owner = deduplicate(sparse, state.table.owner, max_distinct)
+            touched, owner = deduplicate(sparse, state.table.owner, self.max_distinct)
         with jax.named_scope(EMBEDDING):
             table = state.table._replace(owner=owner)
             x = look_up(table, sparse)
         (loss, (sums, logits)), (dense_gradient, gradient) = jax.value_and_grad(
-            loss_fn, argnums=(0, 1), has_aux=True
+            self._loss, argnums=(0, 1), has_aux=True
         )(state.params, x, dense, labels)
         factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
         with jax.named_scope(OPTIMIZER):
@@ -211,7 +312,7 @@ def make_program(
                 eps=hparams.table_eps,
             )
         healthy = jnp.isfinite(loss) & ~overflows(touched)
-        window = state.step * num_windows // jnp.maximum(schedule.num_steps, 1)
+        window = state.step * self.num_windows // jnp.maximum(schedule.num_steps, 1)
         state = TrainState(
             params=optax.apply_updates(state.params, updates),
             optimizer=opt_state,
@@ -221,48 +322,6 @@ def make_program(
             failed_step=jnp.where(healthy, state.failed_step, state.step),
         )
         return state, logits
-
-    def run(
-        key: Key,
-        state: TrainState,
-        hparams: Hparams,
-        schedule: Schedule,
-        data: Data,
-        start: Array,
-        stop: Array,
-    ) -> TrainState:
-        state = jax.lax.cond(
-            start == 0, lambda s: initialise(key, hparams, s.table), lambda s: s, state
-        )
-        return jax.lax.while_loop(
-            lambda s: (s.step < stop) & (s.failed_step < 0),
-            lambda s: train_step(hparams, schedule, data, s, s.step * batch_size)[0],
-            state,
-        )
-
-    def follow(state: TrainState, hparams: Hparams, schedule: Schedule, data: Data) -> Array:
-        def one(state: TrainState, first: Array) -> tuple[TrainState, Array]:
-            state, logits = train_step(hparams, schedule, data, state, first)
-            return state, probabilities(logits, head)
-
-        firsts = batch_size * jnp.arange(data.sparse.shape[0] // batch_size)
-        _, parts = jax.lax.scan(one, state, firsts)
-        return parts.reshape(-1, len(metrics))
-
-    def predict(params: PyTree, rows: Array, sparse: Array, dense: Array) -> Array:
-        x = rows.at[sparse].get(mode="promise_in_bounds")
-        return probabilities(model.apply(params, x, dense), head)
-
-    def empty() -> TrainState:
-        shapes = jax.eval_shape(
-            lambda h: initialise(jax.random.key(0), h, zero_table()), zero_hparams()
-        )
-        # Copied: a NumPy buffer that the device array aliases must not be donated.
-        return jax.tree.map(
-            lambda s: jax.device_put(np.zeros(s.shape, s.dtype), may_alias=False), shapes
-        )
-
-    return Program(empty, run, predict, follow)
 
 
 def window_ne(curve: Curve) -> np.ndarray:

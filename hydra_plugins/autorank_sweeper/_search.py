@@ -101,11 +101,10 @@ def _search(
             "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
         )
     from autorank.searchers import named
-    from autorank.searchers.base import SEARCHERS
 
     name = settings["searcher"]
     try:
-        traits = SEARCHERS[name].traits
+        traits = named.find_searcher(name).traits
     except ValueError as error:
         raise CompactHydraException(f"hydra.sweeper.{error}") from error
 
@@ -226,9 +225,9 @@ def _replay(space: Any, make: Any, ledger: Ledger, plan: SweepPlan) -> list[list
 
 def grid_size(searcher: str) -> int:
     """Points of an interval where the user names no number."""
-    from autorank.searchers.base import SEARCHERS
+    from autorank.searchers.named import find_searcher
 
-    return SEARCHERS[searcher].traits["grid_size"]
+    return find_searcher(searcher).traits["grid_size"]
 
 
 def space_of(

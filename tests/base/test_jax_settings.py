@@ -19,7 +19,6 @@ from autorank.data.format.schema import Field, Schema
 from autorank.fidelity.rules import FIDELITIES, PilotsConfig
 from autorank.ledger.ledger import Ledger
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.objectives.training import training_objective
 from autorank.search.run import run
 from autorank.search.stages import Plan
 from autorank.searchers import named as named_searchers
@@ -30,7 +29,7 @@ from autorank.sweep.sweep import Sweep, SweepPlan
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
 from autorank.training.trainer import Hparams
-from tests.making import make_searcher
+from tests.making import make_objective, make_searcher
 from tests.planted import planted_objective, planted_space
 
 # What a user may write, and a value that is not the default. Each of them alone, and all that go together.
@@ -289,8 +288,8 @@ DATASET = Dataset(
 
 
 def toy_objective(decode):
-    return training_objective(
-        DATASET, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1, fingerprint="x",
+    return make_objective(
+        DATASET, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1,
         qps_seconds=0.01,
     )  # fmt: skip
 

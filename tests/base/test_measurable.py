@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,6 @@ from autorank.search.stages import SearchStopped
 from tests.planted import NUM_WINDOWS, planted_objective
 from tests.search.test_search import SPACE, search
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 METRICS = ("ctr", "cvr", "ctcvr")
 FULL = FullConfig()
 SMALL: dict[str, Any] = {"num_pilots": 0, "trials": 6, "batch_size": 6}

@@ -46,7 +46,7 @@ def test_a_grid_holds_its_ends_and_whole_numbers_once():
 
 
 def test_levels_cover_the_catalogue_and_bound_it():
-    from experiments._bench_runs import LEVELS
+    from experiments.comparison.runs import LEVELS
 
     known = catalogue.levels(LEVELS)
     assert set(known) == set(catalogue.NAMES)

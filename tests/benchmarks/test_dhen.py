@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,9 @@ from autorank.benchmarks.dhen import DHEN_TASKS, SEED, dhen_space, dhen_table
 from autorank.data.logs import synthetic
 from autorank.data.prepare import store
 from autorank.models.cost import flops_per_example
-from autorank.objectives.training import training_objective
 from autorank.space import grammar
 from autorank.training.compact import Setting
+from tests.making import make_objective
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = dhen_space().names
@@ -104,7 +103,7 @@ def test_a_table_that_is_no_grid_is_refused(tmp_path, rows, said):
 def test_bad_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match="task='avazu' is not one of synthetic, kuairand"):
         dhen_table("avazu", tmp_path)
-    with pytest.raises(FileNotFoundError, match="make_dhen_table.py --data kuairand"):
+    with pytest.raises(FileNotFoundError, match="make_dhen_table --data kuairand"):
         dhen_table("kuairand", tmp_path / "absent.csv")
     with pytest.raises(ValueError, match="model.depth is no decision"):
         dhen_space({"model.depth": [1]})
@@ -115,7 +114,7 @@ def test_bad_names_are_refused(tmp_path):
 
 @pytest.mark.parametrize("task", DHEN_TASKS)
 def test_the_committed_tables(task):
-    from experiments._bench_runs import LEVELS
+    from experiments.comparison.runs import LEVELS
 
     file = catalogue.RESULTS / f"dhen_table_{task}.csv"
     benchmark = catalogue.get(f"dhen/{task}", Path("nowhere"))
@@ -142,8 +141,8 @@ def test_the_committed_tables(task):
 
 
 def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tmp_path, capsys):
-    sys.path.insert(0, str(ROOT / "experiments"))
-    import make_dhen_table
+    from experiments.comparison import make_dhen_table
+    from experiments.comparison.dhen_training import rates_of
 
     options = ["--rows", "2500", "--batch", "16", "--models", "2"]
     options += [x for text in SMALL for x in ("--only", text)]
@@ -180,13 +179,10 @@ def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tm
     settings = []
     for v in values:
         config = with_values(SearchConfig(), v)
-        rates = make_dhen_table.Hparams(
-            **{n: np.float32(getattr(config.training, n)) for n in make_dhen_table.Hparams._fields}
-        )
-        settings.append(Setting(config.model, rates))
-    compact = training_objective(
+        settings.append(Setting(config.model, rates_of(config)))
+    compact = make_objective(
         log, lambda c: settings[int(c[0])], head="ctr", batch_size=16, num_windows=100,
-        warmup_share=SearchConfig().training.warmup_share, fingerprint="", workers=1, executor="compact",
+        warmup_share=SearchConfig().training.warmup_share, workers=1, executor="compact",
     )  # fmt: skip
     for seed in (0, 1):
         # Each run of the table has a seed of its own.

@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from autorank.app.programs import plain_errors
 from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
 from autorank.data.prepare import log_files, store, text_segments
@@ -364,9 +365,6 @@ def test_an_absent_column_is_named_with_those_that_are_there(tmp_path):
 
 
 def test_only_refusals_lose_their_traceback(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    from _app import plain_errors  # pyright: ignore
-
     def refused():
         log_files.files_of(Path("/nowhere/*.csv"))
 

@@ -1,4 +1,4 @@
-"""A stand-in for `experiments.peers.child`: speaks its protocol with a peer that needs no package, or breaks it.
+"""Stands in for `experiments.comparison.peers.child`: speaks its protocol without any package, or breaks it.
 
 Its argument says how: ``well``, ``dies``, ``babbles``, ``short``, ``stray``, ``outside``, ``silent`` or ``fails``
 (after 11 results).

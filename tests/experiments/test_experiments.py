@@ -1,5 +1,6 @@
 """The programs as a user runs them: help, typos, every experiment config at toy size, resume, report, scoring."""
 
+import ast
 import json
 import os
 import subprocess
@@ -14,19 +15,27 @@ from autorank.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
+# What the folders below share.
+NO_PROGRAMS = ("__init__", "machine")
 TOY = [
     "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20", "searcher.batch_size=3",
-    "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20", "searcher.samples=8",
-    "predictor.members=2", "predictor.steps=10",
     "fidelity.num_pilots=4", "search.trials=7", "search.noise_seeds=2", "search.final_seeds=2",
     "search.finalists=1", "tracking.mode=disabled",
 ]  # fmt: skip
 
+PAPER = [
+    "searcher=paper", "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20",
+    "searcher.samples=8", "predictor.members=2", "predictor.steps=10",
+]  # fmt: skip
 
-def program(name: str, *overrides: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+
+def program(
+    name: str, *overrides: str, check: bool = True, as_file: bool = False
+) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"HYDRA_FULL_ERROR": "0", "WANDB_MODE": "offline"}
+    way = [f"experiments/{name}.py"] if as_file else ["-m", f"experiments.{name}"]
     done = subprocess.run(
-        [sys.executable, f"experiments/{name}.py", *overrides],
+        [sys.executable, *way, *overrides],
         cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment,
     )  # fmt: skip
     if check:
@@ -34,18 +43,29 @@ def program(name: str, *overrides: str, check: bool = True) -> subprocess.Comple
     return done
 
 
-@pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report"])
+@pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report", "tune_baseline"])
 def test_help_explains_itself(name):
     text = program(name, "--help").stdout
     assert "Settings (override with key=value)" in text
-    assert f"python experiments/{name}.py" in text or name == "prepare_data"
+    assert f"python -m experiments.{name}" in text
+
+
+def test_users_programs_run_as_files_too():
+    assert program("search", "--help", as_file=True).stdout == program("search", "--help").stdout
+    for path in (ROOT / "experiments").glob("*.py"):
+        if path.stem in NO_PROGRAMS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "experiments" for name in names), path
 
 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
         ("search.trails=5", "trails"),
-        ("searcher.reward=roi", "searcher.reward='roi'"),
+        ("searcher.failures=never", "searcher.failures='never'"),
         ("data.train_fraction=1.5", "data.train_fraction=1.5"),
         ("fidelity.rungs=[0.5,0.2]", "fidelity.rungs=[0.5, 0.2]"),
     ],
@@ -61,7 +81,7 @@ def toy_run(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     program(
         # The paper's searcher: with its policy and predictor there is one figure of everything.
-        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
+        "search", "experiment=toy", *TOY, *PAPER, "tracking.mode=offline", "model.head=esmm",
         f"runs={runs}", "name=toy", f"data.folder={runs}/data",
     )  # fmt: skip
     return runs / "toy"
@@ -97,7 +117,7 @@ def test_resuming_a_finished_run_changes_nothing(toy_run):
     before = json.loads((toy_run / "summary.json").read_text())
     done = program(
         # The paper's searcher: with its policy and predictor there is one figure of everything.
-        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
+        "search", "experiment=toy", *TOY, *PAPER, "tracking.mode=offline", "model.head=esmm",
         f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data",
     )  # fmt: skip
     after = json.loads((toy_run / "summary.json").read_text())
@@ -186,8 +206,10 @@ def test_the_readmes_table_is_the_committed_results():
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "toy"])
 def test_every_experiment_runs_at_toy_size(name, tmp_path):
     """On synthetic data where the config's own is not at hand; everything else as the config says."""
+    text = (ROOT / "configs" / "experiment" / f"{name}.yaml").read_text()
+    small = PAPER if "override /searcher: paper" in text else []
     program(
-        "search", f"experiment={name}", "data=synthetic", *TOY,
+        "search", f"experiment={name}", "data=synthetic", *TOY, *small,
         f"runs={tmp_path}", "name=toy", f"data.folder={tmp_path}/data",
     )  # fmt: skip
     assert json.loads((tmp_path / "toy" / "summary.json").read_text())["num_trials"] == 7

@@ -1,29 +1,21 @@
-"""A few of the tables of `experiments/fuzz_tables.py`, and what that program must notice."""
-
-import sys
-from pathlib import Path
+"""A few of the tables of `experiments/fuzz/tables.py`, and what that program must notice."""
 
 import pytest
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-sys.path.insert(0, str(EXPERIMENTS))
-
-import _fuzz_table  # noqa: E402
-import fuzz_tables  # noqa: E402
-
-from autorank.data.logs import rows_to_score  # noqa: E402
-from autorank.data.prepare import encoders, ingest  # noqa: E402
+from autorank.data.logs import rows_to_score
+from autorank.data.prepare import encoders, ingest
+from experiments.fuzz import made_tables, tables
 
 
 @pytest.fixture(autouse=True)
 def one_program(monkeypatch):
     """All bad rows are told of, and all tables have one shape."""
     monkeypatch.setattr(ingest, "KEPT_BAD_ROWS", 1 << 20)
-    monkeypatch.setattr(_fuzz_table, "SHAPES", ((2, 1, 1),))
+    monkeypatch.setattr(made_tables, "SHAPES", ((2, 1, 1),))
 
 
 def test_forty_tables():
-    found = [fuzz_tables.check(seed) for seed in range(1, 41)]
+    found = [tables.check(seed) for seed in range(1, 41)]
     failed = [outcome for outcome in found if outcome.kind == "failed"]
     assert not failed, failed[0].message
     kinds = [outcome.kind for outcome in found]
@@ -31,7 +23,7 @@ def test_forty_tables():
 
 
 def first_read() -> int:
-    return next(seed for seed in range(1, 41) if fuzz_tables.check(seed).kind == "read")
+    return next(seed for seed in range(1, 41) if tables.check(seed).kind == "read")
 
 
 def test_other_rules_in_scoring_are_noticed(monkeypatch):
@@ -43,8 +35,8 @@ def test_other_rules_in_scoring_are_noticed(monkeypatch):
         sparse[:1] = learned.fields[0].offset
         return sparse, dense, reasons
 
-    monkeypatch.setattr(fuzz_tables, "encode_rows", otherwise)
-    assert fuzz_tables.check(seed).kind == "failed"
+    monkeypatch.setattr(tables, "encode_rows", otherwise)
+    assert tables.check(seed).kind == "failed"
 
 
 def test_a_lost_row_is_noticed(monkeypatch):
@@ -59,4 +51,4 @@ def test_a_lost_row_is_noticed(monkeypatch):
             yield part._replace(cells=cells, lines=part.lines[rows], features=features)
 
     monkeypatch.setattr(rows_to_score, "read_rows_to_score", shortened)
-    assert fuzz_tables.check(seed).kind == "failed"
+    assert tables.check(seed).kind == "failed"

@@ -15,10 +15,9 @@ import pytest
 from autorank.benchmarks.base import Benchmark, number
 from autorank.benchmarks.catalogue import matching
 from autorank.space.space import Decision, Space
-from experiments import _bench_runs as runs
-from experiments import _run_table as run_table
-from experiments.peers import catalogue
-from experiments.peers.base import (
+from experiments.comparison import run_table, runs
+from experiments.comparison.peers import catalogue
+from experiments.comparison.peers.base import (
     Told,
     active_only,
     checked,
@@ -27,7 +26,7 @@ from experiments.peers.base import (
     step_seed,
     task_from,
 )
-from experiments.peers.process import PeerError, PeerProcess
+from experiments.comparison.peers.process import PeerError, PeerProcess
 
 CHILD = Path(__file__).with_name("peer_child.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,10 +199,14 @@ def test_a_peer_without_its_environment_says_which_command_makes_it(
 
 def test_every_peer_has_an_adapter_and_every_environment_an_exact_list():
     for name, entry in catalogue.PEERS.items():
-        text = (ROOT / "experiments" / "peers" / f"{entry.module}.py").read_text()
+        text = (ROOT / "experiments" / "comparison" / "peers" / f"{entry.module}.py").read_text()
         assert f"def {entry.factory}(task: Task, seed: int, trials: int, batch: int)" in text, name
         folder = catalogue.FOLDERS.get(entry.environment, entry.environment)
-        lines = (ROOT / "experiments/peers/environments" / f"{folder}.txt").read_text().split("\n")
+        lines = (
+            (ROOT / "experiments/comparison/peers/environments" / f"{folder}.txt")
+            .read_text()
+            .split("\n")
+        )
         pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines if line}
         assert all(line.count("==") == 1 for line in pins.values()), name
         for package in catalogue.ENVIRONMENTS[entry.environment].packages:
@@ -215,7 +218,7 @@ def test_the_child_needs_nothing_of_ours():
     # Adapters live where neither JAX nor our NumPy is.
     code = (
         "import sys; sys.modules['numpy'] = sys.modules['jax'] = None\n"
-        "import experiments.peers.child, experiments.peers.base\n"
+        "import experiments.comparison.peers.child, experiments.comparison.peers.base\n"
         "assert not [m for m in sys.modules if m.startswith('autorank')]"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -242,7 +245,7 @@ def test_a_real_peer_proposes_inside_a_space_with_conditions_and_goes_on_after_a
     name, benchmark, tmp_path, monkeypatch
 ):
     if catalogue.interpreter(catalogue.PEERS[name].environment) is None:
-        pytest.skip(f"no environment of {name}: sh experiments/peers/make_env.sh")
+        pytest.skip(f"no environment of {name}: sh experiments/comparison/peers/make_env.sh")
     if name in SLOW and "AUTORANK_TEST_SLOW_PEERS" not in os.environ:
         pytest.skip("set AUTORANK_TEST_SLOW_PEERS=1")
     failing = lambda rows: np.array(  # noqa: E731
@@ -269,7 +272,7 @@ def test_a_real_peer_proposes_inside_a_space_with_conditions_and_goes_on_after_a
 
 
 def test_an_environment_that_is_not_known_is_refused_with_those_that_are(tmp_path):
-    script = ROOT / "experiments/peers/make_env.sh"
+    script = ROOT / "experiments/comparison/peers/make_env.sh"
     environment = {"FOLDER": str(tmp_path), "PATH": "/usr/bin:/bin"}
     command = ["sh", str(script), "nobody"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from autorank.benchmarks.catalogue import get
-from experiments import _bench_runs as runs
-from experiments import _run_table as run_table
-from experiments.peers import catalogue
-from experiments.peers.base import WorstSoFar, active_only, described, filled
+from experiments.comparison import run_table, runs
+from experiments.comparison.peers import catalogue
+from experiments.comparison.peers.base import WorstSoFar, active_only, described, filled
 
 
 @pytest.mark.parametrize("name", ["optuna-tpe", "catcma", "smac-rf"])
 def test_a_peer_proposes_inside_the_space_and_is_resumed(name, tmp_path):
     if catalogue.interpreter(catalogue.PEERS[name].environment) is None:
-        pytest.skip(f"no environment of {name}: sh experiments/peers/make_env.sh default")
+        pytest.skip(
+            f"no environment of {name}: sh experiments/comparison/peers/make_env.sh default"
+        )
     job = runs.Job(name, "mixed_crash/0", 2, 0.1, 0, 12)
     assert runs.run(job._replace(trials=6), tmp_path) == 6
     assert runs.run(job, tmp_path) == 6
@@ -64,8 +65,7 @@ def test_two_processes_do_not_write_the_same_run(tmp_path):
 def test_a_worker_ends_with_its_driver(tmp_path):
     code = (
         "import sys, os, time, subprocess\n"
-        "sys.path[:0] = [os.getcwd(), 'experiments']\n"
-        "import bench_search\n"
+        "from experiments.comparison import bench_search\n"
         "bench_search.set_up_jax = lambda: None\n"
         "bench_search.start_worker(int(sys.argv[1]))\n"
         "time.sleep(60)\n"
@@ -155,7 +155,7 @@ def test_runs_that_the_table_has_are_not_run_again(tmp_path):
     ]
 
     def said(*more):
-        command = [sys.executable, "experiments/bench_search.py", *settings, *more]
+        command = [sys.executable, "-m", "experiments.comparison.bench_search", *settings, *more]
         done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
         return done.stdout + done.stderr
 
@@ -198,14 +198,14 @@ def test_inactive_values_come_and_go(shared_data):
 
 
 def test_the_document_is_made_from_the_committed_results():
-    from experiments import bench_search_report as report
+    from experiments.comparison import report
 
     text = report.DOCUMENT.read_text()
     assert report.render(text, report.read_table(report.CSV)) == text
 
 
 def test_a_paired_difference_and_its_interval():
-    from experiments.bench_search_report import paired
+    from experiments.comparison.report import paired
 
     rng = np.random.default_rng(0)
     left = {f"t{i}": 0.1 * i + rng.normal(0, 0.01, 20) for i in range(40)}
@@ -225,7 +225,7 @@ def rows_of(searcher: str, regrets: dict[str, float], seed: int = 0, trials: int
 
 
 def test_seeds_that_settings_were_chosen_on_are_only_in_the_ablation():
-    from experiments import bench_search_report as report
+    from experiments.comparison import report
 
     rows = rows_of("autorank", {"a/1": 0.5}) + rows_of("autorank", {"a/1": 0.1}, seed=100)
     rows += rows_of("autorank+effects=0.0", {"a/1": 0.3}, seed=100)
@@ -236,7 +236,7 @@ def test_seeds_that_settings_were_chosen_on_are_only_in_the_ablation():
 
 
 def test_equal_regrets_share_a_rank_and_failing_tasks_are_left_out_where_it_says_so():
-    from experiments import bench_search_report as report
+    from experiments.comparison import report
 
     ours = {"a/1": 0.5, "a/2": 0.1, "mixed_crash/0": 0.0}
     peer = {"a/1": 0.50004, "a/2": 0.3, "mixed_crash/0": 1.0}
@@ -247,7 +247,7 @@ def test_equal_regrets_share_a_rank_and_failing_tasks_are_left_out_where_it_says
 
 
 def test_a_page_of_ones_own_runs_has_what_they_suffice_for(tmp_path):
-    from experiments import bench_search_report as report
+    from experiments.comparison import report
 
     rows = [
         row
@@ -266,7 +266,7 @@ def test_a_page_of_ones_own_runs_has_what_they_suffice_for(tmp_path):
 
 
 def test_runs_that_stopped_early_count_nowhere():
-    from experiments import bench_search_report as report
+    from experiments.comparison import report
 
     rows = [
         *rows_of("autorank", {"a/1": 0.5}, trials=25),

@@ -1,8 +1,6 @@
 """The PyTorch peer of the benchmarks computes what the compact build computes, and learns alike."""
 
 import random
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +12,14 @@ from autorank.models.dhen import CHOICES, DhenConfig, LayerConfig, canonical, co
 from autorank.models.interactions import MODULES
 from autorank.training.tables import Table, deduplicate, look_up, rowwise_adagrad, sum_duplicates
 
-torch = pytest.importorskip("torch")
-torch.set_num_threads(1)  # its threads would wait for each other on a busy machine
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
-import _torch_dhen as peer  # noqa: E402  # pyright: ignore[reportMissingImports]
-import _torch_tables as tables  # noqa: E402  # pyright: ignore[reportMissingImports]
+pytest.importorskip("torch")
+import torch  # pyright: ignore[reportMissingImports]
 
+from experiments.speed import torch_dhen as peer
+from experiments.speed import torch_tables as tables
+from experiments.speed.torch_training import measure
+
+torch.set_num_threads(1)  # its threads would wait for each other on a busy machine
 NAMES = tuple(MODULES)
 COUNT = 12
 
@@ -115,7 +115,7 @@ def test_measure_learns(table, dtype):
     labels = (sparse[:, :1] + sparse[:, 1:2] >= 9).float()
     config = DhenConfig(layer1=LayerConfig("attention", "dot"), layer2=LayerConfig("fmb", "linear"))
     options = {"batch_size": 64, "device": "cpu", "dtype": dtype, "compile": False, "table": table}
-    found = peer.measure(config, sparse, torch.zeros(9_600, 0), labels, steps=30, warmup=120, **options)  # fmt: skip
+    found = measure(config, sparse, torch.zeros(9_600, 0), labels, steps=30, warmup=120, **options)  # fmt: skip
     assert found["loss"] < 0.1  # nats, of 0.69 for a constant
     assert found["rows_per_second"] > 0 and found["compile_seconds"] > 0
 
@@ -133,6 +133,6 @@ def test_errors_say_what_to_write():
     data = (torch.zeros((8, 3), dtype=torch.int64), torch.zeros(8, 0), torch.zeros(8, 1))
     options = {"batch_size": 4, "warmup": 1, "device": "cpu"}
     with pytest.raises(ValueError, match="do not fit 8 rows"):
-        peer.measure(config, *data, steps=2, **options)
+        measure(config, *data, steps=2, **options)
     with pytest.raises(ValueError, match="write float32 or bfloat16"):
-        peer.measure(config, *data, steps=1, dtype="float16", **options)
+        measure(config, *data, steps=1, dtype="float16", **options)

@@ -11,7 +11,8 @@ from autorank.fidelity import rungs
 from autorank.fidelity.fidelity import successive_halving, total_cost
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig
 from autorank.ledger.ledger import Ledger, LedgerMismatch
-from autorank.objectives.base import Objective, table_objective
+from autorank.objectives.base import Objective
+from autorank.objectives.table import table_objective
 from autorank.report.page import write_report
 from autorank.report.run_folder import labelled, read_run, told
 from autorank.search.run import Event, run

@@ -7,15 +7,16 @@ import warnings
 import numpy as np
 import pytest
 
-optuna = pytest.importorskip("optuna")
-from optuna.distributions import (  # noqa: E402
+pytest.importorskip("optuna")
+import optuna
+from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
 
-from autorank.integrations.optuna import AutoRankSampler  # noqa: E402
-from autorank.integrations.optuna_trials import (  # noqa: E402
+from autorank.integrations.optuna import AutoRankSampler
+from autorank.integrations.optuna_trials import (
     conditions_of,
     encoder,
     metrics_of,
@@ -351,8 +352,8 @@ def test_what_a_job_no_longer_suggests_is_no_longer_proposed():
 
 
 def test_a_fuzzed_study_in_a_database_answers_every_ask(tmp_path):
-    """A small part of experiments/fuzz_optuna.py, loaded anew in the middle."""
-    from experiments.fuzz_optuna import NAME, session
+    """A small part of experiments/fuzz/optuna_study.py, loaded anew in the middle."""
+    from experiments.fuzz.optuna_study import NAME, session
 
     storage = f"sqlite:///{tmp_path}/study.db"
     with warnings.catch_warnings():

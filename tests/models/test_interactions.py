@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autorank.models.blocks import EPS, call, is_leaf, leaves
-from autorank.models.interactions import MODULES, USES, Sizes
+from autorank.models.interactions import MODULES, SHARED_SIZES, Sizes
 
 
 def run(module, params, *inputs):
@@ -108,7 +108,7 @@ REFERENCES = {
 @pytest.mark.parametrize("name", MODULES)
 def test_module_is_its_formula(name):
     rng = np.random.default_rng(list(MODULES).index(name))
-    module = MODULES[name](SIZES)
+    module = MODULES[name].make(SIZES)
     tree = leaves(module, jax.ShapeDtypeStruct((1, M, D), jnp.float32))
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), tree, is_leaf=is_leaf)
     x = rng.normal(size=(2, M, D))
@@ -120,18 +120,18 @@ def test_module_is_its_formula(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_parameter_counts_by_hand(name):
-    tree = leaves(MODULES[name](SIZES), jax.ShapeDtypeStruct((1, M, D), jnp.float32))
+    tree = leaves(MODULES[name].make(SIZES), jax.ShapeDtypeStruct((1, M, D), jnp.float32))
     assert sum(np.prod(v.shape) for v in jax.tree.leaves(tree, is_leaf=is_leaf)) == COUNTS[name]
 
 
-@pytest.mark.parametrize("size", USES)
+@pytest.mark.parametrize("size", SHARED_SIZES)
 def test_uses_lists_exactly_the_modules_whose_parameters_or_function_change(size):
     def text(name, sizes):
-        module, x = MODULES[name](sizes), jnp.zeros((1, M, D))
+        module, x = MODULES[name].make(sizes), jnp.zeros((1, M, D))
         tree = leaves(module, x)
         params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), tree, is_leaf=is_leaf)
         return str(jax.make_jaxpr(lambda p, x: call(module, p, x))(params, x))
 
     other = SIZES._replace(**{size: {"heads": 4, "kernel": 5}.get(size, getattr(SIZES, size) + 1)})
     changed = {name for name in MODULES if text(name, SIZES) != text(name, other)}
-    assert changed == set(USES[size])
+    assert changed == {name for name, entry in MODULES.items() if size in entry.traits["uses"]}

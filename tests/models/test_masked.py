@@ -10,7 +10,7 @@ import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig, compact, layers
 from autorank.models.interactions import MODULES
-from autorank.models.masked import architecture, extract, limits_of, masked
+from autorank.models.masked import MaskedModel, architecture, extract, limits_of
 
 F, N, B, STACK = 4, 2, 3, 10
 # Compiling is most of the work here, and nothing is timed.
@@ -73,9 +73,13 @@ def assert_same_logits(config, limits, params, logits, x, dense, num_dense=N):
 
 @pytest.fixture(scope="module")
 def population():
+    return population_of(CTR)
+
+
+def population_of(configs):
     """One vmapped program: logits, and the gradients of parameters and inputs, of a stack of architectures."""
-    limits = limits_of(CTR)
-    model = masked(limits, F, N)
+    limits = limits_of(configs)
+    model = MaskedModel(limits, F, N)
 
     def loss(params, x, dense, arch):
         logits = model.apply(params, x, dense, arch)
@@ -95,10 +99,14 @@ def test_the_sample_covers_every_choice():
 
 @pytest.mark.parametrize("first", range(0, len(CTR), STACK))
 def test_compact_is_masked_and_masked_weights_get_no_gradient(population, first):
+    compact_is_masked(population, CTR[first : first + STACK], first)
+
+
+def compact_is_masked(population, configs, first):
+    """Same logits from the same weights, and no gradient to weights that are masked."""
     limits, init, slopes = population
-    configs = CTR[first : first + STACK]
     arch = stacked([architecture(c, limits, F, N) for c in configs])
-    keys = jax.random.split(jax.random.key(first), STACK)
+    keys = jax.random.split(jax.random.key(first), len(configs))
     params = perturbed(init(keys, 1.0, arch), first)
     x, dense = rows(limits.width)
     (_, logits), (slope, x_slope) = jax.device_get(slopes(params, x, dense, arch))
@@ -145,8 +153,8 @@ def test_gradients_are_those_of_the_compact_build(population):
 
 def test_two_logits_and_no_dense_features():
     limits = limits_of(ESMM)
-    model = masked(limits, F, 0)
-    init, apply = (jax.jit(f, compiler_options=FAST) for f in model)
+    model = MaskedModel(limits, F, 0)
+    init, apply = (jax.jit(f, compiler_options=FAST) for f in (model.init, model.apply))
     x, _ = rows(limits.width)
     dense = jnp.zeros((B, 0))
     for seed, config in enumerate(ESMM):
@@ -163,7 +171,7 @@ def test_two_logits_and_no_dense_features():
 def test_both_builds_draw_from_the_same_distribution(monkeypatch):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.ones(shape))
     limits, key = limits_of(CTR), jax.random.key(0)
-    model = masked(limits, F, N)
+    model = MaskedModel(limits, F, N)
     for config in CTR[:2]:
         arch = architecture(config, limits, F, N)
         drawn = extract(jax.device_get(model.init(key, 0.5, arch)), config, limits, F, N)

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from autorank.objectives.base import Objective
+from autorank.objectives.cluster import Workers, connect, distributed
 from tests.planted import planted_objective, planted_space
 from tests.search.test_search import rows, search
 
 ray = pytest.importorskip("ray")
-from autorank.objectives.cluster import Workers, connect, distributed  # noqa: E402
-
 SPACE = planted_space()
 # Ray's own threads and sockets are still there when a test ends.
 pytestmark = [

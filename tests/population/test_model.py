@@ -9,8 +9,9 @@ import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.interactions import MODULES
-from autorank.population.model import population
-from autorank.population.plans import plan_of, routing
+from autorank.population.layouts import layout_of
+from autorank.population.model import Population
+from autorank.population.routing import routing
 from autorank.population.weights import extract, insert
 
 F, N, B = 4, 2, 3
@@ -63,17 +64,17 @@ def rows(configs, num_dense=N):
     return jnp.asarray(x), jnp.asarray(rng.normal(size=(B, num_dense)).astype(np.float32))
 
 
-def run(plan, configs, params, x, dense, num_dense=N):
+def run(layout, configs, params, x, dense, num_dense=N):
     """Logits, and gradients of parameters and inputs, of one population."""
-    route = routing(plan, configs, F, num_dense)
-    model = population(plan, F, num_dense)
+    route = routing(layout, configs, F, num_dense)
+    model = Population(layout, F, num_dense)
 
     def loss(params, x):
         logits = model.apply(params, x, dense, route)
         return jnp.sum(jnp.sin(logits)), logits
 
-    placed = jax.tree.map(jnp.asarray, insert(params, configs, plan, route, F, num_dense))
-    short = plan.size - len(configs)
+    placed = jax.tree.map(jnp.asarray, insert(params, configs, layout, route, F, num_dense))
+    short = layout.size - len(configs)
     x = jnp.pad(x, ((0, short), (0, 0), (0, 0), (0, 0)))
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True), compiler_options=FAST)
     (_, logits), (slope, x_slope) = jax.device_get(step(placed, x))
@@ -100,10 +101,10 @@ def test_population_is_compact_in_value_and_gradient(seed):
     configs = random_configs(seed, 7, head=head)
     params = own_params(configs, num_dense, seed)
     x, dense = rows(configs, num_dense)
-    plan = plan_of(configs, F, num_dense)._replace(
+    layout = layout_of(configs, F, num_dense)._replace(
         flat=seed % 2 == 1, remat=seed in (1, 2), kernels="interpret" if seed else ""
     )
-    logits, slope, x_slope, route = run(plan, configs, params, x, dense, num_dense)
+    logits, slope, x_slope, route = run(layout, configs, params, x, dense, num_dense)
     for i, config in enumerate(configs):
         model, own = compact(config, F, num_dense), jax.tree.map(jnp.asarray, params[i])
         np.testing.assert_allclose(
@@ -112,7 +113,7 @@ def test_population_is_compact_in_value_and_gradient(seed):
         if i % 4 != seed % 4:
             continue  # gradients of every fourth model: op by op they take a second each
         _, expected_slope, expected_x = alone(config, params[i], x[i], dense, num_dense)
-        got = extract(slope, config, i, plan, route, F, num_dense)
+        got = extract(slope, config, i, layout, route, F, num_dense)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), got, expected_slope
         )

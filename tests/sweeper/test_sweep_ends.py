@@ -13,14 +13,14 @@ import pytest
 
 from autorank.base.result import described, read_result
 from autorank.ledger.ledger import Ledger, Trial
-from experiments.fuzz_sweep import DIES, ends_of, run
+from experiments.fuzz.sweep import DIES, ends_of, run
 from hydra_plugins.autorank_sweeper import _drive, _guard, _job, _lock, _search, _signals
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_every_end_is_a_row_with_its_reason(launcher, tmp_path):
-    """Each end once where jobs run in the driver; through a pool one of each kind. `fuzz_sweep.py` runs them all."""
+    """Each end once where jobs run in the driver, one of each kind through a pool; `fuzz/sweep.py` runs them all."""
     if launcher == "basic":
         ends = [e for e in ends_of(launcher, full=False) if e not in DIES]
     else:

@@ -7,7 +7,7 @@ import pytest
 
 from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.population.plans import plan_of
+from autorank.population.layouts import layout_of
 from autorank.population.weights import extract
 from autorank.training.population import make_population
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
@@ -57,9 +57,9 @@ def data():
 @pytest.fixture(scope="module")
 def population(data):
     rows, schedule = data
-    plan = plan_of(CONFIGS, F, N)._replace(flat=True)
+    layout = layout_of(CONFIGS, F, N)._replace(flat=True)
     program = make_population(
-        plan, F, N, num_ids=V, batch_size=B, num_windows=WINDOWS, untrained=UNTRAINED
+        layout, F, N, num_ids=V, batch_size=B, num_windows=WINDOWS, untrained=UNTRAINED
     )
     run = jax.jit(program.run, compiler_options=compiler_options())
 
@@ -67,11 +67,11 @@ def population(data):
         state, route = program.start(CONFIGS, SEEDS, stacked(hparams))
         return run(state, route, stacked(hparams), schedule, rows, jnp.int32(stop)), route
 
-    return plan, train
+    return layout, train
 
 
 def test_every_model_trains_as_its_compact_build(population, data):
-    plan, train = population
+    layout, train = population
     rows, schedule = data
     state, route = jax.device_get(train([hparams_of(p) for p in range(3)]))
     for p, config in enumerate(CONFIGS):
@@ -88,7 +88,7 @@ def test_every_model_trains_as_its_compact_build(population, data):
             np.testing.assert_allclose(got[:, p], expected, **CLOSE)
         np.testing.assert_allclose(state.rows[:, p], own.table.rows, **CLOSE)
         np.testing.assert_allclose(state.accumulator[:, p], own.table.accumulator, **CLOSE)
-        got = extract(state.params, config, p, plan, route, F, N)
+        got = extract(state.params, config, p, layout, route, F, N)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), got, own.params)
         assert state.failed_step[p] == int(own.failed_step) == -1
     np.testing.assert_array_equal(state.rows[np.array(UNTRAINED)], 0.0)

@@ -17,17 +17,11 @@ from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives.base import predict_rows
-from autorank.objectives.training import training_objective
 from autorank.training.compact import Setting
-from autorank.training.sharded import (
-    device_mesh,
-    exchange_bytes,
-    make_sharded_program,
-    on_one_device,
-    place,
-    unique_ids,
-)
+from autorank.training.row_exchange import exchange_bytes, unique_ids
+from autorank.training.sharded import device_mesh, make_sharded_program, on_one_device, place
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
+from tests.making import make_objective
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices
 UNTRAINED = (3, 20)  # on different devices
@@ -215,10 +209,11 @@ def test_the_objective_gives_the_same_with_any_number_of_devices(progressive):
     rows = len(LOG.sparse)
     schema = Schema("skewed", fields, ("x",), ("click",), rows, 25 * BATCH, ("c", "v"), "", "", {}, {})  # fmt: skip
     data = Dataset(schema, *(np.asarray(c) for c in LOG[:2]), np.asarray(LOG.labels[:, :1], np.int8))  # fmt: skip
+    how = "progressive" if progressive else "frozen"
     made = [
-        training_objective(
+        make_objective(
             data, lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=WINDOWS,
-            warmup_share=0.1, fingerprint="x", progressive=progressive, workers=1, devices=devices, qps_seconds=0.02,
+            warmup_share=0.1, held_out=how, workers=1, devices=devices, qps_seconds=0.02,
         )
         for devices in (1, 3)
     ]  # fmt: skip
@@ -238,11 +233,11 @@ def test_the_objective_gives_the_same_with_any_number_of_devices(progressive):
 
 def test_programs_that_exchange_rows_never_overlap():
     with pytest.raises(ValueError, match=r"training.devices=2 .*write search.workers=1"):
-        training_objective(
+        make_objective(
             Dataset(
                 Schema("s", (), (), ("click",), 480, 480, ("c", "v"), "", "", {}, {}),
                 np.zeros((480, 1), np.int32), np.zeros((480, 0)), np.zeros((480, 1)),
             ),
             lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=2, warmup_share=0.1,
-            fingerprint="x", workers=2, devices=2,
+            workers=2, devices=2,
         )  # fmt: skip

@@ -9,10 +9,11 @@ from autorank.base.programs import compiler_options
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.objectives.base import predict_rows, table_objective
-from autorank.objectives.training import training_objective
+from autorank.objectives.base import predict_rows
+from autorank.objectives.table import table_objective
 from autorank.training.compact import Setting
 from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program, window_ne
+from tests.making import make_objective
 
 ROWS, BATCH, WINDOWS, IDS = 6400, 40, 8, 20
 MODEL = DhenConfig(
@@ -165,9 +166,9 @@ def objective(head: str = "esmm", settings=None, workers: int = 2):
         ),
         Setting(DhenConfig(**(vars(MODEL) | {"head": head, "num_layers": 2})), HPARAMS),
     ]
-    return training_objective(
+    return make_objective(
         small_dataset(), lambda c: models[int(c[0])], head=head, batch_size=BATCH,
-        num_windows=WINDOWS, warmup_share=0.1, fingerprint="x", workers=workers, qps_seconds=0.02,
+        num_windows=WINDOWS, warmup_share=0.1, workers=workers, qps_seconds=0.02,
     )  # fmt: skip
 
 
@@ -223,9 +224,9 @@ def test_progressive_held_out_rows_are_scored_before_they_are_learned_from():
     rows = 4800 + 15 * BATCH + 7
     parts = (np.asarray(part)[:rows] for part in DATA)
     data = Dataset(small_dataset().schema._replace(num_rows=rows), *parts)
-    made = training_objective(
+    made = make_objective(
         data, lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=WINDOWS,
-        warmup_share=8 / 120, fingerprint="x", progressive=True,
+        warmup_share=8 / 120, held_out="progressive",
     )  # fmt: skip
     found = made.test(np.array([0], np.int32), 0)
     assert found.shape == (15 * BATCH + 7, 1)
@@ -281,9 +282,9 @@ def test_one_rare_value_does_not_decide_the_held_out_score():
     sparse[4800:, 0] = UNKNOWN_IDS[0]
     schema = small_dataset().schema._replace(num_rows=rows)
     data = Dataset(schema, sparse, np.zeros((rows, 1), np.float32), labels)
-    made = training_objective(
+    made = make_objective(
         data, lambda c: Setting(MODEL, HPARAMS._replace(table_rate=jnp.float32(1.0))), head="ctr",
-        batch_size=BATCH, num_windows=WINDOWS, warmup_share=0.05, fingerprint="x",
+        batch_size=BATCH, num_windows=WINDOWS, warmup_share=0.05,
     )  # fmt: skip
     trained = made.trained(np.array([0], np.int32), 0)
     np.testing.assert_array_equal(np.asarray(trained.rows)[np.array(UNKNOWN_IDS)], 0.0)
@@ -302,9 +303,9 @@ def test_cost_and_qps(trained):
 
 def test_too_few_rows_for_the_windows_is_refused():
     with pytest.raises(ValueError, match=r"batch_size=40 gives 120 steps.*num_windows=200"):
-        training_objective(
+        make_objective(
             small_dataset(), lambda c: None, head="ctr", batch_size=BATCH, num_windows=200,
-            warmup_share=0.1, fingerprint="x",
+            warmup_share=0.1,
         )  # fmt: skip
 
 

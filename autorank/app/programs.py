@@ -1,0 +1,127 @@
+"""What the Hydra programs share: schemas, error messages, the run's folder, and how JAX is set up on this machine.
+
+A program starts as those in ``experiments/`` do: `register` the schemas, decorate ``main`` by ``hydra.main`` and
+`plain_errors`, take `settings` on its first line, then call `set_up_jax` before JAX is imported.
+"""
+
+import functools
+import hashlib
+import linecache
+import logging
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from autorank.app.composition import register_groups, schema
+from autorank.app.composition import settings as settings
+from autorank.app.settings import (
+    BenchSearchConfig,
+    PrepareConfig,
+    ReportConfig,
+    SearchConfig,
+    TrainConfig,
+    TuneConfig,
+)
+from autorank.base.program_folder import program_folder
+
+LIBRARY = Path(__file__).resolve().parents[1]
+CONFIGS = str(LIBRARY.parent / "configs")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def register() -> None:
+    """Puts the schemas where ``defaults: [base_search, ...]`` finds them."""
+    store = ConfigStore.instance()
+    records = {
+        "base_search": SearchConfig,
+        "base_train": TrainConfig,
+        "base_prepare": PrepareConfig,
+        "base_report": ReportConfig,
+        "base_tune": TuneConfig,
+        "base_bench_search": BenchSearchConfig,
+    }
+    for name, record in records.items():
+        store.store(name=name, node=schema(record))
+    register_groups()
+
+
+def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
+    """Ends a program without a traceback where this library refused a setting or a file.
+
+    The message says what is wrong and what to write instead. Errors raised elsewhere keep their traceback;
+    ``HYDRA_FULL_ERROR=1`` shows all of them. A job of a sweep fails as its sweeper expects.
+    """
+
+    @functools.wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return main(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            if not _refused_by_us(error) or _traceback_wanted():
+                raise
+            sys.exit(f"error: {error}")
+
+    return run
+
+
+def _refused_by_us(error: BaseException) -> bool:
+    """Whether a ``raise`` of this library raised the error, rather than a function that it called."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    file = Path(trace.tb_frame.f_code.co_filename).resolve()
+    line = linecache.getline(str(file), trace.tb_lineno)
+    return LIBRARY in file.parents and line.lstrip().startswith("raise ")
+
+
+def _traceback_wanted() -> bool:
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return sweep or os.environ.get("HYDRA_FULL_ERROR", "") == "1"
+
+
+def run_folder() -> Path:
+    """Hydra's output folder of this run, or of this job of a sweep."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def set_up_jax(cache: Path | None = None) -> None:
+    """Sets JAX up for a program of ours; call it before JAX is first used.
+
+    Each compiled program uses one thread, which is steadier and bit-exact on CPUs. Compiled programs are kept for the
+    next run.
+
+    Args:
+        cache: folder of compiled programs; None asks `autorank.base.program_folder`.
+    """
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    import jax
+
+    # These log every file and thread; the log is for what a search does.
+    for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    jax.config.update("jax_compilation_cache_dir", program_folder(machine_key(), cache))
+    for name, value in {"min_compile_time_secs": 0.3, "min_entry_size_bytes": -1}.items():
+        option = f"jax_persistent_cache_{name}"
+        if option.upper() not in os.environ:
+            jax.config.update(option, value)
+
+
+def machine_key() -> str:
+    """Hash of the processor's model and features: a program compiled for one must not be loaded on another."""
+    text = platform.machine() + platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text += "".join(sorted({x for x in lines if x.startswith(("model name", "flags"))}))
+    except OSError:
+        pass  # not Linux: the architecture alone
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

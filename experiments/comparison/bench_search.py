@@ -1,0 +1,92 @@
+"""Which searcher finds more with the same number of trials; `--help` explains itself."""
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from autorank.app.programs import CONFIGS, register, set_up_jax, settings
+from autorank.app.settings import BenchSearchConfig
+from autorank.benchmarks.catalogue import matching
+from experiments.comparison import run_table, runs
+from experiments.comparison.peers.catalogue import SLOW_TASKS
+
+LOG = logging.getLogger("autorank")
+register()
+
+
+def work(job: runs.Job, folder: Path) -> tuple[runs.Job, int, float, str]:
+    """One job in a worker process; an error is a reported failure, not the end of the others."""
+    started = sum(os.times()[:4])  # of this process, and of a peer's that has ended
+    try:
+        done = runs.run(job, folder)
+    except Exception as error:  # noqa: BLE001
+        return job, 0, sum(os.times()[:4]) - started, f"{type(error).__name__}: {error}"[:300]
+    return job, done, sum(os.times()[:4]) - started, ""
+
+
+def start_worker(driver: int) -> None:
+    """A worker ends with the driver: one that outlives it would go on writing a run that is started again."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    set_up_jax()
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
+def main(config: DictConfig) -> int:
+    """Runs what is missing, then grows the table; returns the number of failed runs."""
+    cfg = settings(config, BenchSearchConfig)
+    folder = Path(cfg.runs) / "bench_search"
+    for name in cfg.searchers:
+        if name not in runs.PEERS:
+            runs.settings_of(name)  # a wrong name ends it before the first run
+    tasks = SLOW_TASKS if cfg.tasks == "slow" else matching(cfg.tasks)
+    jobs = [
+        runs.Job(searcher, task, cfg.batch, cfg.noise, seed, cfg.trials)
+        for seed in range(cfg.first_seed, cfg.first_seed + cfg.seeds)
+        for searcher in cfg.searchers
+        for task in tasks
+    ]
+    if cfg.table and not cfg.again:
+        known = run_table.recorded(Path(cfg.table))
+        missing = [
+            j for j in jobs if not run_table.has(known.get(run_table.Run(*j[:5]), ()), j.trials)
+        ]
+        if len(missing) < len(jobs):
+            LOG.info(
+                "%d of %d runs stand in %s and are not run: again=true, or another table, runs them",
+                *(len(jobs) - len(missing), len(jobs), cfg.table),
+            )
+        jobs = missing
+    failed, trials, started = 0, 0, time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
+        futures = [pool.submit(work, job, folder) for job in jobs]
+        for i, future in enumerate(as_completed(futures)):
+            job, done, seconds, error = future.result()
+            failed, trials = failed + bool(error), trials + done
+            left = (time.perf_counter() - started) / (i + 1) * (len(jobs) - i - 1)
+            LOG.info(
+                "%d/%d %s %s seed %d: %s, %.1f CPU s; %.0f s left",
+                *(i + 1, len(jobs), job.searcher, job.task, job.seed),
+                *(error or f"{done} new trials", seconds, left),
+            )
+    if cfg.table:
+        rows = run_table.write_table(folder, Path(cfg.table))
+        LOG.info("wrote %s: %d rows; %d runs failed", cfg.table, rows, failed)
+    return failed
+
+
+if __name__ == "__main__":
+    main()

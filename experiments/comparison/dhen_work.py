@@ -1,0 +1,97 @@
+"""Groups of DHENs of a recorded grid: which configurations train together, and what has been trained."""
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Group(NamedTuple):
+    """Trained together: rows of the grid ``[p]``, and the number of their seed."""
+
+    rows: tuple[int, ...]
+    seed: int
+
+
+def groups_of(
+    values: Sequence[dict[str, Any]], seeds: int, sizes: Sequence[int], most: int, free: int
+) -> list[Group]:
+    """All of the grid, first seed first; groups of one width hold the same architectures in the same order.
+
+    Args:
+        values: every configuration.
+        seeds: of each.
+        sizes: device bytes of each.
+        most: models of a group; a group has at least all architectures of one width under one pair of rates.
+        free: bytes for one group.
+    """
+    by_width: dict[int, dict[tuple, list[int]]] = {}
+    for i, v in enumerate(values):
+        rates = tuple(v[k] for k in v if k.startswith("training."))
+        by_width.setdefault(v["model.width"], {}).setdefault(rates, []).append(i)
+    found = []
+    for width in sorted(by_width):
+        rates = list(by_width[width].values())
+        largest = max(sum(sizes[i] for i in rows) for rows in rates)
+        fits = max(1, min(most // len(rates[0]), free // largest))
+        # As equal as they can be, so that they share a program.
+        fits = max(n for n in range(1, fits + 1) if len(rates) % n == 0)
+        found += [
+            tuple(i for rows in rates[at : at + fits] for i in rows)
+            for at in range(0, len(rates), fits)
+        ]
+    return [Group(rows, seed) for seed in range(seeds) for rows in found]
+
+
+class Work:
+    """Finished groups, one JSON line each after a line that says what they belong to; safe for threads."""
+
+    def __init__(self, file: Path, belongs: dict[str, Any]) -> None:
+        self._file, self._lock = file, threading.Lock()
+        self.ne: dict[tuple[int, int], float | None] = {}  # (row, seed) -> NE, None: failed
+        self.seconds = 0.0  # wall clock of all calls, compiling included
+        lines = []
+        if file.exists():
+            for text in file.read_text().splitlines():
+                try:
+                    lines.append(json.loads(text))
+                except json.JSONDecodeError:
+                    break  # cut off
+        if lines and lines[0] != belongs:
+            differ = sorted(k for k in belongs if lines[0].get(k) != belongs[k])
+            raise ValueError(
+                f"{file} belongs to another table ({', '.join(differ)} differ); remove it, or write --work ELSEWHERE"
+            )
+        for line in lines[1:]:
+            self._take(line)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("w") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in [belongs, *lines[1:]])
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "call_seconds" in line:
+            self.seconds += line["call_seconds"]
+            return
+        for row, ne in zip(line["rows"], line["ne"], strict=True):
+            self.ne[row, line["seed"]] = ne
+
+    def __contains__(self, group: Group) -> bool:
+        with self._lock:
+            return all((row, group.seed) in self.ne for row in group.rows)
+
+    def add(self, group: Group, ne: np.ndarray) -> None:
+        """A finished group's NE ``[p]``; NaN is a failed run."""
+        plain = [float(v) if np.isfinite(v) else None for v in ne]
+        self._append({"rows": group.rows, "seed": group.seed, "ne": plain})
+
+    def add_seconds(self, seconds: float) -> None:
+        """What a call took; of one that was killed nothing is known."""
+        self._append({"call_seconds": round(seconds, 1)})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._lock, self._file.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+            self._take(line)

@@ -1,0 +1,256 @@
+"""One run of a benchmark: a searcher, a task, a batch size, a noise level and a seed; one resumable file each.
+
+A file has one JSON line per batch, flushed after the batch. A line that was cut off is dropped and its batch is asked
+for again; lines that are there are told again in order, so that a run continues where it ended. (A ledger synchronises
+the disk twice a trial, which takes longer than most suggestions do.) Where a peer's own package fails, a last line says
+so, and the run is over: what it found stands, and the trials that it did not propose count as failed.
+"""
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autorank.base.records import with_values
+from autorank.benchmarks.base import Benchmark
+from autorank.benchmarks.catalogue import get, levels
+from autorank.searchers.base import SEARCHERS, Context, SearcherConfig
+from experiments.comparison.peers.base import Told, described
+from experiments.comparison.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
+from experiments.comparison.peers.process import PeerError, PeerProcess
+from experiments.machine import RESULTS, ROOT, processor_name
+
+DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
+LEVELS = RESULTS / "bench_levels.csv"
+
+
+class Job(NamedTuple):
+    """What names a run."""
+
+    searcher: str  # a peer, or a registered searcher with +key=value changes
+    task: str  # suite/task
+    batch: int
+    noise: float  # of what is told, in units of the median random regret
+    seed: int
+    trials: int
+
+    def path(self, folder: Path) -> Path:
+        """Its file; runs of different length share it, a shorter one is a prefix."""
+        name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
+        return folder / self.searcher.replace("/", "_") / name
+
+
+class Driver(NamedTuple):
+    """Either kind of searcher, over native values."""
+
+    ask: Callable[[int], list[dict[str, Any]]]
+    tell: Callable[[Sequence[dict[str, Any]], Sequence[float], Sequence[float]], None]
+    cpu: Callable[[], float] = (
+        time.process_time
+    )  # seconds so far, other processes of the searcher included
+    asks_again: Callable[[], bool] = lambda: False  # whether a resume asks before it tells
+    close: Callable[[], None] = lambda: None
+    versions: dict[str, str] | None = None  # of a peer's environment
+
+
+def settings_of(name: str) -> SearcherConfig:
+    """``NAME+key=value+...``: a registered searcher with changes of its settings.
+
+    Raises:
+        ValueError: no such searcher, or an unknown key.
+    """
+    import yaml
+
+    base, *changes = name.split("+")
+    if base not in SEARCHERS:
+        known = [*SEARCHERS, *PEERS]
+        raise ValueError(f"searcher {base!r} is not known; write one of {', '.join(known)}")
+    values = {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return with_values(SEARCHERS[base].settings(), values)
+
+
+def run(job: Job, folder: Path) -> int:
+    """Runs or continues one; returns how many trials were new.
+
+    Raises:
+        PeerError: the peer's package failed, which ends the run.
+        RuntimeError: another process is at it, or the peer cannot be run.
+    """
+    benchmark = get(job.task, DATA)
+    best, typical = levels(LEVELS)[job.task]
+    path = job.path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if _told(read(path)) >= job.trials or ended(path):
+        return 0
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{path} is written by another process; wait, or end it") from error
+        lines, size = _whole(path)
+        stream.truncate(size)  # a line that was cut off
+        start = _told(lines)
+        driver = (peer_driver if job.searcher in PEERS else our_driver)(job, benchmark)
+        try:
+            for line in lines:
+                if driver.asks_again():
+                    driver.ask(len(line["loss"]))
+                driver.tell(line["values"], losses_of(line), line["cost"])
+            for told in range(start, job.trials, job.batch):
+                try:
+                    line = _next(job, benchmark, driver, told, job.noise * (typical - best))
+                except PeerError as error:
+                    end = {"ended": str(error).splitlines()[0][:300], "trials": job.trials}
+                    stream.write(json.dumps(end) + "\n")
+                    raise
+                if told == start:  # of this line and those after it
+                    line["device"] = processor_name()
+                    line |= {"versions": driver.versions} if driver.versions else {}
+                stream.write(json.dumps(line) + "\n")
+                stream.flush()
+        finally:
+            driver.close()
+    return max(job.trials - start, 0)
+
+
+def _next(
+    job: Job, benchmark: Benchmark, driver: Driver, told: int, noise: float
+) -> dict[str, Any]:
+    """The batch after ``told`` trials, asked for, evaluated and told; ``noise`` is a standard deviation."""
+    size = min(job.batch, job.trials - told)
+    cpu, wall = driver.cpu(), time.perf_counter()
+    rows = driver.ask(size)
+    cpu, wall = driver.cpu() - cpu, time.perf_counter() - wall
+    found = benchmark.query(rows)
+    rng = np.random.default_rng([job.seed, told])
+    seen = found[:, 0] + noise * rng.normal(size=size)
+    line = {
+        "values": rows,
+        "loss": [_json(v) for v in found[:, 0]],
+        "seen": [_json(v) for v in seen],
+        "cost": [round(float(v), 5) for v in found[:, 1]],
+        "cpu": round(cpu, 6),
+        "wall": round(wall, 6),
+    }
+    begun = driver.cpu()
+    driver.tell(rows, losses_of(line), line["cost"])
+    return line | {"tell_cpu": round(driver.cpu() - begun, 6)}
+
+
+def _told(lines: Sequence[dict[str, Any]]) -> int:
+    return sum(len(line["loss"]) for line in lines)
+
+
+def losses_of(line: dict[str, Any]) -> list[float]:
+    """What the searcher sees."""
+    return [math.nan if v is None else v for v in line["seen"]]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """A run's whole lines: one a batch."""
+    return [line for line in _whole(path)[0] if "loss" in line]
+
+
+def ended(path: Path) -> dict[str, Any]:
+    """Of a run that its peer's package ended: what it said (``ended``), the ``trials`` it was to have; else empty."""
+    lines = _whole(path)[0]
+    return lines[-1] if lines and "ended" in lines[-1] else {}
+
+
+def _whole(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Lines up to the first that was cut off, and their bytes."""
+    lines, size = [], 0
+    for text in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+        size += len(text)
+    return lines, size
+
+
+def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
+    """A peer with its real package, in a process of its own environment.
+
+    Raises:
+        RuntimeError: the environment is not there.
+    """
+    entry = PEERS[job.searcher]
+    python = interpreter(entry.environment)
+    if python is None:
+        name = FOLDERS.get(entry.environment, entry.environment)
+        raise RuntimeError(
+            f"{job.searcher} needs an environment: sh experiments/comparison/peers/make_env.sh {name}"
+        )
+    packages = ENVIRONMENTS[entry.environment].packages
+    peer = PeerProcess(
+        python, entry.module, entry.factory, described(benchmark), job.seed, job.trials, job.batch,
+        packages=packages,
+    )  # fmt: skip
+
+    def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
+        peer.tell([Told(r, v) for r, v in zip(rows, losses, strict=True)])
+
+    return Driver(
+        peer.ask,
+        tell,
+        cpu=lambda: time.process_time() + peer.cpu,
+        asks_again=lambda: peer.asks_again,
+        close=peer.close,
+        versions=peer.versions,
+    )
+
+
+def our_driver(job: Job, benchmark: Benchmark) -> Driver:
+    """A searcher of ours, compiled once per process for all tasks of a space."""
+    import jax
+
+    space = benchmark.space
+    searcher, ask_jit, tell_jit = _compiled(job.searcher, space, job.batch, _capacity(job.trials))
+    key = jax.random.fold_in(jax.random.key(20231107), job.seed)
+    state = searcher.init(key)
+
+    def ask(n: int) -> list[dict[str, Any]]:
+        proposal = ask_jit(jax.random.fold_in(key, int(state.history.count)), state)
+        configs = np.asarray(proposal.configs)[:n]
+        return [space.decode(c) for c in configs]
+
+    def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
+        nonlocal state
+        configs = np.stack([space.encode(r) for r in rows])
+        metrics = np.stack([np.asarray(losses), np.zeros(len(losses))], axis=1).astype(np.float32)
+        state = jax.block_until_ready(tell_jit(state, configs, metrics))
+
+    return Driver(ask, tell)
+
+
+def _capacity(trials: int) -> int:
+    return 32 * math.ceil((trials + 1) / 32)
+
+
+@cache
+def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, Any, Any]:
+    import jax
+
+    from autorank.base.programs import compiler_options
+
+    settings = settings_of(name)
+    entry = SEARCHERS[settings.name]
+    wanted = {"batch_size": batch, "alphas": (0.0,)}
+    settings = with_values(settings, {k: v for k, v in wanted.items() if k in entry.fields})
+    searcher = entry.make(space, settings, Context(capacity))
+    options = compiler_options()
+    ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
+    return searcher, ask, tell
+
+
+def _json(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

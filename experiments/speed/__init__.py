@@ -1,0 +1,1 @@
+"""How fast it is: training, data, predictor, policy, whole searches; ``python -m experiments.speed.data``."""
