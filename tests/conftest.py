@@ -17,10 +17,7 @@ import hypothesis
 import jax
 import pytest
 
-from autorank.base import jax_settings
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax_settings.OWN = {**jax_settings.OWN, "jax_numpy_rank_promotion": "raise"}
 # A busy machine is no failure.
 hypothesis.settings.register_profile("autorank", deadline=None)
 hypothesis.settings.load_profile("autorank")

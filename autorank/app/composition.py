@@ -8,17 +8,26 @@ import dataclasses
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
+from autorank.app.idle import refuse_idle_predictor
 from autorank.app.settings import PARTS
+from autorank.base.plugins import load_plugins
 from autorank.base.registry import Registry
+from autorank.surrogates.losses import LOSSES
 from autorank.surrogates.settings import PredictorConfig
 
 T = TypeVar("T")
 
 
 def register_groups() -> None:
-    """Puts every registered part where ``searcher=NAME``, ``data=NAME`` and ``fidelity=NAME`` find it."""
+    """Puts every registered part where ``searcher=NAME``, ``data=NAME`` and ``fidelity=NAME`` find it.
+
+    Also those of plug-ins; and help texts find all of them under ``${parts:KEY,...}``.
+    """
+    load_plugins()
+    OmegaConf.register_new_resolver("parts", described_parts, replace=True)
     store = ConfigStore.instance()
     for group, registry in PARTS.items():
         for name, entry in registry.items():
@@ -26,7 +35,7 @@ def register_groups() -> None:
     store.store(group="predictor", name="paper", node=open_schema(PredictorConfig))
 
 
-def schema(record: type) -> DictConfig:
+def schema(record: type) -> Any:
     """A program's record as a Hydra schema, with its parts still to be chosen.
 
     Frozen dataclasses become read-only nodes, which YAML could not extend, so they are unlocked.
@@ -42,7 +51,7 @@ def schema(record: type) -> DictConfig:
     return node
 
 
-def open_schema(record: type) -> DictConfig:
+def open_schema(record: type) -> Any:
     """A part's record as a schema that takes any key: `settings` refuses unknown ones with a better message."""
     node = OmegaConf.structured(record)
     _unlock(node)
@@ -50,7 +59,7 @@ def open_schema(record: type) -> DictConfig:
     return node
 
 
-def settings(config: DictConfig, record: type[T]) -> T:
+def settings(config: Any, record: type[T]) -> T:
     """The composed config as a frozen record; no OmegaConf type is left after this.
 
     Raises:
@@ -61,12 +70,13 @@ def settings(config: DictConfig, record: type[T]) -> T:
         config[group] = _as_chosen(PARTS[group], config[group])
     if "predictor" in known:
         _refuse_unknown("predictor", config["predictor"], PredictorConfig)
+        refuse_idle_predictor(config["searcher"]["name"], _overridden("predictor"))
     found = OmegaConf.to_object(config)
     assert isinstance(found, record), type(found)
     return found
 
 
-def _as_chosen(registry: Registry[Any], node: DictConfig) -> DictConfig:
+def _as_chosen(registry: Registry[Any], node: Any) -> Any:
     """A part's node under the record of its name; a YAML file that only names a part has none yet."""
     values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
@@ -76,7 +86,7 @@ def _as_chosen(registry: Registry[Any], node: DictConfig) -> DictConfig:
     for key in values:
         if key not in registry[chosen].fields:
             raise ValueError(refusal(registry, str(key), chosen))
-    return OmegaConf.merge(open_schema(record), values)  # pyright: ignore[reportReturnType]
+    return OmegaConf.merge(open_schema(record), values)
 
 
 def refusal(registry: Registry[Any], key: str, chosen: str) -> str:
@@ -90,7 +100,31 @@ def refusal(registry: Registry[Any], key: str, chosen: str) -> str:
     return f"{group}.{key} has no effect with {group}={chosen}, which does not read it; it is for {choices}"
 
 
-def _refuse_unknown(group: str, node: DictConfig, record: type) -> None:
+def _overridden(group: str) -> list[str]:
+    """The keys of a group that the command line sets, also to their defaults: a sweep may pass through them."""
+    if not HydraConfig.initialized():
+        return []
+    keys = [text.lstrip("+~").partition("=")[0] for text in HydraConfig.get().overrides.task]
+    return [key for key in keys if key == group or key.startswith(f"{group}.")]
+
+
+def described_parts(*keys: str) -> str:
+    """Lines for a help text: every registered part of some config keys, with its summary.
+
+    Examples:
+        >>> print(described_parts("fidelity"))  # doctest: +ELLIPSIS
+          fidelity=pilots       Pilots run to the end; the smallest fraction ...
+          ...
+    """
+    registries = {r.key: r for r in (*PARTS.values(), LOSSES)}
+    return "\n".join(
+        f"  {f'{key}={name}':<27}{entry.summary}"
+        for key in keys
+        for name, entry in registries[key].items()
+    )
+
+
+def _refuse_unknown(group: str, node: Any, record: type) -> None:
     known = [f.name for f in dataclasses.fields(record)]
     for key in node:
         if key not in known:

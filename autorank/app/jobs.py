@@ -26,6 +26,7 @@ from autorank.base.code_revision import code_revision
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric, targets_of
 from autorank.base.metrics import auc, log_loss, normalized_entropy
+from autorank.base.plugins import load_plugins
 from autorank.base.records import flatten, locations, plain, with_values
 from autorank.data.format.batches import Dataset
 from autorank.data.prepare.scoring_files import save_scoring_files
@@ -35,7 +36,8 @@ from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
+from autorank.report.console import console_table
+from autorank.report.page import write_report
 from autorank.search.checks import refuse_finished_by_earlier_version
 from autorank.search.meter import Event
 from autorank.search.progress import Progress
@@ -122,6 +124,7 @@ def located(config: SearchConfig) -> SearchConfig:
 @own_settings()
 def worker_objective(config: SearchConfig) -> Objective:
     """What a worker of a cluster evaluates with: the driver's objective, built there."""
+    load_plugins()
     data = build.dataset(config.data, LOG.info)
     return build.objective(config, data, build.space(config))
 

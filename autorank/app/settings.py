@@ -7,6 +7,7 @@ registries. Fields of such a group have the base record as their type and the de
 from dataclasses import dataclass, field
 from typing import Any
 
+from autorank.app.idle import changed_fields, refuse_idle_predictor
 from autorank.base.records import later, require, require_range
 from autorank.base.registry import Registry
 from autorank.data.logs.base import SOURCES, DataConfig
@@ -120,6 +121,8 @@ class BackendConfig:
 
     def __post_init__(self):
         require("backend.kind", self.kind, ("local", "ray"))
+        for key in changed_fields(self) if self.kind == "local" else ():
+            raise ValueError(f"backend.{key} has no effect with backend=local; write backend=ray")
         for key in ("num_workers", "population", "attempts"):
             require_range(f"backend.{key}", getattr(self, key), 1, 1_000_000)
 
@@ -141,6 +144,10 @@ class SearchConfig:
     search: PlanConfig = field(default_factory=PlanConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self):
+        changed = (f"predictor.{name}" for name in changed_fields(self.predictor))
+        refuse_idle_predictor(self.searcher.name, changed)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class EvolutionConfig(SearcherConfig):
     weighs_cost=False,
 )
 def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
-    """Mutants of tournament winners among the newest ``population`` trials (Real et al., arXiv 1802.01548).
+    """Regularised evolution: mutants of tournament winners among the newest trials (Real et al., arXiv 1802.01548).
 
     Proposals are random until ``population`` trials are told. A failed trial loses every tournament against a finished
     one.

@@ -92,7 +92,9 @@ class Candidates(NamedTuple):
     "paper", PaperConfig, grid_size=16, has_roles=True, reads_predictor=True, weighs_cost=True
 )
 def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searcher:
-    """REINFORCE against the predictor ensemble (arXiv 2311.07870); random until ``context.initial`` trials are told.
+    """REINFORCE against the predictor ensemble (arXiv 2311.07870).
+
+    Proposals are random until ``context.initial`` trials are told.
 
     Proposals carry predicted metrics. ``info`` holds, for each proposal, ``repeat``, ``alpha`` (NaN for exploratory
     ones) and ``spread``. Of the policies it holds ``entropy`` and ``reward`` ``[alphas, num_policies, points]`` and

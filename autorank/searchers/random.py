@@ -30,7 +30,7 @@ class RandomConfig(SearcherConfig):
     "random", RandomConfig, grid_size=64, has_roles=False, reads_predictor=False, weighs_cost=False
 )
 def make_random(space: Space, settings: RandomConfig, context: Context) -> Searcher:
-    """Independent random configurations, none of them twice.
+    """Random search: independent random configurations, none of them twice.
 
     Examples:
         >>> import jax

@@ -98,7 +98,7 @@ def mse(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Squared error ``(f_i - y_i)^2``.
+    """Squared error: ``(f_i - y_i)^2``.
 
     Examples:
         >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
@@ -118,7 +118,7 @@ def huber(
     delta: float = 1.0,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``.
+    """Huber: ``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``.
 
     Examples:
         >>> float(huber(jnp.array([0.0, 5.0]), jnp.array([0.0, 0.0])))
@@ -140,7 +140,7 @@ def pairwise_margin(
     margin: float = 0.001,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``max(0, -s_ij (f_i - f_j) + margin)``, ``s_ij = sign(y_i - y_j)``, ties dropped.
+    """Hinge over all pairs: ``max(0, margin - s_ij (f_i - f_j))``, ``s_ij = sign(y_i - y_j)``, ties dropped.
 
     Source: arXiv 2311.07870. At the kink the gradient is 0.
 
@@ -160,7 +160,7 @@ def pairwise_logistic(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j`` (RankNet).
+    """RankNet: ``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j``.
 
     The gradient needs ``n`` exponentials if all scores of a list lie within 80 of each other, and ``n^2`` otherwise.
 
@@ -180,7 +180,7 @@ def lambda_rank(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """`pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
+    """LambdaRank: `pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
 
     The factors are held constant under differentiation. The gain of an item is the share of its list with a larger
     target: targets are not graded, so we take a gain that is linear in the rank. The discount is ``1 / log2(1 + rank)``
@@ -198,7 +198,7 @@ def list_net(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``: top-one ListNet.
+    """Top-one ListNet: cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``.
 
     The scale of the targets determines the sharpness of their softmax: standardise them first.
     """
@@ -219,7 +219,7 @@ def list_mle(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Mean over items of the negative log likelihood of the true order, best first (ListMLE).
+    """ListMLE: mean over items of the negative log likelihood of the true order, best first.
 
     ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so that no order among them is
     learnt.

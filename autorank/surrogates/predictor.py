@@ -115,18 +115,9 @@ def ensemble(
     Args:
         num_features: ``x``.
         capacity: ``n`` of ``fit``; unused rows are masked, so that more rows need no new program.
-        members: nets whose scores are averaged.
-        hidden: widths of the layers that both tasks share.
-        loss: a name of `LOSSES`.
-        loss_settings: settings of that loss that differ from its defaults.
-        steps: full-batch Adam steps.
-        rate: Adam's step size.
-        weight_decay: decoupled (AdamW).
-        multi_task: one net for both tasks, or one net for each.
-        bootstrap: every member trains on its own resample of the rows.
-        combine: "zscore" standardises the outputs of each member; "raw" leaves them as they are (for mse and huber:
-            in the units of the targets).
         member_map: "map" trains one member after another (CPU), "vmap" all at once (GPU).
+
+    The other arguments are the settings of `PredictorConfig`.
 
     Raises:
         ValueError: an unknown name, or a size below 1.
@@ -142,13 +133,6 @@ def ensemble(
     traits, loss_fn = LOSSES[loss].traits, loss_of(loss, loss_settings or {})
     require("predictor.combine", combine, ("zscore", "raw"))
     require("predictor.member_map", member_map, ("map", "vmap"))
-    for key, value in {
-        "members": members,
-        "capacity": capacity,
-        "num_features": num_features,
-    }.items():
-        if value < 1:
-            raise ValueError(f"predictor.{key}={value} must be at least 1")
     made = _Ensemble(
         num_features=num_features,
         capacity=capacity,
@@ -184,6 +168,11 @@ class _Ensemble:
     bootstrap: bool
     zscore: bool
     at_once: bool  # members side by side; on CPUs their pairs would leave the cache
+
+    def __post_init__(self):
+        for key in ("members", "capacity", "num_features"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"predictor.{key}={getattr(self, key)} must be at least 1")
 
     def fit(
         self,

@@ -89,9 +89,9 @@ class PopulationRun(NamedTuple):
         """Traces and compiles a group's program."""
         begun = time.perf_counter()
         configs = [member.config for member in group]
-        plan = tuned(layout_of(configs, F, N), jax.default_backend())
+        layout = tuned(layout_of(configs, F, N), jax.default_backend())
         program = make_population(
-            plan, F, N, num_ids=self.num_ids, batch_size=self.batch_size, num_windows=WINDOWS, dtype=self.dtype
+            layout, F, N, num_ids=self.num_ids, batch_size=self.batch_size, num_windows=WINDOWS, dtype=self.dtype
         )  # fmt: skip
         arguments = (
             *program.shapes(configs), hparams(len(group)), schedule(self.data, self.batch_size), self.data,
@@ -102,7 +102,7 @@ class PopulationRun(NamedTuple):
             compiler_options=self.options
         )
         program.prepare(configs)
-        return Compiled(program, run, plan.instances, time.perf_counter() - begun)
+        return Compiled(program, run, layout.instances, time.perf_counter() - begun)
 
     def train_group(self, group: Sequence[Member], compiled: Compiled) -> Trained:
         """Draws a group's tables and weights and trains it in one pass."""

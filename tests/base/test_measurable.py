@@ -18,7 +18,8 @@ from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, Pilo
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
+from autorank.report.console import console_table
+from autorank.report.page import write_report
 from autorank.search.context import SearchStopped
 from autorank.search.held_out import compare
 from tests.planted import NUM_WINDOWS, planted_objective

@@ -20,7 +20,7 @@ from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.choice import choose
 from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
-from autorank.report.tables import cost_table
+from autorank.report.tables.search import cost_table
 from autorank.search.accounts import trials_by_executor
 from autorank.training.compact import Setting
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups

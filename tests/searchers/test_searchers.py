@@ -118,6 +118,11 @@ def objective(configs, told):
 
 @pytest.fixture(scope="module")
 def run(kit) -> Run:
+    return run_of(kit)
+
+
+def run_of(kit: Kit) -> Run:
+    """A short search of planted trials, some of which fail."""
     state = kit.searcher.init(KEY)
     states, proposals, metrics = [state], [], []
     for _ in range(ROUNDS):
@@ -211,6 +216,18 @@ def test_an_exhausted_space_repeats_and_says_so(name):
         seen += proposal.configs[~proposal.info["repeat"]].tolist()
         state = tell(state, proposal.configs, metrics_of(proposal.configs))
     assert sorted(map(tuple, seen)) == [(a, b) for a in (0, 1) for b in (0, 1, 2)]
+
+
+# What every searcher must hold to; tests/app/test_registries.py calls these for one from outside.
+CONTRACT = (
+    test_proposals_are_canonical_and_never_repeat,
+    test_one_trace_serves_a_growing_history,
+    test_ask_is_a_function_of_key_and_state,
+    test_state_is_arrays_and_a_replay_from_rows_is_exact,
+    test_a_failed_trial_is_never_the_best,
+    test_a_scan_gives_what_the_loop_gives,
+    test_nothing_told_is_nothing_learned,
+)
 
 
 def mean_regret(name: str, num_seeds: int) -> float:
@@ -332,7 +349,7 @@ def test_children_are_mutants_of_the_newest_winners():
 
 
 def test_evolution_refuses_an_empty_tournament():
-    with pytest.raises(ValueError, match="tournament=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=r"searcher.tournament=0 must lie in \[1"):
         make_searcher("evolution", SPACE, batch_size=1, capacity=2, tournament=0)
 
 
@@ -540,7 +557,7 @@ def test_the_course_of_the_policies_is_reported(guided):
     [
         ({"reward": "roi"}, "reward='roi' .* alpha, hinge, absolute"),
         ({"alphas": ()}, "alphas="),
-        ({"alphas": (1.5,)}, r"alphas=\(1.5,\)"),
+        ({"alphas": (1.5,)}, r"alphas=\[1.5\]"),
         ({"num_exploratory": 5}, "num_exploratory=5"),
         ({"steps": 0}, "steps=0"),
         ({"predictor": ridge(16)}, "capacity=16"),
@@ -653,7 +670,7 @@ def test_nothing_but_failures_gives_other_trials(small):
     [
         ({"warps": ("log",)}, "warps=.*half_rank, rank, none"),
         ({"warps": ()}, "warps="),
-        ({"alphas": (2.0,)}, r"alphas=\(2.0,\)"),
+        ({"alphas": (2.0,)}, r"alphas=\[2.0\]"),
         ({"starts": ()}, "starts="),
         ({"margin": -0.1}, "margin=-0.1"),
         ({"effects": 1.0}, "effects=1.0"),

@@ -1,0 +1,56 @@
+"""Settings that have no effect beside others: refused where somebody counts on them, else said aloud."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from autorank.searchers.base import SEARCHERS
+
+
+def changed_fields(record: Any) -> list[str]:
+    """The fields of a record that are not at their defaults.
+
+    Examples:
+        >>> from autorank.surrogates.settings import PredictorConfig
+        >>> changed_fields(PredictorConfig(members=3))
+        ['members']
+    """
+    return [f.name for f in dataclasses.fields(record) if getattr(record, f.name) != usual(f)]
+
+
+def usual(field: dataclasses.Field[Any]) -> Any:
+    """A field's default."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def refuse_idle_predictor(searcher: str, keys: Iterable[str]) -> None:
+    """Refuses settings of the predictor under a searcher that does not learn with it.
+
+    Args:
+        searcher: a registered name.
+        keys: what is set, such as ``predictor.members``.
+
+    Raises:
+        ValueError: something is set, and which searchers read it.
+    """
+    for key in keys:
+        if SEARCHERS[searcher].traits["reads_predictor"]:
+            return
+        readers = [n for n, entry in SEARCHERS.items() if entry.traits["reads_predictor"]]
+        choices = " or ".join(f"searcher={name}" for name in readers)
+        raise ValueError(
+            f"{key} has no effect with searcher={searcher}, which learns without the predictor; it is for {choices}"
+        )
+
+
+def idle_settings(config: Any) -> Iterator[str]:
+    """Sentences about settings of a search that are not at their defaults and have no effect."""
+    data, plan = config.data, config.search
+    if data.encoding != "hash" and "hash_size" in changed_fields(data):
+        yield f"data.hash_size={data.hash_size} has no effect with data.encoding={data.encoding}"
+    if plan.final_seeds != "auto":
+        for key in {"final_half_width", "max_final_seeds"} & set(changed_fields(plan)):
+            value = getattr(plan, key)
+            yield f"search.{key}={value} has no effect with search.final_seeds={plan.final_seeds}; it is for auto"
