@@ -1,14 +1,11 @@
 """Faults as a user of `hydra/sweeper=autorank` meets them: nothing lost, no wrong resume, advice."""
 
-import atexit
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,14 +22,6 @@ SWEEPER = [
     "hydra.sweeper.batch_size=4",
 ]
 
-# Sweeps share what they compiled, also after a kill in mid-write (JAX reads what it can).
-COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="autorank-compiled-"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-atexit.register(shutil.rmtree, COMPILED["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-
 
 def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
     plan = [f"hydra.sweeper.trials={trials}", f"hydra.sweep.dir={folder}"]
@@ -40,7 +29,7 @@ def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
 
 
 def start(folder: Path, *more: str, trials: int = 9, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | COMPILED
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         command(folder, *more, trials=trials),
         stdout=subprocess.PIPE,
