@@ -1,53 +1,60 @@
-"""Scores raw rows with a run's winner: ``python -m autorank.score RUN ROWS [OUT]``.
+"""Scores raw rows with the winner of a run: ``python -m autorank.score RUN ROWS [OUT]``.
 
-RUN is a run's folder or its ``model`` folder. ROWS is a table with the log's feature columns, in any order, as text
-(also packed), Parquet or Arrow; it is read as the log was. Labels and times may be absent. OUT (.parquet or .csv;
-default: ROWS with ``.scored.parquet``) gets a row for each row of ROWS, in the same order: its columns, its ``line`` in
-ROWS (in a file without lines its row, from 1), ``p_<metric>`` for each metric, and a ``reason`` where it has no score.
-Exit status 1: ROWS is no such table, or not one of its rows has a score.
+RUN is the folder of a run, or its ``model`` folder. ROWS is a table with the log's feature columns, in any order: text
+(also compressed), Parquet or Arrow. It is read in the way that the log was; labels and times may be missing. OUT
+(.parquet or .csv; default: the name of ROWS with ``.scored.parquet``) has one row for each row of ROWS, in the same
+order: its columns, its ``line`` in ROWS (the number of the row, from 1, if the file has no lines), ``p_<metric>`` for
+each metric, and a ``reason`` if it has no score. The exit status is 1 if ROWS is not such a table, or if no row has a
+score.
 """
 
 import logging
 import sys
 from pathlib import Path
 
-from autorank.data.logs.serving import read
-from autorank.data.prepare.store import load_encoders, load_reading
+from autorank.data.logs.rows_to_score import read_rows_to_score
+from autorank.data.prepare.encoders_file import read_encoders
+from autorank.data.prepare.scoring_files import load_reading
 from autorank.serving.export import load_model
 from autorank.serving.score_file import Tally, write_scores
 from autorank.serving.unknown_shares import warnings
 
 LOG = logging.getLogger("autorank")
 _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arrow", ".feather", ".ipc")
-_PACKED = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4")
+_COMPRESSIONS = (".gz", ".gzip", ".bz2", ".zst", ".zstd", ".lz4")
 
 
 def score(run: Path, rows: Path, out: Path | None = None) -> Path:
-    """Writes the rows with their probabilities and gives the file.
+    """Writes the rows with their probabilities, and returns the file.
+
+    Args:
+        run: the folder of a run, or its model folder.
+        rows: a table with the feature columns.
+        out: .parquet or .csv; None: next to ``rows``.
 
     Raises:
-        FileNotFoundError: no model, no rows.
-        ValueError: a column that the model needs is missing, by name; no table; a model that does not load.
+        FileNotFoundError: no model, or no rows.
+        ValueError: not a table, missing columns (named), or a model that cannot be loaded.
     """
     return score_with_tally(run, rows, out)[0]
 
 
 def score_with_tally(run: Path, rows: Path, out: Path | None = None) -> tuple[Path, Tally]:
-    """`score`, and what was met on the way; warnings are logged."""
+    """`score`, and the counts of rows; logs warnings."""
     folder = run / "model" if (run / "model").is_dir() else run
     scorer = load_model(folder)
-    encoders, reading = load_encoders(folder), load_reading(folder)
+    encoders, reading = read_encoders(folder), load_reading(folder)
     out = _default_out(rows) if out is None else out
     _require_out(out, rows)
     if reading is None:
         LOG.warning(
-            "%s was saved by an older version, which did not note how its log was read: %s is read as a "
-            "table with a line of names; train again to have it read as the log was",
+            "%s was saved by an older version, which did not record how its log was read, so %s is read as a "
+            "table with a header; train again to have rows read like the log",
             folder,
             rows,
         )
-    found = read(rows, reading, encoders)
-    tally = write_scores(found, encoders, scorer.predict, scorer.metrics, out)
+    found = read_rows_to_score(rows, reading, encoders)
+    tally = write_scores(found, encoders, scorer, out)
     if tally.num_scored < tally.num_rows:
         LOG.warning(
             "%s: %s of %s rows have a reason instead of a score: %s%s",
@@ -66,24 +73,26 @@ def score_with_tally(run: Path, rows: Path, out: Path | None = None) -> tuple[Pa
 
 
 def _default_out(rows: Path) -> Path:
+    """The input's name without its endings, with ``.scored.parquet``."""
     name = rows.name
-    for endings in (_PACKED, _ENDINGS):
+    for endings in (_COMPRESSIONS, _ENDINGS):
         if Path(name).suffix.lower() in endings:
             name = Path(name).stem
     return rows.with_name(f"{name}.scored.parquet")
 
 
 def _require_out(out: Path, rows: Path) -> None:
+    """Rejects an output file that cannot be written, or that is the input."""
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"{out}: write OUT as a name that ends in .parquet or .csv")
     if out.exists() and rows.exists() and out.samefile(rows):
         raise ValueError(f"{out} is the file to be scored; write OUT as another name")
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent} is no folder; make it, or write OUT elsewhere")
+        raise FileNotFoundError(f"{out.parent} is not a folder; create it, or write OUT elsewhere")
 
 
 def main(arguments: list[str]) -> int:
-    """The command line."""
+    """Runs the command line; returns the exit status."""
     if len(arguments) not in (2, 3) or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if {"-h", "--help"} & set(arguments) else 2

@@ -54,7 +54,7 @@ def one_run(cfg: TrainConfig, row: Row) -> dict[str, Any]:
     from autorank.app import build
     from autorank.base.measurable import targets_of
     from autorank.base.metrics import normalized_entropy
-    from autorank.fidelity.labels import label
+    from autorank.fidelity.curve_label import curve_label
     from autorank.models.heads import METRICS
     from autorank.training.trainer import Schedule, window_ne
 
@@ -80,7 +80,7 @@ def one_run(cfg: TrainConfig, row: Row) -> dict[str, Any]:
     }
     metric = METRICS[cfg.model.head][0]
     targets, where = targets_of(np.asarray(held_out.labels, np.float64), metric)
-    found = {"validation": float(label(window_ne(state.curve)[:, 0], 1.0, tail=TAIL))}
+    found = {"validation": float(curve_label(window_ne(state.curve)[:, 0], 1.0, tail=TAIL))}
     for name, p in scored.items():
         found[name] = float(normalized_entropy(np.asarray(p, np.float64)[where, 0], targets))
     run = {"data": data.schema.name, "metric": metric, "unknown": row.kind, "seed": row.seed}

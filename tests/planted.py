@@ -7,7 +7,8 @@ import numpy as np
 
 from autorank.base.programs import ProgramStats
 from autorank.objectives.base import Objective, Outcome
-from autorank.space.space import Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Space
 
 NUM_WINDOWS = 20
 NUM_ROWS = 2000

@@ -26,9 +26,10 @@ from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
 from autorank.objectives.training import ObjectiveConfig, training_objective
-from autorank.search.stages import Plan
+from autorank.search.budget import Budget
 from autorank.searchers.base import SEARCHERS, Context, Searcher
-from autorank.space.space import Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor, make_predictor
 from autorank.training.compact import Setting
 from autorank.training.settings import TrainingConfig
@@ -187,7 +188,7 @@ def workers(config: BackendConfig) -> Workers | None:
     return Workers(**{name: getattr(config, name) for name in Workers._fields})
 
 
-def plan(config: SearchConfig) -> Plan:
+def plan(config: SearchConfig) -> Budget:
     """Lengths of the stages."""
     p = config.search
     metric = "ctr" if p.metric == "auto" else p.metric
@@ -197,7 +198,7 @@ def plan(config: SearchConfig) -> Plan:
             f"search.metric={metric} is not measured with model.head={config.model.head}; write one of "
             f"{', '.join(metrics)}, mean"
         )
-    return Plan(
+    return Budget(
         trials=p.trials,
         seed=p.seed,
         metric=metric,

@@ -14,7 +14,7 @@ from autorank.app.identity import GROUPS, NEVER, counts, settings
 from autorank.app.settings import PARTS, SearchConfig
 from autorank.base.records import digest, plain
 from autorank.base.registry import Registry
-from autorank.ledger.ledger import dumps
+from autorank.ledger.strict_json import dumps
 
 # The plan's settings that the fingerprint was over.
 OLD_PLAN = (

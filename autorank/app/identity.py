@@ -11,7 +11,7 @@ from typing import Any
 from autorank.app.settings import PARTS, SearchConfig
 from autorank.base.records import plain
 from autorank.data.format.batches import Dataset
-from autorank.ledger.ledger import dumps
+from autorank.ledger.strict_json import dumps
 from autorank.searchers.base import SEARCHERS
 from autorank.space.space import Space
 

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,21 +22,26 @@ from autorank.app import build
 from autorank.app.earlier_ledgers import carried_over
 from autorank.app.settings import SearchConfig, TrainConfig, TuneConfig
 from autorank.app.tracking import start_tracking
+from autorank.base.code_revision import code_revision
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric, targets_of
 from autorank.base.metrics import auc, log_loss, normalized_entropy
 from autorank.base.plugins import load_plugins
 from autorank.base.records import flatten, locations, plain, with_values
 from autorank.data.format.batches import Dataset
-from autorank.data.prepare.store import save_encoders
-from autorank.fidelity.labels import label
-from autorank.ledger.ledger import Ledger, dumps
+from autorank.data.prepare.scoring_files import save_scoring_files
+from autorank.fidelity.curve_label import curve_label
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.safe_write import write_atomically
+from autorank.ledger.strict_json import dumps
 from autorank.objectives import cluster
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
-from autorank.search.confirm import refuse_finished_by_earlier_version
+from autorank.report.console import console_table
+from autorank.report.page import write_report
+from autorank.search.checks import refuse_finished_by_earlier_version
+from autorank.search.meter import Event
 from autorank.search.progress import Progress
-from autorank.search.run import Event, run
+from autorank.search.run import run
 from autorank.serving.export import load_model, save_model
 from autorank.space.space import Space
 from autorank.training.compact import Setting
@@ -188,7 +192,7 @@ def measure_export(
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:
     """A trained model with all that scoring raw rows needs."""
-    save_encoders(data, folder)  # before the model, whose last file says that all is there
+    save_scoring_files(data, folder)  # before the model, whose last file says that all is there
     save_model(
         folder,
         trained.predict,
@@ -270,7 +274,7 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
             i = int(jobs[j, 0])
             assert objective.measurable is not None
             tails = [
-                label(c, 1.0, tail=config.tail, where=w)
+                curve_label(c, 1.0, tail=config.tail, where=w)
                 for c, w in zip(outcome.curve.T, objective.measurable.T, strict=True)
             ]
             found[i].append((seeds[j], np.array(tails), outcome.failed))
@@ -388,23 +392,13 @@ def set_aside(folder: Path) -> None:
         folder.rename(target)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Either the old file or the whole new one, also after a crash."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
-
-
 def provenance() -> dict[str, Any]:
     """Versions, device and revision behind the numbers."""
     return {
         "versions": {"python": platform.python_version()}
         | {p: package_version(p) for p in PACKAGES},
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
-        "git_revision": git_revision(),
+        "git_revision": code_revision(),
         "finished_at": time.time(),
     }
 
@@ -415,15 +409,3 @@ def package_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
-
-
-def git_revision() -> str | None:
-    """Revision of the code, with a plus where files have changed since."""
-    root = Path(__file__).resolve().parents[1]
-    try:
-        call = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
-        return subprocess.run(
-            call, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -29,6 +29,7 @@ from autorank.app.settings import (
     TrainConfig,
     TuneConfig,
 )
+from autorank.base.jax_settings import set_strict_settings
 from autorank.base.program_folder import program_folder
 
 LIBRARY = Path(__file__).resolve().parents[1]
@@ -98,7 +99,7 @@ def set_up_jax(cache: Path | None = None) -> None:
     """Sets JAX up for a program of ours; call it before JAX is first used.
 
     Each compiled program uses one thread, which is steadier and bit-exact on CPUs. Compiled programs are kept for the
-    next run.
+    next run. Rank promotion and implicit transfers between devices are refused (`autorank.base.jax_settings`).
 
     Args:
         cache: folder of compiled programs; None asks `autorank.base.program_folder`.
@@ -109,6 +110,7 @@ def set_up_jax(cache: Path | None = None) -> None:
     # These log every file and thread; the log is for what a search does.
     for name in ("jax._src.xla_bridge", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    set_strict_settings()
     jax.config.update("jax_compilation_cache_dir", program_folder(machine_key(), cache))
     for name, value in {"min_compile_time_secs": 0.3, "min_entry_size_bytes": -1}.items():
         option = f"jax_persistent_cache_{name}"

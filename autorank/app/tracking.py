@@ -25,9 +25,10 @@ from autorank.app.tracking_settings import (
     scrub,
 )
 from autorank.base.program_folder import why_unusable
-from autorank.fidelity import rungs
-from autorank.ledger.ledger import Ledger, Trial
-from autorank.report.run_folder import curve_of, read_run, values_of
+from autorank.ledger import rungs
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.run_folder import curve_of, read_run, values_of
+from autorank.ledger.trial import Trial
 
 __all__ = ["OFF", "Tracker", "logged_in", "resolve_mode", "scrub", "start_tracking"]
 

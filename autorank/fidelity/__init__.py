@@ -1,1 +1,1 @@
-"""How much of the log a trial sees, and the label of a short curve."""
+"""How much of the log a trial sees, and the curve label of a short curve."""

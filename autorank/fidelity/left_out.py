@@ -1,22 +1,23 @@
 """Kendall's tau-b of a decision made on pilots, measured on pilots that it has not seen.
 
-A fraction of the log and a trend that were chosen because they order these pilots well order new ones
-less well. Repeated K-fold cross-validation over pilots repeats the whole decision without a part of
-them and looks at the pairs within that part (Stone, Cross-validatory choice and assessment of
-statistical predictions, JRSS B 1974). Number of folds and repeats are own choices.
+A fraction of the log and a trend that were chosen because they order these pilots well will order new pilots less
+well. Repeated K-fold cross-validation repeats the whole decision without one fold of the pilots and compares the
+pairs within that fold (Stone, Cross-validatory choice and assessment of statistical predictions, JRSS B 1974). The
+numbers of folds and repeats are our choice.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+from autorank.fidelity.agreement import interval, resampled_counts, signs, weighted_pairs
 
 FOLDS, REPEATS = 5, 10
 
 
 class LeftOut(NamedTuple):
-    """Tau-b over pairs of left-out pilots, its bootstrap interval, and how many folds say so."""
+    """Tau-b over pairs of left-out pilots, its bootstrap interval, and the share of folds that it rests on."""
 
     tau: float
     low: float
@@ -24,8 +25,20 @@ class LeftOut(NamedTuple):
     share: float  # of the folds that came to a decision
 
 
+@runtime_checkable
+class Decide(Protocol):
+    """A decision that some of the pilots lead to."""
+
+    def __call__(self, some: np.ndarray, /) -> np.ndarray | None:
+        """Curve labels ``[p]`` of all pilots by the decision that the pilots ``some`` (indices) lead to.
+
+        None if they lead to no decision.
+        """
+        ...
+
+
 def left_out_tau(
-    decide: Callable[[np.ndarray], np.ndarray | None],
+    decide: Decide,
     final: np.ndarray,
     *,
     min_pilots: int,
@@ -33,15 +46,22 @@ def left_out_tau(
     level: float = 0.95,
     seed: int = 0,
 ) -> LeftOut:
-    """Repeats a decision on folds and compares the order it gives the rest with the final one.
+    """Repeats a decision without each fold and compares the order that it gives the fold with the final order.
 
     Args:
-        decide: takes the indices of the pilots to decide on and gives the labels ``[p]`` of all by
-            that decision, or None for none.
-        final: finite final labels ``[p]``.
-        min_pilots: to decide on; NaN where a fold would have fewer.
+        decide: the decision.
+        final: finite final curve labels ``[p]``.
+        min_pilots: fewest pilots to decide on; everything is NaN if a decision would have fewer.
+        num_bootstrap: resamples of the pilots for the interval.
+        level: of the interval.
+        seed: of folds and resamples.
 
-    The interval is that of resampled pilots; it does not count the resampling of the decision.
+    The interval covers the sampling of pilots within the folds; decisions are not repeated for each resample.
+
+    Examples:
+        >>> final = np.arange(10.0)
+        >>> left_out_tau(lambda some: final + 1, final, min_pilots=4).tau
+        1.0
     """
     p = len(final)
     folds = min(FOLDS, p // 2)
@@ -52,29 +72,18 @@ def left_out_tau(
     decided = 0
     for _ in range(REPEATS):
         for rest in np.array_split(rng.permutation(p), folds):
-            labels = decide(np.setdiff1d(np.arange(p), rest))
-            if labels is None:
+            short = decide(np.setdiff1d(np.arange(p), rest))
+            if short is None:
                 continue
             decided += 1
-            a, b = signs(labels[rest]), signs(final[rest])
+            a, b = signs(short[rest]), signs(final[rest])
             pairs = np.ix_(rest, rest)
             agree[pairs] += a * b
             predicted[pairs] += np.abs(a)
             true[pairs] += np.abs(b)
-    counts = rng.multinomial(p, np.full(p, 1 / p), size=num_bootstrap).astype(np.float64)
-    counts = np.concatenate([np.ones((1, p)), counts])
-    scale = form(predicted, counts) * form(true, counts)
-    taus = np.where(scale > 0, form(agree, counts) / np.sqrt(np.where(scale > 0, scale, 1)), np.nan)
-    seen = taus[1:][np.isfinite(taus[1:])]
-    ends = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2]) if seen.size else (np.nan, np.nan)
-    return LeftOut(float(taus[0]), float(ends[0]), float(ends[1]), decided / (REPEATS * folds))
-
-
-def form(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """``c' M c`` of matrices ``[..., p, p]`` for each row of counts ``[s, p]``: ``[..., s]``."""
-    return ((counts @ matrix) * counts).sum(axis=-1)
-
-
-def signs(values: np.ndarray) -> np.ndarray:
-    """Order of every pair, ``[p, p]``."""
-    return np.sign(values[:, None] - values[None, :])
+    counts = resampled_counts(rng, p, num_bootstrap)
+    scale = weighted_pairs(predicted, counts) * weighted_pairs(true, counts)
+    agreeing = weighted_pairs(agree, counts)
+    taus = np.where(scale > 0, agreeing / np.sqrt(np.where(scale > 0, scale, 1)), np.nan)
+    low, high = interval(taus[1:], level)
+    return LeftOut(float(taus[0]), low, high, decided / (REPEATS * folds))

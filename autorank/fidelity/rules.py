@@ -1,6 +1,5 @@
-"""Fidelity rules: how much of the log a trial sees. One settings record for each, all in `FIDELITIES`."""
+"""Fidelity rules: how much of the log a trial sees. Each has its own settings record in the registry `FIDELITIES`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -8,39 +7,62 @@ import numpy as np
 
 from autorank.base.records import require_range
 from autorank.base.registry import Registry
-from autorank.fidelity import fidelity
-from autorank.fidelity.fidelity import Fidelity
+from autorank.fidelity.fidelity import Fidelity, single_rung, successive_halving
+from autorank.fidelity.pilots import MIN_PILOTS, from_pilots
 
 
 def _rising(key: str, given: tuple[float, ...]) -> tuple[float, ...]:
-    """Fractions of the log as a tuple; they must rise inside (0, 1]."""
+    """Fractions of the log as a tuple.
+
+    Raises:
+        ValueError: they do not rise strictly inside (0, 1].
+    """
     values = tuple(float(v) for v in given)
     if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
         raise ValueError(f"fidelity.{key}={list(values)} must rise strictly inside (0, 1]")
     return values
 
 
-class FidelityRule(NamedTuple):
-    """How a search comes to its `Fidelity`, and what the label of a pilot is."""
+class Choose(Protocol):
+    """Chooses the fidelity of a search; called once."""
 
-    tail: float  # share of the windows reached that make the label
-    # From the pilots' gain curves [p, t] (there may be none) and bool [t], the windows that can be measured: the
-    # fidelity, and the record of why for the report. Called once.
-    choose: Callable[[np.ndarray, np.ndarray], tuple[Fidelity, dict[str, Any]]]
-    # From the record: a resumed search keeps what was chosen. None: `choose` decides the same again.
-    restore: Callable[[dict[str, Any]], Fidelity] | None = None
+    def __call__(
+        self, curves: np.ndarray, where: np.ndarray | None = None, /
+    ) -> tuple[Fidelity, dict[str, Any]]:
+        """The fidelity, and the record of the reasons for the report.
+
+        Args:
+            curves: gain curves ``[p, t]`` of the pilots, of which there may be none.
+            where: windows bool ``[t]`` that can be measured; None for all.
+        """
+        ...
+
+
+class Restore(Protocol):
+    """Restores the fidelity of a search that is resumed."""
+
+    def __call__(self, record: dict[str, Any], /) -> Fidelity:
+        """The fidelity that `Choose` has returned with this record."""
+        ...
+
+
+class FidelityRule(NamedTuple):
+    """How a search chooses its `Fidelity`, and how the curve label of a pilot is taken."""
+
+    tail: float  # share of the windows reached that a curve label is the mean of
+    choose: Choose
+    restore: Restore | None = None  # None: `choose` decides the same again
     rungs: tuple[float, ...] = ()  # where they are set and not chosen
 
 
 @dataclass(frozen=True)
 class FidelityConfig:
-    """What all rules have; each has a record of its own with more."""
+    """The settings that all rules share; each rule extends them with its own."""
 
     kind: str = ""
-    num_pilots: int = (
-        0  # trained on the whole log before anything else, half random, half near the baseline
-    )
-    tail: float = 0.25  # share of the windows reached that make the label
+    # Trained on the whole log before anything else: half are random, half near the baseline.
+    num_pilots: int = 0
+    tail: float = 0.25  # share of the windows reached that a curve label is the mean of
 
     def __post_init__(self):
         FIDELITIES.require_own_name(self)
@@ -52,7 +74,7 @@ class MakeFidelity(Protocol):
     """A rule's factory."""
 
     def __call__(self, settings: Any, seed: int, /) -> FidelityRule:
-        """The rule by a record of its own type; ``seed`` is the search's."""
+        """The rule that the settings, of the type registered with it, describe; ``seed`` is the seed of the search."""
         ...
 
 
@@ -65,7 +87,7 @@ class PilotsConfig(FidelityConfig):
 
     kind: str = "pilots"
     num_pilots: int = 20
-    # Candidates; those above 1 - tail share windows with the final label and do not count.
+    # Candidates. Those above 1 - tail share windows with the final curve label and are not considered.
     fractions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     trend: bool = True  # extrapolate along the tail's slope
     tau_floor: float = 0.75  # smallest acceptable tau-b with the final order
@@ -74,16 +96,16 @@ class PilotsConfig(FidelityConfig):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "fractions", _rising("fractions", self.fractions))
-        if self.num_pilots < fidelity.MIN_PILOTS:
+        if self.num_pilots < MIN_PILOTS:
             raise ValueError(
-                f"fidelity=pilots needs fidelity.num_pilots of at least {fidelity.MIN_PILOTS}, not "
+                f"fidelity=pilots needs fidelity.num_pilots of at least {MIN_PILOTS}, not "
                 f"{self.num_pilots}; or write fidelity=full"
             )
 
 
 @dataclass(frozen=True)
 class FixedConfig(FidelityConfig):
-    """A given share of the log."""
+    """The share of the log that every trial sees."""
 
     kind: str = "fixed"
     fraction: float = 0.5
@@ -95,14 +117,14 @@ class FixedConfig(FidelityConfig):
 
 @dataclass(frozen=True)
 class FullConfig(FidelityConfig):
-    """Nothing more to set."""
+    """The whole log needs no further settings."""
 
     kind: str = "full"
 
 
 @dataclass(frozen=True)
 class HalvingConfig(FidelityConfig):
-    """The rungs that trials climb."""
+    """The rungs that trials are promoted through."""
 
     kind: str = "halving"
     rungs: tuple[float, ...] = (0.2, 0.5, 1.0)  # fractions of the log
@@ -117,12 +139,12 @@ class HalvingConfig(FidelityConfig):
 
 @FIDELITIES.register("pilots", PilotsConfig)
 def pilots(settings: PilotsConfig, seed: int) -> FidelityRule:
-    """Pilots run to the end; the smallest fraction of the log that keeps their order is used from then on."""
+    """Trains pilots on the whole log; later trials see the smallest fraction that keeps the order of the pilots."""
 
     def choose(
         curves: np.ndarray, where: np.ndarray | None = None
     ) -> tuple[Fidelity, dict[str, Any]]:
-        return fidelity.from_pilots(
+        return from_pilots(
             curves,
             settings.fractions,
             tail=settings.tail,
@@ -135,7 +157,7 @@ def pilots(settings: PilotsConfig, seed: int) -> FidelityRule:
 
     def restore(record: dict[str, Any]) -> Fidelity:
         fraction, dx = record["chosen_fraction"], record["chosen_dx"]
-        return fidelity.single_rung(fraction, tail=settings.tail, dx=dx)
+        return single_rung(fraction, tail=settings.tail, dx=dx)
 
     return FidelityRule(settings.tail, choose, restore)
 
@@ -143,27 +165,27 @@ def pilots(settings: PilotsConfig, seed: int) -> FidelityRule:
 @FIDELITIES.register("fixed", FixedConfig)
 def fixed(settings: FixedConfig, seed: int) -> FidelityRule:
     """Every trial sees a given fraction of the log."""
-    return _as_set(settings, fidelity.single_rung(settings.fraction, tail=settings.tail))
+    return _as_set(settings, single_rung(settings.fraction, tail=settings.tail))
 
 
 @FIDELITIES.register("full", FullConfig)
 def full(settings: FullConfig, seed: int) -> FidelityRule:
     """Every trial sees the whole log."""
-    return _as_set(settings, fidelity.single_rung(1.0, tail=settings.tail))
+    return _as_set(settings, single_rung(1.0, tail=settings.tail))
 
 
 @FIDELITIES.register("halving", HalvingConfig)
 def halving(settings: HalvingConfig, seed: int) -> FidelityRule:
-    """Successive halving inside each round: of 20 trials 6 go on and then 2.
+    """Successive halving within each round: of 20 trials, 6 are promoted, and then 2 of these.
 
-    The searcher learns from the first rung, which every trial has; front and finalists are of the last.
+    The searcher learns from the first rung, which every trial reaches. Front and finalists are those of the last rung.
     """
-    made = fidelity.successive_halving(settings.rungs, eta=settings.eta, tail=settings.tail)
+    made = successive_halving(settings.rungs, eta=settings.eta, tail=settings.tail)
     return _as_set(settings, made)
 
 
 def _as_set(settings: FidelityConfig, made: Fidelity) -> FidelityRule:
-    """The rule that takes what the settings say, whatever the pilots do."""
+    """The rule whose fidelity is set in advance, whatever the pilots show."""
 
     def choose(
         curves: np.ndarray, where: np.ndarray | None = None

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array, Float, Key, PyTree
-from autorank.models.blocks import Leaf, Norm, bias, call, draw, kernel, leaves, mix
+from autorank.models.blocks import Norm
 from autorank.models.embedding import Embedding
 from autorank.models.heads import METRICS, NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, SHARED_SIZES, Sizes
+from autorank.models.maps import mix
+from autorank.models.parameters import Leaf, bias, call, draw, kernel, leaves
 
 MAX_LAYERS, MAX_SLOTS = 8, 3
 MAX_DEPTH = 8  # hidden layers of an MLP

@@ -20,20 +20,9 @@ import numpy as np
 from autorank.base.registry import Registry
 from autorank.base.typing import Array, Float
 from autorank.models import flops, small_products
-from autorank.models.blocks import (
-    Active,
-    Mlp,
-    Norm,
-    along,
-    bias,
-    flat_map,
-    kernel,
-    kronecker,
-    mix,
-    prefix,
-    product,
-    within,
-)
+from autorank.models.blocks import Mlp, Norm
+from autorank.models.maps import along, flat_map, kronecker, mix, product
+from autorank.models.parameters import Active, bias, kernel, prefix, within
 
 FFN_FACTOR = 2  # own choice: hidden units of the attention layer's feed-forward part, in widths
 
@@ -53,9 +42,8 @@ class Sizes(NamedTuple):
     kernel: int
     mlp_depth: int
     mlp_width: int
-    flat: bool = (
-        False  # linear maps as matrix products over the flattened embeddings (`blocks.mix`)
-    )
+    # Whether linear maps are matrix products over the flattened embeddings (`maps.mix`).
+    flat: bool = False
     kernels: str = ""  # which form of `small_products`, "" for none
 
     @property

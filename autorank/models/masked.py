@@ -16,23 +16,13 @@ import jax.numpy as jnp
 
 from autorank.base.typing import Array, Bool, Float, Key, PyTree
 from autorank.models.architecture import Arch, Limits, architecture, axis_counts, limits_of
-from autorank.models.blocks import (
-    IN,
-    Active,
-    Leaf,
-    Norm,
-    call,
-    cut,
-    draw,
-    is_leaf,
-    leaves,
-    mix,
-    prefix,
-)
+from autorank.models.blocks import Norm
 from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of, residual_gain
 from autorank.models.embedding import Embedding, num_embeddings
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, Sizes
+from autorank.models.maps import mix
+from autorank.models.parameters import IN, Active, Leaf, call, cut, draw, is_leaf, leaves, prefix
 
 __all__ = ["Arch", "Limits", "MaskedModel", "architecture", "extract", "limits_of"]
 

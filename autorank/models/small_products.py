@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from autorank.base.typing import Array, Float, Int
-from autorank.models.blocks import sum_float32
+from autorank.models.maps import sum_float32
 
 MAX_POSITIONS = 64  # beyond, a row's scores do not stay in one warp's registers
 KERNELS = ("gpu", "interpret")  # what a layout may ask for; "" leaves everything to the compiler

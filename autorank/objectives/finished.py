@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.base.jax_settings import own_settings
+from autorank.base.jax_settings import own_settings, refuse_implicit_transfers
 from autorank.base.programs import ProgramCache
 from autorank.data.format.batches import Dataset
 from autorank.models.cost import compiled_flops, measure_qps
@@ -68,7 +68,11 @@ class FinishedModels:
             rows = [padded(column, batch_size) for column in columns]
             later = on_devices(rows, self.compact.mesh, batch_size)
             follow = self._jitted(self._follow, request, "follow")
-            scores = follow(state, request.setting.hparams, self.compact.schedule, later)
+            rates, schedule = self.compact.everywhere(
+                (request.setting.hparams, self.compact.schedule)
+            )
+            with refuse_implicit_transfers():
+                scores = follow(state, rates, schedule, later)
             return np.asarray(scores, np.float64)[: len(held_out.sparse)]
 
     def qps(self, config: np.ndarray, /) -> float:

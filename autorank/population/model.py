@@ -19,11 +19,13 @@ import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array, Float, PyTree
-from autorank.models.blocks import Active, Leaf, Norm, call, cut, mix, prefix
+from autorank.models.blocks import Norm
 from autorank.models.dhen import MAX_DEPTH
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES
+from autorank.models.maps import mix
+from autorank.models.parameters import Active, Leaf, call, cut, prefix
 from autorank.population.layouts import LayerLayout, Layout, sizes_of
 from autorank.population.routing import LayerRouting, Routing
 from autorank.population.slot_permutations import combine, dispatch, permute

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, PyTree
-from autorank.models.blocks import IN, Leaf, Norm, is_leaf, leaves
+from autorank.models.blocks import Norm
 from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES
+from autorank.models.parameters import IN, Leaf, is_leaf, leaves
 from autorank.population.layouts import LayerLayout, Layout, bank_key, sizes_of
 from autorank.population.routing import Routing
 

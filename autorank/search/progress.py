@@ -1,17 +1,17 @@
-"""Progress of long work: one living line on a terminal, a line now and then in a log."""
+"""Progress of a search: one line that is rewritten on a terminal, a line now and then in a log."""
 
 import logging
 import sys
 import time
 from typing import TextIO
 
-from autorank.search.run import Event
+from autorank.search.meter import Event
 
 LOG = logging.getLogger(__name__)
 
 
 class Progress:
-    """Shows search events: trials done, rows/s, best so far, time left."""
+    """Shows events: trials done, rows/s, best label so far, time left."""
 
     def __init__(self, stream: TextIO | None = None, log_every: float = 15.0) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -37,7 +37,7 @@ class Progress:
         self._stage = event.stage
 
     def line(self, event: Event, seconds: float) -> str:
-        """``round 3 | 57/100 trials | ...``."""
+        """The text for one event, ``round | 57/100 trials | ...``, after so many seconds."""
         first = self._first or event
         parts = [event.stage, f"{event.trials_done}/{event.trials_total} trials"]
         if event.num_failed:
@@ -52,13 +52,18 @@ class Progress:
         return " | ".join(parts)
 
     def close(self) -> None:
-        """Ends the living line."""
+        """Ends the line on a terminal."""
         if self._live:
             self._stream.write("\n")
 
 
 def duration(seconds: float) -> str:
-    """``75`` becomes ``1m15s``."""
+    """A duration for people.
+
+    Examples:
+        >>> duration(9.0), duration(75.0), duration(7260.0)
+        ('9s', '1m15s', '2h01m')
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (

@@ -1,4 +1,4 @@
-"""How much of a gain survives: label, validation with fresh seeds, held-out test; and what luck alone would give."""
+"""How much of a gain survives from label to validation to held-out test, and what luck alone would give."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,19 +7,23 @@ from typing import Any
 import numpy as np
 
 from autorank.base.metrics import paired_test
-from autorank.ledger.ledger import Trial
-from autorank.search.confirm import LEVEL, Confirmed, EqualNE, failures, finite, nearest_miss
+from autorank.ledger.trial import Trial, finite
+from autorank.search.baseline import Baseline
+from autorank.search.confirm import LEVEL, Confirmed, EqualNE, nearest_miss
+from autorank.search.context import Context
+from autorank.search.evaluation import label_of
+from autorank.search.failure_signs import FailureSign
 from autorank.search.finals import Finals
-from autorank.search.stages import Baseline, Context
 from autorank.search.verdict import expected_best, least_gain, luckiest, shrunk
-from autorank.search.warnings import Warning_
 
-POWER = 0.8  # of `least_gain`, the usual one
-QUANTILE = 0.95  # of searches in which no copy of the baseline reaches `luckiest`
+# Power of the test that `least_gain` is about.
+POWER = 0.8
+# Share of searches in which no copy of the baseline reaches `luckiest`.
+QUANTILE = 0.95
 
 
 def validation_gain(gains: np.ndarray) -> dict[str, Any]:
-    """Mean over seeds with its 95% interval, percent; None where seeds do not say."""
+    """Mean over seeds with its 95% interval, percent; None where there are too few seeds."""
     test = paired_test(gains)
     return {
         "mean": finite(test.mean),
@@ -30,9 +34,9 @@ def validation_gain(gains: np.ndarray) -> dict[str, Any]:
 
 
 def label_luck(trials: Sequence[Trial], baseline: Baseline) -> dict[str, Any]:
-    """The best label beside what as many copies of the baseline would reach by luck; percent, None if unknown.
+    """The best label, and what as many copies of the baseline would reach by luck; percent, None if unknown.
 
-    The noise is that of the baseline on all data; labels from a part of the log are rather noisier.
+    The noise is that of the baseline on all data; labels from a part of the log are noisier.
     """
     labels = [t.quality for t in trials if t.quality is not None]
     noise, num_seeds = baseline.noise_percent, len(baseline.curves)
@@ -45,18 +49,18 @@ def label_luck(trials: Sequence[Trial], baseline: Baseline) -> dict[str, Any]:
     }
 
 
-def luck_warning(luck: Mapping[str, Any]) -> Warning_ | None:
-    """When the best label is nothing that the luckiest of that many copies of the baseline would not reach."""
+def luck_sign(luck: Mapping[str, Any]) -> FailureSign | None:
+    """A sign if the luckiest of as many copies of the baseline would reach the best label."""
     best, reach = luck["best_label"], luck["luckiest_copy"]
     if best is not None and best >= 0:
-        return Warning_(
+        return FailureSign(
             "no label better than the baseline",
             f"the best of {luck['num_labels']} labels is {best:+.3f}%",
             "search longer (search.trials), or a space nearer to the baseline",
         )
     if best is None or reach is None or best < reach:
         return None
-    return Warning_(
+    return FailureSign(
         "best label within luck",
         f"the best of {luck['num_labels']} labels is {best:+.3f}%; in {100 * (1 - luck['quantile']):.0f}% of searches "
         f"the luckiest of as many copies of the baseline reaches {reach:+.3f}% by its seed alone",
@@ -73,10 +77,9 @@ def finalists(
     confirmed: Confirmed,
     test: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Each finalist's gain in percent from label to test; those chosen also with the verdict's seeds."""
-    qualities = [math.nan if t.quality is None else t.quality for t in trials]
+    """Each finalist's gain in percent from label to test; of the chosen ones also with the verdict's seeds."""
+    qualities = [label_of(t) for t in trials]
     expected = shrunk(qualities, baseline.noise_percent if len(baseline.curves) > 1 else math.nan)
-    # A configuration that was trained further has its last label.
     place = {tuple(t.config): i for i, t in enumerate(trials)}
     tested = (test.get("finalists") or {}).get("gain") or {}
     rows = []
@@ -102,7 +105,7 @@ def finalists(
 
 
 def equal_ne(context: Context, finals: Finals, confirmed: Confirmed) -> dict[str, Any]:
-    """The rule of "at equal NE", each test of it in order, and the nearest miss where none passed."""
+    """The rule of "at equal NE", its tests in order, and the nearest miss if none passed."""
 
     def entry(test: EqualNE) -> dict[str, Any]:
         return {
@@ -116,7 +119,7 @@ def equal_ne(context: Context, finals: Finals, confirmed: Confirmed) -> dict[str
 
     miss = nearest_miss(confirmed.equal_ne)
     return {
-        "margin": context.plan.equal_ne_margin,
+        "margin": context.budget.equal_ne_margin,
         "level": LEVEL,
         "tests": [entry(t) for t in confirmed.equal_ne],
         "nearest_miss": None if miss is None else entry(miss),
@@ -126,7 +129,8 @@ def equal_ne(context: Context, finals: Finals, confirmed: Confirmed) -> dict[str
 def power(baseline: Baseline, gains: Sequence[float | None], num_seeds: int) -> dict[str, Any]:
     """The least gain that the verdict's seeds could have shown, percent: paired t-test, two-sided 5%.
 
-    By the spread of the winner's own paired ``gains``; of two runs with the baseline's noise where there are none.
+    The spread is that of the winner's own paired ``gains``; without any, that of the difference of two runs with the
+    baseline's noise.
     """
     values = np.array([math.nan if g is None else g for g in gains], np.float64)
     alone = baseline.noise_percent if len(baseline.curves) > 1 else math.nan
@@ -140,9 +144,13 @@ def power(baseline: Baseline, gains: Sequence[float | None], num_seeds: int) -> 
     }
 
 
-def confirmation_warnings(confirmed: Confirmed) -> list[Warning_]:
+def confirmation_signs(confirmed: Confirmed) -> list[FailureSign]:
     """Chosen models that fail with another seed."""
     return [
-        Warning_("fails with another seed", said, "lower the learning rates or the init scale in the space")
-        for said in failures(confirmed)
-    ]  # fmt: skip
+        FailureSign(
+            "fails with another seed",
+            f"finalist {i + 1} was chosen and then failed with a fresh seed: {reason}",
+            "lower the learning rates or the init scale in the space",
+        )
+        for i, reason in sorted(confirmed.failed.items())
+    ]

@@ -1,13 +1,11 @@
-"""What searchers share: the contract, the history of told trials, no trial proposed twice.
+"""What searchers share: the contract, their registry, and the history of told trials.
 
 All metrics are lower-is-better; a NaN quality is a failed trial and never the best.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -16,6 +14,7 @@ from autorank.base.records import require_range
 from autorank.base.registry import Registry
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.space.space import Space
+from autorank.surrogates.base import Data
 from autorank.surrogates.settings import PredictorConfig
 
 if TYPE_CHECKING:
@@ -35,24 +34,62 @@ class Proposal(NamedTuple):
 
     configs: Array  # int32 [n, k]
     predicted: Array  # float32 [n, 2] in the units of the metrics; NaN = no prediction
-    info: dict[str, Array]  # "repeat" bool [n]: was told before; more by searcher
+    info: dict[str, Array]  # "repeat" bool [n]: was told before; each searcher adds its own
+
+
+@runtime_checkable
+class Init(Protocol):
+    """Starts a search."""
+
+    def __call__(self, key: Key, /) -> Any:
+        """The state before any trial: a pytree of arrays with a field ``history``."""
+        ...
+
+
+@runtime_checkable
+class Ask(Protocol):
+    """Proposes trials."""
+
+    def __call__(self, key: Key, state: Any, /) -> Proposal:
+        """A batch of proposals; a function of the key and the state alone."""
+        ...
+
+
+@runtime_checkable
+class Tell(Protocol):
+    """Takes results in."""
+
+    def __call__(self, state: Any, configs: Any, metrics: Any, /) -> Any:
+        """The state after trials: configurations int ``[n, k]`` and their metrics float ``[n, 2]``, in order."""
+        ...
 
 
 class Searcher(NamedTuple):
-    """Three pure functions over a state of arrays, with ``state.history``; jitted by the caller.
+    """Three pure functions over a state of arrays; the caller jits them.
 
-    ``ask`` is a function of key and state alone, so that a search is resumed by telling its rows
-    again in order.
+    A search is resumed by telling its trials again in order: the same trials and key give the same proposals.
+
+    Examples:
+        >>> from autorank.searchers.random import RandomConfig, make_random
+        >>> import jax
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32)),), (0,))
+        >>> searcher = make_random(space, RandomConfig(batch_size=2), Context(capacity=8))
+        >>> state = searcher.init(jax.random.key(0))
+        >>> proposal = searcher.ask(jax.random.key(1), state)
+        >>> state = searcher.tell(state, proposal.configs, jnp.array([[0.3, 0.0], [0.1, 0.0]]))
+        >>> int(state.history.count), proposal.configs.shape
+        (2, (2, 1))
     """
 
-    init: Callable[[Key], Any]  # key -> State
-    ask: Callable[[Key, Any], Proposal]  # key, state -> batch_size proposals
-    tell: Callable[[Any, Any, Any], Any]  # state, configs int [n, k], metrics float [n, 2] -> State
+    init: Init
+    ask: Ask
+    tell: Tell
 
 
 @dataclass(frozen=True)
 class SearcherConfig:
-    """What all searchers have; each has a record of its own with more."""
+    """The settings that all searchers share; each searcher extends them with its own."""
 
     name: str = ""
     batch_size: int = 10  # proposals of an ask
@@ -63,7 +100,7 @@ class SearcherConfig:
 
 
 def require_alphas(alphas: tuple[float, ...]) -> None:
-    """Refuses weights of the cost outside [0, 1], and none at all.
+    """Refuses weights of the cost that are outside [0, 1], and an empty tuple.
 
     Raises:
         ValueError: with an example of what to write.
@@ -75,11 +112,11 @@ def require_alphas(alphas: tuple[float, ...]) -> None:
 
 
 class Context(NamedTuple):
-    """What a searcher is made for, beside its own settings."""
+    """What a searcher is made with, besides its own settings."""
 
     capacity: int  # most trials that are told or pending at once
     initial: int = 20  # trials told before a predictor is trusted; pilots count
-    # What a searcher that reads the predictor learns with: its settings, or one that is made already.
+    # The predictor of a searcher that reads one: its settings, or a predictor made already.
     predictor: "Predictor | PredictorConfig" = PredictorConfig()
 
 
@@ -87,7 +124,7 @@ class MakeSearcher(Protocol):
     """A searcher's factory."""
 
     def __call__(self, space: Space, settings: Any, context: Context, /) -> Searcher:
-        """The searcher of a space, by a record of its own type."""
+        """The searcher of a space; the settings are of the type that it is registered with."""
         ...
 
 
@@ -114,10 +151,12 @@ def append(
     configs: Int[Array | np.ndarray, "n k"],
     metrics: Float[Array | np.ndarray, "n 2"],
 ) -> History:
-    """Adds rows. Inside ``jit`` the count is not known: rows beyond the capacity are dropped there.
+    """Adds trials to the history.
+
+    Inside ``jit`` the count is not known, so trials beyond the capacity are dropped there without an error.
 
     Raises:
-        ValueError: outside ``jit``, when the rows do not fit.
+        ValueError: outside ``jit``, if the trials do not fit.
     """
     capacity, n = len(history.configs), len(configs)
     if not isinstance(history.count, Tracer) and int(history.count) + n > capacity:
@@ -133,13 +172,24 @@ def append(
     )
 
 
+class ToldState(NamedTuple):
+    """The state of a searcher that keeps nothing but the told trials."""
+
+    history: History
+
+
+def tell_history(state: ToldState, configs: Any, metrics: Any) -> ToldState:
+    """The `Tell` of searchers with a `ToldState`."""
+    return ToldState(append(state.history, configs, metrics))
+
+
 def known(history: History) -> Bool[Array, " n"]:
     """Which rows of the history are used."""
     return jnp.arange(len(history.configs)) < history.count
 
 
 def best(history: History) -> tuple[Int[Array, " k"], Float[Array, " 2"]]:
-    """The trial of lowest quality, first among equals, and its metrics; NaN if all failed."""
+    """The configuration of lowest quality, the first among equals, and its metrics (NaN if all failed)."""
     quality = history.metrics[:, 0]
     usable = known(history) & ~jnp.isnan(quality)
     index = jnp.argmin(jnp.where(usable, quality, jnp.inf))
@@ -147,59 +197,26 @@ def best(history: History) -> tuple[Int[Array, " k"], Float[Array, " 2"]]:
     return history.configs[index], metrics
 
 
-def fresh(
-    history: History, candidates: Int[Array, "m k"], n: int
-) -> tuple[Int[Array, " n"], Bool[Array, " n"], Int[Array, ""]]:
-    """The first ``n`` candidates that are neither in the history nor earlier among the candidates.
-
-    Rows are compared by two 32-bit hashes, sorted: equal rows are always found; two different rows
-    count as equal once in 2^64 pairs, which loses a candidate and never lets a repeat through.
-
-    Returns:
-        Positions among the candidates, whether each is fresh (false when they ran out: repeats,
-        first ones first), and the number of fresh candidates.
-    """
-    rows = jnp.concatenate([history.configs, candidates])
-    used = jnp.concatenate([known(history), jnp.ones(len(candidates), bool)])
-    position = jnp.arange(len(rows), dtype=jnp.int32)
-    first, second = hashes(rows)
-    first, second, unused, position = jax.lax.sort(
-        (first, second, (~used).astype(jnp.int32), position), num_keys=3, is_stable=True
-    )
-    same = (first[1:] == first[:-1]) & (second[1:] == second[:-1]) & (unused[1:] == unused[:-1])
-    repeat = jnp.zeros(len(rows), bool).at[position[1:]].set(same)[len(history.configs) :]
-    num_fresh = jnp.sum(~repeat)
-    place = jnp.where(repeat, num_fresh + jnp.cumsum(repeat), jnp.cumsum(~repeat)) - 1
-    chosen = jnp.zeros(len(candidates), jnp.int32).at[place].set(jnp.arange(len(candidates)))[:n]
-    return chosen, ~repeat[chosen], num_fresh
+def best_first(history: History) -> tuple[Int[Array, " n"], Int[Array, ""]]:
+    """Rows of the history with the finished trials first, best first, and the number of finished trials."""
+    quality = jnp.where(known(history), history.metrics[:, 0], jnp.nan)
+    finished = jnp.isfinite(quality)
+    return jnp.argsort(jnp.where(finished, quality, jnp.inf)), jnp.sum(finished)
 
 
-def proposer(space: Space, *, batch_size: int, capacity: int) -> Callable:
-    """Makes ``propose(key, history, candidates) -> (configs [n, k], repeat [n], position [n])``.
-
-    Takes fresh candidates ``[m, k]`` in order (``m`` may be 0); where they run out, fresh random
-    samples (position ``m``); at the very last a list of ``capacity + batch_size`` different
-    configurations, which cannot all be known. Repeats only when the space is exhausted.
-    """
-    if batch_size < 1 or capacity < batch_size:
-        raise ValueError(f"batch_size={batch_size} must lie between 1 and capacity={capacity}")
-    reserve = space.enumerate(capacity + batch_size)
-
-    def propose(key: Key, history: History, candidates: Int[Array, "m k"]):
-        m = len(candidates)
-        sampled = space.sample(key, 4 * batch_size)
-        pool = jnp.concatenate([candidates, sampled, jnp.asarray(reserve)])
-        chosen, is_fresh, _ = fresh(history, pool, batch_size)
-        return pool[chosen], ~is_fresh, jnp.minimum(chosen, m)
-
-    return propose
+def mutants_of_best(
+    key: Key, space: Space, history: History, n: int, rate: float, num_parents: int
+) -> Int[Array, "n k"]:
+    """Mutants of the ``num_parents`` best trials, equally many of each."""
+    order, num_finished = best_first(history)
+    among = jnp.clip(num_finished, 1, num_parents)
+    return space.mutate(key, history.configs[order[jnp.arange(n) % among]], rate)
 
 
-def hashes(rows: Int[Array, "m k"]) -> tuple[Array, Array]:
-    """Two multilinear hashes, uint32 ``[m]``."""
-    factors = np.random.default_rng(20231107).integers(0, 1 << 32, (2, rows.shape[1]), np.uint32)
-    values = rows.astype(jnp.uint32) + 1
-    first, second = (
-        jnp.sum(values * jnp.asarray(f)[None, :], axis=1, dtype=jnp.uint32) for f in factors
-    )
-    return first, second
+def told_data(history: History, size: int | None = None) -> Data:
+    """The first ``size`` rows of the history (default: all) as a surrogate learns from them."""
+    used = known(history)[:size]
+    has_cost = used & jnp.isfinite(history.metrics[:size, 1])
+    metrics = history.metrics[:size]
+    metrics = metrics.at[:, 1].set(jnp.where(has_cost, metrics[:, 1], 0.0))
+    return Data(history.configs[:size], metrics, jnp.stack([used, has_cost], axis=1))

@@ -1,7 +1,6 @@
-"""Regularised evolution (arXiv 1802.01548): the oldest die, tournaments choose the parents."""
+"""Regularised evolution (arXiv 1802.01548): the oldest trials are discarded, tournaments choose the parents."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,11 @@ from autorank.searchers.base import (
     Proposal,
     Searcher,
     SearcherConfig,
-    append,
+    ToldState,
     empty,
-    proposer,
+    tell_history,
 )
+from autorank.searchers.novelty import proposer
 from autorank.space.space import Space
 
 
@@ -27,20 +27,14 @@ class EvolutionConfig(SearcherConfig):
     """Regularised evolution."""
 
     name: str = "evolution"
-    population: int = 20  # the newest trials, among which parents are drawn
-    tournament: int = 5  # trials drawn for a parent; the best of them is it
-    mutation_rate: float = 0.1  # share of the decisions that a child changes
+    population: int = 20  # the newest trials, from which parents are drawn
+    tournament: int = 5  # trials drawn for each parent; the best of them becomes it
+    mutation_rate: float = 0.1  # probability that a decision of a child changes
 
     def __post_init__(self):
         super().__post_init__()
         require_range("searcher.population", self.population, 1, 1_000_000)
         require_range("searcher.tournament", self.tournament, 1, 1_000_000)
-
-
-class State(NamedTuple):
-    """The population is the newest part of the history."""
-
-    history: History
 
 
 @SEARCHERS.register(
@@ -52,21 +46,30 @@ class State(NamedTuple):
     weighs_cost=False,
 )
 def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
-    """Regularised evolution: children of tournament winners among the newest trials (arXiv 1802.01548).
+    """Regularised evolution: mutants of tournament winners among the newest trials (Real et al., arXiv 1802.01548).
 
-    Random until there are as many. A failed trial loses every tournament against one that finished.
+    Proposals are random until ``population`` trials are told. A failed trial loses every tournament against a finished
+    one.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32)),), (0,))
+        >>> searcher = make_evolution(space, EvolutionConfig(batch_size=3), Context(capacity=8))
+        >>> proposal = searcher.ask(jax.random.key(1), searcher.init(jax.random.key(0)))
+        >>> sorted(proposal.configs.tolist())
+        [[0], [1], [2]]
     """
     batch_size, capacity = settings.batch_size, context.capacity
     population, tournament = settings.population, settings.tournament
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
 
-    def init(key: Key) -> State:
-        return State(empty(space, capacity))
+    def init(key: Key) -> ToldState:
+        return ToldState(empty(space, capacity))
 
-    def ask(key: Key, state: State) -> Proposal:
+    def ask(key: Key, state: ToldState) -> Proposal:
         history = state.history
         parent_key, mutate_key, random_key, propose_key = jax.random.split(key, 4)
-        num_children = 4 * batch_size  # some are known already
+        num_children = 4 * batch_size  # more than a batch, as some may have been told
         parents = history.configs[
             _winners(parent_key, history, num_children, population, tournament)
         ]
@@ -76,16 +79,13 @@ def make_evolution(space: Space, settings: EvolutionConfig, context: Context) ->
         configs, repeat, _ = propose(propose_key, history, candidates)
         return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), {"repeat": repeat})
 
-    def tell(state: State, configs, metrics) -> State:
-        return State(append(state.history, configs, metrics))
-
-    return Searcher(init, ask, tell)
+    return Searcher(init, ask, tell_history)
 
 
 def _winners(
     key: Key, history: History, num_winners: int, population: int, tournament: int
 ) -> Int[Array, " n"]:
-    """Rows of the best of ``tournament`` trials drawn, with replacement, from the newest."""
+    """Rows of the winners of tournaments: the best of ``tournament`` of the newest trials, drawn with replacement."""
     age = jax.random.randint(key, (num_winners, tournament), 0, population)
     rows = jnp.maximum(history.count - 1 - age, 0)
     quality = history.metrics[rows, 0]

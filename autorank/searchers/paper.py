@@ -1,20 +1,20 @@
-"""The paper's searcher (arXiv 2311.07870): REINFORCE against a predictor fitted on everything told.
+"""The paper's searcher (arXiv 2311.07870): REINFORCE against a predictor that is fitted to all told trials.
 
-Each ``ask`` refits the predictor, runs one policy per alpha and seed for ``steps`` steps with
-rewards from the predictor alone, and takes the best configurations met on the way. All sizes are
-fixed by the factory, so that a growing history never recompiles.
+Each ``ask`` refits the predictor, runs one policy for each alpha and seed with rewards from the predictor alone, and
+takes the best configurations that the policies have drawn. All sizes are fixed by the settings, so that a growing
+history does not recompile.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.records import later, require, require_range
-from autorank.base.typing import Array, Bool, Float, Int, Key
+from autorank.base.typing import Array, Float, Int, Key
 from autorank.searchers.base import (
     SEARCHERS,
     Context,
@@ -22,42 +22,49 @@ from autorank.searchers.base import (
     Proposal,
     Searcher,
     SearcherConfig,
-    append,
+    ToldState,
     best,
     empty,
-    fresh,
-    known,
-    proposer,
+    mutants_of_best,
     require_alphas,
+    tell_history,
+    told_data,
 )
-from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
+from autorank.searchers.novelty import Propose, fresh, proposer
+from autorank.searchers.policy_search import Course, ScoreConfigs, run_policy
+from autorank.searchers.rewards import REWARDS, Line, calibrate, reward_of
 from autorank.space.space import Space
-from autorank.surrogates.predictor import Predictor, make_predictor
+from autorank.surrogates.base import Surrogate
+from autorank.surrogates.ensemble_surrogate import EnsembleSurrogate
+from autorank.surrogates.predictor import make_predictor
 from autorank.surrogates.settings import PredictorConfig
 
-REWARDS = ("alpha", "hinge", "absolute")
-CURVE_POINTS = 100  # of the policy's course that ``info`` keeps
+CURVE_POINTS = 100  # points of a policy's course that ``info`` keeps
 
 
 @dataclass(frozen=True)
 class PaperConfig(SearcherConfig):
-    """Predictor and REINFORCE, and what goes beyond the paper: local and exploratory proposals."""
+    """Predictor and REINFORCE; local and exploratory proposals go beyond the paper."""
 
     name: str = "paper"
-    num_exploratory: int = 2  # of the proposals: random or mutants of the best trial, in turn
-    # Of the proposals: the predictor's choice among mutants of the best trials (0 in the paper). Near what was trained
-    # the predictor is not asked to extrapolate.
+    num_exploratory: int = 2  # proposals that are random or mutants of the best trial, in turn
+    # Proposals that the predictor chooses among mutants of the best trials (0 in the paper). So close to what was
+    # trained, the predictor need not extrapolate.
     num_local: int = 0
-    alphas: tuple[float, ...] = (0.0, 0.1, 0.3)  # weight of the cost in the reward, one policy each
+    alphas: tuple[float, ...] = (
+        0.0,
+        0.1,
+        0.3,
+    )  # weights of the cost in the reward; a policy for each
     reward: str = "alpha"  # alpha, hinge, absolute
     steps: int = 2000  # REINFORCE steps of an ask, from a uniform policy
     samples: int = 64  # configurations sampled a step
     rate: float = 0.05  # Adam on the policy's logits
     entropy_coef: float = 0.0  # weight of the policy's entropy (1 = uniform) in its objective
-    num_policies: int = 1  # policy seeds for each alpha
-    mutation_rate: float = 0.1  # of the exploratory mutants
+    num_policies: int = 1  # seeds of the policy for each alpha
+    mutation_rate: float = 0.1  # probability that a decision of a mutant changes
     local_pool: int = later(128)  # mutants scored for each local proposal
-    local_parents: int = later(5)  # best trials that they descend from
+    local_parents: int = later(5)  # best trials that the local mutants descend from
 
     def __post_init__(self):
         super().__post_init__()
@@ -74,70 +81,11 @@ class PaperConfig(SearcherConfig):
             require_range(f"searcher.{key}", getattr(self, key), 1, 100_000_000)
 
 
-class State(NamedTuple):
-    """Nothing but what was told: the predictor is refitted and the policy restarted at each ask."""
+class Candidates(NamedTuple):
+    """Configurations in order of preference, and where they come from."""
 
-    history: History
-
-
-class Line(NamedTuple):
-    """Per task the straight line from scores to metrics."""
-
-    slope: Array  # float32 [2], not negative
-    intercept: Array  # float32 [2]
-
-
-class Course(NamedTuple):
-    """What a policy met and how it went, per step."""
-
-    configs: Array  # int8 or int32 [steps, samples, k]
-    rewards: Array  # float32 [steps, samples]
-    entropy: Array  # float32 [steps], 1 = uniform
-    metrics: Array  # float32 [steps, 2]: mean predicted metrics of the samples
-
-
-def calibrate(
-    scores: Float[Array, "n 2"], metrics: Float[Array, "n 2"], where: Bool[Array, "n 2"]
-) -> Line:
-    """Least squares from scores to metrics, task by task.
-
-    A ranking loss leaves scores without a unit; the line gives them the metrics'. A falling line (a
-    predictor worse than chance) becomes a flat one, so that the order is never reversed.
-    """
-    where = where & jnp.isfinite(scores) & jnp.isfinite(metrics)
-    weight = where / jnp.maximum(jnp.sum(where, axis=0, keepdims=True), 1)
-    scores = jnp.where(where, scores, 0.0)
-    metrics = jnp.where(where, metrics, 0.0)
-    x = jnp.sum(weight * scores, axis=0, keepdims=True)
-    y = jnp.sum(weight * metrics, axis=0, keepdims=True)
-    variance = jnp.sum(weight * (scores - x) ** 2, axis=0)
-    covariance = jnp.sum(weight * (scores - x) * (metrics - y), axis=0)
-    slope = jnp.maximum(
-        jnp.where(variance > 1e-12, covariance / jnp.maximum(variance, 1e-12), 0), 0
-    )
-    return Line(slope, y[0] - slope * x[0])
-
-
-def metrics_of(line: Line, scores: Float[Array, "n 2"]) -> Float[Array, "n 2"]:
-    """Scores in the metrics' units."""
-    return line.intercept[None, :] + line.slope[None, :] * scores
-
-
-def reward_of(
-    kind: str, alpha: Float[Array, ""], line: Line, scores: Float[Array, "n 2"]
-) -> Float[Array, " n"]:
-    """Higher is better, from predicted quality and cost.
-
-    - ``alpha``: ``-(1 - alpha) NE - alpha FLOPs``, both as scored (arXiv 2311.07870)
-    - ``hinge``: ``-(1 - alpha) NE - alpha max(0, FLOPs / F0 - 1)``, only what exceeds the baseline
-        counts
-    - ``absolute``: ``-(1 - alpha) NE - alpha |FLOPs / F0 - 1|`` (TuNAS, arXiv 2008.06120)
-    """
-    quality, cost = scores[:, 0], scores[:, 1]
-    # Policies stray far from the told trials: a ratio above e^10 is no better known than that.
-    excess = jnp.expm1(jnp.minimum(metrics_of(line, scores)[:, 1], 10.0))
-    penalty = {"alpha": cost, "hinge": jnp.maximum(excess, 0.0), "absolute": jnp.abs(excess)}[kind]
-    return -(1 - alpha) * quality - alpha * penalty
+    configs: Array  # int32 [m, k]
+    alpha: Array  # float32 [m]: of the policy; NaN for exploratory ones
 
 
 @SEARCHERS.register(
@@ -148,210 +96,169 @@ def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searche
 
     Proposals are random until ``context.initial`` trials are told.
 
-    Proposals carry predicted metrics and, in ``info``: ``repeat``, ``alpha`` (NaN = exploratory)
-    and ``spread`` per proposal; ``entropy``, ``reward`` ``[alphas, num_policies, points]`` and
-    ``metrics`` ``[..., 2]`` at ``step``; ``distinct`` ``[alphas]``, the share of samples that were
-    new. NaN before ``initial``.
+    Proposals carry predicted metrics. ``info`` holds, for each proposal, ``repeat``, ``alpha`` (NaN for exploratory
+    ones) and ``spread``. Of the policies it holds ``entropy`` and ``reward`` ``[alphas, num_policies, points]`` and
+    ``metrics`` ``[..., 2]`` at ``step``, and ``distinct`` ``[alphas]``, the share of samples that were new. Before
+    ``initial`` trials all of these are NaN.
 
     Raises:
         ValueError: a predictor made for another capacity.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32)),), (0,))
+        >>> settings = PaperConfig(batch_size=2, num_exploratory=1, steps=4, samples=2)
+        >>> context = Context(capacity=4, predictor=PredictorConfig(members=1, hidden=(2,), steps=1))
+        >>> searcher = make_paper(space, settings, context)
+        >>> searcher.ask(jax.random.key(1), searcher.init(jax.random.key(0))).predicted.tolist()
+        [[nan, nan], [nan, nan]]
     """
-    capacity, initial = context.capacity, context.initial
-    predictor = context.predictor
+    capacity, predictor = context.capacity, context.predictor
     if isinstance(predictor, PredictorConfig):
         predictor = make_predictor(predictor, space.num_features, capacity)
-    batch_size, alphas, reward = settings.batch_size, settings.alphas, settings.reward
-    num_exploratory, num_local = settings.num_exploratory, settings.num_local
-    steps, samples, num_policies = settings.steps, settings.samples, settings.num_policies
-    rate, entropy_coef = settings.rate, settings.entropy_coef
-    mutation_rate = settings.mutation_rate
-    local_pool, local_parents = settings.local_pool, settings.local_parents
     if predictor.capacity != capacity:
         raise ValueError(
             f"the predictor was made for capacity={predictor.capacity} rows and the searcher for "
             f"{capacity}; make both alike"
         )
-    propose = proposer(space, batch_size=batch_size, capacity=capacity)
-    weights = jnp.asarray(alphas, jnp.float32)
-    points = np.linspace(0, steps - 1, min(steps, CURVE_POINTS)).round().astype(np.int32)
+    propose = proposer(space, batch_size=settings.batch_size, capacity=capacity)
+    guide = _Guide(space, settings, EnsembleSurrogate(space, predictor), propose)
 
-    def init(key: Key) -> State:
-        return State(empty(space, capacity))
+    def init(key: Key) -> ToldState:
+        return ToldState(empty(space, capacity))
 
-    def guided(key: Key, history: History) -> Proposal:
+    def ask(key: Key, state: ToldState) -> Proposal:
+        ready = state.history.count >= context.initial
+        return jax.lax.cond(ready, guide.guided, guide.at_random, key, state.history)
+
+    return Searcher(init, ask, tell_history)
+
+
+@dataclass(frozen=True)
+class _Guide:
+    """Proposes by the predictor, or at random before it is trusted."""
+
+    space: Space
+    settings: PaperConfig
+    surrogate: Surrogate
+    propose: Propose
+
+    @cached_property
+    def alphas(self) -> np.ndarray:
+        """Weights of the cost."""
+        return np.asarray(self.settings.alphas, np.float32)
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """Steps of the policies that ``info`` keeps."""
+        steps = self.settings.steps
+        return np.linspace(0, steps - 1, min(steps, CURVE_POINTS)).round().astype(np.int32)
+
+    def guided(self, key: Key, history: History) -> Proposal:
+        """A batch by the predictor."""
+        s = self.settings
         fit_key, policy_key, explore_key, propose_key = jax.random.split(key, 4)
-        local_key = jax.random.fold_in(explore_key, 1)
-        score, line = _fit(fit_key, space, predictor, history)
+        data = told_data(history)
+        fitted = self.surrogate.fit(fit_key, data)
+        predict = partial(self.surrogate.predict, fitted)
+        line = calibrate(predict(history.configs).mean, data.metrics, data.where)
 
-        def policy(seed, alpha):
-            return run_policy(
-                jax.random.fold_in(policy_key, seed),
-                space,
-                lambda configs: score(configs)[0],
-                lambda scores: reward_of(reward, alpha, line, scores),
-                steps=steps,
-                samples=samples,
-                rate=rate,
-                entropy_coef=entropy_coef,
-            )
+        def score(configs: Int[Array, "n k"]) -> Float[Array, "n 2"]:
+            return predict(configs).mean
 
-        # Common random numbers: a seed's draws are the same under every alpha.
-        seeds = jnp.arange(num_policies)
-        course = jax.vmap(jax.vmap(policy, (0, None)), (None, 0))(seeds, weights)
-        k = space.num_decisions
-        met = course.configs.reshape(len(alphas), -1, k).astype(jnp.int32)
-        candidates, origin, num_new = _leaders(
-            history, met, course.rewards.reshape(len(alphas), -1), weights, batch_size
-        )
-        leaders, _, _ = fresh(history, candidates, batch_size - num_exploratory - num_local)
-        explorers = _explorers(explore_key, space, history, 4 * num_exploratory, mutation_rate)
-        parts = [(candidates[leaders], origin[leaders])]
-        if num_local:
-            mutants = _mutants(
-                local_key, space, history, local_pool * num_local, mutation_rate, local_parents
-            )
-            means = score(mutants)[0]
-            rewards = jax.vmap(lambda alpha: reward_of(reward, alpha, line, means))(weights)
-            same = jnp.broadcast_to(mutants, (len(alphas), *mutants.shape))
-            near, whose, _ = _leaders(history, same, rewards, weights, num_local)
-            chosen, _, _ = fresh(history, near, num_local)
-            parts.append((near[chosen], whose[chosen]))
-        parts += [(explorers, jnp.full(len(explorers), jnp.nan)), (candidates, origin)]
-        pool = jnp.concatenate([configs for configs, _ in parts])
-        origin = jnp.concatenate([*(whose for _, whose in parts), jnp.full(1, jnp.nan)])
-        configs, repeat, position = propose(propose_key, history, pool)
-        scores, spread = score(configs)
-        total = num_policies * steps * samples
+        course = self._run_policies(policy_key, score, line)
+        drawn = course.configs.reshape(len(s.alphas), -1, self.space.num_decisions)
+        rewards = course.rewards.reshape(len(s.alphas), -1)
+        leaders, num_new = self._leaders(history, drawn.astype(jnp.int32), rewards, s.batch_size)
+        chosen = fresh(history, leaders.configs, s.batch_size - s.num_exploratory - s.num_local)
+        parts = [Candidates(leaders.configs[chosen.position], leaders.alpha[chosen.position])]
+        if s.num_local:
+            local_key = jax.random.fold_in(explore_key, 1)
+            parts.append(self._local(local_key, history, score, line))
+        parts += [self._explorers(explore_key, history), leaders]
+        pool = jnp.concatenate([part.configs for part in parts])
+        alpha = jnp.concatenate([*(part.alpha for part in parts), jnp.full(1, jnp.nan)])
+        configs, repeat, position = self.propose(propose_key, history, pool)
+        prediction = predict(configs)
+        scores = course.scores[:, :, self.points]
         info = {
             "repeat": repeat,
-            "alpha": origin[position],
-            "spread": spread,
-            "step": jnp.asarray(points),
-            "entropy": course.entropy[:, :, points],
-            "reward": jnp.mean(course.rewards, axis=3)[:, :, points],
-            "metrics": jax.vmap(jax.vmap(lambda m: metrics_of(line, m)))(
-                course.metrics[:, :, points]
-            ),
-            "distinct": num_new / total,
+            "alpha": alpha[position],
+            "spread": prediction.sd,
+            "step": jnp.asarray(self.points),
+            "entropy": course.entropy[:, :, self.points],
+            "reward": jnp.mean(course.rewards, axis=3)[:, :, self.points],
+            "metrics": jax.vmap(jax.vmap(line.to_metrics))(scores),
+            "distinct": num_new / (s.num_policies * s.steps * s.samples),
         }
-        return Proposal(configs, metrics_of(line, scores), info)
+        return Proposal(configs, line.to_metrics(prediction.mean), info)
 
-    def at_random(key: Key, history: History) -> Proposal:
-        nothing = jnp.zeros((0, space.num_decisions), jnp.int32)
-        configs, repeat, _ = propose(key, history, nothing)
-        shapes = jax.eval_shape(guided, key, history)
-        known_now = {"repeat": repeat, "step": jnp.asarray(points)}
-        info = {
-            name: known_now.get(name, jnp.full(s.shape, jnp.nan)) for name, s in shapes.info.items()
-        }
-        return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), info)
+    def at_random(self, key: Key, history: History) -> Proposal:
+        """A random batch; ``info`` has the shapes of `guided`, as both are branches of one condition."""
+        nothing = jnp.zeros((0, self.space.num_decisions), jnp.int32)
+        configs, repeat, _ = self.propose(key, history, nothing)
+        shapes = jax.eval_shape(self.guided, key, history).info
+        info = {name: jnp.full(s.shape, jnp.nan) for name, s in shapes.items()}
+        info |= {"repeat": repeat, "step": jnp.asarray(self.points)}
+        return Proposal(configs, jnp.full((self.settings.batch_size, 2), jnp.nan), info)
 
-    def ask(key: Key, state: State) -> Proposal:
-        return jax.lax.cond(state.history.count >= initial, guided, at_random, key, state.history)
+    def _run_policies(self, key: Key, score: ScoreConfigs, line: Line) -> Course:
+        """One policy for each alpha and seed; the leading axes ``[alphas, num_policies]``."""
+        s = self.settings
 
-    def tell(state: State, configs, metrics) -> State:
-        return State(append(state.history, configs, metrics))
+        def policy(seed: Array, alpha: Array) -> Course:
+            return run_policy(
+                jax.random.fold_in(key, seed),
+                self.space,
+                score,
+                lambda scores: reward_of(s.reward, alpha, line, scores),
+                steps=s.steps,
+                samples=s.samples,
+                rate=s.rate,
+                entropy_coef=s.entropy_coef,
+            )
 
-    return Searcher(init, ask, tell)
+        # Common random numbers: a seed draws alike under every alpha.
+        seeds = jnp.arange(s.num_policies)
+        return jax.vmap(jax.vmap(policy, (0, None)), (None, 0))(seeds, jnp.asarray(self.alphas))
 
+    def _leaders(
+        self, history: History, configs: Int[Array, "a m k"], rewards: Float[Array, "a m"], n: int
+    ) -> tuple[Candidates, Int[Array, " a"]]:
+        """The ``n`` best new configurations of each alpha, taking turns, and how many of its were new."""
 
-def run_policy(
-    key: Key,
-    space: Space,
-    score: Callable[[Any], Any],
-    reward: Callable[[Any], Any],
-    *,
-    steps: int,
-    samples: int,
-    rate: float,
-    entropy_coef: float,
-) -> Course:
-    """One scan from a uniform policy; ``score(configs) -> [n, 2]``, ``reward(scores) -> [n]``."""
-    small = jnp.int8 if space.max_choices < 128 else jnp.int32
+        def lead(configs: Array, rewards: Array) -> tuple[Array, Array]:
+            order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
+            ranked = configs[order]
+            chosen = fresh(history, ranked, n)
+            return ranked[chosen.position], chosen.num_fresh
 
-    def step(policy, index):
-        configs = draw(jax.random.fold_in(key, index), space, policy.logits, samples)
-        scores = score(configs)
-        rewards = reward(scores)
-        met = Course(
-            configs.astype(small),
-            rewards,
-            entropy(space, policy.logits),
-            jnp.mean(scores, axis=0),
+        leaders, num_new = jax.vmap(lead)(configs, rewards)
+        in_turn = leaders.swapaxes(0, 1).reshape(-1, configs.shape[-1])
+        alphas = jnp.tile(jnp.asarray(self.alphas), len(in_turn) // len(self.alphas))
+        return Candidates(in_turn, alphas), num_new
+
+    def _local(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Candidates:
+        """The best mutants of the best trials by the predictor; ``num_local`` of them."""
+        s = self.settings
+        mutants = mutants_of_best(
+            key, self.space, history, s.local_pool * s.num_local, s.mutation_rate, s.local_parents
         )
-        return learn(space, policy, configs, rewards, rate=rate, entropy_coef=entropy_coef), met
+        scores = score(mutants)
+        rewards = jax.vmap(lambda alpha: reward_of(s.reward, alpha, line, scores))(
+            jnp.asarray(self.alphas)
+        )
+        same = jnp.broadcast_to(mutants, (len(s.alphas), *mutants.shape))
+        leaders, _ = self._leaders(history, same, rewards, s.num_local)
+        chosen = fresh(history, leaders.configs, s.num_local).position
+        return Candidates(leaders.configs[chosen], leaders.alpha[chosen])
 
-    return jax.lax.scan(step, uniform_policy(space), jnp.arange(steps))[1]
-
-
-def _fit(key: Key, space: Space, predictor: Predictor, history: History) -> tuple[Callable, Line]:
-    """``score(configs) -> (mean [n, 2], spread [n, 2])`` and the line from means to metrics."""
-    features = space.features(history.configs)
-    cost = history.metrics[:, 1]
-    where = jnp.stack([known(history), known(history) & ~jnp.isnan(cost)], axis=1)
-    targets = history.metrics.at[:, 1].set(jnp.nan_to_num(cost))
-    score = scorer(space, predictor, predictor.fit(key, features, targets, where))
-    return score, calibrate(score(history.configs)[0], targets, where)
-
-
-def scorer(space: Space, predictor: Predictor, fitted: Any) -> Callable[[Any], tuple[Any, Any]]:
-    """``score(configs [n, k]) -> (mean [n, 2], spread [n, 2])`` of a fitted predictor."""
-    if predictor.score_sums is None:
-
-        def from_features(configs: Int[Array, "n k"]) -> tuple[Array, Array]:
-            scores = predictor.score(fitted, space.features(configs))
-            return scores.mean, scores.spread
-
-        return from_features
-    # Every decision adds its own columns, so a configuration's features are the sum of one row a decision.
-    table = jnp.asarray(space.feature_rows)
-    of_rows = predictor.score_sums(fitted, table)
-    starts = jnp.arange(space.num_decisions, dtype=jnp.int32) * space.max_choices
-
-    def from_rows(configs: Int[Array, "n k"]) -> tuple[Array, Array]:
-        own = starts[None, :] + jnp.asarray(configs, jnp.int32)
-        scores = of_rows(jnp.where(space.active(configs), own, len(table) - 1))
-        return scores.mean, scores.spread
-
-    return from_rows
-
-
-def _leaders(
-    history: History,
-    configs: Int[Array, "a m k"],
-    rewards: Float[Array, "a m"],
-    alphas: Float[Array, " a"],
-    n: int,
-) -> tuple[Int[Array, "l k"], Float[Array, " l"], Int[Array, " a"]]:
-    """The ``n`` best new configurations of each alpha, taking turns; their alphas; how many were new."""
-    k = configs.shape[-1]
-
-    def lead(configs, rewards):
-        order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
-        ranked = configs[order]
-        chosen, _, num_new = fresh(history, ranked, n)
-        return ranked[chosen], num_new
-
-    leaders, num_new = jax.vmap(lead)(configs, rewards)
-    candidates = leaders.swapaxes(0, 1).reshape(-1, k)
-    return candidates, jnp.tile(alphas, len(candidates) // len(alphas)), num_new
-
-
-def _explorers(key: Key, space: Space, history: History, n: int, rate: float) -> Int[Array, "n k"]:
-    """Random configurations and mutants of the best trial, in turn."""
-    sample_key, mutate_key = jax.random.split(key)
-    parents = jnp.broadcast_to(best(history)[0][None, :], (n, space.num_decisions))
-    mutants = space.mutate(mutate_key, parents, rate)
-    mutate = jnp.arange(n)[:, None] % 2 == 1
-    return jnp.where(mutate, mutants, space.sample(sample_key, n))
-
-
-def _mutants(
-    key: Key, space: Space, history: History, n: int, rate: float, num_parents: int
-) -> Int[Array, "n k"]:
-    """Mutants of the best trials, as many of each."""
-    quality = jnp.where(known(history), history.metrics[:, 0], jnp.nan)
-    finished = jnp.isfinite(quality)
-    order = jnp.argsort(jnp.where(finished, quality, jnp.inf))
-    among = jnp.clip(jnp.sum(finished), 1, num_parents)
-    return space.mutate(key, history.configs[order[jnp.arange(n) % among]], rate)
+    def _explorers(self, key: Key, history: History) -> Candidates:
+        """Random configurations and mutants of the best trial, in turn; some may have been told."""
+        n, space = 4 * self.settings.num_exploratory, self.space
+        sample_key, mutate_key = jax.random.split(key)
+        parents = jnp.broadcast_to(best(history)[0][None, :], (n, space.num_decisions))
+        mutants = space.mutate(mutate_key, parents, self.settings.mutation_rate)
+        mutate = jnp.arange(n)[:, None] % 2 == 1
+        configs = jnp.where(mutate, mutants, space.sample(sample_key, n))
+        return Candidates(configs, jnp.full(n, jnp.nan))

@@ -1,18 +1,18 @@
-"""REINFORCE (Williams 1992) over one categorical distribution a decision (arXiv 2311.07870).
+"""REINFORCE (Williams 1992) over one categorical distribution for each decision (arXiv 2311.07870).
 
     grad J = E[(R - b) sum_d grad log pi_d(a_d)],   b <- .95 b + .05 mean(R),   Adam on the logits
 
-The sum runs over the active decisions of a configuration. ``reinforce`` learns from the trials' own
-results; `paper` runs the same policy against a predictor.
+The sum runs over the active decisions of a configuration. The searcher ``reinforce`` learns from the results of the
+trials; `paper` runs the same policy against a predictor.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from autorank.base.typing import Array, Float, Int, Key
 from autorank.searchers.base import (
@@ -24,16 +24,17 @@ from autorank.searchers.base import (
     SearcherConfig,
     append,
     empty,
-    proposer,
 )
+from autorank.searchers.novelty import proposer
 from autorank.space.space import Space
 
 BASELINE_DECAY = 0.95
+ADAM = optax.scale_by_adam()
 
 
 @dataclass(frozen=True)
 class ReinforceConfig(SearcherConfig):
-    """REINFORCE on the trials' own results."""
+    """REINFORCE on the results of the trials."""
 
     name: str = "reinforce"
     rate: float = 0.1  # Adam on the policy's logits
@@ -41,41 +42,45 @@ class ReinforceConfig(SearcherConfig):
 
 
 class Policy(NamedTuple):
-    """Logits, Adam's moments, the reward baseline, and the updates done so far."""
+    """A categorical distribution for each decision, and the state of its learning."""
 
     logits: Array  # float32 [k, c]
-    mean: Array  # float32 [k, c]
-    square: Array  # float32 [k, c]
-    baseline: Array  # float32
-    step: Array  # int32
+    adam: optax.ScaleByAdamState  # moments of the logits' gradient, and the number of updates
+    baseline: Array  # float32: decaying mean of the rewards
 
 
 def uniform_policy(space: Space) -> Policy:
-    """Zero logits."""
-    zeros = jnp.zeros((space.num_decisions, space.max_choices), jnp.float32)
-    return Policy(zeros, zeros, zeros, jnp.zeros(()), jnp.zeros((), jnp.int32))
+    """The policy with zero logits, before any update."""
+    logits = jnp.zeros((space.num_decisions, space.max_choices), jnp.float32)
+    return Policy(logits, cast(optax.ScaleByAdamState, ADAM.init(logits)), jnp.zeros(()))
 
 
 def log_probabilities(space: Space, logits: Float[Array, "k c"]) -> Float[Array, "k c"]:
-    """Per decision and choice; minus infinity where there is no such choice."""
+    """Log probability of each choice of each decision; minus infinity where a decision has fewer choices."""
     exists = np.arange(space.max_choices)[None, :] < space.num_choices[:, None]
     return jax.nn.log_softmax(jnp.where(jnp.asarray(exists), logits, -jnp.inf), axis=1)
 
 
 def draw(key: Key, space: Space, logits: Float[Array, "k c"], n: int) -> Int[Array, "n k"]:
-    """Canonical configurations from the policy, by the inverse of each decision's cumulative distribution.
+    """Draws ``n`` canonical configurations by inverting the cumulative distribution of each decision.
 
-    One uniform number a decision; the argmax of Gumbel noise needs one for every choice.
+    This takes one uniform number for each decision; the argmax of Gumbel noise would take one for each choice.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16)),), (0,))
+        >>> draw(jax.random.key(0), space, jnp.array([[0.0, 50.0]]), 2).tolist()
+        [[1], [1]]
     """
     below = jnp.cumsum(jnp.exp(log_probabilities(space, logits)), axis=1)[:, :-1]
     uniform = jax.random.uniform(key, (n, space.num_decisions))
     choice = jnp.sum(uniform[:, :, None] >= below[None], axis=2)
-    # Rounding may leave the last cumulative probability below the number drawn.
+    # The last cumulative probability may be rounded to less than the number drawn.
     return space.canonical(jnp.minimum(choice, jnp.asarray(space.num_choices - 1)[None]))
 
 
 def entropy(space: Space, logits: Float[Array, "k c"]) -> Float[Array, ""]:
-    """Mean over decisions in units of the uniform policy's: 1 = uniform, 0 = one configuration."""
+    """Sum over decisions, relative to that of the uniform policy: 1 is uniform, 0 a single configuration."""
     log_p = log_probabilities(space, logits)
     per_decision = -jnp.sum(jnp.exp(log_p) * jnp.where(jnp.isfinite(log_p), log_p, 0.0), axis=1)
     return jnp.sum(per_decision) / max(float(np.sum(np.log(space.num_choices))), 1e-9)
@@ -90,13 +95,18 @@ def learn(
     rate: float | Float[Array, ""],
     entropy_coef: float | Float[Array, ""] = 0.0,
 ) -> Policy:
-    """One step of REINFORCE on sampled configurations.
+    """One step of REINFORCE on configurations sampled from the policy.
 
-    The baseline starts at the first mean reward; ``entropy_coef`` weighs the mean normalised
-    entropy.
+    Args:
+        space: the search space.
+        policy: before the step.
+        configs: sampled configurations.
+        rewards: higher is better; the baseline starts at their first mean.
+        rate: Adam's step size on the logits.
+        entropy_coef: weight of `entropy` in what is maximised.
     """
     mean_reward = jnp.mean(rewards)
-    baseline = jnp.where(policy.step == 0, mean_reward, policy.baseline)
+    baseline = jnp.where(policy.adam.count == 0, mean_reward, policy.baseline)
     advantage = rewards - baseline
     active = space.active(configs)
 
@@ -106,17 +116,11 @@ def learn(
         log_likelihood = jnp.sum(jnp.where(active, taken, 0.0), axis=1)
         return -jnp.mean(advantage * log_likelihood) - entropy_coef * entropy(space, logits)
 
-    gradient = jax.grad(loss)(policy.logits)
-    step = policy.step + 1
-    mean = 0.9 * policy.mean + 0.1 * gradient
-    square = 0.999 * policy.square + 0.001 * gradient**2
-    corrected = mean / (1 - 0.9**step) / (jnp.sqrt(square / (1 - 0.999**step)) + 1e-8)
+    updates, adam = ADAM.update(jax.grad(loss)(policy.logits), policy.adam)
     return Policy(
-        policy.logits - rate * corrected,
-        mean,
-        square,
+        policy.logits - rate * cast(Array, updates),
+        cast(optax.ScaleByAdamState, adam),
         BASELINE_DECAY * baseline + (1 - BASELINE_DECAY) * mean_reward,
-        step,
     )
 
 
@@ -136,12 +140,21 @@ class State(NamedTuple):
     weighs_cost=False,
 )
 def make_reinforce(space: Space, settings: ReinforceConfig, context: Context) -> Searcher:
-    """REINFORCE on true results, without a predictor: reward = minus the quality told.
+    """REINFORCE on the results of the trials, without a predictor; the reward is minus the quality.
 
-    A failed trial counts as the worst finished one so far.
+    A failed trial counts as the worst finished one so far. ``info`` holds ``repeat`` and the ``entropy`` of the policy.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32)),), (0,))
+        >>> searcher = make_reinforce(space, ReinforceConfig(batch_size=2), Context(capacity=8))
+        >>> state = searcher.init(jax.random.key(0))
+        >>> state = searcher.tell(state, jnp.array([[0], [2]]), jnp.array([[1.0, 0.0], [0.0, 0.0]]))
+        >>> int(state.policy.logits[0].argmax())
+        2
     """
     batch_size, capacity = settings.batch_size, context.capacity
-    propose: Callable = proposer(space, batch_size=batch_size, capacity=capacity)
+    propose = proposer(space, batch_size=batch_size, capacity=capacity)
 
     def init(key: Key) -> State:
         return State(empty(space, capacity), uniform_policy(space))

@@ -1,1 +1,1 @@
-"""The winner as an artefact."""
+"""Exports the winning model, and scores raw rows with it."""

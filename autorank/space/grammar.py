@@ -9,35 +9,44 @@ TAGS = ("log", "int", "categorical")
 
 
 class Domain(NamedTuple):
-    """What a decision may be set to."""
+    """The values that one decision may take."""
 
     choices: tuple[Any, ...]
-    kind: str  # "categorical" (one-hot) or "number" (one scaled float)
+    # "categorical" (one-hot) or "number" (one scaled float).
+    kind: str
     log: bool
-    interval: tuple[float, float] | None  # the ends, where the choices are a grid
+    # The ends of the interval if the choices are a grid on one.
+    interval: tuple[float, float] | None
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality of values in which ``True`` is not ``1``; ``1`` and ``1.0`` are equal."""
+    """Whether two values are equal; ``True`` differs from ``1``, but ``1`` equals ``1.0``."""
     return isinstance(left, bool) == isinstance(right, bool) and left == right
 
 
 def find(choices: tuple[Any, ...], value: Any) -> int | None:
-    """Position of a value among choices, ``None`` if it is not there."""
+    """Position of a value among the choices; ``None`` if it is not one of them."""
     return next((i for i, choice in enumerate(choices) if same(choice, value)), None)
 
 
 def read(key: str, text: str, grid_size: int) -> Domain:
-    """The domain that ``text`` describes.
+    """Reads the domain that ``text`` describes.
 
-    Choices that are all numbers are ordered and become one scaled feature; ``tag(categorical,
-    choice(1,2))`` keeps them one-hot. An interval becomes ``grid_size`` points, even in the
-    logarithm under ``tag(log, ...)`` and rounded to whole numbers under ``tag(int, ...)``; points
-    have six significant digits.
+    Choices that are all numbers become one scaled feature; ``tag(categorical, choice(1,2))`` keeps
+    them one-hot. An interval becomes ``grid_size`` points with six significant digits. They are
+    evenly spaced in the logarithm under ``tag(log, ...)`` and rounded to whole numbers under
+    ``tag(int, ...)``.
+
+    Examples:
+        >>> read("training.rate", "tag(log, interval(1e-3, 1))", grid_size=4).choices
+        (0.001, 0.01, 0.1, 1.0)
+        >>> read("model.norm", "choice(layer, none)", grid_size=4).kind
+        'categorical'
 
     Raises:
-        ValueError: text that is no sweep, unknown tags, empty or repeated choices, ``low >= high``,
-            a logarithm of something not positive; all with the key and what to write instead.
+        ValueError: text that is not a sweep, unknown tags, empty or repeated choices,
+            ``low >= high``, a logarithm of a number that is not positive; the message names the key
+            and says what to write instead.
     """
     value = _parse(key, text)
     from hydra.core.override_parser.types import IntervalSweep
@@ -73,7 +82,7 @@ def read(key: str, text: str, grid_size: int) -> Domain:
 
 
 def scaled(choices: tuple[Any, ...], log: bool) -> np.ndarray:
-    """Numbers mapped to [0, 1], smallest to largest, float64 ``[c]``; a single number is 0."""
+    """Maps numbers to [0, 1], the smallest to 0 and the largest to 1, float64 ``[c]``; a single number is 0."""
     values = np.array(choices, np.float64)
     values = np.log(values) if log else values
     spread = values.max() - values.min()
@@ -81,7 +90,7 @@ def scaled(choices: tuple[Any, ...], log: bool) -> np.ndarray:
 
 
 def snap(domain: Domain, value: Any) -> int | None:
-    """The grid point nearest to a value inside the interval, on its own scale; else ``None``."""
+    """Index of the grid point nearest to a value, on the grid's own scale; ``None`` outside the interval."""
     if domain.interval is None or isinstance(value, bool | str):
         return None
     if not domain.interval[0] <= value <= domain.interval[1]:

@@ -1,16 +1,14 @@
 """Ranking and regression losses over lists of scores, for predictors of model quality.
 
-Convention: a score predicts the *order of the target*: larger score, larger target. Lower is better
-for both, so the "top" of a list is its smallest target. Every loss reads
-``loss(scores, targets, *, where, weights, reduce_fn)``; the last axis is the list, leading axes are
-batches. Each list gives one number, the weighted mean over its items or pairs, and ``reduce_fn``
-reduces over lists. An item with ``where`` False does not exist, whatever its values (NaN included);
-a list without items or pairs gives 0. ``weights >= 0`` count items; a pair weighs the product of
-its two.
+Convention: a score predicts the *order of the target*, a larger score for a larger target. Lower is better for both, so
+the "top" of a list is its smallest target. Every loss reads ``loss(scores, targets, *, where, weights, reduce_fn)``.
+The last axis is the list, leading axes are batches. Each list gives one number, the weighted mean over its items or
+pairs, and ``reduce_fn`` reduces over lists. An item with ``where`` False is ignored, whatever its values (NaN
+included); a list without items or pairs gives 0. ``weights >= 0`` count items; a pair has the product of its two
+weights.
 
-The pairwise losses carry their analytic gradient: one row reduction over the ``n x n`` pairs, block
-by block, with ``n`` numbers kept for the backward pass. They are differentiable once, in reverse
-mode, with respect to the scores only.
+The pairwise losses have analytic gradients (`pair_sums`). They are differentiable once, in reverse mode, with respect
+to the scores only.
 
 References:
     RankNet: Burges et al., Learning to rank using gradient descent, ICML 2005.
@@ -20,25 +18,37 @@ References:
     Margin over all pairs: arXiv 2311.07870, section on the neural predictor.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jax.scipy.special import logsumexp
 
 from autorank.base.records import require_range
 from autorank.base.registry import Registry
 from autorank.base.typing import Array, Bool, Float
+from autorank.surrogates.pair_sums import (
+    logistic_loss,
+    margin_loss,
+    nearness,
+    positive,
+    powers_around,
+)
 
-Reduce = Callable[[Array], Array]
+
+@runtime_checkable
+class Reduce(Protocol):
+    """Reduces the losses of lists, for example ``jnp.mean``."""
+
+    def __call__(self, losses: Array, /) -> Array:
+        """One array from one loss for each list."""
+        ...
 
 
+@runtime_checkable
 class Loss(Protocol):
-    """A loss over lists; the fields of its settings record are further keywords."""
+    """A loss over lists; it takes the fields of its settings record as further keywords."""
 
     def __call__(
         self,
@@ -54,20 +64,14 @@ class Loss(Protocol):
         ...
 
 
-# Traits: `scaled`, compares scores with the targets' values, so that targets are standardised first; `regression`,
-# scores are estimates of the standardised targets.
+# Traits. `scaled`: the loss depends on the scale of the targets, so they are standardised first. `regression`: scores
+# estimate the standardised targets.
 LOSSES: Registry[Loss] = Registry("predictor.loss")
-# Between e^-40 and e^40 all powers, their sums and their ratios are normal numbers of float32. A list whose scores
-# spread wider than this on either side of its middle needs its pairs' own exponentials.
-REACH = 40.0
-# Pairs of a list are walked through in blocks of rows of about this many pairs: XLA on a CPU stores
-# a block in full, so it should stay in the cache.
-PAIRS = 16384
 
 
 @dataclass(frozen=True)
 class HuberConfig:
-    """Where the loss turns from squares to absolute values."""
+    """Where the loss changes from squares to absolute values."""
 
     delta: float = 1.0  # in standard deviations of the targets
 
@@ -77,7 +81,7 @@ class HuberConfig:
 
 @dataclass(frozen=True)
 class MarginConfig:
-    """How far apart the scores of a pair must lie."""
+    """How far apart the scores of a pair must be."""
 
     margin: float = 0.001
 
@@ -94,9 +98,14 @@ def mse(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Squared error: ``(f_i - y_i)^2``."""
-    scores, targets, weights = _clean(scores, targets, where, weights)
-    return reduce_fn(_mean((scores - targets) ** 2, weights))
+    """Squared error: ``(f_i - y_i)^2``.
+
+    Examples:
+        >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+        2.0
+    """
+    scores, targets, weights = _masked(scores, targets, where, weights)
+    return reduce_fn(_weighted_mean((scores - targets) ** 2, weights))
 
 
 @LOSSES.register("huber", HuberConfig, scaled=True, regression=True)
@@ -109,11 +118,16 @@ def huber(
     delta: float = 1.0,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """Huber: ``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``."""
-    scores, targets, weights = _clean(scores, targets, where, weights)
+    """Huber: ``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``.
+
+    Examples:
+        >>> float(huber(jnp.array([0.0, 5.0]), jnp.array([0.0, 0.0])))
+        2.25
+    """
+    scores, targets, weights = _masked(scores, targets, where, weights)
     size = jnp.abs(scores - targets)
     near = jnp.minimum(size, delta)
-    return reduce_fn(_mean(near * (size - near / 2), weights))
+    return reduce_fn(_weighted_mean(near * (size - near / 2), weights))
 
 
 @LOSSES.register("margin", MarginConfig, scaled=False, regression=False)
@@ -129,8 +143,12 @@ def pairwise_margin(
     """Hinge over all pairs: ``max(0, margin - s_ij (f_i - f_j))``, ``s_ij = sign(y_i - y_j)``, ties dropped.
 
     Source: arXiv 2311.07870. At the kink the gradient is 0.
+
+    Examples:
+        >>> float(pairwise_margin(jnp.array([0.0, 1.0]), jnp.array([5.0, 3.0]), margin=0.5))
+        1.5
     """
-    return reduce_fn(_margin(*_clean(scores, targets, where, weights), margin))
+    return reduce_fn(margin_loss(*_masked(scores, targets, where, weights), margin))
 
 
 @LOSSES.register("logistic", scaled=False, regression=False)
@@ -144,10 +162,13 @@ def pairwise_logistic(
 ) -> Array:
     """RankNet: ``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j``.
 
-    The gradient needs ``n`` exponentials where all scores of a list lie within 80 of each other,
-    and ``n^2`` where they do not.
+    The gradient needs ``n`` exponentials if all scores of a list lie within 80 of each other, and ``n^2`` otherwise.
+
+    Examples:
+        >>> round(float(pairwise_logistic(jnp.zeros(3), jnp.array([1.0, 2.0, 3.0]))), 4)
+        0.6931
     """
-    return reduce_fn(_logistic(*_clean(scores, targets, where, weights), False))
+    return reduce_fn(logistic_loss(*_masked(scores, targets, where, weights), False))
 
 
 @LOSSES.register("lambda_rank", scaled=False, regression=False)
@@ -161,13 +182,11 @@ def lambda_rank(
 ) -> Array:
     """LambdaRank: `pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
 
-    The factors are held constant under differentiation.
-
-    The gain of an item is the share of its list with a larger target (own choice: targets are not
-    graded, so the gain is linear in the rank); the discount is ``1 / log2(1 + rank)`` of its
-    present score, smallest first. The mean is taken over pairs, not over these factors.
+    The factors are held constant under differentiation. The gain of an item is the share of its list with a larger
+    target: targets are not graded, so we take a gain that is linear in the rank. The discount is ``1 / log2(1 + rank)``
+    of its current score, smallest first. The mean is taken over pairs, not over these factors.
     """
-    return reduce_fn(_logistic(*_clean(scores, targets, where, weights), True))
+    return reduce_fn(logistic_loss(*_masked(scores, targets, where, weights), True))
 
 
 @LOSSES.register("list_net", scaled=True, regression=False)
@@ -181,9 +200,9 @@ def list_net(
 ) -> Array:
     """Top-one ListNet: cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``.
 
-    Its sharpness is the targets' scale: standardise them first.
+    The scale of the targets determines the sharpness of their softmax: standardise them first.
     """
-    scores, targets, weights = _clean(scores, targets, where, weights)
+    scores, targets, weights = _masked(scores, targets, where, weights)
     empty = weights.sum(-1, keepdims=True) <= 0
     count = jnp.where(empty, 1.0, weights)  # an item of weight 2 is an item listed twice
     share = count * jnp.exp(-targets - logsumexp(-targets, b=count, axis=-1, keepdims=True))
@@ -200,28 +219,25 @@ def list_mle(
     weights: Float[Array, "*b n"] | None = None,
     reduce_fn: Reduce = jnp.mean,
 ) -> Array:
-    """ListMLE: negative log likelihood of the true order, best first, a mean over items.
+    """ListMLE: mean over items of the negative log likelihood of the true order, best first.
 
-    ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so no order
-    among them is learnt.
+    ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so that no order among them is
+    learnt.
     """
-    scores, targets, weights = _clean(scores, targets, where, weights)
+    scores, targets, weights = _masked(scores, targets, where, weights)
     present = weights > 0
     behind = targets[..., None, :] >= targets[..., :, None]
     terms = jax.lax.cond(
-        _near(scores, weights)[1], _log_shares_near, _log_shares_far, scores, weights, behind
+        nearness(scores, weights)[1], _log_shares_near, _log_shares_far, scores, weights, behind
     )
     terms = jnp.where(present, terms, 0.0)
-    return reduce_fn(_mean(terms, weights))
+    return reduce_fn(_weighted_mean(terms, weights))
 
 
-# --- inside ---------------------------------------------------------------------------------------
-
-
-def _clean(
+def _masked(
     scores: Array, targets: Array, where: Array | None, weights: Array | None
 ) -> tuple[Array, Array, Array]:
-    """Weights with the mask inside, and finite values where the mask hides what was there."""
+    """Scores, targets and weights that are 0 where masked."""
     weights = jnp.ones_like(scores) if weights is None else weights
     if where is None:
         return scores, targets, weights
@@ -232,220 +248,22 @@ def _clean(
     )
 
 
-def _mean(values: Array, weights: Array) -> Array:
-    return (weights * values).sum(-1) / _positive(weights.sum(-1))
-
-
-def _by_rows(row_sums: Callable[..., Array], *own: Array) -> Array:
-    """``row_sums(*own [..., r, 1]) -> [..., r]`` over blocks of rows.
-
-    One sum at a time: XLA on a CPU makes a loop over vectors of it, of several stacked sums it does not.
-    """
-    n = own[0].shape[-1]
-    size = max(1, PAIRS // n)
-    if n <= size:
-        return row_sums(*(x[..., :, None] for x in own))
-    blocks = -(-n // size)
-    pad = [(0, 0)] * (own[0].ndim - 1) + [(0, blocks * size - n)]
-    shape = (*own[0].shape[:-1], blocks, size)
-    split = [jnp.moveaxis(jnp.pad(x, pad).reshape(shape), -2, 0) for x in own]
-    sums = jax.lax.map(lambda rows: row_sums(*(x[..., :, None] for x in rows)), split)
-    return jnp.moveaxis(sums, 0, -2).reshape(*shape[:-2], blocks * size)[..., :n]
-
-
-def _below(targets: Array, weights: Array) -> Array:
-    """Weight of the items with a smaller target, for each item; the scores play no part, so loops compute it once."""
-    y, w = targets[..., None, :], weights[..., None, :]
-    return _by_rows(lambda own_y: jnp.where(own_y > y, w, 0.0).sum(-1), targets)
-
-
-def _total(weights: Array, below: Array) -> Array:
-    """The weight of all pairs, 1 if there are none."""
-    return _positive((weights * below).sum(-1))
-
-
-def _positive(total: Array) -> Array:
-    return jnp.where(total > 0, total, 1.0)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _margin(scores: Array, targets: Array, weights: Array, margin: float) -> Array:
-    f, y, w = (x[..., None, :] for x in (scores, targets, weights))
-
-    def row_sums(own_f: Array, own_y: Array) -> Array:
-        return jnp.where(own_y > y, w * jnp.maximum(0.0, margin - (own_f - f)), 0.0).sum(-1)
-
-    sums = _by_rows(row_sums, scores, targets)
-    return (weights * sums).sum(-1) / _total(weights, _below(targets, weights))
-
-
-def _margin_forward(scores: Array, targets: Array, weights: Array, margin: float):
-    """The gradient of a sum of hinges is a count of those that are not flat."""
-    f, y, w = (x[..., None, :] for x in (scores, targets, weights))
-
-    def row_sums(own_f: Array, own_y: Array) -> Array:
-        ahead = own_f - f
-        down = jnp.where(ahead < margin, -w, 0.0)
-        up = jnp.where((own_y < y) & (ahead > -margin), w, 0.0)
-        return jnp.where(own_y > y, down, up).sum(-1)
-
-    total = _total(weights, _below(targets, weights))
-    slope = weights * _by_rows(row_sums, scores, targets) / total[..., None]
-    return _margin(scores, targets, weights, margin), slope
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _logistic(scores: Array, targets: Array, weights: Array, lambdas: bool) -> Array:
-    gain, discount = _lambdas(scores, targets, weights) if lambdas else (scores, scores)
-    f, y, w, g, d = (x[..., None, :] for x in (scores, targets, weights, gain, discount))
-
-    def row_sums(own_f: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
-        loss = w * jax.nn.softplus(f - own_f)
-        loss = loss * jnp.abs((own_g - g) * (own_d - d)) if lambdas else loss
-        return jnp.where(own_y > y, loss, 0.0).sum(-1)
-
-    sums = _by_rows(row_sums, scores, targets, gain, discount)
-    return (weights * sums).sum(-1) / _total(weights, _below(targets, weights))
-
-
-def _logistic_forward(scores: Array, targets: Array, weights: Array, lambdas: bool):
-    """``dL/df_i = w_i / Z sum_j w_j ([y_i < y_j] p_ij - [y_i > y_j] p_ji)``, ``p_ij = 1 / (1 + exp(f_j - f_i))``.
-
-    ``Z`` is the weight of all pairs.
-    """
-    own = (scores, targets, weights)
-    sums = _lambda_pulls(*own, *_lambdas(*own)) if lambdas else _pulls(*own)
-    slope = weights * sums / _total(weights, _below(targets, weights))[..., None]
-    return _logistic(scores, targets, weights, lambdas), slope
-
-
-def _near(scores: Array, weights: Array) -> tuple[Array, Array]:
-    """The middle of each list's scores ``[..., 1]``, and whether the scores of every list lie within `REACH` of it."""
-    present = weights > 0
-    low = jnp.min(scores, axis=-1, where=present, initial=jnp.inf, keepdims=True)
-    high = jnp.max(scores, axis=-1, where=present, initial=-jnp.inf, keepdims=True)
-    empty = ~present.any(axis=-1, keepdims=True)
-    middle = jax.lax.stop_gradient(jnp.where(empty, 0.0, low + (high - low) / 2))
-    # False for scores that are not finite: the sum over pairs says what becomes of them.
-    near = (high - middle < REACH) & (middle - low < REACH)
-    return middle, (empty | near).all()
-
-
-def _powers(scores: Array, middle: Array) -> Array:
-    """``exp(scores - middle)``; the bounds are for items of no weight, which may lie anywhere."""
-    return jnp.exp(jnp.clip(scores - middle, -REACH, REACH))
-
-
-def _sum_pulls(
-    near: Callable[[Array, tuple[Array, ...]], Array],
-    far: Callable[[tuple[Array, ...]], Array],
-) -> Callable[..., Array]:
-    """Chooses between two ways to sum over pairs, once for all lists that are there.
-
-    Mapped over lists, a choice for each would compute both ways for all; so the lists are put side by side instead.
-    """
-
-    @custom_vmap
-    def pulls(*own: Array) -> Array:
-        middle, is_near = _near(own[0], own[2])
-        return jax.lax.cond(is_near, lambda: near(_powers(own[0], middle), own), lambda: far(own))
-
-    @pulls.def_vmap
-    def side_by_side(size: int, is_mapped: list[bool], *own: Array) -> tuple[Array, bool]:
-        each = (
-            x if mapped else jnp.broadcast_to(x, (size, *x.shape))
-            for x, mapped in zip(own, is_mapped, strict=True)
-        )
-        return pulls(*each), True
-
-    return pulls
-
-
-def _pulls_near(powers: Array, own: tuple[Array, ...]) -> Array:
-    """``sum_j w_j ([y_i < y_j] e_i - [y_i > y_j] e_j) / (e_i + e_j)``: no difference of close numbers in it."""
-    _, targets, weights = own
-    e, y, w, down = (x[..., None, :] for x in (powers, targets, weights, -weights * powers))
-
-    def row_sums(own_e: Array, own_y: Array) -> Array:
-        # Ties outermost: so XLA on a CPU takes half of the time.
-        pull = jnp.where(own_y < y, w * own_e, down) / (own_e + e)
-        return jnp.where(own_y != y, pull, 0.0).sum(-1)
-
-    return _by_rows(row_sums, powers, targets)
-
-
-def _pulls_far(own: tuple[Array, ...]) -> Array:
-    """The same from the differences of scores, whatever they are."""
-    scores, targets, _ = own
-    f, y, w = (x[..., None, :] for x in own)
-
-    def row_sums(own_f: Array, own_y: Array) -> Array:
-        pull = _pull(own_f, f, own_y < y)
-        return jnp.where(own_y != y, w * pull, 0.0).sum(-1)
-
-    return _by_rows(row_sums, scores, targets)
-
-
-def _lambda_pulls_near(powers: Array, own: tuple[Array, ...]) -> Array:
-    _, targets, weights, gain, discount = own
-    e, y, w, g, d = (x[..., None, :] for x in (powers, targets, weights, gain, discount))
-
-    def row_sums(own_e: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
-        # Ties have the same gain, so their factor is 0.
-        pull = w * jnp.where(own_y < y, own_e, -e) / (own_e + e)
-        return (pull * jnp.abs((own_g - g) * (own_d - d))).sum(-1)
-
-    return _by_rows(row_sums, powers, targets, gain, discount)
-
-
-def _lambda_pulls_far(own: tuple[Array, ...]) -> Array:
-    scores, targets, _, gain, discount = own
-    f, y, w, g, d = (x[..., None, :] for x in own)
-
-    def row_sums(own_f: Array, own_y: Array, own_g: Array, own_d: Array) -> Array:
-        pull = w * _pull(own_f, f, own_y < y)
-        return (pull * jnp.abs((own_g - g) * (own_d - d))).sum(-1)
-
-    return _by_rows(row_sums, scores, targets, gain, discount)
-
-
-def _pull(own_f: Array, f: Array, below: Array) -> Array:
-    """An item's share of a pair's gradient: up in the loss if its target is below the other's, else down."""
-    ahead = own_f - f
-    return jnp.where(below, 1.0, -1.0) / (1.0 + jnp.exp(jnp.where(below, -ahead, ahead)))
-
-
-_pulls = _sum_pulls(_pulls_near, _pulls_far)
-_lambda_pulls = _sum_pulls(_lambda_pulls_near, _lambda_pulls_far)
-
-
-def _lambdas(scores: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
-    """Gain and discount of each item ``[..., n]``: the share of items with a larger target, and of its rank."""
-    behind = _below(-targets, weights)
-    before = _below(scores, weights)
-    return behind / _positive(weights.sum(-1))[..., None], 1.0 / jnp.log2(2.0 + before)
+def _weighted_mean(values: Array, weights: Array) -> Array:
+    return (weights * values).sum(-1) / positive(weights.sum(-1))
 
 
 def _log_shares_near(scores: Array, weights: Array, behind: Array) -> Array:
-    """`list_mle`'s terms, ``n`` exponentials for scores that are near each other."""
-    middle, _ = _near(scores, weights)
-    inverse = jnp.where(weights > 0, weights * _powers(-scores, -middle), 0.0)
+    """The terms of `list_mle` from ``n`` exponentials, for scores that are near each other."""
+    middle, _ = nearness(scores, weights)
+    inverse = jnp.where(weights > 0, weights * powers_around(-scores, -middle), 0.0)
     rest = (behind.astype(scores.dtype) * inverse[..., None, :]).sum(-1)
-    return jnp.log(_positive(rest)) + (scores - middle)
+    return jnp.log(positive(rest)) + (scores - middle)
 
 
 def _log_shares_far(scores: Array, weights: Array, behind: Array) -> Array:
-    """The same for any scores: each sum relative to its own largest term, so that none vanishes."""
+    """The same for any scores: each sum is relative to its own largest term, so that none underflows."""
     there = behind & (weights > 0)[..., None, :]
     ahead = jnp.where(there, scores[..., :, None] - scores[..., None, :], 0.0)
-    # An item of no weight may have nobody behind it; its term is dropped, but must have a gradient.
+    # An item without weight may have no item behind it. Its term is dropped, but its gradient must be finite.
     anyone = there.any(axis=-1, keepdims=True)
     return logsumexp(ahead, b=jnp.where(anyone, there * weights[..., None, :], 1.0), axis=-1)
-
-
-def _backward(static: float | bool, slope: Array, cotangent: Array):
-    return cotangent[..., None] * slope, None, None
-
-
-_margin.defvjp(_margin_forward, _backward)
-_logistic.defvjp(_logistic_forward, _backward)

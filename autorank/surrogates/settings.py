@@ -1,19 +1,17 @@
-"""Settings of the predictor."""
+"""Settings of the predictor, and of its losses."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from autorank.base.records import require
-from autorank.base.typing import Array
-from autorank.surrogates.losses import LOSSES
+from autorank.surrogates.losses import LOSSES, Loss
 
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """The ensemble that stands in for training.
+    """Settings of the ensemble that stands in for training.
 
     Examples:
         >>> PredictorConfig(loss="huber", loss_settings={"delta": 2.0}).loss_settings
@@ -24,16 +22,18 @@ class PredictorConfig:
         ValueError: predictor.loss_settings.delta: predictor.loss=margin does not read it, but huber does
     """
 
-    members: int = 10
-    hidden: tuple[int, ...] = (50, 50)
+    members: int = 10  # nets whose scores are averaged
+    hidden: tuple[int, ...] = (50, 50)  # widths of the layers that both tasks share
     loss: str = "margin"  # a name of `LOSSES`
-    steps: int = 500
-    rate: float = 1e-3
-    weight_decay: float = 1e-4
-    multi_task: bool = True  # one net for NE gain and FLOPs
-    bootstrap: bool = False  # each member on its own resample
-    combine: str = "zscore"  # zscore, raw
-    # Of the chosen loss, where they are not its defaults: predictor.loss_settings.margin=0.01
+    steps: int = 500  # full-batch Adam steps
+    rate: float = 1e-3  # Adam's step size
+    weight_decay: float = 1e-4  # decoupled (AdamW)
+    multi_task: bool = True  # one net for NE gain and FLOPs, or one net for each
+    bootstrap: bool = False  # every member trains on its own resample of the rows
+    # zscore standardises the outputs of each member; raw leaves them as they are (for mse and huber: in the units of
+    # the targets).
+    combine: str = "zscore"
+    # Settings of the chosen loss that differ from its defaults: predictor.loss_settings.margin=0.01
     loss_settings: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
@@ -43,7 +43,7 @@ class PredictorConfig:
 
 
 def changed_settings(loss: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a loss that are not its defaults.
+    """The given settings of a loss that differ from its defaults.
 
     Raises:
         ValueError: an unknown loss, a setting that it does not have, or a bad value.
@@ -60,8 +60,8 @@ def changed_settings(loss: str, given: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(record(**given)).items() if v != defaults[k]}
 
 
-def loss_of(name: str, loss_settings: dict[str, Any]) -> Callable[..., Array]:
-    """A loss with its settings, called as ``loss(scores, targets, where=..., weights=...)``."""
+def loss_of(name: str, loss_settings: dict[str, Any]) -> Loss:
+    """The loss with its settings applied."""
     entry = LOSSES[name]
     chosen = dataclasses.asdict(entry.settings(**loss_settings))
     return partial(entry.make, **chosen) if chosen else entry.make

@@ -1,12 +1,11 @@
-"""Asking a searcher for a few proposals at a time, in a job's own units, while others are still running.
+"""Asking a searcher for a few proposals at a time while others are still running.
 
-A proposal is a function of the seed, of the number of the ask and of what is handed in. How large a
-searcher is made follows from these alone, so that an ask can be repeated later bit for bit.
+A proposal is a function of the seed, of the number of the ask and of the arguments. So is the size in which the
+searcher is made; an ask can therefore be repeated later bit for bit.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,59 +15,28 @@ from autorank.base.programs import compiler_options
 from autorank.searchers.base import Searcher
 from autorank.searchers.pending import ask_with_pending
 
-BLOCK = 128  # rows of a searcher's history: 128, 256, ... as needed; each size is compiled once
-LIMIT = 1e4  # of a told quality: one absurd result must not flatten the others to nothing
+# A searcher's history has 128, 256, ... rows as needed; each size is compiled once.
+BLOCK = 128
 
 
-class Units(NamedTuple):
-    """Between a job's units and those that a searcher is told, so that the job's do not matter.
+@runtime_checkable
+class MakeSearcher(Protocol):
+    """Makes a searcher of a given size."""
 
-    Quality becomes interquartile ranges from the median, lower better; cost the logarithm of its ratio to a reference.
-    """
-
-    centre: float = 0.0
-    spread: float = 1.0
-    reference: float = 1.0  # cost
-    maximize: bool = False
-
-    @classmethod
-    def of(cls, quality: Sequence[float], reference: float, maximize: bool) -> "Units":
-        """From the qualities told so far, all finite."""
-        signed = np.array(quality, np.float64) * (-1.0 if maximize else 1.0)
-        centre = float(np.median(signed)) if len(signed) else 0.0
-        # Halved: a difference of two finite numbers may be infinite.
-        ends = np.percentile(signed / 2, [75, 25]) if len(signed) else (0.0, 0.0)
-        spread = float(ends[0] - ends[1]) * 2
-        if not (math.isfinite(spread) and spread > 0):
-            spread = max(abs(centre), 1.0)
-        return cls(centre, spread, reference, maximize)
-
-    def told(self, quality: Any, cost: Any) -> np.ndarray:
-        """``[n, 2]`` from a job's qualities and costs ``[n]``; NaN stays NaN."""
-        signed = np.asarray(quality, np.float64) * (-1.0 if self.maximize else 1.0)
-        with np.errstate(over="ignore"):  # clipped below
-            scaled = (signed / 2 - self.centre / 2) / (self.spread / 2)
-        logs = np.log(np.asarray(cost, np.float64) / self.reference)
-        return np.stack([np.clip(scaled, -LIMIT, LIMIT), logs], axis=-1)
-
-    def own(self, told: np.ndarray) -> np.ndarray:
-        """The inverse of ``told``: qualities and costs ``[n, 2]``."""
-        told = np.asarray(told, np.float64)
-        with np.errstate(over="ignore"):
-            signed = told[:, 0] * self.spread + self.centre
-        cost = self.reference * np.exp(np.minimum(told[:, 1], 700.0))
-        return np.stack([-signed if self.maximize else signed, cost], axis=-1)
+    def __call__(self, batch_size: int, capacity: int, /) -> Searcher:
+        """One that proposes ``batch_size`` configurations at a time and can be told ``capacity`` trials."""
+        ...
 
 
 class Asker:
     """A searcher, made and compiled in the sizes that are asked of it.
 
     Args:
-        make: ``make(batch_size, capacity)`` gives the searcher.
+        make: makes the searcher.
         seed: of all proposals.
     """
 
-    def __init__(self, make: Callable[[int, int], Searcher], seed: int) -> None:
+    def __init__(self, make: MakeSearcher, seed: int) -> None:
         self._make, self._seed = make, seed
         self._programs: dict[tuple[int, int], tuple[Searcher, Any, Any]] = {}
 
@@ -92,11 +60,11 @@ class Asker:
             told: configurations ``[m, k]`` that have ended, in order.
             metrics: their outcomes ``[m, 2]``, lower is better, NaN quality = failed.
             pending: configurations that are running.
-            forecasts: what was predicted of them, NaN where nothing was.
-            wanted: proposals.
-            batch_size: proposals that the searcher makes at a time; it is asked again, with what it has proposed
+            forecasts: what was predicted of them, NaN without a prediction.
+            wanted: how many proposals to return.
+            batch_size: proposals that the searcher makes at a time. It is asked again, with its own proposals
                 pending, until there are enough.
-            turn: for a searcher whose proposals have roles by position: where to begin. None takes the first.
+            turn: where to begin, for a searcher whose proposals have roles by position; None takes the first.
         """
         rows = len(told) + len(pending) + wanted + batch_size
         searcher, ask, tell = self._programs_of(batch_size, BLOCK * math.ceil(rows / BLOCK))
@@ -140,10 +108,14 @@ class Asker:
 
 
 def rotated(n: int, start: int, wanted: int, repeat: np.ndarray) -> list[int]:
-    """Which ``wanted`` of an ask's ``n`` proposals to take: from ``start`` on, around, fresh ones first.
+    """Which ``wanted`` of an ask's ``n`` proposals to take: from ``start`` on and around, fresh ones first.
 
-    A searcher may give its proposals roles by position (near the best, exploratory, ...); rotating keeps the mixture
+    A searcher may give its proposals roles by position (near the best, exploratory, ...). Rotating keeps the mixture
     when only a few are taken at a time.
+
+    Examples:
+        >>> rotated(4, start=3, wanted=2, repeat=np.zeros(4, bool))
+        [3, 0]
     """
     order = [(start + i) % n for i in range(n)]
     order = [i for i in order if not repeat[i]] + [i for i in order if repeat[i]]

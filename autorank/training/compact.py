@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from autorank.base.jax_settings import refuse_implicit_transfers
 from autorank.base.programs import ProgramCache, compiler_options, lower
+from autorank.base.typing import PyTree
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.training import sharded
 from autorank.training.groups import Shape
@@ -170,15 +171,28 @@ class CompactPrograms:
         state = self.states.pop(request.key)
         if state is None or int(state.step) > stop:
             state = program.empty()
-        first, last = jnp.int32(int(state.step)), jnp.int32(stop)
-        key, rates = jax.random.key(request.seed), jax.device_put(request.setting.hparams)
+        key, rates, schedule, first, last = self.everywhere(
+            (
+                jax.random.key(request.seed),
+                request.setting.hparams,
+                self.schedule,
+                jnp.int32(int(state.step)),
+                jnp.int32(stop),
+            )
+        )
         started = time.perf_counter()
         with refuse_implicit_transfers():
-            state = run(key, state, rates, self.schedule, self.data, first, last)
+            state = run(key, state, rates, schedule, self.data, first, last)
         jax.block_until_ready(state.step)
         seconds = time.perf_counter() - started
         self.states.put(request.key, state)
         return state, seconds
+
+    def everywhere(self, tree: PyTree) -> PyTree:
+        """Small arguments of a program, on every device that a model is spread over."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def weights(self, state: TrainState) -> tuple[Any, jax.Array]:
         """Copies of the dense parameters and of the table ``[v, d]`` on one device."""
@@ -189,4 +203,4 @@ class CompactPrograms:
 
 def is_spread(array: jax.Array) -> bool:
     """Whether an array lies on a mesh."""
-    return isinstance(array.sharding, jax.sharding.NamedSharding)
+    return isinstance(array.sharding, NamedSharding)

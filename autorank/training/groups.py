@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from autorank.models.blocks import is_leaf
 from autorank.models.dhen import DhenConfig, canonical, layer_outputs, layers, parameters
 from autorank.models.embedding import num_embeddings
+from autorank.models.parameters import is_leaf
 
 Device: TypeAlias = Any  # `jax.Device`, which type checkers take for a variable
 MEMORY_SHARE = 0.6  # of the device's free bytes that one group may take

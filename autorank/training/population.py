@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Float, Int, PyTree
-from autorank.models.blocks import fill, noise_size
 from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
 from autorank.models.heads import METRICS, objective_weights, task_losses
+from autorank.models.parameters import fill, noise_size
 from autorank.population.layouts import Layout
 from autorank.population.model import Population
 from autorank.population.routing import Routing, routing

@@ -154,8 +154,9 @@ class ShardedProgram:
         )
 
         def zeros(shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Array:
-            # Made on the devices: no host or device ever holds the whole table.
-            return jnp.zeros(shape.shape, shape.dtype, device=sharding)
+            # One block of zeros, copied to every device: no host or device ever holds the whole table.
+            with jax.transfer_guard_device_to_device("allow"):
+                return jnp.zeros(shape.shape, shape.dtype, device=sharding)
 
         return jax.tree.map(zeros, shapes, self._shardings(shapes))
 

@@ -172,7 +172,7 @@ def make_program(
         num_windows: windows of the learning curve.
         max_distinct: bound on the distinct ids of a batch (`tables.max_distinct`), which makes the table's update
             cheaper. A batch with more ends the run like a non-finite loss. None for no bound.
-        precision: of the inputs of matrix products in training (`blocks.product`). Their sums, master weights,
+        precision: of the inputs of matrix products in training (`maps.product`). Their sums, master weights,
             activations and scoring stay float32.
         untrained: rows of the table (`Schema.unknown_ids`) that are zero and stay so (`tables.freeze_rows`).
 

@@ -1,4 +1,4 @@
-"""Random tables prepared, trained on at toy size and scored: no traceback, one meaning for a row, no row lost.
+"""Prepares random tables, trains on them at toy size and scores them: no traceback, no row lost or read in two ways.
 
     python -m experiments.fuzz.tables --tables 10000 --seed 0 --workers 32
 
@@ -45,14 +45,15 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 
-from autorank.data.fast_text import words
-from autorank.data.logs import serving, table
-from autorank.data.prepare import intake, store, text
+from autorank.data.fast_text import short_strings
+from autorank.data.logs import rows_to_score, table
+from autorank.data.prepare import encoders_file, ingest, scoring_files, store, text_segments
 from autorank.data.prepare.encoders import encode_rows
-from autorank.data.prepare.text import LINES_INSIDE
+from autorank.data.prepare.parse_text import LINE_ENDS_INSIDE
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.models.heads import METRICS
 from autorank.score import score
+from autorank.serving.export import Scorer
 from autorank.serving.score_file import write_scores
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
 from experiments.fuzz.made_tables import MOST_ROWS, Fuzzed, fuzz
@@ -66,7 +67,7 @@ HPARAMS = Hparams(*(jnp.float32(v) for v in (1e-2, 0.1, 1e-8, 1e-8, 0.0, 1.0, 0.
 
 
 class Outcome(NamedTuple):
-    """What became of a table."""
+    """The outcome of one table."""
 
     seed: int
     kind: str  # read, refused, failed
@@ -97,25 +98,25 @@ def check(seed: int) -> Outcome:
 
 
 def start() -> None:
-    """Once in each process."""
+    """Sets up a worker process."""
     logging.disable(logging.CRITICAL)
-    intake.KEPT_BAD_ROWS = 1 << 20  # all of them are compared
+    ingest.KEPT_BAD_ROWS = 1 << 20  # all of them are compared
 
 
 @contextmanager
 def readers(seed: int) -> Iterator[None]:
     """Some tables are prepared by the compiled reader of much data, some in pieces of a few lines."""
-    before = words.WORTH, text.PIECE
-    words.WORTH = 0 if seed % 4 == 3 else before[0]
-    text.PIECE = 150 if seed % 3 == 2 else before[1]
+    before = short_strings.COMPILE_FROM_BYTES, text_segments.SEGMENT_BYTES
+    short_strings.COMPILE_FROM_BYTES = 0 if seed % 4 == 3 else before[0]
+    text_segments.SEGMENT_BYTES = 150 if seed % 3 == 2 else before[1]
     try:
         yield
     finally:
-        words.WORTH, text.PIECE = before
+        short_strings.COMPILE_FROM_BYTES, text_segments.SEGMENT_BYTES = before
 
 
 def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
-    """Why the table is refused, if it is; anything but a sentence is raised."""
+    """Prepares a table; returns the message if it is refused, and raises any other error."""
     try:
         source = table.source(fuzzed.path, fuzzed.schema)
         store.prepare(source, folder, workers=1, progress=lambda line: None, **fuzzed.settings)
@@ -127,9 +128,9 @@ def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
 
 
 def compare(fuzzed: Fuzzed, folder: Path, seed: int) -> None:
-    """Trains on the prepared rows and compares what scoring makes of the file."""
+    """Trains on the prepared rows and compares the scores of the file with the model's."""
     data = store.load(folder / "data")
-    store.save_encoders(data, folder / "model")
+    scoring_files.save_scoring_files(data, folder / "model")
     kept, places = kept_places(fuzzed, folder, data.schema)
     sparse, dense, labels = (np.asarray(a) for a in (data.sparse, data.dense, data.labels))
     predict = train(sparse, dense, labels, data.schema.num_train)
@@ -156,8 +157,11 @@ def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], l
 
     A quote that is not closed joins lines: which of them are one row is what the reader says, and how many it joined.
     """
-    reading, encoders = store.load_reading(folder / "model"), store.load_encoders(folder / "model")
-    parts = list(serving.read(fuzzed.path, reading, encoders))
+    reading, encoders = (
+        scoring_files.load_reading(folder / "model"),
+        encoders_file.read_encoders(folder / "model"),
+    )
+    parts = list(rows_to_score.read_rows_to_score(fuzzed.path, reading, encoders))
     bad = {
         int(row.partition(": ")[0].rpartition(":")[2]) for row in schema.notes["bad_rows"]["first"]
     }
@@ -165,7 +169,7 @@ def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], l
     places = sorted(unread | {int(line) for part in parts for line in part.lines})
     empty = (set(fuzzed.empty) & unread) - bad
     kept = [place for place in places if place not in bad | empty]
-    inside, blank = schema.notes.get(LINES_INSIDE, 0), set(fuzzed.blank)
+    inside, blank = schema.notes.get(LINE_ENDS_INSIDE, 0), set(fuzzed.blank)
     found = (
         f"{schema.num_rows} kept, {len(bad)} broken, {len(empty)} empty, {inside} line ends inside"
     )
@@ -187,11 +191,14 @@ def scored(
     path: Path, folder: Path, predict: Any, head: Sequence[str], kept: list[int], places: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encoded rows that preparing kept, with their scores, and the scores of all rows of the file [n, q]."""
-    encoders, reading = store.load_encoders(folder / "model"), store.load_reading(folder / "model")
+    encoders, reading = (
+        encoders_file.read_encoders(folder / "model"),
+        scoring_files.load_reading(folder / "model"),
+    )
     seen: list[np.ndarray] = []
 
-    def watched() -> Iterator[serving.Rows]:
-        for part in serving.read(path, reading, encoders):
+    def watched() -> Iterator[rows_to_score.RowsToScore]:
+        for part in rows_to_score.read_rows_to_score(path, reading, encoders):
             ids, numbers, wrong = encode_rows(encoders, part.features)
             place = {int(line): row for row, line in enumerate(part.lines)}
             rows = [place[line] for line in kept if line in place]
@@ -201,7 +208,7 @@ def scored(
             yield part
 
     out = folder / "out.parquet"
-    write_scores(watched(), encoders, predict, tuple(head), out)
+    write_scores(watched(), encoders, Scorer(predict, tuple(head), {}), out)
     found = pq.read_table(out)
     lines = found["line"].to_pylist()
     expect(lines == places, f"{path.name}: lines {lines}, not {places}")
@@ -218,7 +225,7 @@ def scored(
 def whole_artefact(
     data: Any, folder: Path, sparse: Any, dense: Any, labels: Any, head: Any
 ) -> None:
-    """Saved, loaded and run as a user does."""
+    """Saves, loads and runs the whole artefact as a user does."""
     from autorank.serving.export import save_model
 
     predict, params, rows = trained(sparse, dense, labels, data.schema.num_train)
@@ -235,13 +242,13 @@ def whole_artefact(
 
 
 def expect(condition: Any, message: str) -> None:
-    """Fails the table."""
+    """Fails the table unless the condition holds."""
     if not condition:
         raise AssertionError(message)
 
 
 def rows_of(sparse: np.ndarray, dense: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """All of a row side by side."""
+    """Ids and dense features of each row side by side."""
     return np.concatenate([sparse, dense, scores], axis=1).astype(np.float64)
 
 
@@ -280,12 +287,12 @@ def train(sparse: np.ndarray, dense: np.ndarray, labels: np.ndarray, num_train: 
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
-    """With zeros up to a number of rows."""
+    """Appends rows of zeros up to a number of rows."""
     return np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), rows.dtype)])
 
 
 def kind_of(message: str) -> str:
-    """A refusal without what is particular to its table."""
+    """The kind of a refusal: its message without the details of its table."""
     if message.startswith("not one usable row"):
         return message.partition(" (")[0]
     found = re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]", "...", message)

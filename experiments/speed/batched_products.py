@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from autorank.models import interactions, small_products
-from autorank.models.blocks import Active
+from autorank.models.parameters import Active
 from experiments.speed.figures import Findings
 
 WIDTH = 16

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from autorank.data.logs import criteo_like
+from autorank.data.logs import criteo_like, criteo_like_truth
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.training.trainer import Data, Hparams, Schedule
 
@@ -17,7 +17,7 @@ SPACE: dict[str, tuple[Any, ...]] = {
     "ensemble": ("concat", "sum"), "head_depth": (1, 2), "head_width": (32, 64, 128),
 }  # fmt: skip
 MODULES = ("dot", "attention", "linear", "cross", "cross_low", "convolution", "fmb", "mask")
-F, N = criteo_like.NUM_FIELDS, criteo_like.NUM_DENSE
+F, N = criteo_like_truth.NUM_FIELDS, criteo_like_truth.NUM_DENSE
 WINDOWS = 100
 
 
@@ -48,7 +48,7 @@ def log(num_rows: int, max_vocabulary: int) -> tuple[Data, int]:
         0, num_rows, max_vocabulary=max_vocabulary, dense_dtype=jnp.float16
     )
     jax.block_until_ready(rows.sparse)
-    return Data(rows.sparse, rows.dense, rows.labels), sum(criteo_like.sizes(max_vocabulary))
+    return Data(rows.sparse, rows.dense, rows.labels), sum(criteo_like_truth.sizes(max_vocabulary))
 
 
 def schedule(data: Data, batch_size: int) -> Schedule:

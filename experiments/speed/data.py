@@ -11,6 +11,7 @@ Arrow's (the default of pandas 3), or Python strings (as before). Floors are the
 
 import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -33,14 +34,13 @@ BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
 LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
 METRIC = "rows per CPU second"
 LOOPS = "compiled loops"
-LOADED = tuple(f"autorank.data.loops_of_{what}" for what in ("cells", "words", "rows"))
 
 
 def text_file(rows: int = ROWS) -> Path:
     """The generated file, made once."""
-    from autorank.data.logs import criteo_like, criteo_like_text
+    from autorank.data.logs import criteo_like_text, criteo_like_truth
 
-    path = CACHE / f"criteo_like_{criteo_like.VERSION}_{rows}.txt"
+    path = CACHE / f"criteo_like_{criteo_like_truth.VERSION}_{rows}.txt"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -50,15 +50,15 @@ def text_file(rows: int = ROWS) -> Path:
 
 
 def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bool = True) -> Timer:
-    """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
-    from autorank.data.fast_text import words
+    """Time of `store.prepare` of the file, after a short file so that one-time loading is not counted."""
+    from autorank.data.fast_text import short_strings
     from autorank.data.logs import criteo
     from autorank.data.prepare import store
 
-    timer, worth = Timer(), words.WORTH
+    timer, worth = Timer(), short_strings.COMPILE_FROM_BYTES
     for rows in (2000, ROWS):
         # A short file would not load the compiled loops.
-        words.WORTH = 1 << 62 if not compiled else 0 if rows < ROWS else worth
+        short_strings.COMPILE_FROM_BYTES = 1 << 62 if not compiled else 0 if rows < ROWS else worth
         between()
         source, folder = criteo.source(text_file(rows)), CACHE / encoding
         shutil.rmtree(folder, ignore_errors=True)
@@ -68,20 +68,20 @@ def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bo
 
 
 def stages(encoding: str) -> dict[str, Figure]:
-    """CPU microseconds a row of each step of `store.prepare`, of a run of its own: timing it costs a little."""
-    from autorank.data.prepare import encoders, intake, store, text
+    """CPU microseconds a row of each step of `store.prepare`, in a separate run because the timing costs a little."""
+    from autorank.data.prepare import encoders_file, ingest, pipeline, text_segments
 
     steps = {
-        "read and count lines": ((text, "_read"), (text, "_count_lines")),
-        "parse": ((text, "parse"),),
-        "distinct values or hashes": ((intake, "_code"), (intake, "hashed_ids")),
-        "logarithms": ((intake, "_logarithms"),),
-        "write parts": ((intake, "write_part"),),
-        "merge vocabularies": ((store, "merge"),),
-        "scales": ((store, "scale"),),
-        "final matrices": ((store, "write_arrays"),),
-        "encoders.json": ((encoders, "write_encoders"),),
-        "SHA-256 of the result": ((store, "_sha256"),),
+        "read and count lines": ((text_segments, "_read"), (text_segments, "count_lines")),
+        "parse": ((text_segments, "parse"),),
+        "distinct values or hashes": ((ingest, "code_column"), (ingest, "hashed_ids")),
+        "logarithms": ((ingest, "take_logs"),),
+        "write parts": ((ingest, "write_part"),),
+        "merge vocabularies": ((pipeline, "learn_vocabulary"),),
+        "scales": ((pipeline, "learn_scale"),),
+        "final matrices": ((pipeline, "write_matrices"),),
+        "encoders.json": ((encoders_file, "write_encoders"),),
+        "SHA-256 of the result": ((pipeline, "sha256"),),
     }
     spent = dict.fromkeys(steps, 0.0)
 
@@ -105,19 +105,23 @@ def stages(encoding: str) -> dict[str, Figure]:
 
 def loading(variant: str) -> dict[str, Figure]:
     """CPU seconds of loading the compiled loops: compiled for the first time, or kept by an earlier process."""
-    # Read when numba is imported, which this does.
+    from autorank.data.fast_text import loops
+
+    found = pkgutil.iter_modules(loops.__path__, f"{loops.__name__}.")
+    modules = [module.name for module in found]
     with tempfile.TemporaryDirectory() as folder:
+        # numba reads it when it is imported, which these modules do.
         os.environ["NUMBA_CACHE_DIR"] = folder
         if variant == "kept":
-            subprocess.run([sys.executable, "-c", f"import {', '.join(LOADED)}"], check=True)
+            subprocess.run([sys.executable, "-c", f"import {', '.join(modules)}"], check=True)
         with Timer() as timer:
-            for module in LOADED:
+            for module in modules:
                 importlib.import_module(module)
     return {"CPU seconds": Figure(timer.cpu, "s")}
 
 
 def peer(python_strings: bool) -> Timer:
-    """The same arrays with pandas, after those of a short file; they must be equal to ours."""
+    """Time of pandas for the same arrays, after a short file; the arrays must equal ours."""
     timer = Timer()
     for rows in (2000, ROWS):
         path, out = text_file(rows), CACHE / "pandas"
@@ -234,7 +238,7 @@ def generate() -> Timer:
 
 
 def measure(shape: str, variant: str) -> dict[str, Figure]:
-    """One case."""
+    """Measures one case."""
     if shape == LOOPS:
         return loading(variant)
     if variant.startswith("steps"):

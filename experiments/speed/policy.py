@@ -26,13 +26,16 @@ def figures(seconds: float, batch: int) -> dict[str, Figure]:
 
 
 def ours(batch: int) -> dict[str, Figure]:
-    """The search's policy; the predictor is fitted for one step, its weights do not matter here."""
+    """The search's policy; the predictor is fitted for one step, as its weights do not matter here."""
     import jax
     import jax.numpy as jnp
 
     from autorank.base.programs import compiler_options
-    from autorank.searchers.paper import Line, reward_of, run_policy, scorer
+    from autorank.searchers.policy_search import run_policy
+    from autorank.searchers.rewards import Line, reward_of
     from autorank.space.space import Decision, Space
+    from autorank.surrogates.base import Data
+    from autorank.surrogates.ensemble_surrogate import EnsembleSurrogate
     from autorank.surrogates.predictor import ensemble
 
     decisions = (Decision(f"d{i}", tuple(range(CHOICES))) for i in range(DECISIONS))
@@ -40,15 +43,14 @@ def ours(batch: int) -> dict[str, Figure]:
     predictor = ensemble(space.num_features, capacity=64, members=MEMBERS, hidden=HIDDEN, steps=1)
     configs = space.sample(jax.random.key(1), 64)
     targets = jax.random.normal(jax.random.key(2), (64, 2))
-    fitted = jax.jit(predictor.fit)(
-        jax.random.key(0), space.features(configs), targets, jnp.ones((64, 2), bool)
-    )
+    surrogate = EnsembleSurrogate(space, predictor)
+    data = Data(configs, targets, jnp.ones((64, 2), bool))
+    fitted = jax.jit(surrogate.fit)(jax.random.key(0), data)
     line = Line(jnp.ones(2), jnp.zeros(2))
 
     def search(key: Any, fitted: Any) -> Any:
-        score = scorer(space, predictor, fitted)
         return run_policy(
-            key, space, lambda configs: score(configs)[0],
+            key, space, lambda configs: surrogate.predict(fitted, configs).mean,
             lambda scores: reward_of("alpha", jnp.float32(ALPHA), line, scores),
             steps=STEPS[batch], samples=batch, rate=RATE, entropy_coef=0.0,
         )  # fmt: skip
@@ -112,7 +114,7 @@ OURS, TORCH = "autorank", "torch loop"
 
 
 def measure(shape: str, variant: str) -> Mapping[str, Figure]:
-    """One case."""
+    """Measures one case."""
     batch = int(shape.removeprefix("batch "))
     return ours(batch) if variant == OURS else torch_loop(batch)
 

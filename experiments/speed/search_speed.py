@@ -61,23 +61,13 @@ class Phases:
     def replace(self) -> None:
         """Times the functions of `PHASES`, asking, and training; for the rest of this process."""
         from autorank.app import build
-        from autorank.search import run as search
+        from autorank.search.rounds import SearcherInUse
 
         for module, name, phase in PHASES:
             owner = importlib.import_module(module)
             setattr(owner, name, self.timed(phase, getattr(owner, name)))
-        search.run_round = self._asking(search.run_round)
+        SearcherInUse.ask = self.timed("ask", SearcherInUse.ask)
         build.objective = self._training(build.objective)
-
-    def _asking(self, run_round: Callable[..., Any]) -> Callable[..., Any]:
-        """A round whose proposals are waited for."""
-        import jax
-
-        def asking(context: Any, ask: Any, *rest: Any) -> Any:
-            waiting = self.timed("ask", lambda *a: jax.block_until_ready(ask(*a)))
-            return run_round(context, waiting, *rest)
-
-        return asking
 
     def _training(self, make_objective: Callable[..., Any]) -> Callable[..., Any]:
         """An objective whose trials are timed, by the main thread and by its workers."""

@@ -25,7 +25,7 @@ from autorank.fidelity.rules import FIDELITIES
 from autorank.ledger.ledger import Ledger, LedgerMismatch
 from autorank.searchers.base import SEARCHERS, Context
 from autorank.searchers.paper import PaperConfig
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
 
 SPACE = parse_space({"model.width": "choice(8,16)"}, {}, {"model.width": 16}, grid_size=8)

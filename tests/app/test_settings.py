@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from autorank.app.settings import PlanConfig, SearchConfig
+from autorank.search.budget import Budget
 from autorank.search.finals import choose_roles, pick_finalists
-from autorank.search.stages import Plan, pilot_design
-from autorank.searchers import acquisition
+from autorank.search.pilots import pilot_design
+from autorank.searchers import candidates
 from autorank.searchers.autorank import AutorankConfig
 from autorank.surrogates import gaussian_process as gp
 from tests.planted import planted_space
@@ -30,7 +31,7 @@ def test_small_changes_are_as_small_and_as_frequent_as_asked():
     where = [d.name for d in SPACE.decisions].index("rate")
 
     def moves(**options):
-        rows = np.asarray(acquisition.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
+        rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
         return np.abs(rows[:, where] - SPACE.baseline[where])
 
     assert moves(near_share=1.0, near_step=0.01).max() == 1
@@ -53,11 +54,13 @@ def test_the_plans_defaults_are_the_settings():
     from autorank.app import build
 
     made = build.plan(SearchConfig())
-    bare = Plan(**{n: getattr(made, n) for n in Plan._fields if n not in Plan._field_defaults})
+    bare = Budget(
+        **{n: getattr(made, n) for n in Budget._fields if n not in Budget._field_defaults}
+    )
     assert bare == made
     changed = {"choice_seeds": 2, "final_half_width": 0.03, "max_final_seeds": 9, "equal_cost": 1.2,
                "equal_ne_margin": 0.02, "pilot_mutation": 0.3, "test_finalists": False}  # fmt: skip
-    assert set(changed) == set(Plan._field_defaults)
+    assert set(changed) == set(Budget._field_defaults)
     assert (
         build.plan(SearchConfig(search=PlanConfig(**changed)))._asdict().items() >= changed.items()
     )

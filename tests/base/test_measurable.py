@@ -13,13 +13,15 @@ from autorank.app import jobs as job
 from autorank.base import measurable
 from autorank.base.metrics import normalized_entropy
 from autorank.data.logs.table import TableConfig
-from autorank.fidelity import labels
+from autorank.fidelity import curve_label
 from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, PilotsConfig
-from autorank.ledger.ledger import Ledger, dumps
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
-from autorank.search.finals import compare
-from autorank.search.stages import SearchStopped
+from autorank.report.console import console_table
+from autorank.report.page import write_report
+from autorank.search.context import SearchStopped
+from autorank.search.held_out import compare
 from tests.planted import NUM_WINDOWS, planted_objective
 from tests.search.test_search import SPACE, search
 
@@ -228,15 +230,15 @@ def curve(trial) -> np.ndarray:
 def test_a_curve_that_ends_is_told_from_one_that_cannot_be_measured():
     line = np.arange(20.0)
     late = np.where(LATE, line, np.nan)
-    assert math.isnan(labels.label(late, 1.0))
-    assert labels.label(late, 1.0, where=LATE) == 11
-    assert labels.label(late, 1.0, where=LATE, dx=2.0) == pytest.approx(11)
+    assert math.isnan(curve_label.curve_label(late, 1.0))
+    assert curve_label.curve_label(late, 1.0, where=LATE) == 11
+    assert curve_label.curve_label(late, 1.0, where=LATE, dx=2.0) == pytest.approx(11)
     ended = np.where(np.arange(20) < 8, line, np.nan)
-    assert math.isnan(labels.label(ended, 1.0, where=LATE))
-    assert math.isnan(labels.label_power_law(ended, 1.0, where=LATE))
-    assert math.isfinite(labels.label_power_law(late, 1.0, where=LATE))
-    assert labels.label(ended, 0.4, where=LATE) == np.mean([6, 7])
-    assert math.isnan(labels.label(np.full(20, np.nan), 1.0, where=np.zeros(20, bool)))
+    assert math.isnan(curve_label.curve_label(ended, 1.0, where=LATE))
+    assert math.isnan(curve_label.label_power_law(ended, 1.0, where=LATE))
+    assert math.isfinite(curve_label.label_power_law(late, 1.0, where=LATE))
+    assert curve_label.curve_label(ended, 0.4, where=LATE) == np.mean([6, 7])
+    assert math.isnan(curve_label.curve_label(np.full(20, np.nan), 1.0, where=np.zeros(20, bool)))
 
 
 # --- a search for what cannot be told is refused ---------------------------------------------------

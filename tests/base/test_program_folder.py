@@ -107,7 +107,7 @@ def test_a_real_program_goes_on_without_any_of_its_folders(tmp_path, blocked):
         "import jax; assert jax.config.jax_compilation_cache_dir is None\n"
         "print(jax.jit(lambda x: x + 1)(1))\n"
         "from autorank.report.style import panels, png_bytes; print(len(png_bytes(panels('t')[0])))\n"
-        "from autorank.data.fast_text.loops.words import *\n"
+        "from autorank.data.fast_text.loops.short_strings import *\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from autorank.data.logs import avazu
-from autorank.data.prepare import store, text
+from autorank.data.prepare import encoders_file, store, text_segments
 from autorank.data.prepare.encoders import encode
 
 
@@ -35,7 +35,7 @@ def open_prepared(source, folder, **changes):
 
 
 def test_against_plain_python(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "PIECE", 1 << 14)
+    monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 1 << 14)
     rows = lines(1000)
     data = open_prepared(avazu.source(write(tmp_path / "train.csv", rows)), tmp_path / "out")
     assert [field.name for field in data.schema.fields] == ["hour_of_day", "weekday", *avazu.FIELDS]
@@ -45,14 +45,14 @@ def test_against_plain_python(tmp_path, monkeypatch):
     moments = [datetime.datetime.strptime("20" + cell[2], "%Y%m%d%H") for cell in cells]
     columns = [[str(m.hour) for m in moments], [str(m.isoweekday()) for m in moments]]
     columns += [[cell[3 + j] for cell in cells] for j in range(len(avazu.FIELDS))]
-    kept = store.load_encoders(tmp_path / "out").fields
+    kept = encoders_file.read_encoders(tmp_path / "out").fields
     for j, column in enumerate(columns):
         assert set(kept[j].values) == set(column[:800])
         ids = {value: kept[j].offset + 2 + i for i, value in enumerate(kept[j].values)}
         expected = [ids.get(value, kept[j].offset + 1) for value in column]
         np.testing.assert_array_equal(data.sparse[:, j], expected)
     raw = dict(zip(avazu.HEADER, map(list, zip(*cells, strict=True)), strict=True))
-    sparse, _ = encode(store.load_encoders(tmp_path / "out"), avazu.derive(raw))
+    sparse, _ = encode(encoders_file.read_encoders(tmp_path / "out"), avazu.derive(raw))
     np.testing.assert_array_equal(sparse, data.sparse)
 
 

@@ -11,14 +11,14 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
-from autorank.data.format import column_types
+from autorank.data.format import column_casts, column_types
 from autorank.data.format.column_types import EXTENSIONS, READINGS
-from autorank.data.format.source import Columns, Cut
+from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
 from autorank.data.prepare import store, table_file
-from autorank.data.prepare.encoders import as_text, to_numbers
-from autorank.data.prepare.intake import _labels
-from autorank.data.prepare.text import CsvFormat
+from autorank.data.prepare.check_rows import read_labels
+from autorank.data.prepare.columns import as_text, to_numbers
+from autorank.data.prepare.csv_format import CsvFormat
 from autorank.data.prepare.times import read_times
 
 ROLES = ("click", "conversion", "time", "categorical", "dense")
@@ -193,7 +193,9 @@ def columns_with(name, role):
 def in_role(path, name, role):
     columns = columns_with(name, role)
     file = table_file.open_table(path, columns, CsvFormat(), read=[name])
-    chunks = [piece.read() for piece in table_file.pieces_of(file, columns, Cut(), read=[name])]
+    chunks = [
+        piece.read() for piece in table_file.table_segments(file, columns, Position(), read=[name])
+    ]
     assert [chunk.lines.tolist() for chunk in chunks] == [[1, 2, 3], [4]]
     found = [chunk.columns[name] for chunk in chunks]
     if role == "categorical":
@@ -202,7 +204,9 @@ def in_role(path, name, role):
         times = [read_times(column) for column in found]
         pairs = [(v, k) for m in times for v, k in zip(m.values.tolist(), m.known, strict=True)]
         return [value if known else None for value, known in pairs]
-    numbers = _labels if role in ("click", "conversion") else lambda column: to_numbers(column)[0]
+    numbers = (
+        read_labels if role in ("click", "conversion") else lambda column: to_numbers(column)[0]
+    )
     return [value for column in found for value in numbers(column).tolist()]
 
 
@@ -325,7 +329,7 @@ def test_what_polars_writes(tmp_path, write):
         frame.write_ipc(path, compat_level=level)
     columns = Columns(("u", "e", "s"), (), "y")
     file = table_file.open_table(path, columns, CsvFormat(), read=columns.categorical)
-    (piece,) = table_file.pieces_of(file, columns, Cut(), read=columns.categorical)
+    (piece,) = table_file.table_segments(file, columns, Position(), read=columns.categorical)
     found = {name: as_text(column).to_pylist() for name, column in piece.read().columns.items()}
     assert found["u"] == ["a", "", "b", "a"] and found["e"] == ["x", "y", "y", ""]
     assert found["s"] == ["é", "", "", "long enough to be no inline view"]
@@ -342,7 +346,7 @@ def test_slices_of_runs_and_dictionaries():
         for first in range(6):
             for stop in range(first, 7):
                 column = pa.chunked_array([array[first:stop]], array.type)
-                found = column_types.read_as(column, pa.field("x", array.type), "categorical")
+                found = column_casts.read_as(column, pa.field("x", array.type), "categorical")
                 assert found.to_pylist() == whole[first:stop]
 
 
@@ -353,4 +357,4 @@ def test_text_that_is_no_text(tmp_path):
     with pytest.raises(ValueError, match=r"log.parquet: column 'user' of type string .*UTF8"):
         columns = columns_with("user", "categorical")
         file = table_file.open_table(tmp_path / "log.parquet", columns, CsvFormat(), read=["user"])
-        next(table_file.pieces_of(file, columns, Cut(), read=["user"])).read()
+        next(table_file.table_segments(file, columns, Position(), read=["user"])).read()

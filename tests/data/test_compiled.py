@@ -11,27 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data.fast_text import buffer_pool as recycled
-from autorank.data.fast_text import short_cells, words
-from autorank.data.fast_text.short_cells import EMPTY, Layout, Numbers, read_cells
-from autorank.data.fast_text.words import Words
+from autorank.data.fast_text import buffer_pool, cell_parser, short_strings
+from autorank.data.fast_text.cell_parser import EMPTY, CellLayout, IntegerColumn, parse_cells
+from autorank.data.fast_text.short_strings import ShortStrings
 from autorank.data.logs import criteo, criteo_like_text
-from autorank.data.prepare import arrange, store, vocabulary
-from autorank.data.prepare.encoders import (
-    DenseEncoder,
-    Encoders,
-    FieldEncoder,
-    signed_log,
-    write_encoders,
-)
-from autorank.data.prepare.intake import SMALL, _logarithms
+from autorank.data.prepare import matrices, store, vocabulary
+from autorank.data.prepare.encoders import DenseEncoder, Encoders, FieldEncoder, signed_log
+from autorank.data.prepare.encoders_file import write_encoders
+from autorank.data.prepare.ingest import TABLE_SIZE, take_logs
 
 ROOT = Path(__file__).resolve().parents[2]
-LAYOUT = Layout(4, ",", None, (2, 3), (0,), (1,))
+LAYOUT = CellLayout(4, ",", None, (2, 3), (0,), (1,))
 
 
 def cells_of(*lines, end="\n", last=True):
-    found = read_cells((end.join(lines) + (end if last else "")).encode(), LAYOUT)
+    found = parse_cells((end.join(lines) + (end if last else "")).encode(), LAYOUT)
     assert found is not None
     return found
 
@@ -42,23 +36,23 @@ def test_planted_cells(last):
         "1,-9999999,abcdefgh,z", "0,99999999,,", ",-0,,12345678", "1,-,a,", "0,-12345678,,b", ",,,", "",
         "1,0,x", "0,00000007,\x7f,~", last=last,
     )  # fmt: skip
-    label, number = found.numbers
+    label, number = found.integers
     assert label.values.tolist() == [1, 0, EMPTY, 1, 0, 0]
     assert number.values.tolist() == [-9999999, 99999999, 0, EMPTY, EMPTY, 7]
-    assert number.odd == {3: "-", 4: "-12345678"} and not label.odd
-    assert Words(found.words[0]).to_pylist() == ["abcdefgh", "", "", "a", "", "\x7f"]
-    assert Words(found.words[1]).to_pylist() == ["z", "", "12345678", "", "b", "~"]
+    assert number.other_text == {3: "-", 4: "-12345678"} and not label.other_text
+    assert ShortStrings(found.strings[0]).to_pylist() == ["abcdefgh", "", "", "a", "", "\x7f"]
+    assert ShortStrings(found.strings[1]).to_pylist() == ["z", "", "12345678", "", "b", "~"]
     assert found.lines.tolist() == [0, 1, 2, 3, 4, 8] and found.wrong == [(7, 3)]
 
 
 def test_what_is_not_read():
     good = "1,1,a,b\n" * 3
-    assert read_cells(good.encode(), LAYOUT) is not None
+    assert parse_cells(good.encode(), LAYOUT) is not None
     for other in ("1,1,a,123456789", "1,1,\r,b", "1,1,a\t,b", "1,1,\u00e9,b", "1,1,a,b\r"):
-        assert read_cells(f"{good}{other}\n{good}".encode(), LAYOUT) is None, other
+        assert parse_cells(f"{good}{other}\n{good}".encode(), LAYOUT) is None, other
     quoted = LAYOUT._replace(quote="'")
-    assert read_cells(good.encode(), quoted) is not None
-    assert read_cells(f"{good}1,1,'a',b\n".encode(), quoted) is None
+    assert parse_cells(good.encode(), quoted) is not None
+    assert parse_cells(f"{good}1,1,'a',b\n".encode(), quoted) is None
     # A long cell, or a quoted one, of a line that has another number of cells is in nobody's way.
     found = cells_of("1,1,123456789", "1,1,a,b")
     assert found.wrong == [(0, 3)] and found.lines.tolist() == [1]
@@ -67,32 +61,34 @@ def test_what_is_not_read():
 @pytest.mark.parametrize("window", [8, 9, 63, 64, 65, 4096])
 @pytest.mark.parametrize("last", [True, False])
 def test_every_cut_of_the_window(window, last, monkeypatch):
-    monkeypatch.setattr(short_cells, "WINDOW", window)
+    monkeypatch.setattr(cell_parser, "WINDOW", window)
     lines = [f"{i % 2},{i},{'abcdefgh'[: i % 9]}," for i in range(60)]
     text = ("\n".join(lines) + ("\n" if last else "")).encode()
-    found = read_cells(text, LAYOUT)
+    found = parse_cells(text, LAYOUT)
     if window < max(map(len, lines)) + 1:
         assert found is None
         return
     assert found is not None
-    assert found.numbers[1].values.tolist() == list(range(60))
-    assert Words(found.words[0]).to_pylist() == [line.split(",")[2] for line in lines]
+    assert found.integers[1].values.tolist() == list(range(60))
+    assert ShortStrings(found.strings[0]).to_pylist() == [line.split(",")[2] for line in lines]
 
 
 def test_more_cells_than_a_window_has_bytes(monkeypatch):
-    monkeypatch.setattr(short_cells, "WINDOW", 40)
-    wide = Layout(5000, ",", None, (0,), (1,), (2,))
-    found = read_cells(b"1,0,2\n" * 18, wide)
+    monkeypatch.setattr(cell_parser, "WINDOW", 40)
+    wide = CellLayout(5000, ",", None, (0,), (1,), (2,))
+    found = parse_cells(b"1,0,2\n" * 18, wide)
     assert found is not None and not len(found.lines) and len(found.wrong) == 18
 
 
 @given(st.lists(st.integers(-99_999_999, 99_999_999), max_size=30))
 def test_logarithms_are_those_of_numpy(items):
-    values = np.array([*items, EMPTY, 0, SMALL, SMALL - 1, -SMALL, 1 - SMALL], np.int32)
+    values = np.array(
+        [*items, EMPTY, 0, TABLE_SIZE, TABLE_SIZE - 1, -TABLE_SIZE, 1 - TABLE_SIZE], np.int32
+    )
     expected = np.where(values == EMPTY, np.nan, values.astype(np.float64))
     for keep in (slice(None), np.arange(len(values)) % 3 != 0):
         into = np.empty(len(values[keep]), np.float32)
-        _logarithms(Numbers(values, {}), keep, into)
+        take_logs(IntegerColumn(values, {}), keep, into)
         np.testing.assert_array_equal(into, signed_log(expected[keep]).astype(np.float32))
 
 
@@ -125,12 +121,12 @@ def log(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("entries", [1 << 21, 300])
 def test_loops_give_what_numpy_gives(log, tmp_path, monkeypatch, encoding, entries):
     """The whole of preparing, with parts and tiles that split and rows of training among the others."""
-    monkeypatch.setattr("autorank.data.prepare.text.PIECE", 1 << 17)
-    monkeypatch.setattr(arrange, "TILE", 300)
-    monkeypatch.setattr(vocabulary, "ENTRIES", entries)
+    monkeypatch.setattr("autorank.data.prepare.text_segments.SEGMENT_BYTES", 1 << 17)
+    monkeypatch.setattr(matrices, "TILE", 300)
+    monkeypatch.setattr(vocabulary, "RUN_ENTRIES", entries)
     found = []
     for worth in (1 << 40, 0):
-        monkeypatch.setattr(words, "WORTH", worth)
+        monkeypatch.setattr(short_strings, "COMPILE_FROM_BYTES", worth)
         for workers in (1, 3):
             folder = tmp_path / f"{worth}-{workers}"
             settings = {"encoding": encoding, "workers": workers, "train_fraction": 0.6}
@@ -153,7 +149,8 @@ def test_small_logs_load_no_compiler(log, tmp_path):
     program = f"""
 import sys
 from pathlib import Path
-from autorank.data import criteo, store
+from autorank.data.logs import criteo
+from autorank.data.prepare import store
 store.prepare(criteo.source(Path({str(log)!r})), Path({str(tmp_path / "out")!r}), progress=lambda line: None)
 print("numba" in sys.modules)
 """
@@ -165,7 +162,7 @@ def test_loops_work_where_no_machine_code_can_be_kept(tmp_path):
     (tmp_path / "file").touch()
     program = """
 import numba.core.caching
-from autorank.data import compiled
+from autorank.data.fast_text import compiled
 numba.core.caching.CacheImpl._locator_classes = []
 import numpy as np
 from numba import types
@@ -183,32 +180,32 @@ print(twice(21), type(twice._cache).__name__)
 
 
 def test_memory_is_used_again_when_nothing_refers_to_it():
-    with recycled.recycling():
-        array = recycled.empty((3, 50_000), np.int64)
+    with buffer_pool.pooling():
+        array = buffer_pool.empty((3, 50_000), np.int64)
         array[:] = 7
         place = array.ctypes.data
         part = array[1][10:20]  # NumPy lets it refer to the owner, past the views between
         del array
-        other = recycled.empty((3, 50_000), np.int64)
+        other = buffer_pool.empty((3, 50_000), np.int64)
         assert other.ctypes.data != place
         other[:] = 8
         assert (part == 7).all()
         del part
-        assert recycled.empty((3, 50_000), np.float64).ctypes.data == place
+        assert buffer_pool.empty((3, 50_000), np.float64).ctypes.data == place
         held = memoryview(other)
         del other
-        assert recycled.empty(150_000, np.int64).ctypes.data == place
+        assert buffer_pool.empty(150_000, np.int64).ctypes.data == place
         assert held[2, 5] == 8
         del held
-    assert not recycled._FREE
+    assert not buffer_pool._FREE
 
 
 def test_arrays_outlive_the_recycling():
-    with recycled.recycling():
-        array = recycled.empty(100_000, np.uint8)
+    with buffer_pool.pooling():
+        array = buffer_pool.empty(100_000, np.uint8)
         array[:] = 3
-    fresh = recycled.empty(100_000, np.uint8)
+    fresh = buffer_pool.empty(100_000, np.uint8)
     fresh[:] = 4
     assert (array == 3).all()
     del array
-    assert not recycled._FREE and recycled.empty(0, np.int32).shape == (0,)
+    assert not buffer_pool._FREE and buffer_pool.empty(0, np.int32).shape == (0,)

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorank.data.format.source import Cut
+from autorank.data.format.source import Position
 from autorank.data.logs import criteo, criteo_like_text, table
-from autorank.data.prepare import intake, parts, store, text
-from autorank.data.prepare.encoders import as_text, encode
+from autorank.data.prepare import encoders_file, ingest, pipeline, staging, store, text_segments
+from autorank.data.prepare.columns import as_text
+from autorank.data.prepare.encoders import encode
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["label", *(f"I{k}" for k in range(1, 14)), *(f"C{j}" for j in range(1, 27))]
@@ -43,7 +44,7 @@ def log(tmp_path_factory) -> Path:
 @pytest.fixture
 def small_pieces(monkeypatch):
     """About 27 pieces of the log, so that borders, order and resuming matter."""
-    monkeypatch.setattr(text, "PIECE", 1 << 16)
+    monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 1 << 16)
 
 
 def by_hand(path: Path, min_count: int, train_fraction: float = 0.8):
@@ -94,18 +95,18 @@ def test_workers_pieces_and_packing_change_nothing(log, tmp_path, monkeypatch):
         file.add(log, "train.txt")
     forms = {"plain": log, "folder": log.parent, "gz": packed, "tar": archive}
     for piece, (name, path) in zip((16, 20, 17, 19), forms.items(), strict=True):
-        monkeypatch.setattr(text, "PIECE", 1 << piece)
+        monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 1 << piece)
         other = open_prepared(criteo.source(path), tmp_path / name, workers=2)
         assert other.fingerprint() == first.fingerprint(), (name, piece)
 
 
 def test_vocabularies_merged_in_runs_are_the_same(log, tmp_path, monkeypatch):
-    from autorank.data.prepare import vocabulary
+    from autorank.data.prepare import scale, vocabulary
 
     first = open_prepared(criteo.source(log), tmp_path / "one")
-    monkeypatch.setattr(vocabulary, "ENTRIES", 1000)
-    monkeypatch.setattr(vocabulary, "ROWS", 1024)
-    monkeypatch.setattr(text, "PIECE", 1 << 16)
+    monkeypatch.setattr(vocabulary, "RUN_ENTRIES", 1000)
+    monkeypatch.setattr(scale, "BATCH_ROWS", 1024)
+    monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 1 << 16)
     other = open_prepared(criteo.source(log), tmp_path / "two")
     np.testing.assert_array_equal(other.sparse, first.sparse)
     np.testing.assert_allclose(other.dense, first.dense, rtol=1e-5, atol=1e-6)
@@ -126,7 +127,7 @@ def test_several_days_in_their_order(log, tmp_path):
     found = criteo.find(days / "day_[01]*")
     assert [path.name for path in found] == ["day_0.gz", "day_1", "day_10.gz"]
     (days / "day_1.gz").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"\['day_1'\] are there packed and unpacked"):
+    with pytest.raises(ValueError, match=r"\['day_1'\] are there both compressed and uncompressed"):
         criteo.find(days)
 
 
@@ -204,7 +205,7 @@ def test_hashed_ids(log, tmp_path, small_pieces):
     # A value that training never saw has an id like any other: test rows need no first pass.
     columns = {name: [row[i] for row in rows] for i, name in enumerate(NAMES)}
     columns["C3"] = ["never seen", *columns["C3"][1:]]
-    sparse, dense = encode(store.load_encoders(tmp_path / "out"), columns)
+    sparse, dense = encode(encoders_file.read_encoders(tmp_path / "out"), columns)
     assert sparse[0, 2] == 2 * (size + 2) + 2 + ((word_hash("never seen") >> 32) * size >> 32)
     np.testing.assert_array_equal(sparse[1:], data.sparse[1:])
     np.testing.assert_allclose(dense, data.dense, rtol=1e-4, atol=1e-5)
@@ -215,7 +216,7 @@ def test_encoders_score_raw_rows_alike(log, tmp_path):
     data = open_prepared(criteo.source(log), tmp_path / "out")
     rows = [line.split("\t") for line in log.read_text().split("\n")[:-1]]
     columns = {name: [row[i] for row in rows] for i, name in enumerate(NAMES)}
-    sparse, dense = encode(store.load_encoders(tmp_path / "out"), columns)
+    sparse, dense = encode(encoders_file.read_encoders(tmp_path / "out"), columns)
     np.testing.assert_array_equal(sparse, data.sparse)
     np.testing.assert_allclose(dense, data.dense, rtol=1e-4, atol=1e-5)
 
@@ -273,17 +274,17 @@ def test_going_on_gives_the_same_bytes(log, tmp_path, small_pieces, monkeypatch,
     def stopping(folder, part, *rest):
         if part.index == stop_at:
             raise Stopped
-        parts.write_part(folder, part, *rest)
+        staging.write_part(folder, part, *rest)
 
     def counting(folder, part, *rest):
         written.append(part.index)
-        parts.write_part(folder, part, *rest)
+        staging.write_part(folder, part, *rest)
 
-    monkeypatch.setattr(intake, "write_part", stopping)
+    monkeypatch.setattr(ingest, "write_part", stopping)
     with pytest.raises(Stopped):
         open_prepared(criteo.source(log), tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(intake, "write_part", counting)
+    monkeypatch.setattr(ingest, "write_part", counting)
     data = open_prepared(criteo.source(log), tmp_path / "out", workers=1)
     assert written[0] == stop_at
     assert data.fingerprint() == whole.fingerprint()
@@ -297,11 +298,11 @@ def test_pieces_from_any_cut_are_the_rest(log, tmp_path, small_pieces, packed):
         path = tmp_path / "train.txt.gz"
         path.write_bytes(gzip.compress(log.read_bytes()))
     files = [path, log]
-    whole = list(text.pieces(files, criteo.FORMAT, criteo.COLUMNS, Cut()))
+    whole = list(text_segments.segments(files, criteo.FORMAT, criteo.COLUMNS, Position()))
     assert len(whole) > 40
     assert whole[-1].end.line == 6001 and 0.99 < whole[-1].share <= 1
     for k in (0, 3, 26, 30, len(whole) - 1):
-        rest = list(text.pieces(files, criteo.FORMAT, criteo.COLUMNS, whole[k].end))
+        rest = list(text_segments.segments(files, criteo.FORMAT, criteo.COLUMNS, whole[k].end))
         assert [p.end for p in rest] == [p.end for p in whole[k + 1 :]]
         if rest:
             again, before = rest[0].read(), whole[k + 1].read()
@@ -316,8 +317,9 @@ def test_killed_at_any_moment(tmp_path):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from autorank.data import criteo, store, text\n"
-        "text.PIECE = 1 << 18\n"
+        "from autorank.data.logs import criteo\n"
+        "from autorank.data.prepare import store, text_segments\n"
+        "text_segments.SEGMENT_BYTES = 1 << 18\n"
         "print('ready', flush=True)\n"
         "store.prepare(criteo.source(Path(sys.argv[1])), Path(sys.argv[2]), workers=1)\n"
         "print('done', flush=True)\n"
@@ -357,17 +359,17 @@ def test_a_broken_part_is_made_again(log, tmp_path, small_pieces, monkeypatch):
     def stopping(*arguments):
         raise Stopped
 
-    monkeypatch.setattr(store, "write_arrays", stopping)
+    monkeypatch.setattr(pipeline, "write_matrices", stopping)
     with pytest.raises(Stopped):
         open_prepared(criteo.source(log), tmp_path / "out")
     folder = tmp_path / ".out.partial" / "parts"
-    found = parts.read_parts(folder)
+    found = staging.read_parts(folder)
     assert len(found) > 20
     rows = folder / "000007.rows"
     rows.write_bytes(rows.read_bytes()[:-1])
-    assert len(parts.read_parts(folder)) == 7
+    assert len(staging.read_parts(folder)) == 7
     monkeypatch.undo()
-    monkeypatch.setattr(text, "PIECE", 1 << 16)
+    monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 1 << 16)
     assert open_prepared(criteo.source(log), tmp_path / "out").fingerprint() == whole.fingerprint()
 
 
@@ -376,7 +378,7 @@ def test_work_for_other_settings_is_not_taken_up(log, tmp_path, small_pieces, mo
         raise Stopped
 
     with monkeypatch.context() as changed:
-        changed.setattr(store, "write_arrays", stopping)
+        changed.setattr(pipeline, "write_matrices", stopping)
         with pytest.raises(Stopped):
             open_prepared(criteo.source(log), tmp_path / "out")
     told: list[str] = []
@@ -388,38 +390,40 @@ def test_a_full_disk_is_said_and_nothing_is_lost(log, tmp_path, small_pieces, mo
     def full(folder, part, *rest):
         if part.index == 12:
             raise OSError(errno.ENOSPC, "No space left on device")
-        parts.write_part(folder, part, *rest)
+        staging.write_part(folder, part, *rest)
 
     with monkeypatch.context() as changed:
-        changed.setattr(intake, "write_part", full)
-        with pytest.raises(OSError, match="no space left.*Make room and start again"):
+        changed.setattr(ingest, "write_part", full)
+        with pytest.raises(OSError, match="no space left.*Free some space and run it again"):
             open_prepared(criteo.source(log), tmp_path / "out", workers=1)
     told: list[str] = []
     data = open_prepared(criteo.source(log), tmp_path / "out", progress=told.append)
-    assert any("going on behind the first" in line for line in told)
+    assert any("resuming after the first" in line for line in told)
     assert data.fingerprint() == open_prepared(criteo.source(log), tmp_path / "w").fingerprint()
 
 
-def test_stopped_while_arranging(log, tmp_path, small_pieces, monkeypatch):
-    from autorank.data.prepare import arrange
+def test_stopped_while_writing_matrices(log, tmp_path, small_pieces, monkeypatch):
+    from autorank.data.prepare import matrices
 
     whole = open_prepared(criteo.source(log), tmp_path / "whole")
     encoded = []
 
-    def stopping(found, part, *rest):
+    def stopping(self, part, *rest):
         encoded.append(part.index)
         if part.index == 9:
             raise Stopped
-        return arrange_encode(found, part, *rest)
+        return encode_part(self, part, *rest)
 
-    arrange_encode = arrange._encode
+    encode_part = matrices._PartEncoder.encode
     with monkeypatch.context() as changed:
-        changed.setattr(arrange, "_encode", stopping)
+        changed.setattr(matrices._PartEncoder, "encode", stopping)
         with pytest.raises(Stopped):
             open_prepared(criteo.source(log), tmp_path / "out")
     encoded.clear()
     monkeypatch.setattr(
-        arrange, "_encode", lambda f, p, *r: (encoded.append(p.index), arrange_encode(f, p, *r))[1]
+        matrices._PartEncoder,
+        "encode",
+        lambda e, p, *r: (encoded.append(p.index), encode_part(e, p, *r))[1],
     )
     data = open_prepared(criteo.source(log), tmp_path / "out")
     assert encoded[0] == 9
@@ -436,11 +440,13 @@ def test_memory_stays_bounded(tmp_path):
         "import resource, sys\n"
         "from pathlib import Path\n"
         "import polars, pyarrow.csv, pyarrow.compute\n"
-        "from autorank.data import criteo, loops_of_cells, loops_of_rows, loops_of_words\n"
-        "from autorank.data import store, text, words\n"
-        "words.WORTH = 0\n"
-        "text.PIECE = 1 << 20\n"
-        "text._PARSE = 1 << 20\n"
+        "from autorank.data.fast_text import short_strings\n"
+        "from autorank.data.fast_text.loops import cell_parser, encoding, short_strings as _\n"
+        "from autorank.data.logs import criteo\n"
+        "from autorank.data.prepare import parse_text, store, text_segments\n"
+        "short_strings.COMPILE_FROM_BYTES = 0\n"
+        "text_segments.SEGMENT_BYTES = 1 << 20\n"
+        "parse_text._ARROW_BLOCK = 1 << 20\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "start = peak()\n"
         "store.prepare(criteo.source(Path(sys.argv[1])), Path(sys.argv[2]), workers=1)\n"

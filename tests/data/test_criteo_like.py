@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autorank.base.metrics import normalized_entropy
-from autorank.data.logs import criteo_like
+from autorank.data.logs import criteo_like, criteo_like_truth
 from autorank.data.logs.criteo_like import BLOCK, TILE
 
 SMALL = 20_000
@@ -16,14 +16,14 @@ def rows() -> criteo_like.Rows:
 
 
 def test_sizes_are_the_published_ones():
-    full = criteo_like.sizes()
+    full = criteo_like_truth.sizes()
     assert sum(full) - 2 * len(full) == 33_762_577
     assert full[2] == 10_131_227 + 2 and full[8] == 3 + 2
 
 
 @pytest.mark.parametrize("most", [78, 79, 500, 200_000, 2_000_000, 8_000_001])
 def test_sizes_sum_to_the_given_vocabulary(most):
-    found, full = criteo_like.sizes(most), criteo_like.sizes()
+    found, full = criteo_like_truth.sizes(most), criteo_like_truth.sizes()
     assert sum(found) == most
     cut = [size for size, whole in zip(found, full, strict=True) if size < whole]
     assert max(found) - min(cut) <= 1 and max(cut) == max(found)
@@ -31,29 +31,31 @@ def test_sizes_sum_to_the_given_vocabulary(most):
 
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="max_vocabulary=77"):
-        criteo_like.sizes(77)
+        criteo_like_truth.sizes(77)
     with pytest.raises(ValueError, match="seed=-1"):
-        criteo_like.world(-1)
+        criteo_like_truth.world(-1)
 
 
 def test_shapes_and_ranges(rows):
     assert [array.dtype for array in rows] == ["int32", "float32", "int8", "float32"]
-    sizes = np.array(criteo_like.sizes(SMALL))
+    sizes = np.array(criteo_like_truth.sizes(SMALL))
     local = rows.sparse - np.cumsum([0, *sizes[:-1]])
     assert (local >= 0).all() and (local < sizes).all()
     assert not (local == 1).any()  # nothing is unknown to the maker
     missing = (local == 0).mean(0)
-    np.testing.assert_allclose(missing, criteo_like.FIELD_MISSING, atol=0.01)
-    np.testing.assert_allclose((rows.dense == 0).mean(0), criteo_like.DENSE_MISSING, atol=0.01)
+    np.testing.assert_allclose(missing, criteo_like_truth.FIELD_MISSING, atol=0.01)
+    np.testing.assert_allclose(
+        (rows.dense == 0).mean(0), criteo_like_truth.DENSE_MISSING, atol=0.01
+    )
 
 
 def test_popularity_is_a_power_law(rows):
     """Against the bounded Pareto law in double precision, on the field with the most ids."""
-    j = int(np.argmax(criteo_like.sizes(SMALL)))
-    size = criteo_like.sizes(SMALL)[j] - 2
-    local = rows.sparse[:, j] - sum(criteo_like.sizes(SMALL)[:j])
+    j = int(np.argmax(criteo_like_truth.sizes(SMALL)))
+    size = criteo_like_truth.sizes(SMALL)[j] - 2
+    local = rows.sparse[:, j] - sum(criteo_like_truth.sizes(SMALL)[:j])
     ranks = local[local > 0] - 1
-    power = 1 - criteo_like.EXPONENT
+    power = 1 - criteo_like_truth.EXPONENT
     for bound in (2, 3, 10, 100, 1000, size):
         expected = (bound**power - 1) / ((size + 1.0) ** power - 1)
         share = (ranks < bound).mean()
@@ -62,8 +64,8 @@ def test_popularity_is_a_power_law(rows):
 
 def test_rows_do_not_depend_on_how_they_are_asked_for(rows):
     parts = list(criteo_like.blocks(BLOCK + 10, 5, max_vocabulary=SMALL, first_row=BLOCK - 7))
-    for whole, pieces in zip(rows, zip(*parts, strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate(pieces), whole[BLOCK - 7 : 2 * BLOCK + 3])
+    for whole, blocks in zip(rows, zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(np.concatenate(blocks), whole[BLOCK - 7 : 2 * BLOCK + 3])
     alone = criteo_like.arrays(1000, 5, max_vocabulary=SMALL, workers=1, dense_dtype=np.float16)
     np.testing.assert_array_equal(alone.sparse, rows.sparse[:1000])
     np.testing.assert_array_equal(alone.dense, rows.dense[:1000].astype(np.float16))
@@ -83,7 +85,7 @@ def test_columns_and_blocks_are_independent(rows):
 
 def test_clicks_follow_the_truth(rows):
     clicks = rows.labels[:, 0]
-    assert abs(clicks.mean() - criteo_like.BASE_RATE) < 0.01
+    assert abs(clicks.mean() - criteo_like_truth.BASE_RATE) < 0.01
     assert 0.7 < normalized_entropy(rows.truth, clicks) < 0.9
     edges = np.quantile(rows.truth, np.linspace(0, 1, 11))
     bucket = np.clip(np.searchsorted(edges, rows.truth) - 1, 0, 9)

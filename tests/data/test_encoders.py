@@ -6,18 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autorank.data.format.values import plain
-from autorank.data.prepare.encoders import (
-    DenseEncoder,
-    Encoders,
-    FieldEncoder,
-    distinct,
-    encode,
-    read_encoders,
-    signed_log,
-    to_numbers,
-    write_encoders,
-)
+from autorank.data.format.canonical_text import canonical
+from autorank.data.prepare.columns import distinct_values, to_numbers
+from autorank.data.prepare.encoders import DenseEncoder, Encoders, FieldEncoder, encode, signed_log
+from autorank.data.prepare.encoders_file import read_encoders, write_encoders
 
 ENCODERS = Encoders(
     (FieldEncoder("city", 0, ("rome", "3", "é")), FieldEncoder("hour", 5, ("12",))),
@@ -27,10 +19,11 @@ ENCODERS = Encoders(
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["a", "b"]))))
 def test_codes_name_the_values(items):
-    codes, values = distinct(pl.Series(items, dtype=pl.String))
+    codes, found = distinct_values(pl.Series(items, dtype=pl.String))
+    values = found.to_pylist()
     assert codes.dtype == np.int32 and len(set(values)) == len(values)
     named = [values[code] if code >= 0 else None for code in codes]
-    assert named == [plain(item or "") or None for item in items]
+    assert named == [canonical(item or "") or None for item in items]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +41,8 @@ def test_codes_name_the_values(items):
     ],
 )
 def test_values_are_compared_as_text(column, expected):
-    codes, values = distinct(column)
+    codes, found = distinct_values(column)
+    values = found.to_pylist()
     assert [values[code] if code >= 0 else None for code in codes] == expected
 
 

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from autorank.app.programs import plain_errors
-from autorank.data.format.source import Columns, Cut
+from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
-from autorank.data.prepare import log_files, store, text
-from autorank.data.prepare.encoders import as_text, to_numbers
-from autorank.data.prepare.table_file import check_types, open_table, pieces_of
-from autorank.data.prepare.text import CsvFormat
+from autorank.data.prepare import log_files, store, text_segments
+from autorank.data.prepare.columns import as_text, to_numbers
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.table_file import check_types, open_table, table_segments
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = "name: t\nclick: y\ntime: ts\ncategorical: [user]\ndense: [price]\n"
@@ -81,10 +81,10 @@ READ = {
 SURPRISES = {
     "plain.csv.gz": "plain text",
     "plain.zst": "plain text",
-    "gzip.csv": "text packed with gzip",
-    "bz2.csv.gz": "text packed with bz2",
-    "zstd.csv": "text packed with zstd",
-    "lz4.csv": "text packed with lz4",
+    "gzip.csv": "text compressed with gzip",
+    "bz2.csv.gz": "text compressed with bz2",
+    "zstd.csv": "text compressed with zstd",
+    "lz4.csv": "text compressed with lz4",
     "csv.parquet": "plain text",
     "parquet.csv": "a Parquet file",
     "feather.parquet": "an Arrow file",
@@ -92,13 +92,13 @@ SURPRISES = {
 REFUSED = {
     "empty.csv": (b"", "is empty"),
     "empty.parquet": (b"", "is empty"),
-    "empty.csv.gz": (gzip.compress(b""), "is empty once it is unpacked"),
-    "header.csv": (CSV[:16], "has columns and not one row"),
-    "header.csv.gz": (gzip.compress(CSV[:16]), "has columns and not one row"),
-    "header.parquet": (parquet(TABLE.slice(0, 0)), "has columns and not one row"),
-    "header.arrow": (arrow(TABLE.slice(0, 0)), "has columns and not one row"),
-    "blank.csv": (b"\n \n", "holds nothing but white space"),
-    "mark.csv": (b"\xef\xbb\xbf", "holds nothing but white space"),
+    "empty.csv.gz": (gzip.compress(b""), "is empty once decompressed"),
+    "header.csv": (CSV[:16], "has a header but no rows"),
+    "header.csv.gz": (gzip.compress(CSV[:16]), "has a header but no rows"),
+    "header.parquet": (parquet(TABLE.slice(0, 0)), "has a header but no rows"),
+    "header.arrow": (arrow(TABLE.slice(0, 0)), "has a header but no rows"),
+    "blank.csv": (b"\n \n", "contains only white space"),
+    "mark.csv": (b"\xef\xbb\xbf", "contains only white space"),
     "cut.parquet": (PARQUET[:-9], "parquet file cannot be read .*is it whole"),
     "start.parquet": (PARQUET[:200], "parquet file cannot be read .*is it whole"),
     "cut.arrow": (arrow()[:-9], "arrow file cannot be read .*is it whole"),
@@ -116,7 +116,7 @@ REFUSED = {
     "utf16.csv.gz": (gzip.compress(TEXT.encode("utf-16")), "is UTF-16 text.*UTF-8"),
     "no_mark.csv": (TEXT.encode("utf-16-le"), "NUL bytes in its first line"),
     "latin.csv": (CSV.replace(b"u", b"\xfc"), "must be utf-8 text"),
-    "mac.csv": (CSV.replace(b"\n", b"\r"), "end with a carriage return alone"),
+    "mac.csv": (CSV.replace(b"\n", b"\r"), "end with a bare carriage return"),
     "twice.csv": (CSV.replace(b"price", b"user"), r"\['user'\] occur twice"),
     "twice.parquet": (parquet(TABLE.rename_columns(["a", "a", "b", "c"])), r"\['a'\] occur twice"),
     "semicolon.csv": (CSV.replace(b",", b";"), 'write separator: ";" in .*roles.yaml'),
@@ -125,7 +125,7 @@ REFUSED = {
         CSV.replace(b"price", b"cost"),
         r"not have: \['price'\] \(it has \['user', 'cost'",
     ),
-    "packed.parquet.gz": (gzip.compress(PARQUET), "packed with gzip; unpack it first"),
+    "packed.parquet.gz": (gzip.compress(PARQUET), "compressed with gzip; decompress it first"),
     "log.zip": (zipped(), "is a ZIP archive"),
     "stream.arrow": (arrow(writer=pa.ipc.new_stream), "is an Arrow stream"),
     "page.csv": (b"\n<!DOCTYPE html><html>", "is an HTML page"),
@@ -157,7 +157,7 @@ def test_content_decides(tmp_path, caplog, expected, name):
     assert data.fingerprint() == expected.fingerprint()
     said = [r.getMessage() for r in caplog.records if r.name == "autorank.data.logs.table"]
     if name in SURPRISES:
-        assert said == [f"{name} is {SURPRISES[name]}, whatever its name says; read as such"]
+        assert said == [f"{name} is {SURPRISES[name]}, despite its name; reading it as such"]
     else:
         assert not said
 
@@ -186,10 +186,10 @@ def test_damaged_files_end_in_one_sentence(tmp_path):
             content[place : place + rng.choice([0, 1, 20])] = rng.randbytes(rng.randrange(3))
         (tmp_path / name).write_bytes(content)
         try:
-            (file,) = log_files.look_at_all([tmp_path / name], roles.csv)
+            (file,) = log_files.inspect_tables([tmp_path / name], roles.csv)
             check_types(file, roles.columns, [n for n in roles.columns.read if n in file.names])
             read = [n for n in roles.columns.read if n in file.names]
-            for piece in pieces_of(file, roles.columns, Cut(), read=read):
+            for piece in table_segments(file, roles.columns, Position(), read=read):
                 piece.read()
         except ValueError as error:
             refused += 1
@@ -201,9 +201,9 @@ def test_damaged_files_end_in_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     "roles, message",
     [
-        (b"name: [", "no valid YAML: .*line 1"),
-        (ROLES.encode() + b"\tdrop: [a]", "no valid YAML: .*line 6"),
-        (b"\x89PNG\xff", "no UTF-8 text"),
+        (b"name: [", "not valid YAML: .*line 1"),
+        (ROLES.encode() + b"\tdrop: [a]", "not valid YAML: .*line 6"),
+        (b"\x89PNG\xff", "not UTF-8 text"),
         (b"", "expected keys and values"),
         (ROLES.encode() + b"click: user\n", r"keys \['click'\] occur twice"),
     ],
@@ -239,15 +239,15 @@ def test_a_folder_and_a_pattern(tmp_path, expected, pattern):
 
 
 def test_pieces_of_many_files_go_on_at_any_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "PIECE", 60)
+    monkeypatch.setattr(text_segments, "SEGMENT_BYTES", 60)
     (tmp_path / "roles.yaml").write_text(ROLES)
     roles = table.read_roles(tmp_path / "roles.yaml")
     paths = log_files.files_of(parts_of_a_log(tmp_path / "log"))
-    files = log_files.look_at_all(paths, roles.csv)
+    files = log_files.inspect_tables(paths, roles.csv)
 
     def rows(start):
         found, ends = [], []
-        for piece in log_files.pieces_of_all(files, roles.columns, start):
+        for piece in log_files.segments_of_files(files, roles.columns, start):
             chunk = piece.read()
             users = as_text(chunk.columns["user"]).to_pylist()
             places = [(chunk.file, line) for line in chunk.lines.tolist()]
@@ -255,7 +255,7 @@ def test_pieces_of_many_files_go_on_at_any_cut(tmp_path, monkeypatch):
             ends.append((piece.end, piece.share, len(found)))
         return found, ends
 
-    everything, ends = rows(Cut())
+    everything, ends = rows(Position())
     assert [user for _, user in everything] == [line.split(",")[0] for line in LINES]
     shares = [share for _, share, _ in ends]
     assert len(ends) > 8 and shares == sorted(shares) and shares[-1] == 1
@@ -303,16 +303,16 @@ def test_types_that_differ_and_mean_the_same(tmp_path, expected):
 
 def test_folders_and_patterns_are_checked(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty is a folder without a file"):
+    with pytest.raises(ValueError, match="empty is an empty folder"):
         prepared(tmp_path / "empty", tmp_path)
-    with pytest.raises(ValueError, match="holds folders"):
+    with pytest.raises(ValueError, match="contains folders"):
         table.source(tmp_path, tmp_path / "roles.yaml")
     with pytest.raises(FileNotFoundError, match=r"no file matches .*\*.csv"):
         prepared(tmp_path / "*.csv", tmp_path)
     (tmp_path / "a.csv").write_bytes(CSV)
     (tmp_path / "b.csv").write_bytes(CSV.replace(b"price", b"cost"))
     with pytest.raises(
-        ValueError, match=r"b.csv and .*a.csv.*lacks \['price'\] and has \['cost'\]"
+        ValueError, match=r"b.csv and .*a.csv.*lacks \['price'\] and also has \['cost'\]"
     ):
         prepared(tmp_path / "?.csv", tmp_path)
     (tmp_path / "b.csv").write_bytes(CSV.replace(b"170000", b"2024-01-01T00:00Z170000", 1))
@@ -325,7 +325,7 @@ def test_folders_and_patterns_are_checked(tmp_path):
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.arrow"])
 def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
     """As a scorer does: features, and a column without a role as the file has it."""
-    monkeypatch.setattr(text, "worth_compiling", lambda size: compiled)
+    monkeypatch.setattr(text_segments, "worth_compiling", lambda size: compiled)
     rows = TABLE.drop_columns(["y", "ts"]).append_column("note", pa.array(["n"] * 30))
     sink = io.BytesIO()
     pyarrow.csv.write_csv(rows, sink, pyarrow.csv.WriteOptions(quoting_style="none"))
@@ -334,7 +334,7 @@ def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
     columns, read = Columns(("user",), ("price",), "y", None, "ts"), ["user", "price", "note"]
     file = open_table(tmp_path / name, columns, CsvFormat(), read=read)
     users, notes, prices = [], [], []
-    for piece in pieces_of(file, columns, Cut(), read=read):
+    for piece in table_segments(file, columns, Position(), read=read):
         chunk = piece.read()
         users += as_text(chunk.columns["user"]).to_pylist()
         notes += as_text(chunk.columns["note"]).to_pylist()
@@ -346,7 +346,7 @@ def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_labels_as_words(tmp_path, monkeypatch, expected, compiled):
     """What pandas and SQL make of a bool column; another word is a bad row."""
-    monkeypatch.setattr(text, "worth_compiling", lambda size: compiled)
+    monkeypatch.setattr(text_segments, "worth_compiling", lambda size: compiled)
     rows = CSV.replace(b",0\n", b",False\n").replace(b",1\n", b",TRUE\n", 3).split(b"\n")
     (tmp_path / "log.csv").write_bytes(b"\n".join(rows))
     assert prepared(tmp_path / "log.csv", tmp_path).fingerprint() == expected.fingerprint()
@@ -387,7 +387,7 @@ def test_the_program_says_it_in_one_line(tmp_path):
     (tmp_path / "roles.yaml").write_text(ROLES)
     (tmp_path / "log.parquet").write_bytes(parquet(replaced("user", pa.array([[1]] * 30))))
     overrides = ["data=table", f"data.path={tmp_path}/log.parquet", f"data.folder={tmp_path}/out"]
-    command = [sys.executable, str(ROOT / "experiments" / "prepare_data.py"), *overrides]
+    command = [sys.executable, "-m", "experiments.prepare_data", *overrides]
     command += [f"data.schema={tmp_path}/roles.yaml", f"hydra.run.dir={tmp_path}/run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 1

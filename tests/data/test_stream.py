@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
-from autorank.data.prepare.stream import ahead_of, blocks, deduplicator
+from autorank.data.prepare.stream import blocks, deduplicator, read_ahead
 
 
 def dataset(num_rows: int) -> Dataset:
@@ -73,7 +73,7 @@ def test_an_error_of_the_thread_reaches_the_consumer():
         yield 1
         raise OSError("disk on fire")
 
-    found = ahead_of(items(), 2)
+    found = read_ahead(items(), 2)
     assert next(found) == 1
     with pytest.raises(OSError, match="disk on fire"):
         next(found)
@@ -87,7 +87,7 @@ def test_a_consumer_that_stops_stops_the_thread():
             made.append(i)
             yield i
 
-    found = ahead_of(items(), 3)
+    found = read_ahead(items(), 3)
     assert [next(found), next(found)] == [0, 1]
     found.close()  # type: ignore[attr-defined]
     assert len(made) <= 2 + 3 + 2
@@ -102,7 +102,7 @@ def test_the_thread_is_ahead():
             made.append(i)
             yield i
 
-    found = ahead_of(items(), 3)
+    found = read_ahead(items(), 3)
     next(found)
     deadline = time.monotonic() + 20
     while len(made) < 4 and time.monotonic() < deadline:
@@ -142,5 +142,5 @@ def test_dedup_refuses():
         dedup(ids, 2)
     assert DEDUP[50_000](ids).count == 3
     for bad in (-1, 10):
-        with pytest.raises(ValueError, match="leave"):
+        with pytest.raises(ValueError, match="are outside"):
             dedup(np.array([bad, 3], np.int32))

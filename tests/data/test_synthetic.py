@@ -3,21 +3,21 @@ import collections
 import numpy as np
 import pytest
 
-from autorank.data.logs import synthetic
-from autorank.data.logs.synthetic import bayes_ne, generate, pairs, triples
-from autorank.data.prepare import store
+from autorank.data.logs import synthetic, synthetic_stream
+from autorank.data.logs.synthetic_stream import bayes_ne, generate, pairs, triples
+from autorank.data.prepare import encoders_file, store
 
 SIZES = (8, 10, 16, 40)
 
 
 def stream(num_rows, *, seed=0, sizes=SIZES, drift_rows=10**6):
     parts = list(generate(num_rows, seed=seed, sizes=sizes, drift_rows=drift_rows))
-    return synthetic.Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return synthetic_stream.Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 @pytest.fixture
 def short_chunks(monkeypatch):
-    monkeypatch.setattr(synthetic, "CHUNK", 512)
+    monkeypatch.setattr(synthetic_stream, "CHUNK", 512)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_another_seed_is_another_stream(short_chunks):
 def test_ids_follow_the_power_law(long):
     for j, size in enumerate(SIZES):
         counts = np.bincount(long.ids[:, j], minlength=size)
-        expected = len(long.ids) * synthetic._popularity(size)
+        expected = len(long.ids) * synthetic_stream.popularity(size)
         assert len(counts) == size
         assert ((counts - expected) ** 2 / expected).sum() < size + 6 * np.sqrt(2 * size)
 
@@ -83,14 +83,14 @@ def test_the_logits_have_the_stated_size(long):
     logits = np.log(long.truth) - np.log1p(-long.truth)
     # Dense terms of missing values vanish, the quadratic one to -1 / sqrt(2): the rest is exact in expectation.
 
-    expected = sum(weight**2 for weight in synthetic.WEIGHTS.values())
+    expected = sum(weight**2 for weight in synthetic_stream.WEIGHTS.values())
     assert logits[:, 0].var() == pytest.approx(expected, rel=0.1)
 
 
 def test_terms_have_the_planted_order():
     """What is left after all functions of fewer fields is exactly the interaction."""
-    teacher = synthetic._teacher(0, 0, SIZES)
-    pop = [synthetic._popularity(size) for size in SIZES]
+    teacher = synthetic_stream.make_teacher(0, 0, SIZES)
+    pop = [synthetic_stream.popularity(size) for size in SIZES]
     for j in range(len(SIZES)):
         effects = np.stack([teacher.main[j], teacher.later[j], *teacher.latents[j].T], 1)
         np.testing.assert_allclose(pop[j] @ effects, 0, atol=1e-9)
@@ -101,7 +101,7 @@ def test_terms_have_the_planted_order():
     for axis, f in enumerate((i, j, k)):
         np.testing.assert_allclose(np.tensordot(pop[f], triple, (0, axis)), 0, atol=1e-8)
     variance = np.einsum("abc,a,b,c->", triple**2, pop[i], pop[j], pop[k])
-    assert variance == pytest.approx(synthetic.LATENTS)
+    assert variance == pytest.approx(synthetic_stream.LATENTS)
 
 
 def test_planted_fields_exist_and_pairs_are_disjoint():
@@ -113,11 +113,11 @@ def test_planted_fields_exist_and_pairs_are_disjoint():
 
 def test_effects_drift():
     """The same ids and dense values have another truth a quarter turn later."""
-    teacher = synthetic._teacher(0, 0, SIZES)
+    teacher = synthetic_stream.make_teacher(0, 0, SIZES)
     ids = np.stack([np.arange(8)] * len(SIZES), 1).astype(np.int32)
-    known = np.zeros((8, synthetic.NUM_DENSE))
+    known = np.zeros((8, synthetic_stream.NUM_DENSE))
     now, quarter, full = (
-        synthetic._terms(teacher, ids, known, np.full(8, turn))
+        synthetic_stream.logit_terms(teacher, ids, known, np.full(8, turn))
         for turn in (0, np.pi / 2, 2 * np.pi)
     )
     np.testing.assert_allclose(now, full)
@@ -135,16 +135,18 @@ def test_prepared_with_its_limit(short_chunks, tmp_path):
         "test": bayes_ne(whole.labels[1600:], whole.truth[1600:]),
     }
     missing = (data.dense == 0).mean(0)
-    np.testing.assert_allclose(missing, synthetic.MISSING_SHARE, atol=0.03)
-    values = store.load_encoders(tmp_path / "s").fields[2].values
+    np.testing.assert_allclose(missing, synthetic_stream.MISSING_SHARE, atol=0.03)
+    values = encoders_file.read_encoders(tmp_path / "s").fields[2].values
     seen = data.sparse[:1600, 2] - schema.fields[2].offset - 2
     assert [int(values[i]) for i in seen] == whole.ids[:1600, 2].tolist()
     assert schema.notes["planted"]["pairs"] == [["field0", "field3"], ["field1", "field2"]]
 
 
 def test_the_default_is_realistic():
-    rows = next(generate(synthetic.CHUNK, seed=0, sizes=synthetic.SIZES, drift_rows=2_000_000))
-    assert 45_000 < sum(synthetic.SIZES) < 55_000
+    rows = next(
+        generate(synthetic_stream.CHUNK, seed=0, sizes=synthetic_stream.SIZES, drift_rows=2_000_000)
+    )
+    assert 45_000 < sum(synthetic_stream.SIZES) < 55_000
     assert 0.2 < rows.labels[:, 0].mean() < 0.3
     limit = bayes_ne(rows.labels, rows.truth)
     assert limit["ctr"] is not None and 0.77 < limit["ctr"] < 0.83

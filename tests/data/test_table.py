@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autorank.data.logs import table
-from autorank.data.prepare import store, text
-from autorank.data.prepare.text import CsvFormat, read_csv
+from autorank.data.prepare import store
+from autorank.data.prepare.csv_format import CsvFormat
+from autorank.data.prepare.read_csv import read_csv
 
 SCHEMA = """
 name: shop
@@ -112,7 +113,7 @@ def test_line_numbers_against_brute_force(tmp_path_factory, kinds):
 
 
 def test_line_numbers_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 40)
+    monkeypatch.setattr("autorank.data.prepare.read_csv.BLOCK", 40)
     rows = [f"{n},b,c" if n % 5 else f"{n},b" for n in range(2, 60)]
     (tmp_path / "log.csv").write_text("\n".join(["a,b,c", *rows]))
     good, bad = read(tmp_path / "log.csv")
@@ -148,7 +149,7 @@ def test_encodings(tmp_path):
         ("dense: [price]", "dense: [price, weight]", r"does not have: \['weight'\]"),
         ("dense: [price]", "dense: [price, bought]", "'bought' is listed as dense and as conv"),
         ("drop: [dwell]", "drop: [dwell, user]", "'user' is listed as categorical and as drop"),
-        ('[user, "on"]', "[user, on]", "quote those that YAML reads otherwise"),
+        ('[user, "on"]', "[user, on]", "quote those that YAML does not read as text"),
         ("name: shop", "name: 3", "name: 3 is not a name"),
         ("name: shop", "label: shop", r"unknown keys \['label'\], missing keys \['name'\]"),
         ("licence:", "separator: ab\nlicence:", "separator='ab'"),
@@ -189,7 +190,7 @@ def test_the_schema_file_runs_no_code(tmp_path):
 
 def test_header_only(tmp_path):
     path, schema = write(tmp_path, HEADER + "\n")
-    with pytest.raises(ValueError, match="log.csv has columns and not one row"):
+    with pytest.raises(ValueError, match="log.csv has a header but no rows"):
         open_prepared(table.source(path, schema), tmp_path / "out")
 
 

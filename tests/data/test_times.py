@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.data.fast_text.words import Words
+from autorank.data.fast_text.short_strings import ShortStrings
 from autorank.data.logs import table
-from autorank.data.prepare import intake, store, times
-from autorank.data.prepare.times import NAIVE, NUMBER, ZONED, clash, read_times
+from autorank.data.prepare import encoders_file, store, time_forms, times
+from autorank.data.prepare.time_forms import NAIVE, NUMBER, ZONED, incompatible_forms
+from autorank.data.prepare.times import read_times
 
 UTC = dt.UTC
 START = dt.datetime(1970, 1, 1, tzinfo=UTC)
@@ -207,7 +208,7 @@ def test_what_is_no_time(text):
         (np.array([3, -2], np.int8), [3, -2]),
         ([True, False], [1, 0]),
         (pl.Series([2**64 - 1, 3], dtype=pl.UInt64), [float(2**64), 3.0]),
-        (Words(np.array([0x3331, 0, 0x32], np.uint64)), [13, None, 2]),
+        (ShortStrings(np.array([0x3331, 0, 0x32], np.uint64)), [13, None, 2]),
         (["20240131", "20240201"], [20240131, 20240201]),
         (pl.Series([None, None]), [None, None]),
         ([], []),
@@ -225,12 +226,12 @@ def test_far_dates_sort_at_the_ends():
 
 
 def forms_of(*columns):
-    """What preparing knows of a log of several pieces."""
+    """What preparing knows of a log of several segments."""
     found = {}
     for index, column in enumerate(columns):
         read_forms = read_times(column).forms
         places = {form: (n, f"log.csv:{index}") for form, (n, _) in read_forms.items()}
-        found = intake._merge(found, places)
+        found = time_forms.merge_forms(found, places)
     return found
 
 
@@ -260,7 +261,7 @@ S, MS, US, NS = (1_700_000_000 * 1000**k for k in range(4))
     ],
 )
 def test_which_forms_have_a_common_order(columns, expected):
-    assert clash(forms_of(*columns)) == expected
+    assert incompatible_forms(forms_of(*columns)) == expected
 
 
 def test_many_layouts_and_rubbish(monkeypatch):
@@ -291,7 +292,7 @@ def prepared_order(folder, source):
     options = {"min_count": 1, "train_fraction": 0.99, "progress": lambda text: None}
     store.prepare(source, folder / "out", **options)
     data = store.load(folder / "out")
-    users = ["", "?", *store.load_encoders(folder / "out").fields[0].values]
+    users = ["", "?", *encoders_file.read_encoders(folder / "out").fields[0].values]
     return [users[i] for i in data.sparse[:, 0]]
 
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from autorank.data.logs import serving
-from autorank.data.prepare import encoders, intake
+from autorank.data.logs import rows_to_score
+from autorank.data.prepare import encoders, ingest
 from experiments.fuzz import made_tables, tables
 
 
 @pytest.fixture(autouse=True)
 def one_program(monkeypatch):
     """All bad rows are told of, and all tables have one shape."""
-    monkeypatch.setattr(intake, "KEPT_BAD_ROWS", 1 << 20)
+    monkeypatch.setattr(ingest, "KEPT_BAD_ROWS", 1 << 20)
     monkeypatch.setattr(made_tables, "SHAPES", ((2, 1, 1),))
 
 
@@ -41,7 +41,7 @@ def test_other_rules_in_scoring_are_noticed(monkeypatch):
 
 def test_a_lost_row_is_noticed(monkeypatch):
     seed = first_read()
-    read = serving.read
+    read = rows_to_score.read_rows_to_score
 
     def shortened(*arguments):
         for part in read(*arguments):
@@ -50,5 +50,5 @@ def test_a_lost_row_is_noticed(monkeypatch):
             cells = part.cells.slice(0, rows.stop)
             yield part._replace(cells=cells, lines=part.lines[rows], features=features)
 
-    monkeypatch.setattr(serving, "read", shortened)
+    monkeypatch.setattr(rows_to_score, "read_rows_to_score", shortened)
     assert tables.check(seed).kind == "failed"

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.models.blocks import fill, noise_size
 from autorank.models.dhen import CHOICES, DhenConfig, LayerConfig, canonical, compact, parameters
 from autorank.models.interactions import MODULES
+from autorank.models.parameters import fill, noise_size
 from autorank.training.tables import Table, deduplicate, look_up, rowwise_adagrad, sum_duplicates
 
 pytest.importorskip("torch")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autorank.fidelity import fidelity, labels
+from autorank.fidelity import agreement, curve_label, fidelity, pilots
+from autorank.fidelity.choice import choose_dx, choose_fraction, dx_grid
 
 FRACTIONS = (0.1, 0.2, 0.3, 0.5, 0.75, 0.9, 1.0)
 WINDOWS = np.arange(100)
@@ -31,10 +32,10 @@ def settled(at, num_pilots=20, seed=0):
 
 def test_tau_curve_is_scipys_at_every_fraction():
     curves = np.random.default_rng(1).normal(size=(9, 100)).cumsum(axis=1).round(0)
-    taus = fidelity.tau_curve(curves, FRACTIONS, num_bootstrap=50)
-    final = labels.labels(curves, 1.0)
+    taus = agreement.tau_curve(curves, FRACTIONS, num_bootstrap=50)
+    final = curve_label.curve_labels(curves, 1.0)
     for f, tau, low, high in zip(*taus, strict=True):
-        expected = stats.kendalltau(labels.labels(curves, f), final)[0]
+        expected = stats.kendalltau(curve_label.curve_labels(curves, f), final)[0]
         assert tau == pytest.approx(expected)
         assert low - 1e-9 <= high
     assert taus.tau[-1] == pytest.approx(1) and taus.low[-1] == pytest.approx(1)
@@ -43,7 +44,7 @@ def test_tau_curve_is_scipys_at_every_fraction():
 def test_bootstrap_replicates_are_tau_b_of_the_resamples():
     rng = np.random.default_rng(2)
     short, final = rng.integers(0, 4, (2, 8)).astype(float), rng.integers(0, 4, 8).astype(float)
-    _, replicates = fidelity._bootstrap_tau(short, final, 20, 5)
+    _, replicates = agreement.bootstrap_tau(short, final, 20, 5)
     counts = np.random.default_rng(5).multinomial(8, np.full(8, 1 / 8), size=20)
     for b, count in enumerate(counts):
         rows = np.repeat(np.arange(8), count)
@@ -57,32 +58,32 @@ def test_failed_pilots_are_left_out():
     broken = np.concatenate([curves, np.full((1, 100), np.nan), curves[:1]])
     broken[-1, 60:] = np.nan  # diverges after the fraction
     np.testing.assert_array_equal(
-        fidelity.tau_curve(broken, [0.5], num_bootstrap=20).tau,
-        fidelity.tau_curve(curves, [0.5], num_bootstrap=20).tau,
+        agreement.tau_curve(broken, [0.5], num_bootstrap=20).tau,
+        agreement.tau_curve(curves, [0.5], num_bootstrap=20).tau,
     )
 
 
 def test_equal_curves_and_few_pilots_have_no_order():
     for curves in (np.ones((5, 100)), np.ones((1, 100)), np.ones((0, 100))):
-        taus = fidelity.tau_curve(curves, FRACTIONS, num_bootstrap=10)
+        taus = agreement.tau_curve(curves, FRACTIONS, num_bootstrap=10)
         assert np.isnan(np.array(taus[1:])).all()
-        choice = fidelity.choose_fraction(taus)
+        choice = choose_fraction(taus)
         assert choice.fraction == 1 and "no order" in choice.reason
 
 
 def test_the_fraction_chosen_is_where_the_order_settles():
-    taus = fidelity.tau_curve(settled(15), FRACTIONS, num_bootstrap=200)
-    choice = fidelity.choose_fraction(taus)
+    taus = agreement.tau_curve(settled(15), FRACTIONS, num_bootstrap=200)
+    choice = choose_fraction(taus)
     assert choice.fraction == 0.2 and choice.tau == pytest.approx(1)
     assert "smallest fraction" in choice.reason
-    late = fidelity.choose_fraction(fidelity.tau_curve(settled(95), FRACTIONS, num_bootstrap=200))
+    late = choose_fraction(agreement.tau_curve(settled(95), FRACTIONS, num_bootstrap=200))
     assert late.fraction == 1 and "no fraction keeps" in late.reason
 
 
 def rule(tau, low):
     fractions = np.array([0.25, 0.5, 0.75, 0.9, 1.0])
-    curve = fidelity.TauCurve(fractions, np.array(tau), np.array(low), np.ones(5))
-    return fidelity.choose_fraction(curve)
+    curve = agreement.TauCurve(fractions, np.array(tau), np.array(low), np.ones(5))
+    return choose_fraction(curve)
 
 
 def test_the_rule_by_hand():
@@ -97,21 +98,21 @@ def test_the_rule_by_hand():
 
 def test_the_trend_orders_crossing_curves():
     curves = crossing(noise=0.002)
-    grid = fidelity.dx_grid(100)
-    dx = fidelity.choose_dx(curves, 0.5, grid)
+    grid = dx_grid(100)
+    dx = choose_dx(curves, 0.5, grid)
     assert dx > 0
-    without = fidelity.tau_curve(curves, [0.5], num_bootstrap=50)
-    with_trend = fidelity.tau_curve(curves, [0.5], dx=dx, num_bootstrap=50)
+    without = agreement.tau_curve(curves, [0.5], num_bootstrap=50)
+    with_trend = agreement.tau_curve(curves, [0.5], dx=dx, num_bootstrap=50)
     assert without.tau[0] < -0.5 and with_trend.tau[0] > 0.9
 
 
 def test_ties_go_to_the_smallest_step_and_no_trend_needs_none():
     # Without noise the order turns between the tail's middle (window 43.5) and 55, for good.
-    assert fidelity.choose_dx(crossing(), 0.5, [50.0, 20.0, 30.0]) == 20
-    assert fidelity.choose_dx(settled(0), 0.5, fidelity.dx_grid(100)) == 0
-    assert fidelity.choose_dx(crossing(), 1.0, [20.0]) == 0
-    assert fidelity.choose_dx(np.ones((5, 100)), 0.5, [20.0]) == 0
-    assert fidelity.choose_dx(np.ones((0, 100)), 0.5, [20.0]) == 0
+    assert choose_dx(crossing(), 0.5, [50.0, 20.0, 30.0]) == 20
+    assert choose_dx(settled(0), 0.5, dx_grid(100)) == 0
+    assert choose_dx(crossing(), 1.0, [20.0]) == 0
+    assert choose_dx(np.ones((5, 100)), 0.5, [20.0]) == 0
+    assert choose_dx(np.ones((0, 100)), 0.5, [20.0]) == 0
 
 
 def test_a_trend_made_of_noise_is_refused():
@@ -120,18 +121,18 @@ def test_a_trend_made_of_noise_is_refused():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         curves = rng.normal(size=(10, 1)) + 0.5 * rng.normal(size=(10, 100))
-        chosen.append(fidelity.choose_dx(curves, 0.5, fidelity.dx_grid(100), num_bootstrap=100))
+        chosen.append(choose_dx(curves, 0.5, dx_grid(100), num_bootstrap=100))
     assert np.mean(np.array(chosen) == 0) >= 0.8
 
 
 def test_from_pilots_takes_the_trend_where_it_pays():
-    with_trend, record = fidelity.from_pilots(crossing(), FRACTIONS)
-    without, plain = fidelity.from_pilots(crossing(), FRACTIONS, trend=False)
+    with_trend, record = pilots.from_pilots(crossing(), FRACTIONS)
+    without, plain = pilots.from_pilots(crossing(), FRACTIONS, trend=False)
     assert with_trend.rungs[0] < without.rungs[0]
     assert record["chosen_dx"] > 0 and plain["chosen_dx"] == 0
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     curve = crossing()[0]
-    expected = labels.label(curve, with_trend.rungs[0], dx=record["chosen_dx"])
+    expected = curve_label.curve_label(curve, with_trend.rungs[0], dx=record["chosen_dx"])
     assert with_trend.label(curve, with_trend.rungs[0]) == expected
 
 
@@ -146,7 +147,7 @@ def test_the_tau_claimed_is_that_of_fresh_pilots():
     """On average over studies; the pilots that chose fraction and trend themselves promise more."""
     rng, rows = np.random.default_rng(0), []
     for study in range(30):
-        chosen, record = fidelity.from_pilots(
+        chosen, record = pilots.from_pilots(
             drifting(rng, 12), (0.2, 0.3, 0.4, 0.5, 0.6, 0.7), seed=study
         )
         if chosen.rungs == (1.0,):
@@ -154,7 +155,7 @@ def test_the_tau_claimed_is_that_of_fresh_pilots():
             continue
         fresh = drifting(rng, 200)
         short = [chosen.label(curve, chosen.rungs[0]) for curve in fresh]
-        true = stats.kendalltau(short, labels.labels(fresh, 1.0))[0]
+        true = stats.kendalltau(short, curve_label.curve_labels(fresh, 1.0))[0]
         own = record["tau"][record["fractions"].index(record["chosen_fraction"])]
         inside = record["chosen_low"] <= true <= record["chosen_high"]
         rows.append((record["chosen_tau"] - true, own - true, inside))
@@ -168,13 +169,13 @@ def test_the_tau_claimed_is_that_of_fresh_pilots():
 
 @pytest.mark.parametrize(("num_windows", "tail"), [(100, 0.25), (20, 0.3), (7, 0.25), (2, 0.5)])
 def test_fractions_that_see_windows_of_the_final_label_are_left_out(num_windows, tail):
-    first, _ = labels.tail_windows(num_windows, 1.0, tail)
+    first, _ = curve_label.tail_windows(num_windows, 1.0, tail)
     fractions = [i / 20 for i in range(1, 21)]
     rng = np.random.default_rng(0)
     # The order appears in the last windows before the final label, and is only clear within it.
     curves = rng.normal(size=(12, num_windows))
     curves[:, first:] = rng.normal(size=(12, 1))
-    chosen, record = fidelity.from_pilots(curves, fractions, tail=tail, trend=False)
+    chosen, record = pilots.from_pilots(curves, fractions, tail=tail, trend=False)
     for name in ("tau", "low", "high", "tau_without_trend"):
         for fraction, value in zip(fractions, record[name], strict=True):
             if math.floor(fraction * num_windows + 1e-9) > first:
@@ -183,14 +184,14 @@ def test_fractions_that_see_windows_of_the_final_label_are_left_out(num_windows,
 
 
 def test_fractions_that_all_share_windows_say_what_to_write():
-    chosen, record = fidelity.from_pilots(settled(0), [0.9, 1.0])
+    chosen, record = pilots.from_pilots(settled(0), [0.9, 1.0])
     assert chosen.rungs == (1.0,)
     assert "every fraction shares windows" in record["reason"] and "0.75" in record["reason"]
 
 
 @pytest.mark.parametrize("num_pilots", [0, 1, 3])
 def test_from_too_few_pilots_the_whole_log_is_used(num_pilots):
-    chosen, record = fidelity.from_pilots(settled(0, num_pilots), FRACTIONS)
+    chosen, record = pilots.from_pilots(settled(0, num_pilots), FRACTIONS)
     assert chosen.rungs == (1.0,) and record["chosen_tau"] is None
     assert "too few" in record["reason"]
     json.dumps(record, allow_nan=False)
@@ -203,14 +204,16 @@ def test_halving_promotes_the_best_third_and_never_a_failure():
     np.testing.assert_array_equal(halving.keep(np.array([2.0, 1.0])), [1])
     assert halving.keep(np.full(6, np.nan)).size == 0
     assert halving.keep(np.zeros(0)).size == 0
-    assert halving.label(WINDOWS.astype(float), 0.2) == labels.label(WINDOWS.astype(float), 0.2)
+    assert halving.label(WINDOWS.astype(float), 0.2) == curve_label.curve_label(
+        WINDOWS.astype(float), 0.2
+    )
 
 
 def test_a_single_rung_takes_any_labeller():
     curve = 1 / (WINDOWS + 1.0)
-    single = fidelity.single_rung(0.5, labeller=labels.label_power_law)
+    single = fidelity.single_rung(0.5, labeller=curve_label.label_power_law)
     assert single.rungs == (0.5,)
-    assert single.label(curve, 0.5) == labels.label_power_law(curve, 0.5)
+    assert single.label(curve, 0.5) == curve_label.label_power_law(curve, 0.5)
     np.testing.assert_array_equal(single.keep(np.array([2.0, np.nan, 1.0])), [2, 0])
 
 

@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 
 from autorank.app.tracking import _trial_values
-from autorank.fidelity import rungs
 from autorank.fidelity.fidelity import successive_halving, total_cost
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig
+from autorank.ledger import rungs
 from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.ledger.run_folder import labelled, read_run, told
 from autorank.objectives.base import Objective
 from autorank.objectives.table import table_objective
 from autorank.report.page import write_report
-from autorank.report.run_folder import labelled, read_run, told
-from autorank.search.run import Event, run
-from autorank.search.stages import Plan
+from autorank.search.budget import Budget
+from autorank.search.meter import Event
+from autorank.search.run import run
 from autorank.searchers.base import Searcher
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
+from tests.ledger import format_1
 from tests.making import make_searcher
 
 SPACE = parse_space(
@@ -53,12 +55,12 @@ SEARCHER = make_searcher("random", SPACE, batch_size=BATCH, capacity=64)
 
 def search(folder, *, objective=TABLE, fidelity=HALVING, pilots=0, searcher=SEARCHER, events=None):
     folder.mkdir(exist_ok=True)
-    plan = Plan(TRIALS, 0, "ctr", pilots, BATCH, 2, 2, 3, 0.9)
+    budget = Budget(TRIALS, 0, "ctr", pilots, BATCH, 2, 2, 3, 0.9)
     with Ledger.open(folder / "trials.db", {"data": "table"}) as ledger:
         ledger.put("decisions", [d._asdict() for d in SPACE.decisions])
         ledger.put("baseline", [0, 0])
         return run(
-            objective, SPACE, searcher, ledger, plan, FIDELITIES[fidelity.kind].make(fidelity, 0), None,
+            objective, SPACE, searcher, ledger, budget, FIDELITIES[fidelity.kind].make(fidelity, 0), None,
             (events if events is not None else []).append,
         )  # fmt: skip
 
@@ -74,7 +76,16 @@ def lowest(trials) -> float:
 
 def content(folder):
     return [
-        (t.stage, t.round, t.position, t.config, t.fidelity, t.quality, json.dumps(t.outcome))
+        (
+            t.stage,
+            t.round,
+            t.rung,
+            t.position,
+            t.config,
+            t.fidelity,
+            t.quality,
+            json.dumps(t.outcome),
+        )
         for t in stage(folder, "seed_noise", "pilot", "round", "promotion", "final")
     ]
 
@@ -89,7 +100,7 @@ def test_a_round_goes_20_6_2(whole):
     rows = stage(whole[0], "round", "promotion")
     for number in range(3):
         batches = [[t for t in rows if (t.stage, t.round) == ("round", number)]] + [
-            [t for t in rows if (t.stage, t.round) == ("promotion", 100 * number + level)]
+            [t for t in rows if (t.stage, t.round, t.rung) == ("promotion", number, level)]
             for level in (1, 2)
         ]
         assert [len(b) for b in batches] == [20, 6, 2]
@@ -177,7 +188,7 @@ def test_best_so_far_is_of_one_rung(whole):
     rows = stage(folder, "round", "promotion")
     first = [t for t in rows if t.round == 0 and t.stage == "round"]
     assert rungs.best(first, []) == lowest(first)
-    second = [*first, *(t for t in rows if t.round == 1 and t.stage == "promotion")]
+    second = [*first, *(t for t in rows if (t.stage, t.round, t.rung) == ("promotion", 0, 1))]
     assert rungs.best(second, []) == lowest(t for t in second if t.fidelity == 0.5)
     assert _trial_values(first[0], -1.0)["search/best_ne_gain_percent"] == -1.0
 
@@ -225,16 +236,36 @@ def test_resumed_after_any_trial_is_the_same(whole, tmp_path):
     assert content(tmp_path) == content(whole[0])
 
 
+def test_a_search_that_an_older_version_left_in_mid_promotion_goes_on(whole, tmp_path):
+    """Its ledger had no column for the rung: it is migrated, and the end is the same."""
+    allowed = [2 + 20 + 3]  # the baseline's two, the first round, half of its six promotions
+
+    def evaluate(configs, seeds, fidelity):
+        for pair in TABLE.evaluate(configs, seeds, fidelity):
+            if not allowed[0]:
+                raise Stop
+            allowed[0] -= 1
+            yield pair
+
+    with pytest.raises(Stop):
+        search(tmp_path, objective=TABLE._replace(evaluate=evaluate))
+    format_1.downgrade(tmp_path / "trials.db")
+    waiting = [t for t in stage(tmp_path, "promotion") if t.status == "proposed"]
+    assert [(t.round, t.rung) for t in waiting] == [(0, 1)] * 3
+    search(tmp_path)
+    assert content(tmp_path) == content(whole[0])
+
+
 def test_a_ledger_whose_promotions_were_decided_otherwise_is_refused(tmp_path):
     """Earlier versions promoted six of the twenty to every rung and told the searcher labels of all rungs."""
     with Ledger.open(tmp_path / "trials.db", {"data": "table"}) as ledger:
-        for name, round_, configs, fidelity in (
+        for name, rung, configs, fidelity in (
             ("seed_noise", 0, [(0, 0), (0, 0)], 1.0),
             ("round", 0, ALL[1:21], 0.2),
             ("promotion", 1, ALL[1:7], 0.5),
             ("promotion", 2, ALL[1:7], 1.0),
         ):
-            rows = ledger.propose(name, round_, configs, range(len(configs)), fidelity)
+            rows = ledger.propose(name, 0, configs, range(len(configs)), fidelity, rung=rung)
             for trial, (_, outcome) in zip(
                 rows, TABLE.evaluate(np.array(configs), [0] * len(rows), fidelity), strict=True
             ):

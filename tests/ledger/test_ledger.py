@@ -22,8 +22,8 @@ from autorank.ledger.ledger import (
     LedgerFull,
     LedgerMismatch,
     RunInUse,
-    dumps,
 )
+from autorank.ledger.strict_json import dumps
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {"space": "abc", "data": "def", "seed": "0"}
@@ -140,7 +140,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 def shared(tmp_path_factory):
     with Ledger.open(tmp_path_factory.mktemp("ledger") / "trials.db", IDENTITY) as ledger:
         # Durability is not the subject here, and an fsync per example is slow.
-        ledger._connection.execute("PRAGMA synchronous = OFF")
+        ledger.file.connection.execute("PRAGMA synchronous = OFF")
         yield ledger
 
 
@@ -186,13 +186,13 @@ def test_another_format_is_refused(path):
     with Ledger.open(path, IDENTITY) as ledger:
         ledger.put("identity", IDENTITY | {"format": "99"})
     for open_ in (lambda: Ledger.open(path, IDENTITY), lambda: Ledger.read(path)):
-        with pytest.raises(LedgerMismatch, match="format 99, this code reads format 1"):
+        with pytest.raises(LedgerMismatch, match="format 99, this code reads formats 1 and 2"):
             open_()
 
 
 HOLD = """
 import sys, time
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 ledger = Ledger.open(sys.argv[1], {"space": "abc", "data": "def", "seed": "0"})
 print("open", flush=True)
 time.sleep(60)
@@ -225,7 +225,7 @@ def test_two_writers_in_one_process_are_refused(path):
 
 WRITE = """
 import sys
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 with Ledger.open(sys.argv[1], {"space": "abc", "data": "def", "seed": "0"}) as ledger:
     start = len({t.round for t in ledger.trials("round")})
     print("open", flush=True)
@@ -276,10 +276,10 @@ def test_a_killed_writers_journal_is_undone_by_a_reader(path):
     """The database is overwritten in place and the journal left: only the journal knows the truth."""
     program = """
 import os, signal, sys
-from autorank.ledger import Ledger
+from autorank.ledger.ledger import Ledger
 ledger = Ledger.open(sys.argv[1], {"space": "abc", "data": "def", "seed": "0"})
 ledger.propose("pilot", 0, [[1]], [0], 1.0)
-connection = ledger._connection
+connection = ledger.file.connection
 connection.execute("PRAGMA cache_size = 2")
 connection.execute("BEGIN IMMEDIATE")
 connection.execute("UPDATE trials SET stage = 'torn'")
@@ -308,7 +308,7 @@ def test_a_killed_creation_leaves_nothing_that_passes_for_a_ledger(path):
 
 def test_readers_and_the_writer_do_not_wait_for_each_other(path):
     with Ledger.open(path, IDENTITY) as writer, Ledger.read(path) as reader:
-        for connection in (writer._connection, reader._connection):
+        for connection in (writer.file.connection, reader.file.connection):
             connection.execute("PRAGMA busy_timeout = 0")  # any wait would be an error
         for number in range(20):
             (trial,) = writer.propose("round", number, [[1]], [0], 1.0)
@@ -340,7 +340,7 @@ def test_odd_names_of_folders(tmp_path):
 
 
 def test_a_foreign_lock_is_named(path, monkeypatch):
-    monkeypatch.setattr("autorank.ledger.ledger.ledger_file.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("autorank.ledger.errors.BUSY_SECONDS", 0.05)
     with Ledger.open(path, IDENTITY) as ledger:
         foreign = sqlite3.connect(path, isolation_level=None)
         foreign.execute("BEGIN EXCLUSIVE")
@@ -396,8 +396,8 @@ def test_a_full_disk_loses_nothing_and_half_writes_nothing(path):
     """SQLite's own limit on pages gives the same error as a disk without room."""
     with Ledger.open(path, IDENTITY) as ledger:
         trials = ledger.propose("pilot", 0, [[1]] * 50, range(50), 1.0)
-        pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
-        ledger._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+        pages = ledger.file.connection.execute("PRAGMA page_count").fetchone()[0]
+        ledger.file.connection.execute(f"PRAGMA max_page_count = {pages + 4}")
         kept = 0
         with pytest.raises(LedgerFull, match="full.*Make room.*same command"):
             for trial in trials:
@@ -408,7 +408,7 @@ def test_a_full_disk_loses_nothing_and_half_writes_nothing(path):
         with pytest.raises(LedgerFull):
             ledger.propose("round", 0, [[1] * 999] * 99, range(99), 1.0)
         assert ledger.trials() == before
-        ledger._connection.execute("PRAGMA max_page_count = 100000")
+        ledger.file.connection.execute("PRAGMA max_page_count = 100000")
         done = ledger.finish(trials[kept].id, {"curve": [[0.5]] * 1000, "failed": ""}, 0.5, 0.0)
         assert done.status == "finished"
     with Ledger.open(path, IDENTITY) as ledger:

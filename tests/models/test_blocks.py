@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.models.blocks import EPS, Hidden, Leaf, Norm, call, draw, leaves, mix, prefix
+from autorank.models.blocks import EPS, Hidden, Norm
+from autorank.models.maps import mix
+from autorank.models.parameters import Leaf, call, draw, leaves, prefix
 
 
 def run(module, params, *inputs):

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from autorank.models.blocks import EPS, call, is_leaf
+from autorank.models.blocks import EPS
 from autorank.models.dhen import (
     Dhen,
     DhenConfig,
@@ -22,6 +22,7 @@ from autorank.models.dhen import (
     structure_key,
 )
 from autorank.models.interactions import MODULES, SHARED_SIZES
+from autorank.models.parameters import call, is_leaf
 
 TINY = DhenConfig(width=4, num_layers=1, num_tokens=3, rank=2, mlp_width=4, head_width=4)
 LINEAR = LayerConfig("linear", "none", "linear")

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.models.blocks import call
 from autorank.models.embedding import Embedding, num_embeddings
+from autorank.models.parameters import call
 
 
 def run(module, params, *inputs):

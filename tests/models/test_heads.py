@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.models.blocks import call
 from autorank.models.heads import METRICS, Head, objective_weights, probabilities, task_losses
+from autorank.models.parameters import call
 
 
 def run(module, params, *inputs):

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.models.blocks import EPS, call, is_leaf, leaves
+from autorank.models.blocks import EPS
 from autorank.models.interactions import MODULES, SHARED_SIZES, Sizes
+from autorank.models.parameters import call, is_leaf, leaves
 
 
 def run(module, params, *inputs):

@@ -15,13 +15,13 @@ from autorank.base import programs
 from autorank.base.records import fingerprint
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
-from autorank.ledger.ledger import Trial
+from autorank.ledger.run_folder import read_run
+from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.choice import choose
 from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
-from autorank.report.run_folder import read_run
-from autorank.report.tables import cost_table
-from autorank.search.run import executors
+from autorank.report.tables.search import cost_table
+from autorank.search.accounts import trials_by_executor
 from autorank.training.compact import Setting
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
@@ -29,6 +29,9 @@ from autorank.training.population_programs import PopulationPrograms
 from autorank.training.trainer import Hparams
 from tests.making import make_objective
 from tests.report.fake_run import write_run
+
+# What is said here of bits is said of programs as production compiles them.
+pytestmark = pytest.mark.optimized
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16
 RATES = Hparams(*map(jnp.float32, (3e-3, 0.1, 1e-8, 1e-8, 0.01, 1.0, 0.05)))
@@ -364,7 +367,7 @@ def test_the_summary_and_the_report_count_what_each_build_trained(tmp_path):
     trial = Trial(0, "round", 0, 0, (0,), 0, 1.0, None, "finished", "", None, None, None, 0.0, None)
     details = [{"executor": "compact", "why": "a"}, {"executor": "population", "why": "b"}, {}]
     details.append({"executor": "population", "why": "c"})
-    found = executors([*(trial._replace(outcome={"details": d}) for d in details), trial])
+    found = trials_by_executor([*(trial._replace(outcome={"details": d}) for d in details), trial])
     assert found == {
         "compact": {"trials": 1, "why": "a"},
         "population": {"trials": 2, "why": "c"},

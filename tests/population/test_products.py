@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.programs import compiler_options
-from autorank.models.blocks import product
+from autorank.models.maps import product
 from autorank.training.trainer import rounded
 
 

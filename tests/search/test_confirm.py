@@ -9,18 +9,18 @@ import pytest
 
 from autorank.base.metrics import ne_gain_percent
 from autorank.base.programs import ProgramStats
-from autorank.ledger.ledger import Ledger, Trial
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.trial import Trial
 from autorank.objectives.base import Objective, Outcome
-from autorank.search.confirm import (
-    confirm,
-    equal_ne_tests,
-    nearest_miss,
-    refuse_finished_by_earlier_version,
-)
-from autorank.search.finals import Finals, choose_roles, pick_finalists, run_finals, run_test
+from autorank.search.baseline import measure_baseline
+from autorank.search.budget import Budget
+from autorank.search.checks import refuse_finished_by_earlier_version
+from autorank.search.confirm import confirm, equal_ne_tests, nearest_miss
+from autorank.search.context import Context, SearchStopped
+from autorank.search.finals import Finals, choose_roles, pick_finalists, run_finals
+from autorank.search.held_out import run_test
 from autorank.search.speed import REPEATS, measure
-from autorank.search.stages import Context, Plan, SearchStopped, measure_baseline
-from autorank.search.survival import equal_ne, finalists, label_luck, luck_warning, power
+from autorank.search.survival import equal_ne, finalists, label_luck, luck_sign, power
 
 BASELINE, NUM_WINDOWS, TAIL = (0,), 4, 0.25
 NOISE = 0.3  # percent
@@ -32,20 +32,20 @@ class MemoryLedger:
     def __init__(self):
         self.rows, self.notes = [], []
 
-    def trials(self, stage=None, round=None):
+    def trials(self, stage=None, round=None, rung=None):
         return [
             t for t in self.rows
-            if stage in (None, t.stage) and round in (None, t.round)
+            if stage in (None, t.stage) and round in (None, t.round) and rung in (None, t.rung)
         ]  # fmt: skip
 
-    def propose(self, stage, round, configs, seeds, fidelity, predicted=None):
-        assert not self.trials(stage, round)
+    def propose(self, stage, round, configs, seeds, fidelity, predicted=None, rung=0):
+        assert not self.trials(stage, round, rung)
         for i, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
             self.rows.append(
                 Trial(len(self.rows), stage, round, i, tuple(map(int, config)), int(seed), fidelity, None, "proposed",
-                      "", None, None, None, 0.0, None)
+                      "", None, None, None, 0.0, None, rung)
             )  # fmt: skip
-        return self.trials(stage, round)
+        return self.trials(stage, round, rung)
 
     def finish(self, trial_id, outcome, quality, cost):
         reason = outcome["failed"]
@@ -85,32 +85,32 @@ def noisy_objective(gain_of, cost_of, noise=NOISE, fails=lambda config, seed: Fa
     )  # fmt: skip
 
 
-def plan(**changes) -> Plan:
+def budget(**changes) -> Budget:
     values = {"trials": 50, "seed": 0, "metric": "ctr", "num_pilots": 0, "batch_size": 50, "noise_seeds": 5,
               "final_seeds": 5, "finalists": 3, "max_diverged": 1.0}  # fmt: skip
-    return Plan(**(values | changes))
+    return Budget(**(values | changes))
 
 
 def context_of(objective, **changes) -> Context:
     space = SimpleNamespace(baseline=BASELINE, decode=lambda config: {"x": int(config[0])})
-    return Context(objective, space, MemoryLedger(), plan(**changes), lambda *_: None)  # pyright: ignore
+    return Context(objective, space, MemoryLedger(), budget(**changes), lambda *_: None)  # pyright: ignore
 
 
 def judged(context: Context):
     """The stages of a search: trials with the search's seed, finalists, the verdict."""
     baseline = measure_baseline(context, TAIL)
-    ledger, count = context.ledger, context.plan.trials
+    ledger, count = context.ledger, context.budget.trials
     configs = np.arange(1, count + 1)[:, None]
     if not ledger.trials("round", 0):
-        rows = ledger.propose("round", 0, configs, [context.plan.seed] * count, 1.0)
-        for i, outcome in context.objective.evaluate(configs, [context.plan.seed] * count, 1.0):
+        rows = ledger.propose("round", 0, configs, [context.budget.seed] * count, 1.0)
+        for i, outcome in context.objective.evaluate(configs, [context.budget.seed] * count, 1.0):
             quality = float(ne_gain_percent(outcome.ne[0], baseline.mean_curve[0]))
             ledger.finish(rows[i].id, outcome._asdict() | {"curve": outcome.curve.tolist()}, quality,
                           math.log(outcome.flops / baseline.flops))  # fmt: skip
     trials = ledger.trials("round", 0)
-    picked = pick_finalists(trials, context.plan.finalists, baseline.noise_percent)
-    finals = run_finals(context, picked, baseline, TAIL)
-    return baseline, trials, finals, confirm(context, finals, baseline, TAIL)
+    picked = pick_finalists(trials, context.budget.finalists, baseline.noise_percent)
+    finals = run_finals(context, picked, baseline)
+    return baseline, trials, finals, confirm(context, finals, baseline)
 
 
 def some_cost(config) -> float:
@@ -172,15 +172,15 @@ def test_the_best_label_of_a_null_search_is_called_luck(null_searches):
     warned = []
     for _, baseline, trials, _, _ in null_searches:
         luck = label_luck(trials, baseline)
-        warned.append(luck_warning(luck) is not None)
+        warned.append(luck_sign(luck) is not None)
         assert luck["luckiest_copy"] < luck["expected_best_copy"] < 0
     assert np.mean(warned) == pytest.approx(0.95, abs=0.07)
     baseline = null_searches[0][1]
     real = [t._replace(quality=t.quality - 10.0) for t in null_searches[0][2]]
-    assert luck_warning(label_luck(real, baseline)) is None
-    assert luck_warning(label_luck([], baseline)) is None
+    assert luck_sign(label_luck(real, baseline)) is None
+    assert luck_sign(label_luck([], baseline)) is None
     worse = [t._replace(quality=abs(t.quality)) for t in null_searches[0][2]]
-    said = luck_warning(label_luck(worse, baseline))
+    said = luck_sign(label_luck(worse, baseline))
     assert said is not None and said.signature == "no label better than the baseline"
 
 

@@ -1,9 +1,9 @@
 """Each failure signature fires where it should and stays silent where it should not."""
 
-from autorank.ledger.ledger import Trial
+from autorank.ledger.trial import Trial
+from autorank.search.failure_signs import find_signs
+from autorank.search.meter import Event
 from autorank.search.progress import Progress, duration
-from autorank.search.run import Event
-from autorank.search.warnings import find_warnings
 
 
 def trial(status: str) -> Trial:
@@ -19,7 +19,7 @@ HEALTHY = {"train_tau": 0.9, "heldout_tau": 0.7, "rounds": []}
 
 
 def names(*arguments) -> list[str]:
-    return [w.signature for w in find_warnings(*arguments)]
+    return [w.signature for w in find_signs(*arguments)]
 
 
 def test_a_healthy_search_has_no_warning():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from autorank.searchers import acquisition
+from autorank.searchers import acquisition, candidates, climbing
 from autorank.space.space import Decision, Space
+from autorank.surrogates import warping
 
 SPACE = Space(
     (
@@ -40,13 +41,13 @@ def test_its_logarithm_far_from_the_incumbent(z):
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", acquisition.WARPS)
+@pytest.mark.parametrize("kind", warping.WARPS)
 def test_warps_keep_the_order_and_are_standardised(kind):
     rng = np.random.default_rng(1)
     values = np.where(np.arange(40) < 30, rng.gamma(1.0, 2.0, 40), np.nan)
     values[3], values[7] = 1e4, values[8]
     where = np.isfinite(values)
-    found = np.asarray(acquisition.warp(kind, jnp.asarray(values, jnp.float32), jnp.asarray(where)))
+    found = np.asarray(warping.warp(kind, jnp.asarray(values, jnp.float32), jnp.asarray(where)))
     np.testing.assert_allclose(found[where].mean(), 0, atol=1e-5)
     np.testing.assert_allclose(found[where].std(), 1, rtol=1e-4)
     assert (found[~where] == 0).all() and found[7] == found[8]
@@ -58,20 +59,20 @@ def test_warps_keep_the_order_and_are_standardised(kind):
 
 def test_the_better_half_keeps_its_distances():
     values = jnp.asarray([0.0, 1.0, 1.5, 3.0, 90.0, 1000.0, 5.0])
-    found = np.asarray(acquisition.warp("half_rank", values, jnp.ones(7, bool)))
+    found = np.asarray(warping.warp("half_rank", values, jnp.ones(7, bool)))
     np.testing.assert_allclose((found[2] - found[0]) / (found[1] - found[0]), 1.5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", acquisition.WARPS)
+@pytest.mark.parametrize("kind", warping.WARPS)
 def test_constant_and_absent_targets_are_zero(kind):
-    same = acquisition.warp(kind, jnp.full(5, 3.0), jnp.arange(5) < 4)
-    none = acquisition.warp(kind, jnp.full(5, jnp.nan), jnp.zeros(5, bool))
+    same = warping.warp(kind, jnp.full(5, 3.0), jnp.arange(5) < 4)
+    none = warping.warp(kind, jnp.full(5, jnp.nan), jnp.zeros(5, bool))
     np.testing.assert_array_equal(same, 0)
     np.testing.assert_array_equal(none, 0)
 
 
 def test_a_latin_hypercube_spreads_every_decision():
-    rows = np.asarray(acquisition.latin_hypercube(jax.random.key(0), SPACE, 16))
+    rows = np.asarray(candidates.latin_hypercube(jax.random.key(0), SPACE, 16))
     SPACE.validate(rows)
     assert sorted(rows[:, 1] // 4) == list(range(16))
     assert min(np.bincount(rows[:, 0], minlength=3)) >= 5
@@ -79,7 +80,7 @@ def test_a_latin_hypercube_spreads_every_decision():
 
 def test_mutants_differ_and_numbers_mostly_move_a_little():
     parents = jnp.tile(jnp.array([[1, 32, 1]], jnp.int32), (4000, 1))
-    rows = np.asarray(acquisition.vary(jax.random.key(0), SPACE, parents, 0.1))
+    rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, 0.1))
     SPACE.validate(rows)
     assert (rows != np.asarray(parents)).any(axis=1).all()
     steps = np.abs(rows[:, 1] - 32)
@@ -89,7 +90,7 @@ def test_mutants_differ_and_numbers_mostly_move_a_little():
 
 def test_children_take_each_decision_from_a_parent():
     left, right = SPACE.sample(jax.random.key(1), 200), SPACE.sample(jax.random.key(2), 200)
-    rows = np.asarray(acquisition.cross(jax.random.key(3), SPACE, left, right))
+    rows = np.asarray(candidates.cross(jax.random.key(3), SPACE, left, right))
     SPACE.validate(rows)
     active = np.asarray(SPACE.active(rows))
     assert ((rows == np.asarray(left)) | (rows == np.asarray(right)) | ~active).all()
@@ -97,7 +98,7 @@ def test_children_take_each_decision_from_a_parent():
 
 def test_neighbours_are_all_changes_of_one_decision():
     config = jnp.array([[1, 5, 2]], jnp.int32)
-    found = {tuple(r) for r in np.asarray(acquisition.neighbourhood(SPACE)(config))[0].tolist()}
+    found = {tuple(r) for r in np.asarray(climbing.neighbourhood(SPACE)(config))[0].tolist()}
     expected = {(1, 5, h) for h in range(3)} | {(2, 5, 2), (0, 5, 0)}
-    expected |= {(1, min(max(5 + s, 0), 63), 2) for s in acquisition.STEPS}
+    expected |= {(1, min(max(5 + s, 0), 63), 2) for s in climbing.STEPS}
     assert found == expected

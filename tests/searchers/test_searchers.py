@@ -10,12 +10,15 @@ import optax
 import pytest
 from scipy import stats
 
-from autorank.searchers import base
+from autorank.searchers import base, novelty
 from autorank.searchers.base import SEARCHERS
-from autorank.searchers.paper import Line, calibrate, reward_of, run_policy, scorer
+from autorank.searchers.policy_search import run_policy
 from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
+from autorank.searchers.rewards import Line, calibrate, reward_of
 from autorank.space.space import Decision, Space
-from autorank.surrogates.predictor import Predictor, Scores, ensemble
+from autorank.surrogates.base import Data, Prediction
+from autorank.surrogates.ensemble_surrogate import EnsembleSurrogate
+from autorank.surrogates.predictor import Predictor, ensemble
 from tests.making import make_searcher
 
 BATCH, ROUNDS, CAPACITY = 4, 6, 64
@@ -42,7 +45,7 @@ def ridge(capacity: int) -> Predictor:
 
     def score(weights, features):
         mean = features @ weights[:-1] + weights[-1][None, :]
-        return Scores(mean, jnp.zeros_like(mean))
+        return Prediction(mean, jnp.zeros_like(mean))
 
     return Predictor(fit, score, capacity)
 
@@ -280,7 +283,7 @@ def test_fresh_equals_a_python_set(seed):
 
 @jax.jit
 def fresh(history, candidates):
-    return base.fresh(history, candidates, 16)
+    return novelty.fresh(history, candidates, 16)
 
 
 def test_unused_rows_of_a_history_block_nothing():
@@ -291,7 +294,7 @@ def test_unused_rows_of_a_history_block_nothing():
 
 def testhashes_of_many_configurations_differ():
     rows = jnp.asarray(make_space(9, 4).enumerate(100_000))
-    first, second = (np.asarray(h).astype(np.uint64) for h in base.hashes(rows))
+    first, second = (np.asarray(h).astype(np.uint64) for h in novelty.hashes(rows))
     assert len(np.unique(first << np.uint64(32) | second)) == 100_000
 
 
@@ -346,7 +349,7 @@ def test_children_are_mutants_of_the_newest_winners():
 
 
 def test_evolution_refuses_an_empty_tournament():
-    with pytest.raises(ValueError, match="tournament=0 must be 1 or more"):
+    with pytest.raises(ValueError, match=r"searcher.tournament=0 must lie in \[1"):
         make_searcher("evolution", SPACE, batch_size=1, capacity=2, tournament=0)
 
 
@@ -554,7 +557,7 @@ def test_the_course_of_the_policies_is_reported(guided):
     [
         ({"reward": "roi"}, "reward='roi' .* alpha, hinge, absolute"),
         ({"alphas": ()}, "alphas="),
-        ({"alphas": (1.5,)}, r"alphas=\(1.5,\)"),
+        ({"alphas": (1.5,)}, r"alphas=\[1.5\]"),
         ({"num_exploratory": 5}, "num_exploratory=5"),
         ({"steps": 0}, "steps=0"),
         ({"predictor": ridge(16)}, "capacity=16"),
@@ -667,7 +670,7 @@ def test_nothing_but_failures_gives_other_trials(small):
     [
         ({"warps": ("log",)}, "warps=.*half_rank, rank, none"),
         ({"warps": ()}, "warps="),
-        ({"alphas": (2.0,)}, r"alphas=\(2.0,\)"),
+        ({"alphas": (2.0,)}, r"alphas=\[2.0\]"),
         ({"starts": ()}, "starts="),
         ({"margin": -0.1}, "margin=-0.1"),
         ({"effects": 1.0}, "effects=1.0"),
@@ -702,17 +705,16 @@ def test_scores_of_choices_are_those_of_their_features():
     ):
         predictor = ensemble(space.num_features, capacity=16, members=3, steps=2, **settings_)
         metrics = jax.random.normal(jax.random.key(3), (16, 2))
-        features = (
-            jnp.zeros((16, space.num_features)).at[: len(configs)].set(space.features(configs))
-        )
+        padded = jnp.zeros((16, 3), jnp.int32).at[: len(configs)].set(configs)
         where = jnp.tile((jnp.arange(16) < len(configs))[:, None], (1, 2))
-        fitted = jax.jit(predictor.fit)(KEY, features, metrics, where)
-        mean, spread = jax.jit(scorer(space, predictor, fitted))(configs)
-        plain = predictor.score(fitted, space.features(configs))
+        surrogate = EnsembleSurrogate(space, predictor)
+        fitted = jax.jit(surrogate.fit)(KEY, Data(padded, metrics, where))
+        mean, sd = jax.jit(surrogate.predict)(fitted, configs)
+        plain = predictor.score(fitted.predictor, space.features(configs))
         np.testing.assert_allclose(mean, plain.mean, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(spread, plain.spread, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(sd, plain.sd, rtol=1e-4, atol=1e-5)
 
 
 def test_without_hidden_layers_scores_come_from_features():
     predictor = ensemble(SPACE.num_features, capacity=8, members=2, steps=1, hidden=())
-    assert predictor.score_sums is None
+    assert predictor.by_sums is None

@@ -18,7 +18,7 @@ import pytest
 
 from autorank.data.format.batches import Dataset
 from autorank.data.logs import table
-from autorank.data.prepare import store
+from autorank.data.prepare import encoders_file, pipeline, scoring_files, store
 from autorank.score import main, score
 from autorank.serving.export import load_model, save_model
 
@@ -44,7 +44,7 @@ def predict(params, rows, sparse, dense):
 def save(data: Dataset, folder: Path) -> Path:
     """A model of two heads, any of whose inputs changes both."""
     num_dense = data.dense.shape[1]
-    store.save_encoders(data, folder / "model")
+    scoring_files.save_scoring_files(data, folder / "model")
     save_model(
         folder / "model", predict,
         {"dense": jnp.linspace(0.3, 0.7, 2 * num_dense + 2).reshape(-1, 2), "bias": jnp.array([0.1, -1.0])},
@@ -200,9 +200,7 @@ def test_a_file_without_names_is_not_guessed_at(tmp_path):
         rows.drop(dropped).write_csv(path, include_header=False)
         np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
     rows.drop("clicked", "bought", "ts").write_csv(path, include_header=False)
-    with pytest.raises(
-        ValueError, match="4 cells a line can be .* or .*; write the columns' names"
-    ):
+    with pytest.raises(ValueError, match="4 cells per line can be .* or .*; add a header"):
         score(bare.run, path)
     rows.drop("clicked", "bought", "ts").write_csv(path)
     np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
@@ -311,7 +309,7 @@ def test_what_is_no_whole_number_stays_apart(tmp_path):
     (tmp_path / "schema.yaml").write_text("name: s\nclick: clicked\ncategorical: [user, x]\n")
     source = table.source(tmp_path / "log.csv", tmp_path / "schema.yaml")
     store.prepare(source, tmp_path / "out", min_count=1, progress=lambda line: None)
-    known = store.load_encoders(tmp_path / "out").fields[0].values
+    known = encoders_file.read_encoders(tmp_path / "out").fields[0].values
     assert set(known) == {"7", "007", "0", "1e3", "1000", "1.10", "1.1", "+7", "true", "1", "7."}
 
 
@@ -365,7 +363,7 @@ def test_a_model_of_an_older_version_scores_by_its_own_rules(shop, tmp_path, cap
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("none.csv", None, "is no file"),
+        ("none.csv", None, "is not a file"),
         ("empty.csv", b"", "is empty"),
         ("empty.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("page.csv", b"<html><body>not found</body></html>", "HTML"),
@@ -404,12 +402,12 @@ def test_where_scores_go(shop, tmp_path, caplog):
     rows = frame().with_columns(line=pl.lit("x"), reason=pl.lit("y"))
     path = write_csv(tmp_path / "log.csv.gz", rows)
     assert score(shop.run, path) == tmp_path / "log.scored.parquet"
-    assert "columns ['line', 'reason'] of its own" in caplog.text
+    assert "columns ['line', 'reason'] of the file are replaced" in caplog.text
     out = score(shop.run, path, tmp_path / "out.csv")
     np.testing.assert_allclose(
         pl.read_csv(out).select("p_ctr", "p_cvr").to_numpy(), shop.expected, atol=1e-6
     )
-    for bad, message in (("out.json", "parquet or .csv"), ("no/out.csv", "no folder")):
+    for bad, message in (("out.json", "parquet or .csv"), ("no/out.csv", "not a folder")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             score(shop.run, path, tmp_path / bad)
     with pytest.raises(ValueError, match="file to be scored"):
@@ -455,4 +453,4 @@ def test_data_of_an_older_version_is_prepared_again(shop, tmp_path):
     told: list[str] = []
     store.prepare(source, tmp_path / "out", progress=told.append)
     assert any("prepared from other version; preparing again" in line for line in told)
-    assert json.loads(path.read_text())["notes"]["made_from"]["version"] == store.VERSION >= 2
+    assert json.loads(path.read_text())["notes"]["made_from"]["version"] == pipeline.VERSION >= 2

@@ -18,7 +18,8 @@ from autorank.app import build
 from autorank.app.settings import SearchConfig, SpaceConfig
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.space.grammar import read
-from autorank.space.space import Decision, Space, parse_space
+from autorank.space.parse import parse_space
+from autorank.space.space import Decision, Space
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "space"
 

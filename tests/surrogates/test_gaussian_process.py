@@ -9,6 +9,8 @@ from scipy.special import gamma, kv
 
 from autorank.space.space import Decision, Space
 from autorank.surrogates import gaussian_process as gp
+from autorank.surrogates import kernel
+from autorank.surrogates.triangular import inverse_lower
 
 SPACE = Space(
     (
@@ -20,7 +22,7 @@ SPACE = Space(
     (0, 4, 0, 0),
 )
 K = SPACE.num_decisions
-EMBED, COLUMNS = gp.embedding(SPACE)
+EMBED, COLUMNS = kernel.embedding(SPACE)
 PRIORS = gp.default_priors(float(K), effects=0.5)
 
 
@@ -58,10 +60,10 @@ def effects(left: dict, right: dict) -> np.ndarray:
         if d.kind == "categorical":
             found[i] = left[d.name] == right[d.name]
             continue
-        numbers = SPACE._features[2][i][: len(d.choices)]
-        correlation = matern_by_bessel(np.abs(numbers[:, None] - numbers[None, :]) / gp.REACH)
+        numbers = SPACE.tables.numbers[i][: len(d.choices)]
+        correlation = matern_by_bessel(np.abs(numbers[:, None] - numbers[None, :]) / kernel.REACH)
         values, vectors = np.linalg.eigh(correlation)
-        rows = (vectors * np.sqrt(np.maximum(values, 0)))[:, -gp.RANK :]
+        rows = (vectors * np.sqrt(np.maximum(values, 0)))[:, -kernel.RANK :]
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         close = rows @ rows.T
         np.testing.assert_allclose(close, correlation, atol=0.05)
@@ -69,7 +71,7 @@ def effects(left: dict, right: dict) -> np.ndarray:
     return found
 
 
-def reference_kernel(theta: gp.Theta, left, right) -> np.ndarray:
+def reference_kernel(theta: kernel.Theta, left, right) -> np.ndarray:
     scales = np.exp(np.asarray(theta.scales, np.float64))
     a = [SPACE.decode(c) for c in np.asarray(left)]
     b = [SPACE.decode(c) for c in np.asarray(right)]
@@ -79,7 +81,7 @@ def reference_kernel(theta: gp.Theta, left, right) -> np.ndarray:
     return float(np.exp(theta.amplitude)) * matern_by_bessel(np.sqrt(squared)) + additive
 
 
-def jitter(theta: gp.Theta) -> float:
+def jitter(theta: kernel.Theta) -> float:
     return gp.JITTER * float(np.exp(theta.amplitude) + np.exp(theta.effects).sum())
 
 
@@ -87,7 +89,7 @@ def jitter(theta: gp.Theta) -> float:
 def problem():
     rng = np.random.default_rng(0)
     configs = SPACE.sample(jax.random.key(1), 24)
-    theta = gp.Theta(
+    theta = kernel.Theta(
         jnp.asarray(rng.normal(-0.3, 0.4, K), jnp.float32),
         jnp.asarray(rng.normal(-1.5, 0.5, K), jnp.float32),
         jnp.float32(0.2),
@@ -99,7 +101,7 @@ def problem():
 
 def test_kernel_is_the_textbook_matern_and_main_effects(problem):
     configs, theta, _ = problem
-    found = gp.covariance(theta, EMBED(configs), EMBED(configs[:7]), COLUMNS)
+    found = kernel.covariance(theta, EMBED(configs), EMBED(configs[:7]), COLUMNS)
     np.testing.assert_allclose(found, reference_kernel(theta, configs, configs[:7]), atol=2e-4)
 
 
@@ -108,14 +110,14 @@ def test_triangles_are_inverted(n):
     rng = np.random.default_rng(n)
     kernel = np.exp(-0.5 * (rng.uniform(0, 3, (n, 1)) - rng.uniform(0, 3, (1, n))) ** 2)
     lower = np.linalg.cholesky(kernel @ kernel.T + 0.01 * np.eye(n))
-    found = gp.inverse_lower(jnp.asarray(lower, jnp.float32))
+    found = inverse_lower(jnp.asarray(lower, jnp.float32))
     np.testing.assert_allclose(found @ lower, np.eye(n), atol=2e-3)
     assert (np.triu(np.asarray(found), 1) == 0).all()
 
 
 def density_of(configs, theta, targets, where):
-    apart = gp.squared_distances(EMBED(configs), EMBED(configs), COLUMNS).reshape(K, -1)
-    alike = gp.main_effects(EMBED(configs), EMBED(configs), COLUMNS).reshape(K, -1)
+    apart = kernel.squared_distances(EMBED(configs), EMBED(configs), COLUMNS).reshape(K, -1)
+    alike = kernel.main_effects(EMBED(configs), EMBED(configs), COLUMNS).reshape(K, -1)
     return gp.density_and_gradient(
         theta, apart, alike, jnp.asarray(targets, jnp.float32), jnp.asarray(where), PRIORS
     )
@@ -143,7 +145,7 @@ def test_density_is_scipys(problem):
 def test_gradient_is_that_of_the_reference(problem):
     configs, theta, targets = problem
     _, gradient = density_of(configs, theta, targets, np.ones(24, bool))
-    for name in gp.Theta._fields:
+    for name in kernel.Theta._fields:
         value = np.asarray(getattr(theta, name), np.float64)
         for i in np.ndindex(value.shape):
             ends = []
@@ -182,12 +184,14 @@ def test_prediction_is_the_reference_posterior(problem):
     others = SPACE.sample(jax.random.key(5), 30)
     mean, variance = gp.predict(made, EMBED(others), COLUMNS)
     noise = float(np.exp(theta.noise)) + jitter(theta)
-    kernel = reference_kernel(theta, configs[:17], configs[:17]) + noise * np.eye(17)
+    gram = reference_kernel(theta, configs[:17], configs[:17]) + noise * np.eye(17)
     cross = reference_kernel(theta, others, configs[:17])
-    np.testing.assert_allclose(mean, cross @ np.linalg.solve(kernel, targets[:17]), atol=5e-3)
+    np.testing.assert_allclose(mean, cross @ np.linalg.solve(gram, targets[:17]), atol=5e-3)
     prior = np.diagonal(reference_kernel(theta, others, others))
-    np.testing.assert_allclose(gp.prior_variance(theta, EMBED(others), COLUMNS), prior, rtol=2e-4)
-    expected = prior - np.einsum("ij,ji->i", cross, np.linalg.solve(kernel, cross.T))
+    np.testing.assert_allclose(
+        kernel.prior_variance(theta, EMBED(others), COLUMNS), prior, rtol=2e-4
+    )
+    expected = prior - np.einsum("ij,ji->i", cross, np.linalg.solve(gram, cross.T))
     np.testing.assert_allclose(variance, expected, atol=5e-3)
 
 
@@ -214,17 +218,17 @@ def test_fit_finds_the_decision_that_matters_and_climbs():
 
 def test_decisions_that_are_active_on_average():
     """Kind and rate always, heads for two kinds of three, mode for the third."""
-    assert abs(gp.mean_active(SPACE) - 3.0) < 0.05
-    assert gp.mean_active(Space(SPACE.decisions[:2], (0, 4))) == 2.0
+    assert abs(kernel.mean_active(SPACE) - 3.0) < 0.05
+    assert kernel.mean_active(Space(SPACE.decisions[:2], (0, 4))) == 2.0
 
 
 def test_without_main_effects_only_the_matern_is_left(problem):
     configs, theta, targets = problem
-    embed, columns = gp.embedding(SPACE, effects=False)
+    embed, columns = kernel.embedding(SPACE, effects=False)
     none = theta._replace(effects=jnp.zeros(0))
-    found = gp.covariance(none, embed(configs), embed(configs), columns)
-    both = gp.covariance(theta, EMBED(configs), EMBED(configs), COLUMNS)
-    alike = gp.main_effects(EMBED(configs), EMBED(configs), COLUMNS)
+    found = kernel.covariance(none, embed(configs), embed(configs), columns)
+    both = kernel.covariance(theta, EMBED(configs), EMBED(configs), COLUMNS)
+    alike = kernel.main_effects(EMBED(configs), EMBED(configs), COLUMNS)
     expected = both - jnp.einsum("knm,k->nm", alike, jnp.exp(theta.effects))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     fitted = gp.fit(
@@ -243,7 +247,7 @@ def test_an_additive_function_is_told_from_few_rows():
     values = (values - values[:40].mean()) / values[:40].std()
     errors = {}
     for effects in (0.0, 0.5):
-        embed, columns = gp.embedding(space, effects=effects > 0)
+        embed, columns = kernel.embedding(space, effects=effects > 0)
         fitted = gp.fit(
             embed(configs[:40]), jnp.asarray(values[:40], jnp.float32)[None], jnp.ones((1, 40), bool),
             columns=columns, priors=gp.default_priors(12.0, effects=effects), starts=jnp.zeros(1),

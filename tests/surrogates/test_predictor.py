@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from autorank.base.metrics import kendall_tau_b
+from autorank.surrogates.held_out import held_out_tau
 from autorank.surrogates.losses import LOSSES
-from autorank.surrogates.predictor import ensemble, held_out_tau, prepare, resample
+from autorank.surrogates.predictor import ensemble
+from autorank.surrogates.training_rows import prepare, resample
 
 X, CAPACITY, TRAIN = 12, 160, 100
 SMALL: dict[str, Any] = {"members": 2, "hidden": (8,), "steps": 3}
@@ -131,7 +133,7 @@ def test_members_are_z_scored_over_finished_rows():
     finished = scores.mean[jnp.array([0, 1, 2, 4, 5]), 0]
     assert float(finished.mean()) == pytest.approx(0, abs=1e-5)
     assert float(finished.std()) == pytest.approx(1, abs=1e-4)
-    assert not scores.spread.any()
+    assert not scores.sd.any()
 
 
 def test_raw_outputs_are_the_nets_own_or_in_the_targets_units():
@@ -151,7 +153,7 @@ def test_spread_is_the_deviation_over_members():
     state = fit(jax.random.key(0), x, y, mask(8, 8))
     single = [score(jax.tree.map(lambda v, i=i: v[i : i + 1], state), x).mean for i in range(4)]
     np.testing.assert_allclose(score(state, x).mean, np.mean(single, axis=0), atol=1e-5)
-    np.testing.assert_allclose(score(state, x).spread, np.std(single, axis=0), atol=1e-5)
+    np.testing.assert_allclose(score(state, x).sd, np.std(single, axis=0), atol=1e-5)
 
 
 def test_mapped_and_vmapped_members_are_the_same_nets():

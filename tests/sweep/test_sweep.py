@@ -16,10 +16,14 @@ from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import append, empty
 from autorank.searchers.named import named_searcher
 from autorank.searchers.pending import ask_with_pending, impute
-from autorank.space.space import parse_space
+from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
-from autorank.sweep.ask_batch import Units, rotated
-from autorank.sweep.sweep import Sweep, SweepPlan, SweepStopped, replay
+from autorank.sweep.ask_batch import rotated
+from autorank.sweep.replay import replay
+from autorank.sweep.rules import SweepRules, SweepStopped
+from autorank.sweep.sweep import Sweep
+from autorank.sweep.units import Units
+from tests.ledger import format_1
 from tests.making import make_searcher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +80,7 @@ def in_rounds(path, name, trials, order=None, stop_after=None, size=6):
             SPACE,
             make(name),
             ledger,
-            SweepPlan(trials, max_failure_rate=1.0, roles=name == "predictor"),
+            SweepRules(trials, max_failure_rate=1.0, roles=name == "predictor"),
         )
         while True:
             waiting = sweep.waiting() or sweep.propose(size)
@@ -107,9 +111,9 @@ def test_interrupted_and_in_any_order_equals_uninterrupted(name, tmp_path):
 def test_in_flight_never_proposes_what_is_running_and_can_be_replayed(name, tmp_path):
     rng = np.random.default_rng(7)
     size = 8 if name == "predictor" else 1
-    plan = SweepPlan(20, max_failure_rate=1.0, batch_size=size, roles=size > 1)
+    rules = SweepRules(20, max_failure_rate=1.0, batch_size=size, roles=size > 1)
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        sweep = Sweep(SPACE, make(name), ledger, plan)
+        sweep = Sweep(SPACE, make(name), ledger, rules)
         sweep.propose(4)
         while sweep.waiting():
             trial = sweep.waiting()[rng.integers(len(sweep.waiting()))]
@@ -117,16 +121,16 @@ def test_in_flight_never_proposes_what_is_running_and_can_be_replayed(name, tmp_
             sweep.propose(1)
         assert len(sweep.trials()) == 20
         assert len({t.config for t in sweep.trials()}) == 20
-        assert replay(SPACE, make(name), ledger, plan) == []
+        assert replay(SPACE, make(name), ledger, rules) == []
         # The check can fail: another seed proposes something else.
-        assert replay(SPACE, make(name), ledger, plan._replace(seed=1))
+        assert replay(SPACE, make(name), ledger, rules._replace(seed=1))
 
 
 def test_a_kill_between_the_ask_and_its_proposals_changes_nothing(tmp_path):
     whole = in_rounds(tmp_path / "whole.db", "evolution", 24)
     in_rounds(tmp_path / "cut.db", "evolution", 24, stop_after=6)
     with Ledger.open(tmp_path / "cut.db", {"a": "b"}) as ledger:
-        sweep = Sweep(SPACE, make("evolution"), ledger, SweepPlan(24, max_failure_rate=1.0))
+        sweep = Sweep(SPACE, make("evolution"), ledger, SweepRules(24, max_failure_rate=1.0))
         for trial in sweep.waiting():
             sweep.finish(trial, result_of(trial))
         ledger.propose, kept = None, ledger.propose  # type: ignore[method-assign]
@@ -134,6 +138,17 @@ def test_a_kill_between_the_ask_and_its_proposals_changes_nothing(tmp_path):
             sweep.propose(6)
         ledger.propose = kept  # type: ignore[method-assign]
     assert in_rounds(tmp_path / "cut.db", "evolution", 24) == whole
+
+
+def test_a_sweep_of_an_older_version_goes_on_in_its_migrated_ledger(tmp_path):
+    whole = in_rounds(tmp_path / "whole.db", "evolution", 24)
+    in_rounds(tmp_path / "old.db", "evolution", 24, stop_after=8)
+    format_1.downgrade(tmp_path / "old.db")
+    assert in_rounds(tmp_path / "old.db", "evolution", 24) == whole
+    rules = SweepRules(24, max_failure_rate=1.0)
+    format_1.downgrade(tmp_path / "old.db")
+    with Ledger.read(tmp_path / "old.db") as ledger:
+        assert replay(SPACE, make("evolution"), ledger, rules) == []
 
 
 def test_proposals_do_not_depend_on_the_hash_seed():
@@ -178,7 +193,7 @@ def test_a_small_space_is_run_through_in_order(tmp_path):
         {"a": "choice(1,2)", "b": "choice(x,y,z)"}, {}, {"a": 1, "b": "x"}, grid_size=2
     )
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        sweep = Sweep(space, None, ledger, SweepPlan(100, in_order=True))
+        sweep = Sweep(space, None, ledger, SweepRules(100, in_order=True))
         found = [t.config for t in sweep.propose(4) + sweep.propose(4)]
         assert found == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
         assert sweep.propose(4) == []
@@ -196,13 +211,13 @@ def test_more_trials_than_the_space_has_run_what_is_left_of_it(tmp_path):
         )
 
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        for trial in Sweep(space, made, ledger, SweepPlan(3)).propose(3):
+        for trial in Sweep(space, made, ledger, SweepRules(3)).propose(3):
             ledger.finish(trial.id, {"failed": ""}, 1.0, None)
-        later = Sweep(space, made, ledger, SweepPlan(100, in_order=True))
+        later = Sweep(space, made, ledger, SweepRules(100, in_order=True))
         assert len(later.propose(2)) == 2 and len(later.propose(8)) == 1
         configs = [t.config for t in later.trials()]
         assert sorted(configs) == [(a, b) for a in range(2) for b in range(3)]
-        assert replay(space, made, ledger, SweepPlan(100, in_order=True)) == []
+        assert replay(space, made, ledger, SweepRules(100, in_order=True)) == []
 
 
 def test_predictions_are_kept_in_the_jobs_units():
@@ -247,9 +262,9 @@ def test_rubbish_is_a_failed_trial_with_a_reason(value):
 
 
 def test_too_many_failures_stop_with_advice_and_rare_ones_do_not(tmp_path):
-    plan = SweepPlan(40, max_failure_rate=0.5)
+    rules = SweepRules(40, max_failure_rate=0.5)
     with Ledger.open(tmp_path / "t.db", {}) as ledger:
-        sweep = Sweep(SPACE, make("random"), ledger, plan)
+        sweep = Sweep(SPACE, make("random"), ledger, rules)
         trials = sweep.propose(8) + sweep.propose(8)
         for trial in trials[:5]:  # all of the first five: half of the least evidence
             sweep.finish(trial, Result(None, None, "boom"))
@@ -263,10 +278,10 @@ def test_units_do_not_matter_and_the_cap_ranks_dear_trials_last(tmp_path):
     told = []
     for scale, path in ((1.0, "a.db"), (1e9, "b.db")):
         with Ledger.open(tmp_path / path, {}) as ledger:
-            sweep = Sweep(SPACE, make("random"), ledger, SweepPlan(8, cost_cap=1.5))
+            sweep = Sweep(SPACE, make("random"), ledger, SweepRules(8, cost_cap=1.5))
             for i, trial in enumerate(sweep.propose(8)):
                 sweep.finish(trial, Result(scale * (10.0 - i), scale * (1.0 + i % 3)))
-            told.append(sweep._metrics(sweep.trials()))
+            told.append(sweep.readings.told(sweep.trials()))
             best = sweep.best()
             assert (
                 best is not None and best.id == 7

@@ -9,8 +9,9 @@ import pytest
 from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
 from autorank.searchers.named import named_searcher
-from autorank.space.space import parse_space
-from autorank.sweep.sweep import Sweep, SweepPlan
+from autorank.space.parse import parse_space
+from autorank.sweep.rules import SweepRules
+from autorank.sweep.sweep import Sweep
 from tests.sweeper.test_faults import rows, start, sweep, wait_for
 
 SPACE = ["rate=tag(log,interval(1e-4,1))", "hydra.sweeper.searcher=autorank"]
@@ -58,8 +59,10 @@ def test_over_seeds_it_beats_random_search(tmp_path, maximize):
     """Rounds of 8, paired seeds; the same as the best of a random search only by luck."""
     space = parse_space(
         {"x": "range(0,20)", "kind": "choice(a,b,c)", "rate": "tag(log, interval(1e-4, 1))"},
-        {}, {"x": 10, "kind": "a", "rate": 1e-2}, grid_size=64,
-    )  # fmt: skip
+        {},
+        {"x": 10, "kind": "a", "rate": 1e-2},
+        grid_size=64,
+    )
 
     def best(name: str, seed: int) -> float:
         def make(batch_size: int, capacity: int):
@@ -67,9 +70,9 @@ def test_over_seeds_it_beats_random_search(tmp_path, maximize):
                 name, space, capacity=capacity, batch_size=batch_size, initial=None, alpha=0.0
             )
 
-        plan = SweepPlan(TRIALS, seed, maximize, max_failure_rate=1.0)
+        rules = SweepRules(TRIALS, seed, maximize, max_failure_rate=1.0)
         with Ledger.open(tmp_path / f"{name}{seed}.db", {}) as ledger:
-            sweep = Sweep(space, make, ledger, plan)
+            sweep = Sweep(space, make, ledger, rules)
             while batch := sweep.propose(8):
                 for trial in batch:
                     v = space.decode(np.array(trial.config))

@@ -1,1 +1,1 @@
-"""A compiled reader of short text cells."""
+"""Compiled code for text cells of at most eight bytes."""

@@ -1,7 +1,7 @@
-"""Arrays whose memory is used again once nothing refers to it.
+"""A pool of array memory: memory is reused once no array refers to it.
 
-Memory fresh from the system is zeroed and mapped page by page, which costs as much as some passes over it; pieces of a
-log need the same arrays again and again.
+Fresh memory from the operating system is zeroed and mapped page by page, which costs as much as several passes over
+the data. Reading a log needs arrays of the same sizes for one segment after another, so the pool pays off.
 """
 
 import threading
@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 1 << 16  # bytes that are fetched as cheaply
-_LOCK = threading.RLock()  # a handle may die, and give back, while it is held
-_FREE: dict[int, list[np.ndarray]] = {}  # by bytes; what is there was in use at one time
+SMALLEST = 1 << 16  # bytes; smaller arrays are cheap to allocate
+_LOCK = threading.RLock()  # reentrant: a finalizer may return memory while the lock is held
+_FREE: dict[int, list[np.ndarray]] = {}  # free memory by its size in bytes
 _USERS = 0
 
 
 @contextmanager
-def recycling() -> Iterator[None]:
-    """Within it `empty` recycles; at its end all free memory is let go."""
+def pooling() -> Iterator[None]:
+    """Makes `empty` reuse memory inside the block; all free memory is released when the last such block ends."""
     global _USERS
     with _LOCK:
         _USERS += 1
@@ -34,18 +34,25 @@ def recycling() -> Iterator[None]:
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-    """As `np.empty`."""
+    """`np.empty`, with memory from the pool inside `pooling`.
+
+    Examples:
+        >>> with pooling():
+        ...     array = empty((3, 50_000), np.int32)
+        >>> array.shape, array.dtype
+        ((3, 50000), dtype('int32'))
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not _USERS or size < SMALL:
+    if not _USERS or size < SMALLEST:
         return np.empty(shape, dtype)
-    room = 1 << (size - 1).bit_length()  # what is not touched takes no memory
+    capacity = 1 << (size - 1).bit_length()  # pages that are never touched take no memory
     with _LOCK:
-        free = _FREE.get(room)
+        free = _FREE.get(capacity)
         memory = free.pop() if free else None
     if memory is None:
-        memory = np.empty(room, np.uint8)
-    # NumPy's views refer to the owner of the memory, not to the view that they were made of. A memoryview in between is
-    # what all of them keep alive, and with it the handle.
+        memory = np.empty(capacity, np.uint8)
+    # A NumPy view refers to the owner of the memory, not to the view that it was made from. The memoryview in between
+    # is what all views keep alive, and it keeps the handle alive.
     handle = memory[:]
     weakref.finalize(handle, _give_back, memory).atexit = False
     return np.frombuffer(handle.data[:size], dtype).reshape(shape)

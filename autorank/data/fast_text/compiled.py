@@ -1,8 +1,10 @@
-"""Loops compiled to machine code by numba, which is loaded with this module: import it inside functions only.
+"""Compiles loops to machine code with numba.
 
-Machine code is kept by numba beside the module (``__pycache__``), else in the user's cache folder, as Python keeps its
-own compiled files; where neither can be written it is compiled again in every process. numba notices a change in the
-file of a loop but not in another one that it calls: a file of loops holds all that they call.
+This module imports numba, so import it (and the loops) inside functions only.
+
+Numba caches machine code beside the module (``__pycache__``) or else in the user's cache folder. If neither is
+writable, every process compiles the loops again. The cache is invalidated when the file of a loop changes, but not when
+another file changes; each file of loops therefore contains every compiled function that its loops call.
 """
 
 import functools
@@ -15,14 +17,14 @@ import numba
 from numba import types
 
 LOG = logging.getLogger(__name__)
-# Arguments: what is only read may be read-only, as bytes from a file are.
+# Types of arguments that are only read; they accept read-only memory, such as the bytes of a file.
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-WORDS = types.Array(types.uint64, 1, "C", readonly=True)
-INTS = types.Array(types.int32, 1, "C", readonly=True)
+UINT64S = types.Array(types.uint64, 1, "C", readonly=True)
+INT32S = types.Array(types.int32, 1, "C", readonly=True)
 
 
 def compiled(*arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compiles a function for these types when it is defined; it runs without the interpreter's lock."""
+    """A decorator that compiles a function for these argument types at definition time; it runs without the GIL."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +42,7 @@ def compiled(*arguments: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 @functools.cache
 def _warn_once() -> None:
     LOG.warning(
-        "%s and the user's cache folder cannot be written to, so the loops that read data are compiled again in every "
-        "process (some seconds); set NUMBA_CACHE_DIR to a folder that can be written to",
+        "neither %s nor the user's cache folder is writable, so every process compiles the loops that read data again "
+        "(some seconds); set NUMBA_CACHE_DIR to a writable folder",
         Path(__file__).parent,
     )

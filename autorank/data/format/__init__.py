@@ -1,1 +1,1 @@
-"""What a prepared data set is, and what a raw log must provide."""
+"""The formats at both ends of preparation: what a raw log provides and what a prepared data set holds."""

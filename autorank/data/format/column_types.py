@@ -1,18 +1,16 @@
-"""Which type of a column of a Parquet or Arrow file can be read in which role, and how.
+"""Which types of Parquet and Arrow columns are accepted in which role, and how they are read.
 
-The table `READINGS` says it all: a reading for each kind of type and role, or why there is none. Types are checked
-before any row is read.
+The table `READINGS` is the whole specification: for each kind of type and each role, a reading or the reason why there
+is none. Types are checked before any row is read.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from autorank.data.format.source import Columns
 
 ROLES = ("click", "conversion", "time", "categorical", "dense")
-# Extension types by the name that files carry, and the kind they are of. "storage": what they are stored as.
+# Arrow extension types by name, and their kind; "storage" stands for the kind of the storage type.
 EXTENSIONS = {
     "arrow.uuid": "uuid",
     "arrow.json": "json",
@@ -20,20 +18,20 @@ EXTENSIONS = {
     "google:sqlType:json": "json",
     "google:sqlType:datetime": "storage",
 }
-# Readings: as it is (text, numbers, bools, timestamps), as text, as float64. Any other text says what to write instead.
+# Readings: unchanged (text, numbers, bools, timestamps), as text, or as float64. Any other string is advice to users.
 PLAIN, TEXT, NUMBER = "plain", "text", "number"
 _LABEL = "a label is 0 or 1; write it as a bool or an integer"
 _TIME = "a time is a timestamp, a date, a number or ISO text"
 _DENSE = "a dense feature is a number"
-_NONE = "it has no value at all"
-_BYTES = "bytes are no text; cast it to text (a string column) where it is written"
-_PARTS = "it holds more than one value a row; write the one that matters as a column of its own"
-_STORAGE = "its meaning is not known here; write its values as text, a number or a timestamp"
+_NONE = "it has no values"
+_BYTES = "bytes are not text; cast it to text (a string column) where it is written"
+_PARTS = "it holds more than one value per row; write the one that matters as a column of its own"
+_STORAGE = "this extension type is not supported; write its values as text, a number or a timestamp"
 _INTERVAL = "write it as a number of days or seconds"
 
 
 def _row(click: Any, time: Any, categorical: Any, dense: Any) -> dict[str, Any]:
-    """Both labels have one rule."""
+    """The readings of one kind; both labels follow the same rule."""
     return {
         "click": click,
         "conversion": click,
@@ -47,7 +45,7 @@ def _never(why: str) -> dict[str, Any]:
     return dict.fromkeys(ROLES, why)
 
 
-# kind of type -> role -> reading, or a sentence that says what to write instead.
+# Kind of type -> role -> reading, or advice on what to write instead.
 READINGS: Mapping[str, Mapping[str, str]] = {
     "text": _row(PLAIN, PLAIN, PLAIN, PLAIN),
     "whole number": _row(PLAIN, PLAIN, PLAIN, PLAIN),
@@ -55,13 +53,13 @@ READINGS: Mapping[str, Mapping[str, str]] = {
     "decimal": _row(NUMBER, TEXT, TEXT, NUMBER),
     "bool": _row(PLAIN, _TIME, PLAIN, PLAIN),
     "timestamp": _row(
-        _LABEL, PLAIN, TEXT, f"{_DENSE}; write the hour, the age or what else matters as a number"
+        _LABEL, PLAIN, TEXT, f"{_DENSE}; write the hour, the age or another quantity as a number"
     ),
     "date": _row(
         _LABEL,
         PLAIN,
         TEXT,
-        f"{_DENSE}; write the weekday, the age or what else matters as a number",
+        f"{_DENSE}; write the weekday, the age or another quantity as a number",
     ),
     "time of day": _row(
         _LABEL,
@@ -71,7 +69,7 @@ READINGS: Mapping[str, Mapping[str, str]] = {
     ),
     "duration": _row(
         _LABEL,
-        f"{_TIME}; a duration has no beginning: write it as a number",
+        f"{_TIME}; a duration has no origin: write it as a number",
         "write it as text or as a number of seconds",
         f"{_DENSE}; write it as a number of seconds",
     ),
@@ -90,7 +88,12 @@ READINGS: Mapping[str, Mapping[str, str]] = {
 
 
 def roles_of(columns: Columns) -> dict[str, str]:
-    """The role of each column that is read."""
+    """The role of each column that is read.
+
+    Examples:
+        >>> roles_of(Columns(("user",), ("price",), click="clicked", time="ts"))
+        {'user': 'categorical', 'price': 'dense', 'clicked': 'click', 'ts': 'time'}
+    """
     found = dict.fromkeys(columns.categorical, "categorical")
     found |= dict.fromkeys(columns.dense, "dense")
     found |= zip(columns.labels, ("click", "conversion"), strict=False)
@@ -142,20 +145,21 @@ def kind_of(field: Any) -> str:
 
 
 def reading_of(field: Any, role: str) -> str | None:
-    """How a column is read in a role; None where it cannot be."""
+    """How a column is read in a role; None if it cannot be."""
     found = READINGS[kind_of(field)][role]
     return found if found in (PLAIN, TEXT, NUMBER) else None
 
 
 def require_types(file: Any, schema: Any, roles: Mapping[str, str]) -> None:
-    """Refuses columns whose type does not fit their role, all of them in one message.
+    """Rejects columns whose type does not fit their role, all in one message.
 
     Args:
         file: named in the message.
-        schema: the Arrow schema; fields without a role are not looked at.
+        schema: the Arrow schema.
+        roles: the role of each column to check; other columns are ignored.
 
     Raises:
-        ValueError: by column, type and role, with what to write instead.
+        ValueError: names each column, its type and its role, with advice.
     """
     wrong = []
     for name, role in roles.items():
@@ -172,126 +176,8 @@ def require_types(file: Any, schema: Any, roles: Mapping[str, str]) -> None:
 
 
 def describe(field: Any) -> str:
-    """An Arrow type in words, on one line and not for ever."""
+    """A short, one-line description of an Arrow field's type."""
     text = " ".join(str(field.type).split())
     name = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode("utf-8", "replace")
     text = f"{name} ({text})" if name else text
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def read_as(column: Any, field: Any, role: str | None) -> Any:
-    """A column in the form that the rest of preparing knows: text, numbers, bools, timestamps or dates.
-
-    Args:
-        column: Arrow chunked array.
-        role: None: as it is, but for what has a plainer form.
-
-    Raises:
-        pyarrow.ArrowException: values that the type does not allow, such as text that is no UTF-8.
-    """
-    import pyarrow as pa
-
-    kind = kind_of(field)
-    column = _decoded(column)
-    if role is None:
-        return column
-    reading = reading_of(field, role)
-    if kind == "bool8":
-        return column.cast(pa.bool_())
-    if kind == "text":
-        column.validate(full=True)  # bytes that are no UTF-8 would end polars
-        return column
-    if kind == "no type":
-        return column.cast(pa.string() if reading == TEXT else pa.float64())
-    if kind == "number" and pa.types.is_float16(column.type):
-        return column.cast(pa.float32())
-    if kind == "decimal":
-        return _decimal(column, reading == TEXT)
-    if reading != TEXT:
-        return column
-    if kind == "uuid":
-        return pa.chunked_array([_uuids(chunk) for chunk in column.chunks], pa.string())
-    return _moment_text(column)
-
-
-def _moment_text(column: Any) -> Any:
-    """Dates and times without zeros at their end, so that the unit makes no other value; zoned ones in UTC."""
-    import pyarrow as pa
-
-    pc = _kernels()
-    kind = column.type
-    zoned = pa.types.is_timestamp(kind) and kind.tz is not None
-    if zoned:
-        column = column.cast(pa.timestamp(kind.unit, "UTC")).cast(pa.int64())
-        column = column.cast(pa.timestamp(kind.unit))
-    text = column.cast(pa.string())
-    text = pc.replace_substring_regex(text, r"\.0+$", "")
-    text = pc.replace_substring_regex(text, r"(\.\d*[1-9])0+$", r"\1")
-    return pc.binary_join_element_wise(text, "+00:00", "") if zoned else text
-
-
-def _decoded(column: Any) -> Any:
-    """Without dictionary, run ends, extension and views, however they are nested."""
-    import pyarrow as pa
-
-    chunks = [_decoded_chunk(chunk) for chunk in column.chunks]
-    if not chunks:
-        chunks = [_decoded_chunk(pa.array([], column.type))]
-    return pa.chunked_array(chunks)
-
-
-def _decoded_chunk(array: Any) -> Any:
-    import pyarrow as pa
-
-    kind = array.type
-    if isinstance(kind, pa.BaseExtensionType):
-        return _decoded_chunk(array.storage)
-    if pa.types.is_dictionary(kind):
-        return _decoded_chunk(array.dictionary).take(array.indices)
-    if pa.types.is_run_end_encoded(kind):
-        rows = np.arange(array.offset, array.offset + len(array))
-        runs = np.searchsorted(array.run_ends.to_numpy(), rows, side="right")
-        return _decoded_chunk(array.values).take(pa.array(runs))
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind):
-        return array.cast(pa.large_string())  # 32 bits would not number the text of a long column
-    return array
-
-
-def _decimal(column: Any, as_text: bool) -> Any:
-    """As float64, or exactly as text: 12 for 12.00, as an integer column would have it."""
-    import pyarrow as pa
-
-    pc = _kernels()
-    if not as_text:
-        return column.cast(pa.string()).cast(pa.float64())
-    text = column.cast(pa.string())
-    text = pc.replace_substring_regex(text, r"^(-?\d+)\.0*$", r"\1")
-    return pc.replace_substring_regex(text, r"^(-?\d+\.\d*[1-9])0+$", r"\1")
-
-
-def _uuids(storage: Any) -> Any:
-    """Sixteen bytes each as 8-4-4-4-12 hexadecimal digits."""
-    import pyarrow as pa
-
-    num = len(storage)
-    if storage.null_count == num:
-        return pa.nulls(num, pa.string())
-    content = np.frombuffer(storage.buffers()[1], np.uint8)
-    content = content[16 * storage.offset : 16 * (storage.offset + num)].reshape(num, 16)
-    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
-    spread = np.stack([digits[content >> 4], digits[content & 15]], -1).reshape(num, 32)
-    dash = np.full((num, 1), ord("-"), np.uint8)
-    cuts = np.split(spread, [8, 12, 16, 20], axis=1)
-    text = np.concatenate([cuts[0], *(p for cut in cuts[1:] for p in (dash, cut))], axis=1)
-    offsets = np.arange(0, 36 * num + 1, 36, dtype=np.int32)
-    found = pa.StringArray.from_buffers(
-        num, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(text))
-    )
-    return _kernels().if_else(storage.is_valid(), found, pa.scalar(None, pa.string()))
-
-
-def _kernels() -> Any:
-    """Arrow's functions on columns, which are made when the module is imported: type checkers see none of them."""
-    import pyarrow.compute
-
-    return pyarrow.compute

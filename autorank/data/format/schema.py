@@ -1,7 +1,4 @@
-"""What a prepared data set is.
-
-Fields, labels, split and provenance, as written in `schema.json`.
-"""
+"""The schema of a prepared data set, stored as `schema.json`: fields, labels, split and provenance."""
 
 import hashlib
 import json
@@ -9,58 +6,82 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 FORMAT = 1
-MISSING = 0  # offset + 0: the value is absent
-UNKNOWN = 1  # offset + 1: absent from the training part, or seen there less than min_count times
+# Reserved ids of every field, relative to its offset.
+MISSING = 0  # the cell is empty
+UNKNOWN = 1  # the value occurs fewer than min_count times in the training rows, or never
 NUM_RESERVED = 2
 
 
 class Field(NamedTuple):
-    """A categorical field: ids ``offset .. offset + size - 1`` of the stacked embedding table."""
+    """A categorical field: ids ``offset .. offset + size - 1`` of the stacked embedding table.
+
+    ``size`` includes the two reserved ids.
+    """
 
     name: str
-    size: int  # the two reserved ids included
+    size: int
     offset: int
 
 
 class Schema(NamedTuple):
-    """Content of `schema.json`.
+    """Contents of `schema.json`.
 
-    Rows are in the order of time; the first ``num_train`` are for training.
+    Rows are in time order; the first ``num_train`` are for training.
+
+    Attributes:
+        labels: ``("click",)`` or ``("click", "conversion")``.
+        label_names: the columns of the log that the labels come from.
+        sha256: file name to content hash.
+        notes: what preparation found: bad rows, shares of unknown ids, ``bayes_ne``, ...
+
+    Examples:
+        >>> schema = Schema(
+        ...     name="toy", fields=(Field("user", 5, 0), Field("item", 7, 5)), dense=(), labels=("click",),
+        ...     num_rows=3, num_train=2, label_names=("clicked",), source="docs", licence="public domain",
+        ...     sha256={}, notes={},
+        ... )
+        >>> schema.num_ids, schema.unknown_ids
+        (12, (1, 6))
+        >>> from_json(to_json(schema)) == schema
+        True
     """
 
     name: str
     fields: tuple[Field, ...]
     dense: tuple[str, ...]
-    labels: tuple[str, ...]  # ("click",) or ("click", "conversion")
+    labels: tuple[str, ...]
     num_rows: int
     num_train: int
-    label_names: tuple[str, ...]  # the columns that the labels came from
+    label_names: tuple[str, ...]
     source: str
     licence: str
-    sha256: dict[str, str]  # file name -> content hash
-    notes: dict[str, Any]  # what preparing found: bad rows, unknown shares, bayes_ne, ...
+    sha256: dict[str, str]
+    notes: dict[str, Any]
 
     @property
     def num_ids(self) -> int:
-        """Rows of the stacked embedding table."""
+        """Number of rows of the stacked embedding table."""
         return sum(field.size for field in self.fields)
 
     @property
     def unknown_ids(self) -> tuple[int, ...]:
-        """The id of unknown values in each field, offset added. Training never changes their rows."""
+        """The id of unknown values in each field, offset added.
+
+        Training never updates their embedding rows.
+        """
         return tuple(field.offset + UNKNOWN for field in self.fields)
 
     def fingerprint(self) -> str:
-        """sha256 of what training can see. Notes, source and licence do not change it."""
-        seen = {key: value for key, value in to_json(self).items() if key not in _UNSEEN}
+        """SHA-256 of everything that training can see; notes, source and licence do not affect it."""
+        seen = {key: value for key, value in to_json(self).items() if key not in _NOT_HASHED}
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
 
 
-_UNSEEN = ("notes", "source", "licence")
+_NOT_HASHED = ("notes", "source", "licence")
 
 
 def to_json(schema: Schema) -> dict[str, Any]:
-    """Plain dicts and lists; `from_json` gives the same schema back."""
+    """The schema as plain dicts and lists; `from_json` is the inverse."""
     record = schema._asdict() | {"fields": [field._asdict() for field in schema.fields]}
     return {"format": FORMAT} | json.loads(json.dumps(record, allow_nan=False))
 
@@ -69,7 +90,7 @@ def from_json(record: Mapping[str, Any]) -> Schema:
     """The inverse of `to_json`.
 
     Raises:
-        ValueError: missing or unknown keys, another format, values that contradict each other.
+        ValueError: missing or unknown keys, an unsupported format, or values that contradict each other.
     """
     if record.get("format") != FORMAT:
         raise ValueError(
@@ -111,8 +132,7 @@ def _validate(schema: Schema) -> None:
         if field.offset != offset or field.size < NUM_RESERVED:
             raise ValueError(
                 f"schema.json: field {field.name} has offset {field.offset} and size "
-                f"{field.size}, expected "
-                f"offset {offset} and size >= {NUM_RESERVED}"
+                f"{field.size}, expected offset {offset} and size >= {NUM_RESERVED}"
             )
         offset += field.size
     if schema.labels not in (("click",), ("click", "conversion")):
@@ -125,5 +145,5 @@ def _validate(schema: Schema) -> None:
         )
     if not 0 < schema.num_train <= schema.num_rows:
         raise ValueError(
-            f"schema.json: num_train={schema.num_train} outside 1..num_rows={schema.num_rows}"
+            f"schema.json: num_train={schema.num_train} is outside 1..num_rows={schema.num_rows}"
         )

@@ -1,31 +1,29 @@
-"""Avazu's mobile advertising log of the Kaggle challenge of 2014.
+"""Avazu's mobile advertising log, from the Kaggle challenge of 2014.
 
-`train.csv` (or .gz): 40,428,967 rows, 2014-10-21 to 2014-10-30, 17.0 % clicks, in the order of time.
-Columns id, click, hour (YYMMDDHH), C1, banner_pos, site_id, site_domain, site_category, app_id,
-app_domain, app_category, device_id, device_ip, device_model, device_type, device_conn_type,
-C14 .. C21. Terms of the challenge: https://www.kaggle.com/c/avazu-ctr-prediction, which asks for
-them to be accepted; nothing is fetched.
+`train.csv` (or .gz) has 40,428,967 rows from 2014-10-21 to 2014-10-30, in time order; 17.0 % are clicks. Its columns
+are id, click, hour (YYMMDDHH), C1, banner_pos, site_id, site_domain, site_category, app_id, app_domain, app_category,
+device_id, device_ip, device_model, device_type, device_conn_type, and C14 to C21. The terms of the challenge must be
+accepted at https://www.kaggle.com/c/avazu-ctr-prediction, so the file is not downloaded automatically.
 
-``hour`` gives the order of time and two features, ``hour_of_day`` (0 .. 23) and ``weekday`` (1 is
-Monday). It is itself no feature: every hour of the held-out days is new. Nor is ``id``, which names
-the row. All columns but the label are categories, compared as text; an empty cell is a missing value
-(-1, which C20 and others use for "none", is a value like any other). A row whose hour is no hour,
-whose label is neither 0 nor 1, or with another number of cells is left out, counted, and reported
-with its line.
+``hour`` is the time column, and two features are derived from it: ``hour_of_day`` (0 to 23) and ``weekday`` (1 is
+Monday). It is not a feature itself, because every hour of the held-out days is new. Nor is ``id``, which identifies the
+row. All other columns are categorical and compared as text. An empty cell is a missing value; -1, which C20 and others
+use for "none", is a value like any other. Rows with an invalid hour, a label other than 0 and 1, or a wrong number of
+cells are left out, counted, and reported with their line.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autorank.base.records import location
-from autorank.data.format.source import Chunk, Columns, Cut, Piece, Progress, Source
-from autorank.data.format.values import plain_texts
+from autorank.data.format.canonical_text import canonical_texts
+from autorank.data.format.source import Chunk, Columns, Position, Progress, Segment, Source
 from autorank.data.logs.base import SOURCES, DataConfig, optional_path
-from autorank.data.prepare.encoders import as_series, as_text, item
-from autorank.data.prepare.text import CsvFormat, column_names, pieces
+from autorank.data.prepare.columns import as_series, as_text, item
+from autorank.data.prepare.csv_format import CsvFormat, column_names
+from autorank.data.prepare.text_segments import segments
 
 VERSION = 1
 FIELDS = (
@@ -55,7 +53,7 @@ COLUMNS = Columns(
 )
 LICENCE = "terms of the Kaggle challenge; accept them where the data is fetched"
 WHERE = (
-    "fetch train.csv or train.gz from https://www.kaggle.com/c/avazu-ctr-prediction/data, and write "
+    "download train.csv or train.gz from https://www.kaggle.com/c/avazu-ctr-prediction/data, and write "
     "data.path=FILE or its folder"
 )
 _NAMES = ("train.csv", "train.csv.gz", "train.gz")
@@ -63,23 +61,23 @@ _NAMES = ("train.csv", "train.csv.gz", "train.gz")
 
 @dataclass(frozen=True)
 class AvazuConfig(DataConfig):
-    """Where the log is."""
+    """Location of the log."""
 
     source: str = "avazu"
-    path: str | None = location()  # file or folder; nothing is fetched
+    path: str | None = location()  # file or folder; not downloaded automatically
 
 
 @SOURCES.register("avazu", AvazuConfig)
 def from_settings(settings: AvazuConfig) -> Source:
-    """Avazu: Kaggle's train.csv[.gz]. Nothing is fetched."""
+    """Avazu: Kaggle's train.csv[.gz], which must be downloaded by hand."""
     return source(optional_path(settings.path))
 
 
 def source(path: Path | None) -> Source:
-    """The log in `train.csv`, `train.csv.gz` or `train.gz`, given as file or as folder.
+    """The log in `train.csv`, `train.csv.gz` or `train.gz`, given as a file or as its folder.
 
     Raises:
-        FileNotFoundError: nothing given, or no such file; the text says where to get it.
+        FileNotFoundError: no path, or no such file; the message tells where to get it.
         ValueError: a file with other columns.
     """
     file = _find(path)
@@ -90,41 +88,34 @@ def source(path: Path | None) -> Source:
             f"{file}: columns {absent or list(names)} are missing or in another order; is this "
             f"Avazu's train.csv? {WHERE}"
         )
-    read = partial(
-        pieces,
-        (file,),
-        CsvFormat(),
-        COLUMNS,
-        derive=derive,
-        read=("click", "hour", *FIELDS),
-    )
+    read = ("click", "hour", *FIELDS)
 
-    def chunks(raw: Path, progress: Progress) -> Iterator[Chunk]:
-        return (piece.read() for piece in read(Cut()))
+    def read_segments(raw: Path, progress: Progress, start: Position) -> Iterator[Segment]:
+        return segments((file,), CsvFormat(), COLUMNS, start, derive=derive, read=read)
 
-    def parts(raw: Path, progress: Progress, start: Cut) -> Iterator[Piece]:
-        return read(start)
+    def read_chunks(raw: Path, progress: Progress) -> Iterator[Chunk]:
+        return (segment.read() for segment in read_segments(raw, progress, Position()))
 
     return Source(
         name="avazu",
         settings={"reader": "avazu", "version": VERSION},
         files=(file,),
         columns=COLUMNS,
-        chunks=chunks,
+        chunks=read_chunks,
         origin="Avazu click-through rate prediction, Kaggle 2014",
         licence=LICENCE,
-        pieces=parts,
+        segments=read_segments,
     )
 
 
 def derive(columns: dict[str, Any]) -> dict[str, Any]:
-    """Hour of the day and weekday from ``hour``; what is no hour becomes text that no time can be read from."""
+    """Adds the hour of the day and the weekday; an invalid ``hour`` becomes text that is not a time."""
     import polars as pl
 
-    text = as_series(plain_texts(as_text(columns["hour"])))
+    text = as_series(canonical_texts(as_text(columns["hour"])))
     frame = pl.DataFrame({"text": text}).with_columns(
-        # Hours repeat for many rows: text is parsed once for each.
-        moment=pl.col("text").replace_strict(_moments(text), default=None, return_dtype=pl.Datetime)
+        # Many rows share an hour, so each distinct text is parsed once.
+        moment=pl.col("text").replace_strict(_hours(text), default=None, return_dtype=pl.Datetime)
     )
     found = frame.select(
         hour=pl.when(pl.col("moment").is_null())
@@ -137,20 +128,20 @@ def derive(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_scoring(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[int, str]]:
-    """`derive`, and the rows that cannot be scored: row -> reason."""
+    """`derive`, and the rows that cannot be scored, row -> reason."""
     found = derive(columns)
     rows = found["hour_of_day"].is_null().arg_true().to_list()
     return found, {row: f"hour={item(columns['hour'], row)!r} is no hour YYMMDDHH" for row in rows}
 
 
-def _moments(text: Any) -> dict[str, Any]:
-    """The date and hour of each distinct text of 8 digits that is one."""
+def _hours(text: Any) -> dict[str, Any]:
+    """The date and hour of each distinct text that is valid."""
     import polars as pl
 
     distinct = (
         text.drop_nulls().unique().to_frame("text").filter(pl.col("text").str.contains(r"^\d{8}$"))
     )
-    # A format with hours alone is refused as no full time: minutes are added.
+    # Polars rejects a time format without minutes.
     found = distinct.with_columns(
         moment=("20" + pl.col("text") + "00").str.to_datetime("%Y%m%d%H%M", strict=False)
     ).drop_nulls()

@@ -1,7 +1,4 @@
-"""Fetching raw files.
-
-Several addresses in turn, resumed where they broke off, checked, unpacked with care.
-"""
+"""Downloads raw files: tries several URLs, resumes, verifies checksums, and extracts archives safely."""
 
 import hashlib
 import logging
@@ -18,13 +15,13 @@ from typing import Any
 from autorank.data.format.source import Progress
 
 LOG = logging.getLogger(__name__)
-PIECE = 1 << 20  # bytes read at a time
-ATTEMPTS = 3  # for each address
+READ_BYTES = 1 << 20  # bytes read at a time
+ATTEMPTS = 3  # per URL
 REPORT_SECONDS = 5.0
 
 
 class DownloadError(RuntimeError):
-    """No address gave the file; the text says what to do by hand."""
+    """No URL provided the file; the message tells how to download it by hand."""
 
 
 def fetch(
@@ -36,20 +33,21 @@ def fetch(
     progress: Progress = LOG.info,
     timeout: float = 20.0,
 ) -> Path:
-    """Downloads the first address that answers into ``path``, unless it is there and right already.
+    """Downloads the first URL that provides the right file to ``path``, unless it is there already.
 
-    What has arrived is kept in ``<path>.part``; a later attempt or call asks for the rest only
-    (HTTP Range). The file
-    appears under its name only when complete and checked.
+    Partial downloads are kept in ``<path>.part``, and a later attempt or call requests only the rest (HTTP Range). The
+    file appears under its name only when it is complete and verified.
 
     Args:
-        sha256, md5: expected checksum, hexadecimal; give at least one.
-        timeout: seconds of silence, in connecting or in between, after which an attempt is given
-            up.
+        urls: tried in order.
+        path: where the file is stored.
+        sha256, md5: expected checksum, hexadecimal; at least one is needed.
+        progress: receives progress lines.
+        timeout: seconds without data, while connecting or later, after which an attempt is abandoned.
 
     Raises:
-        ValueError: neither checksum given.
-        DownloadError: no address gave the right file.
+        ValueError: neither checksum is given.
+        DownloadError: no URL provided the right file.
     """
     if sha256 is None and md5 is None:
         raise ValueError(f"{path.name}: give sha256 or md5, so that the content can be checked")
@@ -61,35 +59,35 @@ def fetch(
     for url in urls:
         for _ in range(ATTEMPTS):
             try:
-                _continue(url, part, progress, timeout)
+                _download_rest(url, part, progress, timeout)
             except (OSError, urllib.error.URLError, ValueError) as error:
                 failures.append(f"{url}: {error}")
-                if not _worth_repeating(error):
+                if not _may_succeed_later(error):
                     break
                 continue
             wrong = _wrong(part, sha256, md5)
             if wrong is None:
                 part.replace(path)
                 return path
-            # A stale rest may be to blame: the next attempt starts anew.
+            # The first part may be outdated, so the next attempt starts from the beginning.
             part.unlink()
             failures.append(f"{url}: {wrong}")
     tried = "\n  ".join(dict.fromkeys(failures))
     raise DownloadError(
-        f"could not fetch {path.name}:\n  {tried}\nFetch it by hand from {urls[0]} and put it at "
+        f"could not download {path.name}:\n  {tried}\nDownload it by hand from {urls[0]} and put it at "
         f"{path}"
     )
 
 
-def _continue(url: str, part: Path, progress: Progress, timeout: float) -> None:
-    """Appends what is missing of ``url`` to ``part``."""
+def _download_rest(url: str, part: Path, progress: Progress, timeout: float) -> None:
+    """Appends the missing bytes of ``url`` to ``part``."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         with error:
-            # The part is the whole already, or longer than the file: the checksum tells.
+            # The part is already complete, or too long; the checksum tells which.
             if error.code == 416 and have:
                 return
             raise
@@ -101,7 +99,7 @@ def _continue(url: str, part: Path, progress: Progress, timeout: float) -> None:
             _copy(response, file, have if resumed else 0, total, part.stem, progress)
     size = part.stat().st_size
     if total is not None and size < total:
-        raise ConnectionError(f"broke off after {size:,} of {total:,} bytes")
+        raise ConnectionError(f"connection closed after {size:,} of {total:,} bytes")
 
 
 def _copy(
@@ -109,9 +107,9 @@ def _copy(
 ) -> None:
     began = last = time.monotonic()
     arrived = 0
-    while piece := response.read1(PIECE):
-        file.write(piece)
-        arrived += len(piece)
+    while content := response.read1(READ_BYTES):
+        file.write(content)
+        arrived += len(content)
         now = time.monotonic()
         if now - last >= REPORT_SECONDS:
             last = now
@@ -120,15 +118,15 @@ def _copy(
             progress(f"{name}: {(done + arrived) / 1e6:,.1f}{of} MB ({rate:,.1f} MB/s)")
 
 
-def _worth_repeating(error: Exception) -> bool:
-    """A connection that broke is tried again; an address that refuses or is not found is not."""
+def _may_succeed_later(error: Exception) -> bool:
+    """Whether to retry: after a broken connection or a server error, but not if the URL is refused or not found."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code >= 500
     return not isinstance(error, urllib.error.URLError) or isinstance(error.reason, TimeoutError)
 
 
 def _wrong(path: Path, sha256: str | None, md5: str | None) -> str | None:
-    """What is wrong with a file's content, or None."""
+    """Which checksum of a file is wrong, or None."""
     for name, expected in (("sha256", sha256), ("md5", md5)):
         if expected is None:
             continue
@@ -142,19 +140,18 @@ def _wrong(path: Path, sha256: str | None, md5: str | None) -> str | None:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpacks a .zip or .tar(.gz, .bz2, .xz) into ``folder``; every member is checked before the
-    first is written.
+    """Extracts a .zip or .tar(.gz, .bz2, .xz) into ``folder``, after checking all members.
 
     Raises:
-        ValueError: a member with an absolute path or "..", a link or a device, a name twice; no
-            such archive.
+        ValueError: a member with an absolute path or "..", a link or device, or a repeated name; or not such an
+        archive.
     """
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             members = file.infolist()
             # The upper half of the attributes is the Unix mode; 0o120000 marks a link.
             links = [m.filename for m in members if (m.external_attr >> 16) & 0o170000 == 0o120000]
-            _check_names([m.filename for m in members], links, archive)
+            require_safe_names([m.filename for m in members], links, archive)
             for member in members:
                 if not member.is_dir():
                     with file.open(member) as content:
@@ -163,14 +160,14 @@ def extract(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as file:
             entries = file.getmembers()
             special = [m.name for m in entries if not (m.isfile() or m.isdir())]
-            _check_names([m.name for m in entries], special, archive)
+            require_safe_names([m.name for m in entries], special, archive)
             for entry in entries:
                 content = file.extractfile(entry) if entry.isfile() else None
                 if content is not None:
                     with content:
                         _write(content, folder / entry.name)
     else:
-        raise ValueError(f"{archive} is neither a zip nor a tar archive; fetch it again")
+        raise ValueError(f"{archive} is neither a zip nor a tar archive; download it again")
 
 
 def _write(content: Any, path: Path) -> None:
@@ -179,7 +176,23 @@ def _write(content: Any, path: Path) -> None:
         shutil.copyfileobj(content, file)
 
 
-def _check_names(names: list[str], special: list[str], archive: Path) -> None:
+def require_safe_names(names: list[str], special: list[str], archive: Path) -> None:
+    """Rejects an archive that could write outside its folder.
+
+    Args:
+        names: paths of all members.
+        special: those that are links or devices.
+        archive: named in messages.
+
+    Raises:
+        ValueError: a link or device, a path that leads outside, or a repeated path.
+
+    Examples:
+        >>> require_safe_names(["data/log.csv", "data/../../.bashrc"], [], Path("log.zip"))
+        Traceback (most recent call last):
+            ...
+        ValueError: log.zip wants to write to 'data/../../.bashrc'; it is not the expected file
+    """
     if special:
         raise ValueError(
             f"{archive} holds links or devices ({special[0]}); it is not the expected file"

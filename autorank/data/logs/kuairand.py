@@ -1,28 +1,27 @@
-"""KuaiRand-Pure: exposures of short videos in April and May 2022; click, then long view.
+"""KuaiRand-Pure: exposures of short videos in April and May 2022, with click and long view as labels.
 
-Gao et al., KuaiRand: an unbiased sequential recommendation dataset with randomly exposed videos,
-CIKM 2022, arXiv
-2208.08696. Outcomes of an exposure (what was done, for how long) are labels or dropped. The
-archive's
-`video_features_statistic_pure.csv` sums over the whole period, the future included: it is never
-read.
+Gao et al., "KuaiRand: an unbiased sequential recommendation dataset with randomly exposed videos", CIKM 2022, arXiv
+2208.08696. Outcomes of an exposure (what the user did, and for how long) are labels or dropped. The archive's
+`video_features_statistic_pure.csv` is never read, because it sums over the whole period, including the future.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from autorank.base.records import location
+from autorank.data.format.canonical_text import canonical_texts
 from autorank.data.format.source import BadRow, Chunk, Columns, Progress, Source
-from autorank.data.format.values import plain_texts
-from autorank.data.logs.base import SOURCES, DataConfig, optional_path
+from autorank.data.logs.base import SOURCES, DataConfig, DeriveForScoring, optional_path
 from autorank.data.logs.download import extract, fetch
-from autorank.data.prepare.encoders import as_series, as_text
-from autorank.data.prepare.text import CsvFormat, column_names, read_csv
+from autorank.data.prepare.columns import as_series, as_text
+from autorank.data.prepare.csv_format import CsvFormat, column_names
+from autorank.data.prepare.read_csv import read_csv
 
 VERSION = 1
-ROWS = 1 << 19
+CHUNK_ROWS = 1 << 19
 URL = "https://zenodo.org/records/10439422/files/KuaiRand-Pure.tar.gz"
 MD5 = "0820331067a3784d9691136f772b35a7"
 LOGS = "log_standard_*.csv"
@@ -55,8 +54,8 @@ OUTCOMES = (
 )
 CONSTANT = ("is_rand", "is_lowactive_period", "visible_status")
 
-# The age of a video is no feature: all were uploaded within three days, so it names the day,
-# and every day of the test part is new.
+# The age of a video is not a feature: all were uploaded within three days, so it identifies the day, and every day of
+# the test rows is new.
 COLUMNS = Columns(
     categorical=(
         "user_id",
@@ -74,29 +73,29 @@ COLUMNS = Columns(
     time="time_ms",
     dropped=(*OUTCOMES, *CONSTANT),
 )
-# The columns of a log that features are made of.
+# The columns of a log from which features are computed.
 SCORED = ("user_id", "video_id", "date", "hourmin", "duration_ms", "tab")
 
 
 @dataclass(frozen=True)
 class KuairandConfig(DataConfig):
-    """Where the log is."""
+    """Location of the log."""
 
     source: str = "kuairand"
-    path: str | None = location()  # folder in the official layout; null = fetched on first use
+    path: str | None = location()  # folder in the official layout; null = downloaded on first use
 
 
 @SOURCES.register("kuairand", KuairandConfig)
 def from_settings(settings: KuairandConfig) -> Source:
-    """KuaiRand-Pure: click -> long view, from a folder in the official layout, or fetched on first use."""
+    """KuaiRand-Pure: click -> long view, from a folder in the official layout, or downloaded on first use."""
     return source(optional_path(settings.path))
 
 
 def source(path: Path | None = None) -> Source:
-    """The standard exposures from a local folder in the official layout, or fetched on first use.
+    """The standard exposures from a local folder in the official layout, or downloaded on first use.
 
-    All ``log_standard_*.csv`` of the folder (or of its ``data`` folder) are used; exact duplicates
-    count once.
+    All ``log_standard_*.csv`` of the folder (or of its ``data`` folder) are used. Of exact duplicates, the first is
+    kept.
 
     Raises:
         FileNotFoundError: ``path`` lacks one of the files.
@@ -113,15 +112,14 @@ def source(path: Path | None = None) -> Source:
 
 
 def _local_files(path: Path) -> tuple[Path, ...]:
-    """Users, videos, then the logs in the order of their names, which is that of time."""
+    """The files of users and videos, then the logs in the order of their names, which is time order."""
     for folder in (path, path / "data", path / "KuaiRand-Pure" / "data"):
         logs = tuple(sorted(folder.glob(LOGS)))
         if logs and (folder / USERS).is_file() and (folder / VIDEOS).is_file():
             return (folder / USERS, folder / VIDEOS, *logs)
     raise FileNotFoundError(
-        f"{path} is no KuaiRand-Pure folder: it needs {LOGS}, {USERS} and {VIDEOS}; leave "
-        "data.path empty to fetch it "
-        f"from {URL}"
+        f"{path} is not a KuaiRand-Pure folder: it needs {LOGS}, {USERS} and {VIDEOS}; leave "
+        f"data.path empty to download it from {URL}"
     )
 
 
@@ -129,16 +127,15 @@ def _fetch(raw: Path, progress: Progress) -> Path:
     try:
         _local_files(raw)
     except FileNotFoundError:
-        progress(f"fetching KuaiRand-Pure from {URL}")
+        progress(f"downloading KuaiRand-Pure from {URL}")
         archive = fetch([URL], raw / "KuaiRand-Pure.tar.gz", md5=MD5, progress=progress)
         extract(archive, raw)
     return raw
 
 
 def _chunks(path: Path, progress: Progress) -> Iterator[Chunk]:
-
     user_file, video_file, *log_files = _local_files(path)
-    users, videos = _users_and_videos(user_file, video_file)
+    users, videos = _read_users_and_videos(user_file, video_file)
     log, bad = _read(log_files)
     progress(f"read {len(log):,} exposures, {len(users):,} users, {len(videos):,} videos")
     place = ("file", "line")
@@ -148,41 +145,42 @@ def _chunks(path: Path, progress: Progress) -> Iterator[Chunk]:
         maintain_order=True,
     )
     counts = {"duplicate_rows": len(log) - len(distinct)}
-    for first in range(0, len(distinct), ROWS):
-        rows = _join(_features(distinct.slice(first, ROWS)), users, videos)
+    for first in range(0, len(distinct), CHUNK_ROWS):
+        rows = _join(_features(distinct.slice(first, CHUNK_ROWS)), users, videos)
         for (file,), part in rows.group_by("file", maintain_order=True):
             lines = part["line"].to_numpy()
             yield Chunk(part.to_dict(as_series=True), str(file), lines, bad, counts)
             bad, counts = (), {}
 
 
-def for_scoring(folder: Path) -> Callable[[dict[str, Any]], tuple[dict[str, Any], dict[int, str]]]:
-    """A function from a log's columns `SCORED` to the features, users and videos of ``folder`` joined.
+def for_scoring(folder: Path) -> DeriveForScoring:
+    """Computes the features from the columns `SCORED` of a log, joined with the users and videos in ``folder``.
 
-    Every row stays; the second result, row -> reason, is empty: what is no date or hour is a missing value.
+    Every row can be scored; an invalid date or hour is a missing value. The files are read on the first call.
     """
-    tables: list[tuple[Any, Any]] = []
+
+    @cache
+    def users_and_videos() -> tuple[Any, Any]:
+        files = folder / USERS, folder / VIDEOS
+        absent = [file.name for file in files if not file.is_file()]
+        if absent:
+            raise FileNotFoundError(
+                f"{folder} lacks {' and '.join(absent)}, which the log's rows are joined to; put the "
+                "file to be scored next to them, or give it all columns of the model"
+            )
+        return _read_users_and_videos(*files)
 
     def features(columns: dict[str, Any]) -> tuple[dict[str, Any], dict[int, str]]:
         import polars as pl
 
-        if not tables:
-            files = folder / USERS, folder / VIDEOS
-            absent = [file.name for file in files if not file.is_file()]
-            if absent:
-                raise FileNotFoundError(
-                    f"{folder} lacks {' and '.join(absent)}, which the log's rows are joined to; put the "
-                    "file to be scored beside them, or give it all columns of the model"
-                )
-            tables.append(_users_and_videos(*files))
-        texts = {name: as_series(plain_texts(as_text(columns[name]))) for name in SCORED}
-        rows = _join(_features(pl.DataFrame(texts)), *tables[0])
+        texts = {name: as_series(canonical_texts(as_text(columns[name]))) for name in SCORED}
+        rows = _join(_features(pl.DataFrame(texts)), *users_and_videos())
         return rows.to_dict(as_series=True), {}
 
     return features
 
 
-def _users_and_videos(user_file: Path, video_file: Path) -> tuple[Any, Any]:
+def _read_users_and_videos(user_file: Path, video_file: Path) -> tuple[Any, Any]:
     return (
         _read([user_file])[0].select("user_id", *USER_FIELDS, *USER_NUMBERS),
         _read([video_file])[0].select("video_id", *VIDEO_FIELDS, *VIDEO_NUMBERS),
@@ -195,12 +193,12 @@ def _join(rows: Any, users: Any, videos: Any) -> Any:
 
 
 def _read(files: list[Path]) -> tuple[Any, tuple[BadRow, ...]]:
-    """Whole files as text, with the place of each row."""
+    """Reads whole files as text, with the file and line of each row, and their bad rows."""
     import polars as pl
 
     frames, bad = [], []
     for file in files:
-        _require(file)
+        _require_columns(file)
         for chunk in read_csv(file, CsvFormat()):
             bad += chunk.bad
             frames.append(
@@ -213,24 +211,14 @@ def _read(files: list[Path]) -> tuple[Any, tuple[BadRow, ...]]:
     return pl.concat(frames), tuple(bad)
 
 
-def _require(file: Path) -> None:
-    """Refuses a file that lacks columns, by name."""
+def _require_columns(file: Path) -> None:
+    """Rejects a file that lacks columns, and names them."""
     if file.name == USERS:
         wanted = {"user_id", *USER_FIELDS, *USER_NUMBERS}
     elif file.name == VIDEOS:
         wanted = {"video_id", *VIDEO_FIELDS, *VIDEO_NUMBERS}
     else:
-        wanted = {
-            "user_id",
-            "video_id",
-            "date",
-            "hourmin",
-            "time_ms",
-            "is_click",
-            "long_view",
-            "duration_ms",
-            "tab",
-        }
+        wanted = {*SCORED, "time_ms", "is_click", "long_view"}
     absent = sorted(wanted - set(column_names(file, CsvFormat())))
     if absent:
         raise ValueError(
@@ -239,7 +227,7 @@ def _require(file: Path) -> None:
 
 
 def _features(log: Any) -> Any:
-    """Hour and weekday of the exposure, and the duration in steps of a third of an octave."""
+    """Adds the hour and weekday of the exposure, and the duration in steps of a third of an octave."""
     import polars as pl
 
     duration = pl.col("duration_ms").cast(pl.Float64, strict=False)

@@ -1,1 +1,1 @@
-"""From a raw log to memory-mapped arrays."""
+"""Prepares raw logs for training, and encodes rows for scoring."""

@@ -1,48 +1,47 @@
-"""How raw columns become ids and standardised numbers; learned on the training part, kept with
-model and data.
+"""Encodes raw columns as ids and standardised numbers.
 
-Categorical values are compared as plain text (`values`): the integer 3, the float 3.0 and the texts "3" and "3.0" are
-one value. Dense values pass ``sign(x) log(1 + |x|)`` and are then standardised; a missing one becomes 0, the training
-mean.
+Encoders are learned on the training rows and stored with the model and the data. Categorical values are compared by
+their canonical text (`format.canonical_text`): the integer 3, the float 3.0 and the texts "3" and "3.0" are one value.
+Dense values are transformed by ``sign(x) log(1 + |x|)`` and standardised; a missing value becomes 0, the training mean.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.fast_text.short_cells import EMPTY, Numbers
-from autorank.data.fast_text.words import Words, distinct_words, plain_words
+from autorank.data.fast_text.short_strings import ShortStrings, canonical_packed
 from autorank.data.format.schema import MISSING, NUM_RESERVED, UNKNOWN, Field
-from autorank.data.format.values import digits_lost, plain_texts, texts_of_floats
-from autorank.data.prepare.hashing import buckets_of, ids_of_words
-
-FORMAT = 3
-OLD_FORMATS = (1, 2)  # values compared as they were written; 2: with buckets
-FILE = "encoders.json"
+from autorank.data.prepare.columns import as_written, distinct_values, item, to_numbers
+from autorank.data.prepare.hashing import buckets_of, ids_of_short_strings
 
 
 class FieldEncoder(NamedTuple):
-    """``values[i]`` has the id ``offset + 2 + i``; most frequent in training first.
+    """Ids of a categorical field.
 
-    With ``buckets`` a value has the id ``offset + 2 +`` its hash's bucket (`hashing`), seen or not.
+    With a vocabulary, ``values[i]`` has the id ``offset + 2 + i``. With ``buckets``, every value, seen in training or
+    not, has the id ``offset + 2 +`` the bucket of its hash (`hashing`).
+
+    Attributes:
+        name: the column.
+        offset: first id of the field.
+        values: the vocabulary, most frequent value first.
+        buckets: number of hash buckets; 0 for a vocabulary.
     """
 
     name: str
     offset: int
     values: tuple[str, ...] = ()
-    buckets: int = 0  # 0: by vocabulary
+    buckets: int = 0
 
     @property
     def size(self) -> int:
-        """Ids of the field, the reserved ones included."""
+        """Number of ids of the field, including the reserved ones."""
         return NUM_RESERVED + (self.buckets or len(self.values))
 
 
 class DenseEncoder(NamedTuple):
-    """Mean and standard deviation of the training part's known values, after the logarithm."""
+    """Mean and standard deviation of the known values in the training rows, after the logarithm."""
 
     name: str
     mean: float
@@ -50,21 +49,33 @@ class DenseEncoder(NamedTuple):
 
 
 class Encoders(NamedTuple):
-    """Content of `encoders.json`, in the order of the arrays' columns."""
+    """Contents of `encoders.json`, in the order of the arrays' columns.
+
+    ``canonical`` is False for models of an older version, which distinguish 3 from 3.0.
+
+    Examples:
+        >>> user = FieldEncoder("user", offset=0, buckets=10)
+        >>> encoders = Encoders((user,), (DenseEncoder("price", mean=0.0, std=1.0),))
+        >>> sparse, dense = encode(encoders, {"user": np.array([7, 8, 7]), "price": np.array([0.0, np.e - 1, np.nan])})
+        >>> bool(sparse[0, 0] == sparse[2, 0]), user.size
+        (True, 12)
+        >>> dense.ravel().tolist()
+        [0.0, 1.0, 0.0]
+    """
 
     fields: tuple[FieldEncoder, ...]
     dense: tuple[DenseEncoder, ...]
-    plain: bool = True  # False, of an older version: 3 and 3.0 are two values
+    canonical: bool = True
 
 
 def encode(encoders: Encoders, columns: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Raw columns (arrays, lists, polars series, Arrow arrays; more than needed is fine) to arrays for a model.
+    """Encodes raw columns (arrays, lists, polars series or Arrow arrays) for a model; further columns are ignored.
 
     Returns:
         sparse int32 [n, f] with offsets added; dense float32 [n, m].
 
     Raises:
-        ValueError: an absent column, columns of different lengths, or text where a number belongs.
+        ValueError: a missing column, columns of different lengths, or text in place of a number.
     """
     sparse, dense, reasons = encode_rows(encoders, columns)
     for row in sorted(reasons):
@@ -76,29 +87,23 @@ def encode(encoders: Encoders, columns: Mapping[str, Any]) -> tuple[np.ndarray, 
 def encode_rows(
     encoders: Encoders, columns: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[str, str]]]:
-    """`encode`, with the column and the reason of each row that preparing would leave out.
+    """`encode`, except that rows which preparation would leave out are reported: row -> column and reason.
 
     Raises:
-        ValueError: an absent column, or columns of different lengths.
+        ValueError: a missing column, or columns of different lengths.
     """
-    names = [encoder.name for encoder in (*encoders.fields, *encoders.dense)]
-    absent = [name for name in names if name not in columns]
-    if absent:
-        raise ValueError(f"columns {absent} are missing; the model reads {names}")
-    lengths = {name: len(columns[name]) for name in names}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"columns differ in length: {lengths}")
-    num_rows = next(iter(lengths.values()), 0)
+    num_rows = _require_columns(encoders, columns)
     sparse = np.empty((num_rows, len(encoders.fields)), np.int32)
     for j, field in enumerate(encoders.fields):
         column = columns[field.name]
-        if not encoders.plain:
+        if not encoders.canonical:
             column = as_written(column)
         if field.buckets:
-            sparse[:, j] = field.offset + hashed_ids(column, field.buckets, plain=encoders.plain)
-            continue
-        codes, values = distinct_text(column, plain=encoders.plain)
-        sparse[:, j] = field.offset + ids_of(values.to_pylist(), field.values)[codes]
+            ids = hashed_ids(column, field.buckets, canonical=encoders.canonical)
+        else:
+            codes, values = distinct_values(column, canonical=encoders.canonical)
+            ids = ids_of(values.to_pylist(), field.values)[codes]
+        sparse[:, j] = field.offset + ids
     dense = np.empty((num_rows, len(encoders.dense)), np.float32)
     reasons: dict[int, tuple[str, str]] = {}
     for j, encoder in enumerate(encoders.dense):
@@ -106,148 +111,58 @@ def encode_rows(
         for row in np.flatnonzero(malformed).tolist():
             found = item(columns[encoder.name], row)
             reasons.setdefault(row, (encoder.name, f"{found!r} is not a number"))
-        # As float32 from the logarithm on, which is how prepared rows are kept.
+        # Rounded to float32 after the logarithm, like the staged rows that prepared data is made of.
         logs = signed_log(numbers).astype(np.float32)
         dense[:, j] = standardise(logs, np.float32(encoder.mean), np.float32(encoder.std))
     return sparse, dense, reasons
 
 
-def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
-    """Ids (offset not added) of distinct values, int32.
+def _require_columns(encoders: Encoders, columns: Mapping[str, Any]) -> int:
+    """The number of rows of the columns that the encoders need."""
+    names = [encoder.name for encoder in (*encoders.fields, *encoders.dense)]
+    absent = [name for name in names if name not in columns]
+    if absent:
+        raise ValueError(f"columns {absent} are missing; the model reads {names}")
+    lengths = {name: len(columns[name]) for name in names}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns differ in length: {lengths}")
+    return next(iter(lengths.values()), 0)
 
-    One more at the end for the code -1, missing.
+
+def ids_of(values: Iterable[str], vocabulary: Iterable[str]) -> np.ndarray:
+    """Ids (without offset) of distinct values, int32; one more at the end for the code -1, which is missing.
+
+    Examples:
+        >>> ids_of(["b", "new"], vocabulary=["a", "b"]).tolist()
+        [3, 1, 0]
     """
     known = {value: NUM_RESERVED + i for i, value in enumerate(vocabulary)}
     return np.array([*(known.get(value, UNKNOWN) for value in values), MISSING], np.int32)
 
 
-def hashed_ids(column: Any, buckets: int, *, plain: bool = True) -> np.ndarray:
-    """Ids (offset not added) by hash, int32 [n]."""
-    if isinstance(column, Words):
-        words = plain_words(column.words) if plain else column.words
-        return ids_of_words(Words(words), buckets, NUM_RESERVED)  # `MISSING` is 0
-    codes, values = distinct_text(column, plain=plain)
+def hashed_ids(column: Any, buckets: int, *, canonical: bool = True) -> np.ndarray:
+    """Ids (without offset) by hash, int32 [n]."""
+    if isinstance(column, ShortStrings):
+        packed = canonical_packed(column.packed) if canonical else column.packed
+        return ids_of_short_strings(ShortStrings(packed), buckets, NUM_RESERVED)
+    codes, values = distinct_values(column, canonical=canonical)
     ids = np.append(NUM_RESERVED + buckets_of(values, buckets), np.int32(MISSING))
     return ids[codes].astype(np.int32, copy=False)
 
 
-def distinct(column: Any) -> tuple[np.ndarray, list[str]]:
-    """Codes int32 [n] into the distinct values as text, -1 where missing (null, NaN or empty)."""
-    codes, values = distinct_text(column)
-    return codes, values.to_pylist()
-
-
-def distinct_text(column: Any, *, plain: bool = True) -> tuple[np.ndarray, Any]:
-    """`distinct` with the values as an Arrow string array, or as `Words` where the column is.
-
-    Integers in NumPy come in the order of their size, all else in that of first appearance.
-    """
-    if isinstance(column, Words):
-        found = distinct_words(plain_words(column.words) if plain else column.words)
-        return found.codes, found.values
-    import pyarrow as pa
-
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
-        found, codes = np.unique(column, return_inverse=True)
-        return codes.astype(np.int32), pa.array(found).cast(pa.string())
-    coded = as_text(column).dictionary_encode()
-    codes = coded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    values = coded.dictionary
-    # Once for each value, not for each row; those that are the same then are merged into the first of them.
-    changed = plain_texts(values) if plain else values
-    if changed is not values:
-        merged = changed.dictionary_encode()
-        codes = merged.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)[codes]
-        values = merged.dictionary
-    empty = values.index("").as_py()
-    if empty >= 0:
-        codes = np.where(codes == empty, np.int32(-1), codes)
-    return codes, values
-
-
-def as_text(column: Any) -> Any:
-    """A column as an Arrow string array, floats as `values` has them; empty where null or NaN."""
-    import pyarrow as pa
-
-    if isinstance(column, Words):
-        return column.to_arrow()
-    if isinstance(column, pa.StringArray):
-        text = column
-    else:
-        series = as_series(column)
-        if series.dtype.is_float():
-            return texts_of_floats(series.fill_null(np.nan).to_numpy())
-        text = pa.array(series.cast(str).to_arrow()).cast(pa.string())
-    return text.fill_null("") if text.null_count else text
-
-
-def as_written(column: Any) -> Any:
-    """A column as models of older versions read it: floats keep their fraction."""
-    if isinstance(column, Words) or (isinstance(column, np.ndarray) and column.dtype.kind in "iu"):
-        return column
-    series = as_series(column)
-    return series.fill_nan(None).cast(str) if series.dtype.is_float() else series
-
-
-def long_floats(column: Any) -> np.ndarray:
-    """Rows whose identifier, a float, may have lost digits (`values.digits_lost`)."""
-    if isinstance(column, (Words, Numbers)):
-        return np.zeros(0, np.int64)
-    if not isinstance(column, np.ndarray):
-        series = as_series(column)
-        if not series.dtype.is_float():
-            return np.zeros(0, np.int64)
-        column = series.to_numpy()
-    return (
-        np.flatnonzero(digits_lost(column)) if column.dtype.kind == "f" else np.zeros(0, np.int64)
-    )
-
-
-def item(column: Any, row: int) -> Any:
-    """A cell as Python has it, for messages."""
-    value = column[row]
-    if hasattr(value, "as_py"):
-        return value.as_py()
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def to_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Values float64 [n], NaN where missing or malformed.
-
-    Malformed bool [n]: text that is no finite number.
-    """
-    if isinstance(column, Numbers):
-        numbers, malformed = column.values.astype(np.float64), np.zeros(len(column), bool)
-        numbers[column.values == EMPTY] = np.nan
-        if column.odd:
-            rows = list(column.odd)
-            numbers[rows], malformed[rows] = to_numbers(list(column.odd.values()))
-        return numbers, malformed
-    if isinstance(column, np.ndarray) and column.dtype.kind in "biuf":
-        numbers = column.astype(np.float64)
-        malformed = np.isinf(numbers)
-    else:
-        import polars as pl
-
-        series = as_series(column)
-        if series.dtype == pl.String:
-            series = series.str.strip_chars()
-            given = ((series != "") & series.is_not_null()).fill_null(False).to_numpy()
-        else:
-            given = series.is_not_null().to_numpy()
-        parsed = series.cast(pl.Float64, strict=False)
-        malformed = given & (parsed.is_null() | parsed.is_infinite()).fill_null(True).to_numpy()
-        numbers = parsed.fill_null(np.nan).to_numpy().copy()
-    numbers[malformed] = np.nan
-    return numbers, malformed
-
-
 def signed_log(numbers: np.ndarray) -> np.ndarray:
-    """``sign(x) log(1 + |x|)``, any shape; NaN stays."""
-    sizes = np.fmax(np.abs(numbers), 0)  # a NaN would leave the vectorised logarithm
+    """``sign(x) log(1 + |x|)`` for an array of any shape; NaN stays NaN.
+
+    Examples:
+        >>> signed_log(np.array([0.0, np.e - 1, 1 - np.e])).round(6).tolist()
+        [0.0, 1.0, -1.0]
+    """
+    sizes = np.fmax(
+        np.abs(numbers), 0
+    )  # replaces NaN, which would slow the vectorised logarithm down
     np.log1p(sizes, out=sizes)
     np.copysign(sizes, numbers, out=sizes)
-    sizes += numbers - numbers  # NaN again
+    sizes += numbers - numbers  # restores NaN
     return sizes
 
 
@@ -258,70 +173,5 @@ def standardise(numbers: np.ndarray, mean: Any, std: Any) -> np.ndarray:
 
 
 def fields_of(encoders: Encoders) -> tuple[Field, ...]:
-    """The schema's fields."""
+    """The fields of the schema."""
     return tuple(Field(e.name, e.size, e.offset) for e in encoders.fields)
-
-
-def write_encoders(encoders: Encoders, folder: Path) -> None:
-    """Writes `encoders.json`."""
-    assert encoders.plain, "encoders of an older version are only read"
-    fields: list[str] = []
-    for field in encoders.fields:
-        head = json.dumps({"name": field.name, "offset": field.offset}, ensure_ascii=False)[:-1]
-        tail = f', "buckets": {field.buckets}}}' if field.buckets else "}"
-        fields.append(f'{head}, "values": {_json_of(field.values)}{tail}')
-    dense = [encoder._asdict() for encoder in encoders.dense]
-    text = (
-        f'{{"format": {FORMAT}, "fields": [{", ".join(fields)}], '
-        f'"dense": {json.dumps(dense, allow_nan=False, ensure_ascii=False)}}}'
-    )
-    (folder / FILE).write_text(text, "utf-8")
-
-
-def _json_of(values: Sequence[str]) -> str:
-    """`json.dumps` of texts; at once where none needs an escape, as there may be millions."""
-    joined = '", "'.join(values)
-    content = np.frombuffer(joined.encode(), np.uint8)
-    quotes = np.count_nonzero(content == ord('"'))
-    if not values or "\\" in joined or quotes > 2 * len(values) - 2 or (content < 32).any():
-        return json.dumps(values, ensure_ascii=False)
-    return f'["{joined}"]'
-
-
-def read_encoders(folder: Path) -> Encoders:
-    """The inverse.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another format.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; give a prepared data set's or a model's folder"
-        )
-    record = json.loads(path.read_text("utf-8"))
-    if record.get("format") not in (*OLD_FORMATS, FORMAT):
-        raise ValueError(
-            f"{path}: format {record.get('format')!r}, this version reads {FORMAT} and older ones; "
-            "prepare the data, or train the model, with this version"
-        )
-    return Encoders(
-        tuple(
-            FieldEncoder(**field | {"values": tuple(field["values"])}) for field in record["fields"]
-        ),
-        tuple(DenseEncoder(**encoder) for encoder in record["dense"]),
-        plain=record["format"] == FORMAT,
-    )
-
-
-def as_series(column: Any) -> Any:
-    """A column as a polars series."""
-    import polars as pl
-    import pyarrow as pa
-
-    if isinstance(column, Words):
-        column = column.to_arrow()
-    if isinstance(column, (pa.Array, pa.ChunkedArray)):
-        return pl.Series(pl.from_arrow(column))
-    return column if isinstance(column, pl.Series) else pl.Series(column, strict=False)

@@ -1,6 +1,6 @@
-"""A hash of text that stays: the same on every machine, in every process and with every version of every library.
+"""A stable hash of text: the same on every machine, in every process and with every version of every library.
 
-With ``words`` the UTF-8 bytes as little-endian 64-bit integers, the last one filled with zeros, modulo 2**64:
+With ``words`` the UTF-8 bytes as little-endian 64-bit integers, the last one padded with zeros, modulo 2**64:
 
     h = 0x9E3779B97F4A7C15 * number of bytes
     for word in words: h = finalise(h ^ word)        # the last step of splitmix64
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from autorank.data.fast_text.words import Words
+from autorank.data.fast_text.short_strings import ShortStrings
 
 MAX_BUCKETS = 1 << 30
 _PER_BYTE = np.uint64(0x9E3779B97F4A7C15)
@@ -20,18 +20,24 @@ _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 
 
 def hash_text(values: Any) -> np.ndarray:
-    """Hashes of an Arrow string array without nulls, or of `Words`: uint64 [n]."""
-    if isinstance(values, Words):
-        from autorank.data.fast_text.loops import words as loops_of_words
+    """Hashes of an Arrow string array without nulls, or of `ShortStrings`: uint64 [n].
+
+    Examples:
+        >>> import pyarrow as pa
+        >>> hash_text(pa.array(["", "a", "a longer text"])).tolist()
+        [0, 18119689086777206668, 11069716346130188742]
+    """
+    if isinstance(values, ShortStrings):
+        from autorank.data.fast_text.loops import short_strings as string_loops
 
         hashes = np.empty(len(values), np.uint64)
-        loops_of_words.hashes(values.words, hashes)
+        string_loops.hashes(values.packed, hashes)
         return hashes
-    width, data, starts, lengths = _layout(values)
+    width, data, starts, lengths = _buffers(values)
     hashes = lengths.astype(np.uint64) * _PER_BYTE
     if width == 0:
         return hashes
-    # Eight bytes from every position on, and as many behind the end.
+    # The eight bytes from every position on, padded at the end.
     padded = np.concatenate([data, np.zeros(8, np.uint8)])
     words = np.ndarray((len(padded) - 7,), "<u8", padded.data, strides=(1,))
     for first in range(0, width, 8):
@@ -46,14 +52,17 @@ def hash_text(values: Any) -> np.ndarray:
 
 
 def buckets_of(values: Any, buckets: int) -> np.ndarray:
-    """The bucket of each value, of an Arrow string array without nulls or of `Words`: int32 [n] in [0, buckets).
+    """The bucket of each value of an Arrow string array without nulls, or of `ShortStrings`.
+
+    Returns:
+        int32 [n] in [0, buckets).
 
     Raises:
         ValueError: fewer than 1 bucket or more than `MAX_BUCKETS`.
     """
-    _require(buckets)
-    if isinstance(values, Words):
-        return ids_of_words(values, buckets, 0)
+    _require_valid(buckets)
+    if isinstance(values, ShortStrings):
+        return ids_of_short_strings(values, buckets, 0)
     hashes = hash_text(values)
     hashes >>= _HALF
     hashes *= np.uint64(buckets)
@@ -61,23 +70,23 @@ def buckets_of(values: Any, buckets: int) -> np.ndarray:
     return hashes.astype(np.int32)
 
 
-def ids_of_words(values: Words, buckets: int, reserved: int) -> np.ndarray:
-    """The buckets behind so many reserved ids, int32 [n]; 0 for the empty text."""
-    from autorank.data.fast_text.loops import words as loops_of_words
+def ids_of_short_strings(values: ShortStrings, buckets: int, reserved: int) -> np.ndarray:
+    """The bucket of each string plus ``reserved``, int32 [n]; 0 for the empty string."""
+    from autorank.data.fast_text.loops import short_strings as string_loops
 
-    _require(buckets)
+    _require_valid(buckets)
     ids = np.empty(len(values), np.int32)
-    loops_of_words.buckets(values.words, buckets, reserved, ids)
+    string_loops.buckets(values.packed, buckets, reserved, ids)
     return ids
 
 
-def _require(buckets: int) -> None:
+def _require_valid(buckets: int) -> None:
     if not 1 <= buckets <= MAX_BUCKETS:
         raise ValueError(f"hash_size={buckets} must lie in [1, {MAX_BUCKETS}]")
 
 
-def _layout(values: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Longest length, bytes, first byte and length of each value."""
+def _buffers(values: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """The length of the longest value; all bytes; and the first byte and the length of each value."""
     import pyarrow as pa
 
     if not pa.types.is_string(values.type) or values.null_count:
@@ -93,7 +102,7 @@ def _layout(values: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _finalise(h: np.ndarray) -> np.ndarray:
-    """The last step of splitmix64, in place."""
+    """The last step of splitmix64, computed in place."""
     shifted = h >> np.uint64(30)
     h ^= shifted
     h *= np.uint64(0xBF58476D1CE4E5B9)

@@ -1,38 +1,54 @@
-"""Prepared rows as a stream of blocks, read ahead by a thread, and the distinct ids of a block.
+"""Streams blocks of prepared rows, read ahead by a thread, and finds the distinct ids of a block.
 
-A block is copied out of the mapped files by the thread, so that the consumer never waits for the
-disk, into arrays of its own: JAX may use a host array in place on a CPU, so a buffer that is filled
-anew would change what it computes on.
+The thread copies each block out of the mapped files into new arrays, so that the consumer never waits for the disk. The
+arrays must be new: on a CPU, JAX may use a host array in place, so refilling a buffer would change its inputs.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from autorank.data.format.batches import Dataset
 
-SCANNED = 40  # ids a lookup up to which all marks are read
+SCANNED = 40  # ids per lookup up to which scanning all marks is cheaper than sorting
 
 
 class Block(NamedTuple):
-    """Consecutive rows."""
+    """Consecutive rows: sparse int32 [n, f] with offsets added, dense [n, m], labels int8 [n, 1 or 2]."""
 
-    sparse: np.ndarray  # int32 [n, f], offsets added
-    dense: np.ndarray  # [n, m]
-    labels: np.ndarray  # int8 [n, 1 or 2]
+    sparse: np.ndarray
+    dense: np.ndarray
+    labels: np.ndarray
 
 
 class Unique(NamedTuple):
-    """The distinct ids of a batch, as `training.tables` has them."""
+    """The distinct ids of a batch, in the layout of `training.tables`.
 
-    ids: (
-        np.ndarray
-    )  # int32 [u]: rising; behind the distinct ids distinct ones >= v, which scatters drop
-    inverse: np.ndarray  # int32, shape of the batch: place of each lookup in ids
-    count: int  # distinct ids
+    Attributes:
+        ids: int32 [u], ascending: the distinct ids, padded with distinct ids >= v, which scatters drop.
+        inverse: int32, shape of the batch, the index in ``ids`` of each lookup.
+        count: number of distinct ids.
+    """
+
+    ids: np.ndarray
+    inverse: np.ndarray
+    count: int
+
+
+@runtime_checkable
+class Deduplicate(Protocol):
+    """Finds the distinct ids of a batch."""
+
+    def __call__(self, ids: np.ndarray, capacity: int | None = None) -> Unique:
+        """The distinct ids of an int32 array, padded to ``capacity`` (None: the number of lookups).
+
+        Raises:
+            ValueError: an id outside [0, num_ids), or more distinct ids than ``capacity``.
+        """
+        ...
 
 
 def blocks(
@@ -47,13 +63,16 @@ def blocks(
     """Blocks of ``block_rows`` rows from ``first_row`` on; the last one may be shorter.
 
     Args:
-        ahead: blocks that the thread may be ahead; 0: no thread.
+        data: the rows.
+        block_rows: rows per block.
+        first_row: where to start.
+        ahead: blocks that the thread may read ahead; 0: no thread.
         dense_dtype: float16 halves the bytes; standardised columns keep 11 bits, an error of at most 0.05 %, and are
             clipped to +-65504.
-        drop_rest: leave a shorter last block out.
+        drop_rest: omits a shorter last block.
 
     Raises:
-        ValueError: no rows a block, or a negative first row.
+        ValueError: no rows per block, or a negative first row.
     """
     if block_rows < 1 or first_row < 0 or ahead < 0:
         raise ValueError(
@@ -72,13 +91,17 @@ def blocks(
         )
 
     firsts = range(first_row, stop, block_rows)
-    return ahead_of(map(read, firsts), ahead) if ahead else map(read, firsts)
+    return read_ahead(map(read, firsts), ahead) if ahead else map(read, firsts)
 
 
-def ahead_of(items: Iterator[Any], ahead: int) -> Iterator[Any]:
-    """The same items, made by a thread that is at most ``ahead`` of them in front.
+def read_ahead(items: Iterator[Any], ahead: int) -> Iterator[Any]:
+    """The same items, produced by a thread that is at most ``ahead`` items ahead.
 
-    An exception in the thread is raised where its item would have come. A consumer that stops early stops the thread.
+    An exception in the thread is raised in place of its item. A consumer that stops early stops the thread.
+
+    Examples:
+        >>> list(read_ahead(iter(range(3)), ahead=2))
+        [0, 1, 2]
     """
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(ahead)
     stopped = threading.Event()
@@ -97,7 +120,7 @@ def ahead_of(items: Iterator[Any], ahead: int) -> Iterator[Any]:
             for item in items:
                 if not put(("item", item)):
                     return
-        except BaseException as error:  # goes to the consumer
+        except BaseException as error:  # raised in the consumer
             put(("error", error))
         else:
             put(("end", None))
@@ -117,26 +140,28 @@ def ahead_of(items: Iterator[Any], ahead: int) -> Iterator[Any]:
         thread.join()
 
 
-def deduplicator(num_ids: int) -> Callable[..., Unique]:
-    """A function ``dedup(ids, capacity=None)`` for ids below ``num_ids``; for one thread.
+def deduplicator(num_ids: int) -> Deduplicate:
+    """A function that finds the distinct ids of batches with ids below ``num_ids``; not thread-safe.
 
-    Lookups are marked in tables of ``num_ids`` entries (5 bytes each), so that none is sorted or
-    searched for: the marks of a short table are read through; of one that is long against the batch,
-    the lookup that was written last stands for its id, and only the distinct ids are sorted.
+    It marks lookups in tables of ``num_ids`` entries (5 bytes each), so that they are neither sorted nor searched. The
+    marks of a short table are scanned. If the table is long compared with the batch, the lookup that was written last
+    represents its id, and only the distinct ids are sorted.
+
+    Examples:
+        >>> unique = deduplicator(num_ids=10)(np.array([[7, 2], [7, 5]], np.int32))
+        >>> unique.ids[: unique.count].tolist(), unique.inverse.tolist()
+        ([2, 5, 7], [[2, 0], [2, 1]])
     """
     places = np.zeros(num_ids, np.int32)
     marks = np.zeros(num_ids, bool)
 
     def dedup(ids: np.ndarray, capacity: int | None = None) -> Unique:
-        """Distinct ids of a batch int32 [...], padded to ``capacity`` (None: as many as lookups).
-
-        Raises:
-            ValueError: an id outside [0, num_ids), or more distinct ids than ``capacity``.
-        """
         capacity = ids.size if capacity is None else capacity
         if ids.size and not 0 <= ids.min() <= ids.max() < num_ids:
-            raise ValueError(f"ids {ids.min()} .. {ids.max()} leave [0, {num_ids})")
-        where = ids.reshape(-1).astype(np.intp)  # NumPy looks up by these; once instead of thrice
+            raise ValueError(f"ids {ids.min()} .. {ids.max()} are outside [0, {num_ids})")
+        where = ids.reshape(-1).astype(
+            np.intp
+        )  # NumPy's index type, converted once instead of thrice
         if num_ids <= SCANNED * ids.size:
             marks[where] = True
             distinct = np.flatnonzero(marks)

@@ -1,7 +1,7 @@
-"""Opening a file that should be a table: CSV or other delimited text, Parquet, or an Arrow (Feather) file.
+"""Table files: delimited text, Parquet, and Arrow (Feather) files.
 
-What it is, which columns it has and whether their types fit their roles is known, or refused by name, before any row is
-read. Preparing and scoring open files here, so that both read the same.
+The format, the columns and their types are checked before any row is read. Preparation and scoring both open files
+here, so that they read them alike.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,43 +11,62 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.data.format.column_types import describe, read_as, require_types, roles_of
-from autorank.data.format.files import FileForm, form_of
-from autorank.data.format.source import Chunk, Columns, Cut, Piece
-from autorank.data.prepare import text
-from autorank.data.prepare.text import CsvFormat
+from autorank.data.format.column_casts import read_as
+from autorank.data.format.column_types import describe, require_types, roles_of
+from autorank.data.format.file_format import FileFormat, detect_format
+from autorank.data.format.source import Chunk, Columns, Position, Segment
+from autorank.data.prepare import csv_format, text_segments
+from autorank.data.prepare.csv_format import CsvFormat
 
-ROWS = 1 << 19  # rows of a chunk of a Parquet file
-LARGE_GROUP = 1 << 22  # rows of a row group that is read in more than one piece
+SEGMENT_ROWS = 1 << 19  # rows of a segment of a large row group
+LARGE_GROUP = 1 << 22  # rows from which a row group is read in several segments
 
 
 class TableFile(NamedTuple):
-    """A file whose columns are known."""
+    """A table file whose columns are known.
+
+    Attributes:
+        path: the file.
+        form: its format.
+        csv: how lines are divided into cells, for text.
+        names: names of all columns.
+        schema: the Arrow schema; None for text, whose columns have no types.
+    """
 
     path: Path
-    form: FileForm
-    csv: CsvFormat  # how lines are cut, for text
+    form: FileFormat
+    csv: CsvFormat
     names: tuple[str, ...]
-    schema: Any = None  # the Arrow schema; None for text, whose columns have no type
+    schema: Any = None
 
 
-def look(path: Path, csv: CsvFormat, key: str = "data.path") -> TableFile:
-    """What is in a file.
+def inspect_table(path: Path, csv: CsvFormat, key: str = "data.path") -> TableFile:
+    """Detects the format and the columns of a file.
 
     Args:
+        path: the file.
+        csv: how lines are divided into cells, if it is text.
         key: the setting or argument that named the file, for messages.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no table, an empty or broken file, a column name that occurs twice.
+        ValueError: not a table, an empty or broken file, or a column name that occurs twice.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "clicks.csv"
+        ...     _ = path.write_text("clicked,user\\n1,a\\n")
+        ...     inspect_table(path, CsvFormat()).names
+        ('clicked', 'user')
     """
-    form = form_of(path, key)
+    form = detect_format(path, key)
     if form.content == "text":
-        return TableFile(path, form, csv, text.column_names(path, csv))
+        return TableFile(path, form, csv, csv_format.column_names(path, csv))
     with _opened(path, form) as file:
         schema = file.schema_arrow if form.content == "parquet" else file.schema
         names = tuple(schema.names)
-    text.require_distinct(path, names)
+    csv_format.require_distinct(path, names)
     return TableFile(path, form, csv, names, schema)
 
 
@@ -59,15 +78,19 @@ def open_table(
     read: Sequence[str] | None = None,
     key: str = "data.path",
 ) -> TableFile:
-    """`look`, and the columns to be read are there and have types that fit their roles.
+    """`inspect_table`, and checks that the columns to read exist and have types that fit their roles.
 
     Args:
-        read: columns to read, where they are not all those with a role.
+        path: the file.
+        columns: the role of each column.
+        csv: how lines are divided into cells, if it is text.
+        read: columns to read, if they are not the columns with a role.
+        key: as in `inspect_table`.
 
     Raises:
-        FileNotFoundError, ValueError: as `look`; an absent column; a type that cannot be read in a role.
+        FileNotFoundError, ValueError: as `inspect_table`; a missing column; a type that does not fit its role.
     """
-    file = look(path, csv, key)
+    file = inspect_table(path, csv, key)
     wanted = columns.read if read is None else tuple(read)
     absent = [name for name in wanted if name not in file.names]
     if absent:
@@ -77,16 +100,16 @@ def open_table(
 
 
 def check_types(file: TableFile, columns: Columns, read: Sequence[str]) -> None:
-    """Refuses columns whose type does not fit their role; see `column_types.require_types`."""
+    """Rejects columns whose type does not fit their role; see `column_types.require_types`."""
     if file.schema is not None:
         roles = {name: role for name, role in roles_of(columns).items() if name in read}
         require_types(file.path, file.schema, roles)
 
 
 def has_rows(file: TableFile) -> bool:
-    """Whether there is anything behind the header."""
+    """Whether the file has any row."""
     if file.form.content == "text":
-        return text.has_rows(file.path, file.csv)
+        return csv_format.has_rows(file.path, file.csv)
     with _opened(file.path, file.form) as opened:
         if file.form.content == "parquet":
             return opened.metadata.num_rows > 0
@@ -94,38 +117,33 @@ def has_rows(file: TableFile) -> bool:
         return any(opened.get_batch(index).num_rows for index in batches)
 
 
-def pieces_of(
-    file: TableFile, columns: Columns, start: Cut, *, read: Sequence[str] | None = None
-) -> Iterator[Piece]:
-    """Pieces that can be read side by side, in the order of the rows, from a cut on.
+def table_segments(
+    file: TableFile, columns: Columns, start: Position, *, read: Sequence[str] | None = None
+) -> Iterator[Segment]:
+    """The segments of a file in order, from a position on.
 
-    A chunk's columns are as their roles need them (`column_types.read_as`); those without a role as the file has them.
-    "Lines" of a Parquet or Arrow file are row numbers from 1.
+    Columns are cast as their roles require (`column_casts.read_as`); columns without a role are not. The "lines" of a
+    Parquet or Arrow file are row numbers from 1.
 
     Raises:
         ValueError: a broken file.
     """
     if file.form.content == "text":
-        yield from text.pieces([file.path], file.csv, columns, start, read=read)
+        yield from text_segments.segments([file.path], file.csv, columns, start, read=read)
         return
     wanted = tuple(columns.read if read is None else read)
     roles = roles_of(columns)
-    plan = _Plan(file, {name: roles.get(name) for name in wanted})
+    to_read = {name: roles.get(name) for name in wanted}
     sizes = _group_sizes(file)
     total, before = sum(sizes), 0
     for group, size in enumerate(sizes):
-        step = ROWS if size > LARGE_GROUP else max(size, 1)
+        step = SEGMENT_ROWS if size > LARGE_GROUP else max(size, 1)
         for first in range(0, size, step):
             end = before + min(first + step, size)
             if end > start.offset:
-                take = partial(_read_group, plan, group, first, step, before + 1)
-                yield Piece(take, Cut(0, end, end + 1), end / total)
+                read_rows = partial(_read_rows, file, to_read, group, first, step, before + 1)
+                yield Segment(read_rows, Position(0, end, end + 1), end / total)
         before += size
-
-
-class _Plan(NamedTuple):
-    file: TableFile
-    roles: Mapping[str, str | None]  # of the columns to read
 
 
 def _group_sizes(file: TableFile) -> list[int]:
@@ -137,22 +155,38 @@ def _group_sizes(file: TableFile) -> list[int]:
         return [opened.get_batch(i).num_rows for i in range(opened.num_record_batches)]
 
 
-def _read_group(plan: _Plan, group: int, first: int, num_rows: int, line: int) -> Chunk:
-    """Rows of a row group whose first is row ``line`` of the file."""
+def _read_rows(
+    file: TableFile,
+    roles: Mapping[str, str | None],
+    group: int,
+    first: int,
+    num_rows: int,
+    line: int,
+) -> Chunk:
+    """Reads rows of a row group.
+
+    Args:
+        file: the file.
+        roles: the columns to read, and their roles.
+        group: number of the row group or record batch.
+        first: first row of the group to read.
+        num_rows: at most so many rows are read.
+        line: the number of the group's first row in the file.
+    """
     import polars as pl
     import pyarrow as pa
 
-    file, names = plan.file, list(plan.roles)
-    # The file is opened again, so that groups can be read side by side.
+    names = list(roles)
+    # Each call opens the file, so that segments can be read in parallel.
     with _opened(file.path, file.form) as opened:
         if file.form.content == "parquet":
             found = opened.read_row_group(group, columns=names)
         else:
             found = pa.Table.from_batches([opened.get_batch(group).select(names)])
-            found.validate(full=True)  # a broken file may point anywhere
+            found.validate(full=True)  # offsets of a broken file may lead out of bounds
     found = found.slice(first, num_rows)
     columns: dict[str, Any] = {}
-    for name, role in plan.roles.items():
+    for name, role in roles.items():
         column = _as_role(file, name, found[name], role)
         if role is None or pa.types.is_temporal(column.type):
             columns[name] = column.combine_chunks()
@@ -176,9 +210,9 @@ def _as_role(file: TableFile, name: str, column: Any, role: str | None) -> Any:
 
 
 class _opened:  # noqa: N801
-    """A Parquet or Arrow file; what goes wrong inside names it."""
+    """An open Parquet or Arrow file; errors inside the block name the file."""
 
-    def __init__(self, path: Path, form: FileForm):
+    def __init__(self, path: Path, form: FileFormat):
         self._path, self._form = path, form
         self._stack: list[Any] = []
 
@@ -206,7 +240,7 @@ class _opened:  # noqa: N801
     def _broken(self, error: Exception) -> ValueError:
         reason, advice = " ".join(str(error).split()), "is it whole? Fetch or write it again"
         if isinstance(error, NotImplementedError):
-            advice = "write it without what is named there"
+            advice = "write it without the feature named there"
         return ValueError(
             f"{self._path}: this {self._form.content} file cannot be read ({reason}); {advice}"
         )

@@ -91,7 +91,7 @@ def described(benchmark: Any) -> Task:
     pairs = zip(space.decisions, space.baseline, strict=True)
     baseline = {d.name: d.choices[b] for d, b in pairs}
     intervals = {k: Interval(*v) for k, v in benchmark.intervals.items()}
-    return Task(decisions, tuple(space._order), intervals, baseline)
+    return Task(decisions, tuple(space.tables.order), intervals, baseline)
 
 
 def task_from(plain: Mapping[str, Any]) -> Task:

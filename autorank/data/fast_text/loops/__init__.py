@@ -1,1 +1,1 @@
-"""Compiled loops over every cell; importing one loads numba."""
+"""Loops over every cell, compiled by numba; importing one of these modules imports numba."""

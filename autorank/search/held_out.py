@@ -1,0 +1,131 @@
+"""The held-out test, touched once: the models that validation has chosen, and the baseline."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autorank.base.measurable import targets_of
+from autorank.base.metrics import (
+    log_losses,
+    ne_gain_percent,
+    normalized_entropy,
+    paired_rows_interval,
+    paired_test,
+)
+from autorank.search.context import Context
+from autorank.search.finals import Finals
+
+
+def run_test(
+    context: Context,
+    configs: dict[str, list[int]],
+    seeds: Sequence[int],
+    finals: Finals | None = None,
+) -> dict[str, Any]:
+    """Tests the chosen models and the baseline on the held-out rows, and every finalist of ``finals``; once.
+
+    All were chosen by validation alone before, so scoring more models than the chosen ones changes no choice.
+
+    Args:
+        context: the search.
+        configs: "baseline" and role names to configurations, tested with ``seeds``.
+        seeds: those of the verdict.
+        finals: tested with the seeds that they were chosen by, without those that failed. None: not tested.
+
+    Returns:
+        Per name and metric the test NE by seed, and the gain against the baseline by seed with its intervals over
+        seeds and over rows; the same for finalists, by position, under "finalists".
+    """
+    known = context.ledger.records("test")
+    if known:
+        return known[0]
+    if context.objective.test is None or context.objective.test_labels is None:
+        return {}
+    result = score(context, configs, seeds) | {"seeds": list(seeds), "finalists": {}}
+    if finals is not None:
+        alive = {
+            str(i): c for i, c in enumerate(finals.configs) if np.isfinite(finals.gains[i]).all()
+        }
+        found = score(context, {"baseline": configs["baseline"]} | alive, finals.seeds)
+        result["finalists"] = {"seeds": list(finals.seeds), "gain": found["gain"]}
+    context.ledger.record("test", "test", result)
+    return context.ledger.records("test")[0]
+
+
+def score(context: Context, configs: dict[str, list[int]], seeds: Sequence[int]) -> dict[str, Any]:
+    """NE by name, metric and seed, and the gains of all other names against "baseline"."""
+    metrics = context.objective.metrics
+    scored: dict[str, Scored] = {}
+    done: dict[tuple[int, ...], str] = {}
+    # What was trained last first: its state is the most likely one to be kept, and then nothing is trained again.
+    for name, config in reversed(configs.items()):
+        twin = done.setdefault(tuple(config), name)
+        scored[name] = scored[twin] if twin != name else score_model(context, name, config, seeds)
+    reference = scored["baseline"]
+    gain = {
+        name: {
+            m: compare(model.ne[m], reference.ne[m], model.losses[m], reference.losses[m])
+            for m in metrics
+        }
+        for name, model in ((name, scored[name]) for name in configs)
+        if name != "baseline"
+    }
+    return {"ne": {name: scored[name].ne for name in configs}, "gain": gain}
+
+
+class Scored(NamedTuple):
+    """One model on the held-out rows, by metric."""
+
+    # NE of each seed.
+    ne: dict[str, list[float]]
+    # Each row's log loss, the mean over seeds.
+    losses: dict[str, np.ndarray]
+
+
+def score_model(context: Context, name: str, config: Sequence[int], seeds: Sequence[int]) -> Scored:
+    """Scores one configuration with each seed."""
+    objective = context.objective
+    assert objective.test is not None and objective.test_labels is not None
+    context.notify("test", None, name)
+    predictions = {s: objective.test(np.array(config, np.int32), s) for s in reversed(seeds)}
+    scored = Scored({}, {})
+    for q, metric in enumerate(objective.metrics):
+        targets, rows = targets_of(objective.test_labels, metric)
+        columns = [predictions[s][rows, q] for s in seeds]
+        scored.ne[metric] = [float(normalized_entropy(p, targets)) for p in columns]
+        scored.losses[metric] = np.mean([log_losses(p, targets) for p in columns], axis=0)
+    return scored
+
+
+def compare(
+    ne: Sequence[float],
+    reference: Sequence[float],
+    losses: np.ndarray,
+    reference_losses: np.ndarray,
+) -> dict[str, Any]:
+    """Gains in percent, paired by seed: their mean with its 95% t-interval and p, and the interval over test rows.
+
+    All NaN where the held-out rows have one class only.
+
+    Args:
+        ne: a model's NE by seed.
+        reference: the baseline's NE by seed.
+        losses: each row's log loss, the model's mean over seeds.
+        reference_losses: the baseline's.
+    """
+    gains = ne_gain_percent(ne, reference)
+    test = paired_test(gains)
+    # Rows of one class have losses but no NE.
+    known = bool(np.isfinite(gains).all())
+    low, high = paired_rows_interval(losses, reference_losses) if known else (math.nan, math.nan)
+    return {
+        "gains": gains.tolist(),
+        "mean": test.mean,
+        "low": test.low,
+        "high": test.high,
+        "p": test.p,
+        "rows_low": low,
+        "rows_high": high,
+    }

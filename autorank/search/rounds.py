@@ -1,0 +1,156 @@
+"""The rounds: ask the searcher, train what it proposes up the rungs, tell it the labels."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from autorank.base.programs import compiler_options
+from autorank.fidelity.fidelity import Fidelity
+from autorank.ledger.ledger import LedgerMismatch
+from autorank.ledger.rungs import Climb, climb
+from autorank.ledger.trial import Trial
+from autorank.search.baseline import Baseline
+from autorank.search.checks import check_failures
+from autorank.search.context import POLICY_KEY, Context
+from autorank.search.evaluation import (
+    Batch,
+    Proposals,
+    Propose,
+    configs_of,
+    evaluate,
+    label_of,
+    told_outcomes,
+)
+from autorank.searchers.base import Proposal, Searcher
+
+
+class SearcherInUse:
+    """A searcher with its state in one search and its compiled functions; the baseline is the first it is told."""
+
+    def __init__(self, context: Context, searcher: Searcher) -> None:
+        options = compiler_options()
+        self._seed = context.budget.seed
+        self._ask = jax.jit(searcher.ask, compiler_options=options)
+        self._tell = jax.jit(searcher.tell, compiler_options=options)
+        self._state: Any = searcher.init(jax.random.key(self._seed))
+        self.tell(np.array([context.space.baseline], np.int32), np.zeros((1, 2), np.float32))
+
+    def ask(self) -> Proposal:
+        """The next proposals as NumPy arrays, a function of the seed and of what was told."""
+        key = jax.random.fold_in(jax.random.key(self._seed), POLICY_KEY)
+        key = jax.random.fold_in(key, int(self._state.history.count))
+        return jax.tree.map(np.asarray, self._ask(key, self._state))
+
+    def tell(self, configs: np.ndarray, outcomes: np.ndarray) -> None:
+        """Configurations ``[n, k]`` and their outcomes ``[n, 2]``."""
+        self._state = self._tell(self._state, configs, outcomes)
+
+    def tell_climbs(self, climbs: Sequence[Climb], rung: float) -> None:
+        """The labels at one rung, which all have that did not fail; NaN for a trial that failed at any rung."""
+        trials = [c.trial for c in climbs]
+        labels = [c.labels.get(rung, math.nan) for c in climbs]
+        self.tell(configs_of(trials), told_outcomes(trials, labels))
+
+
+def run_rounds(
+    context: Context,
+    searcher: Searcher,
+    baseline: Baseline,
+    pilots: Sequence[Climb],
+    fidelity: Fidelity,
+) -> list[Climb]:
+    """Ask, train, tell until the trials are used up; all trials with their labels, pilots first.
+
+    The searcher is told the label at the first rung, which every trial has, pilots included (own choice: one kind of
+    label in one model).
+
+    Raises:
+        SearchStopped: most trials of a round fail.
+        LedgerMismatch: the ledger's promotions are not those of its labels.
+    """
+    budget, first = context.budget, fidelity.rungs[0]
+    in_use = SearcherInUse(context, searcher)
+    climbs = list(pilots)
+    if climbs:
+        in_use.tell_climbs(climbs, first)
+    round_index = 0
+    while len(climbs) < budget.trials:
+        size = min(budget.batch_size, budget.trials - len(climbs))
+        done = run_round(context, in_use, baseline, fidelity, round_index, size)
+        check_failures([c.trial for c in done], budget.max_diverged)
+        in_use.tell_climbs(done, first)
+        climbs += done
+        round_index += 1
+    return climbs
+
+
+def run_round(
+    context: Context,
+    searcher: SearcherInUse,
+    baseline: Baseline,
+    fidelity: Fidelity,
+    round_index: int,
+    size: int,
+) -> list[Climb]:
+    """Proposes ``size`` configurations and trains them up the rungs; each with its labels.
+
+    Only what was promoted to a rung competes for the next one.
+    """
+    seed = context.budget.seed
+
+    def propose() -> Proposals:
+        proposal = searcher.ask()
+        info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
+        context.ledger.record("policy", str(round_index), {"round": round_index} | info)
+        configs, predicted = np.asarray(proposal.configs), np.asarray(proposal.predicted)
+        return Proposals(configs[:size], [seed] * size, predicted[:size])
+
+    reached = [
+        [trial]
+        for trial in evaluate(context, batch_at(0, round_index, propose, baseline, fidelity))
+    ]
+    alive = reached
+    for rung in range(1, len(fidelity.rungs)):
+        labels = np.array([label_of(own[-1]) for own in alive])
+        alive = [alive[i] for i in fidelity.keep(labels)]
+        if not alive:
+            break
+        before = [own[-1] for own in alive]
+        promoted = Proposals(configs_of(before), [t.seed for t in before])
+        batch = batch_at(rung, round_index, lambda p=promoted: p, baseline, fidelity)
+        rows = evaluate(context, batch)
+        check_promotions(context, rows, before, batch.fidelity)
+        for own, trial in zip(alive, rows, strict=True):
+            own.append(trial)
+    return [climb(own) for own in reached]
+
+
+def batch_at(
+    rung: int, round_index: int, propose: Propose, baseline: Baseline, fidelity: Fidelity
+) -> Batch:
+    """One batch of a round: its proposals at the first rung, promotions above."""
+    share = fidelity.rungs[rung]
+
+    def label(curve: np.ndarray) -> float:
+        return float(fidelity.label(baseline.gain_curve(curve), share, where=baseline.where))
+
+    stage = "promotion" if rung else "round"
+    return Batch(stage, round_index, propose, label, share, rung, baseline.flops)
+
+
+def check_promotions(
+    context: Context, rows: Sequence[Trial], before: Sequence[Trial], share: float
+) -> None:
+    """Checks that the ledger's promotions to a share of the log are those that the labels below ask for.
+
+    Raises:
+        LedgerMismatch: they are not.
+    """
+    if [(t.config, t.seed) for t in rows] != [(t.config, t.seed) for t in before]:
+        raise LedgerMismatch(
+            f"{context.ledger.path}: its promotions to {share:g} of the log are not the best of the rung below. "
+            f"Give this run another name, or move the folder {context.ledger.path.parent} away"
+        )

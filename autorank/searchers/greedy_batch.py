@@ -1,0 +1,80 @@
+"""Batches of Bayesian optimisation: each proposal is believed to give its predicted mean before the next is chosen.
+
+This is the kriging believer (Ginsbourger et al. 2010, "Kriging is well-suited to parallelize optimization").
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from autorank.base.typing import Array, Int, Key
+from autorank.searchers.acquisition import Acquisition
+from autorank.searchers.base import History, known
+from autorank.searchers.candidates import CandidateSettings, candidates
+from autorank.searchers.climbing import ClimbSettings, Neighbours, climb
+from autorank.space.space import Space
+from autorank.surrogates.gaussian_surrogate import GaussianFit
+
+
+class Chosen(NamedTuple):
+    """A batch of ``n`` proposals and what was predicted when each was chosen, in the units of the surrogate."""
+
+    configs: Array  # int32 [n, k]
+    mean: Array  # float32 [n, 2]
+    sd: Array  # float32 [n, 2]
+    gain: Array  # float32 [n]: value of the acquisition function
+    feasible: Array  # float32 [n]: probability of not failing
+    alpha: Array  # float32 [n]: weight of the cost
+
+
+@dataclass(frozen=True)
+class GreedyBatch:
+    """Chooses a batch, one proposal after another; the alphas take turns."""
+
+    space: Space
+    acquisition: Acquisition
+    neighbours: Neighbours
+    candidates: CandidateSettings
+    climb: ClimbSettings
+    size: int
+
+    def choose(self, key: Key, fitted: GaussianFit, history: History) -> Chosen:
+        """The batch; ``fitted`` must have room for it behind the history's rows."""
+        weights = self.acquisition.surrogate.evidence_weights(fitted)
+
+        def step(carry: tuple[GaussianFit, Array], index: Array) -> tuple[tuple, Chosen]:
+            fitted, pending = carry
+            chosen = self._next(key, fitted, weights, history, pending, index)
+            if self.size > 1:
+                row = history.count + index
+                fitted = self.acquisition.surrogate.believe(fitted, row, chosen.configs)
+            return (fitted, pending.at[index].set(chosen.configs)), chosen
+
+        pending = jnp.zeros((self.size, self.space.num_decisions), jnp.int32)
+        return jax.lax.scan(step, (fitted, pending), jnp.arange(self.size))[1]
+
+    def _next(
+        self,
+        key: Key,
+        fitted: GaussianFit,
+        weights: Array,
+        history: History,
+        pending: Int[Array, "n k"],
+        index: Int[Array, ""],
+    ) -> Chosen:
+        """One proposal, without the leading axis; ``pending`` holds the ``index`` proposals before it."""
+        acquisition, surrogate = self.acquisition, self.acquisition.surrogate
+        alphas = jnp.asarray(acquisition.settings.alphas, jnp.float32)
+        told = jnp.concatenate([history.configs, pending])
+        is_told = jnp.concatenate([known(history), jnp.arange(self.size) < index])
+        goal = acquisition.goal(fitted, weights, alphas[index % len(alphas)], told, is_told)
+        pool = candidates(jax.random.fold_in(key, index), self.space, history, self.candidates)
+        config, gain = climb(partial(acquisition.value, goal), pool, self.neighbours, self.climb)
+        prediction = surrogate.predict(fitted, config[None])
+        log_p = acquisition.log_feasibility(fitted, surrogate.embed(config[None]))
+        return Chosen(
+            config, prediction.mean[0], prediction.sd[0], gain, jnp.exp(log_p[0]), goal.alpha
+        )
