@@ -71,9 +71,21 @@ def settings(config: Any, record: type[T]) -> T:
     if "predictor" in known:
         _refuse_unknown("predictor", config["predictor"], PredictorConfig)
         refuse_idle_predictor(config["searcher"]["name"], _overridden("predictor"))
-    found = OmegaConf.to_object(config)
-    assert isinstance(found, record), type(found)
-    return found
+    return _as_record(record, config)
+
+
+def _as_record(record: Any, node: Any) -> Any:
+    """A typed node as its record, with tuples for lists."""
+    values = {}
+    for field in dataclasses.fields(record):
+        value = node[field.name]
+        inner = OmegaConf.get_type(value) if OmegaConf.is_dict(value) else None
+        if dataclasses.is_dataclass(inner):
+            value = _as_record(inner, value)
+        elif OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return record(**values)
 
 
 def _as_chosen(registry: Registry[Any], node: Any) -> Any:

@@ -17,8 +17,8 @@ from autorank.app.composition import described_parts, register_groups, settings
 from autorank.app.earlier_ledgers import carried_over
 from autorank.app.identity import GROUPS
 from autorank.app.identity import settings as identity_settings
-from autorank.app.jobs import run_search
 from autorank.app.programs import CONFIGS, register
+from autorank.app.search_job import run_search
 from autorank.app.settings import PARTS, BackendConfig, SearchConfig
 from autorank.base.plugins import load_plugins
 from autorank.base.records import plain
