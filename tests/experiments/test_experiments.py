@@ -28,7 +28,7 @@ PAPER = [
     "searcher.samples=8", "predictor.members=2", "predictor.steps=10",
 ]  # fmt: skip
 # Every stage of a search, with fewer structures to compile.
-FEWER = ("data.num_rows=6000", "search.trials=5", "fidelity.num_pilots=2")
+FEWER = ("data.num_rows=6000", "search.trials=5")
 SMALLER = [o for o in TOY if o.split("=")[0] not in {f.split("=")[0] for f in FEWER}] + [*FEWER]
 
 
