@@ -121,7 +121,7 @@ def test_untouched_rows_keep_their_bits():
 
 @pytest.mark.parametrize("num_rows", [200_000])
 def test_update_copies_no_table(num_rows):
-    """A donated table is updated in place: temporaries stay far below the table's size (PERFORMANCE 8.3)."""
+    """A donated table is updated in place: temporaries stay far below the table's size."""
     table = new_table(num_rows, 16)
     ids = jnp.zeros((64, 3), jnp.int32)
 

@@ -328,7 +328,7 @@ def test_table_objective_answers_from_its_table():
 
 
 def test_training_holds_one_table_in_memory():
-    """Donated, initialised and updated in place: temporaries stay far below the table (PERFORMANCE 8.2, 8.3)."""
+    """Donated, initialised and updated in place: temporaries stay far below the table."""
     num_ids = 1_000_000  # compiled, not run
     program = program_of(num_ids=num_ids)
     state = jax.eval_shape(program.empty)
