@@ -67,7 +67,7 @@ class PlanConfig:
                 object.__setattr__(self, "final_seeds", int(self.final_seeds))
             except ValueError:
                 raise ValueError(
-                    f"search.final_seeds={self.final_seeds!r} is not a number of seeds; write one, for example 5, or auto"
+                    f"search.final_seeds={self.final_seeds!r} is not a number of seeds; write for example 5, or auto"
                 ) from None
             require_range("search.final_seeds", int(self.final_seeds), 1, 1_000_000)
         for key in (
