@@ -7,7 +7,7 @@ import pytest
 
 from autorank.data.format.source import validate_columns
 from autorank.data.logs.base import SOURCES, DataConfig
-from autorank.data.prepare import store
+from autorank.data.prepare import encoders_file, store
 from autorank.data.prepare.encoders import encode
 
 
@@ -43,7 +43,7 @@ def test_a_stream_is_prepared_alike_twice_and_its_encoders_give_the_arrays(name,
     np.testing.assert_array_equal(first.sparse, second.sparse)
     np.testing.assert_array_equal(first.labels, second.labels)
     for chunk in entry.make(settings).chunks(tmp_path, quiet):
-        sparse, dense = encode(store.load_encoders(tmp_path / "a"), chunk.columns)
+        sparse, dense = encode(encoders_file.read_encoders(tmp_path / "a"), chunk.columns)
         np.testing.assert_array_equal(sparse, first.sparse[: len(sparse)])
         np.testing.assert_allclose(dense, first.dense[: len(dense)], rtol=1e-5, atol=1e-6)
         break
