@@ -28,7 +28,7 @@ PAPER = [
     "searcher.samples=8", "predictor.members=2", "predictor.steps=10",
 ]  # fmt: skip
 # Every stage of a search, with fewer structures to compile.
-FEWER = ("data.num_rows=6000", "search.trials=5", "fidelity.num_pilots=2")
+FEWER = ("data.num_rows=6000", "search.trials=5")
 SMALLER = [o for o in TOY if o.split("=")[0] not in {f.split("=")[0] for f in FEWER}] + [*FEWER]
 
 
@@ -72,11 +72,12 @@ def test_users_programs_run_as_files_too():
         ("search.trails=5", "trails"),
         ("searcher.failures=never", "searcher.failures='never'"),
         ("data.train_fraction=1.5", "data.train_fraction=1.5"),
-        ("fidelity.rungs=[0.5,0.2]", "fidelity.rungs=[0.5, 0.2]"),
+        ("fidelity=halving fidelity.rungs=[0.5,0.2]", "fidelity.rungs=[0.5, 0.2]"),
+        ("fidelity.rungs=[0.5,1.0]", "fidelity.rungs has no effect with fidelity=pilots"),
     ],
 )
 def test_mistakes_are_named(override, words):
-    done = program("search", override, check=False)
+    done = program("search", *override.split(), check=False)
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
 
