@@ -47,9 +47,12 @@ def refuse_idle_predictor(searcher: str, keys: Iterable[str]) -> None:
 
 def idle_settings(config: Any) -> Iterator[str]:
     """Sentences about settings of a search that are not at their defaults and have no effect."""
-    data, plan = config.data, config.search
+    data, plan, searcher = config.data, config.search, config.searcher
     if data.encoding != "hash" and "hash_size" in changed_fields(data):
         yield f"data.hash_size={data.hash_size} has no effect with data.encoding={data.encoding}"
+    if getattr(searcher, "num_local", None) == 0:
+        for key in {"local_pool", "local_parents"} & set(changed_fields(searcher)):
+            yield f"searcher.{key}={getattr(searcher, key)} has no effect with searcher.num_local=0"
     if plan.final_seeds != "auto":
         for key in {"final_half_width", "max_final_seeds"} & set(changed_fields(plan)):
             value = getattr(plan, key)

@@ -11,20 +11,21 @@ from autorank.base.records import require_range
 from autorank.data.format.source import Chunk, Columns, Source
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.models import flops
-from autorank.models.blocks import kernel, mix
 from autorank.models.interactions import MODULES, Sizes
+from autorank.models.maps import mix
+from autorank.models.parameters import kernel
 from autorank.searchers.base import (
     SEARCHERS,
     Context,
-    History,
     Proposal,
     Searcher,
     SearcherConfig,
+    ToldState,
     append,
     best,
     empty,
-    proposer,
 )
+from autorank.searchers.novelty import proposer
 from autorank.surrogates.losses import LOSSES
 
 
@@ -56,8 +57,8 @@ def register_searcher() -> None:
         batch_size, capacity = settings.batch_size, context.capacity
         propose = proposer(space, batch_size=batch_size, capacity=capacity)
 
-        def init(key) -> History:
-            return empty(space, capacity)
+        def init(key) -> ToldState:
+            return ToldState(empty(space, capacity))
 
         def ask(key, state) -> Proposal:
             mutate_key, propose_key = jax.random.split(key)
@@ -70,26 +71,9 @@ def register_searcher() -> None:
             return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), {"repeat": repeat})
 
         def tell(state, configs, metrics):
-            return State(append(state.history, configs, metrics))
+            return ToldState(append(state.history, configs, metrics))
 
-        return Searcher(lambda key: State(init(key)), ask, tell)
-
-
-@jax.tree_util.register_pytree_node_class
-class State:
-    """A history; any pytree of arrays will do."""
-
-    def __init__(self, history: History):
-        self.history = history
-
-    def tree_flatten(self):
-        """For JAX."""
-        return (self.history,), None
-
-    @classmethod
-    def tree_unflatten(cls, _, children):
-        """For JAX."""
-        return cls(*children)
+        return Searcher(init, ask, tell)
 
 
 @dataclass(frozen=True)

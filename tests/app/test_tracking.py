@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from autorank.app import tracking
+from autorank.app import mirror, tracking
 from autorank.app.settings import TrackingConfig
 from autorank.app.tracking import OFF, logged_in, resolve_mode, scrub, start_tracking
 from autorank.app.tracking_settings import reason
@@ -139,7 +139,7 @@ def test_without_a_server_the_run_is_kept_offline(tmp_path, home, monkeypatch, c
 def test_a_mirror_that_breaks_is_only_reported(tmp_path, home, monkeypatch, caplog):
     folder = write_run(tmp_path / "run", num_trials=20, finished=False)
     monkeypatch.setattr(
-        tracking, "_trial_values", lambda *a: (_ for _ in ()).throw(ValueError("broken"))
+        mirror, "trial_values", lambda *a: (_ for _ in ()).throw(ValueError("broken"))
     )
     with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
         tracker = start_tracking(settings("offline"), folder, ledger, {})

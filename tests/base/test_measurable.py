@@ -156,7 +156,7 @@ HELD_OUT = {
     ("metric", "missing"), [*(("ctr", name) for name in HELD_OUT), ("mean", "conversions")]
 )
 def test_a_held_out_part_of_one_class_leaves_nulls_and_the_rest(missing, metric, tmp_path):
-    import collect  # pyright: ignore[reportMissingImports]
+    from experiments import collect
 
     test_labels, unknown = HELD_OUT[missing]
     counts = tuple(measurable.count("held-out", test_labels, m) for m in METRICS)
