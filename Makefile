@@ -20,8 +20,11 @@ $(READY): pyproject.toml constraints.txt
 search: setup
 	$(BIN)/python -m experiments.search
 
-test: setup lint types
-	$(BIN)/python -m pytest -q -n 2
+# Types are checked beside the tests; their findings, if any, are printed after the tests' own closing line.
+test: setup lint
+	@$(BIN)/pyright > .venv/types.txt 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal; tests=$$?; \
+	wait $$types; types=$$?; [ $$types = 0 ] || cat .venv/types.txt; exit $$((tests || types))
 
 lint: setup
 	$(BIN)/ruff check .
@@ -30,7 +33,7 @@ lint: setup
 types: setup
 	$(BIN)/pyright
 
-# PyTorch and FuxiCTR in an environment of their own, for experiments/bench_*.py; torch first, or another one is drawn in.
+# PyTorch and FuxiCTR in an environment of their own, for experiments/speed. torch goes first: FuxiCTR would install another one.
 peers:
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0

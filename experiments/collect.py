@@ -130,14 +130,14 @@ def steps_text(row: dict[str, str]) -> str:
 
 
 def role_text(row: dict[str, str]) -> str:
-    """The model's part; at equal NE with what stands behind the words."""
+    """The model's role; at equal NE with the margin and bound behind it."""
     name = ROLES[row["role"]]
     if row["role"] != "winner_equal_ne":
         return name
     if not row.get("equal_ne_margin"):
         return f"{name} (an earlier version's rule)"
     margin = float(row["equal_ne_margin"])
-    # One seed has no bound.
+    # One seed gives no bound.
     bound = f"{float(row['equal_ne_bound']):+.3f} %" if row["equal_ne_bound"] else "unknown"
     if row["held_out_ne"]:
         return f"{name} (bound {bound} < {margin:g} %)"
@@ -145,7 +145,7 @@ def role_text(row: dict[str, str]) -> str:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown."""
+    """The table as Markdown."""
     head = (
         "data (metric)", "model", "held-out NE", "label -> validation -> test gain", "95 % over seeds",
         "95 % over test rows", "FLOPs", "rows/s", "seed noise",
@@ -169,7 +169,7 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 def read(path: Path = CSV) -> list[dict[str, str]]:
-    """A CSV's rows."""
+    """The rows of a CSV."""
     if not path.exists():
         return []
     with path.open(newline="") as stream:
@@ -179,7 +179,7 @@ def read(path: Path = CSV) -> list[dict[str, str]]:
 def grown(
     path: Path, fields: tuple[str, ...], new: list[dict[str, Any]], data: str
 ) -> list[dict[str, str]]:
-    """The CSV's rows with those of one data set replaced, by data set; written back."""
+    """Replaces the rows of one data set in the CSV and returns all rows by data set."""
     rows = [{k: r.get(k) or "" for k in fields} for r in read(path) if r["data"] != data]
     rows += [{k: "" if r.get(k) is None else str(r[k]) for k in fields} for r in new]
     rows.sort(key=lambda r: r["data"])
@@ -211,7 +211,7 @@ def main() -> int:
         print(
             "README is up to date"
             if fresh
-            else "README differs from the CSV: run experiments/collect.py"
+            else "README differs from the CSV: run python -m experiments.collect RUN ..."
         )
         return 0 if fresh else 1
     rows = read()

@@ -19,7 +19,7 @@ def main(config: DictConfig) -> float:
     cfg = settings(config, SearchConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.app.jobs import run_search
+    from autorank.app.search_job import run_search
 
     summary = run_search(cfg, run_folder())
     gain = summary["ne_gain_percent"]

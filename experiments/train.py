@@ -17,7 +17,7 @@ def main(config: DictConfig) -> float:
     cfg = settings(config, TrainConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.app.jobs import run_training
+    from autorank.app.training_job import run_training
 
     result = run_training(cfg, run_folder())
     return float(np.mean([np.nan if r["failed"] else r["ne"][0] for r in result["runs"]]))

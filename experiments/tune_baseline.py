@@ -16,7 +16,7 @@ def main(config: DictConfig) -> float:
     cfg = settings(config, TuneConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.app.jobs import run_tuning
+    from autorank.app.tuning_job import run_tuning
 
     best = run_tuning(cfg)[0]
     return next(value for name, value in best.items() if name.startswith("validation_ne_"))

@@ -156,7 +156,7 @@ def main(config: DictConfig) -> float:
     """Runs all kinds and seeds on as many cores as there are; returns the frozen NE of "zero"."""
     cfg = settings(config, TrainConfig)
     from autorank.app import build
-    from autorank.app.jobs import provenance, shareable, write_rows
+    from autorank.app.provenance import provenance, shareable, write_rows
 
     data = build.dataset(cfg.data, print)
     runs = [Row(kind, seed) for seed in range(cfg.seeds) for kind in KINDS]

@@ -1,15 +1,34 @@
-"""Tests run harsher than production: several fake devices, rank promotion raises, types checked."""
+"""Tests run harsher than production: several fake devices, rank promotion raises, types checked.
 
+They also compile cheaply, because compiling is half of what they cost: XLA leaves most optimizations out, and what one
+process of a session has compiled, the others (workers, programs that tests start) load from a folder of that session.
+A test marked ``optimized`` compiles as production does; see `pytest_runtest_setup`.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before jax is imported anywhere: four fake CPU devices, one thread a program (bit-exact runs).
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=4 --xla_cpu_multi_thread_eigen=false",
+    "--xla_force_host_platform_device_count=4 --xla_cpu_multi_thread_eigen=false"
+    # As our own programs are compiled (autorank/base/programs.py): at two thirds of the default's cost.
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# One folder of compiled programs for each session, never the user's: a session starts from nothing. Workers of xdist
+# and the programs that tests start inherit it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _programs, _owner = tempfile.mkdtemp(prefix="autorank-tests-"), os.getpid()
+    # A test's fork that ends as this process does must leave the folder.
+    atexit.register(lambda: os.getpid() == _owner and shutil.rmtree(_programs, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from pathlib import Path
 
@@ -17,13 +36,25 @@ import hypothesis
 import jax
 import pytest
 
-from autorank.base import jax_settings
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax_settings.OWN = {**jax_settings.OWN, "jax_numpy_rank_promotion": "raise"}
 # A busy machine is no failure.
 hypothesis.settings.register_profile("autorank", deadline=None)
 hypothesis.settings.load_profile("autorank")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Doctests are looked for in tests, but not in the programs that lie beside them."""
+    here = Path(__file__).parent
+    helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if helper and here in collection_path.parents else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Whether XLA optimizes is decided before any fixture compiles; programs started by the test inherit it."""
+    cheap = item.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", cheap)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(cheap))
 
 
 @pytest.fixture(scope="session")

@@ -89,9 +89,7 @@ def test_imports_only_go_down(module):
 
 
 def test_nothing_imports_in_a_circle():
-    graphlib.TopologicalSorter(
-        {module: imported(module) for module in PATHS if module.startswith("autorank")}
-    ).prepare()
+    graphlib.TopologicalSorter({module: imported(module) for module in PATHS}).prepare()
 
 
 def test_few_levels_and_few_modules_at_the_top():

@@ -1,4 +1,4 @@
-"""From settings to objects: the only file that knows all names. Ordinary look-ups, no dotted strings."""
+"""From settings to objects, by the registries of the parts."""
 
 import logging
 import math
@@ -188,7 +188,7 @@ def workers(config: BackendConfig) -> Workers | None:
     return Workers(**{name: getattr(config, name) for name in Workers._fields})
 
 
-def plan(config: SearchConfig) -> Budget:
+def budget(config: SearchConfig) -> Budget:
     """Lengths of the stages."""
     p = config.search
     metric = "ctr" if p.metric == "auto" else p.metric

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from autorank.app.idle import refuse_idle_predictor
 from autorank.app.settings import PARTS
@@ -35,7 +35,7 @@ def register_groups() -> None:
     store.store(group="predictor", name="paper", node=open_schema(PredictorConfig))
 
 
-def schema(record: type) -> DictConfig:
+def schema(record: type) -> Any:
     """A program's record as a Hydra schema, with its parts still to be chosen.
 
     Frozen dataclasses become read-only nodes, which YAML could not extend, so they are unlocked.
@@ -51,7 +51,7 @@ def schema(record: type) -> DictConfig:
     return node
 
 
-def open_schema(record: type) -> DictConfig:
+def open_schema(record: type) -> Any:
     """A part's record as a schema that takes any key: `settings` refuses unknown ones with a better message."""
     node = OmegaConf.structured(record)
     _unlock(node)
@@ -59,7 +59,7 @@ def open_schema(record: type) -> DictConfig:
     return node
 
 
-def settings(config: DictConfig, record: type[T]) -> T:
+def settings(config: Any, record: type[T]) -> T:
     """The composed config as a frozen record; no OmegaConf type is left after this.
 
     Raises:
@@ -71,12 +71,24 @@ def settings(config: DictConfig, record: type[T]) -> T:
     if "predictor" in known:
         _refuse_unknown("predictor", config["predictor"], PredictorConfig)
         refuse_idle_predictor(config["searcher"]["name"], _overridden("predictor"))
-    found = OmegaConf.to_object(config)
-    assert isinstance(found, record), type(found)
-    return found
+    return _as_record(record, config)
 
 
-def _as_chosen(registry: Registry[Any], node: DictConfig) -> DictConfig:
+def _as_record(record: Any, node: Any) -> Any:
+    """A typed node as its record, with tuples for lists."""
+    values = {}
+    for field in dataclasses.fields(record):
+        value = node[field.name]
+        inner = OmegaConf.get_type(value) if OmegaConf.is_dict(value) else None
+        if dataclasses.is_dataclass(inner):
+            value = _as_record(inner, value)
+        elif OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    return record(**values)
+
+
+def _as_chosen(registry: Registry[Any], node: Any) -> Any:
     """A part's node under the record of its name; a YAML file that only names a part has none yet."""
     values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
@@ -86,7 +98,7 @@ def _as_chosen(registry: Registry[Any], node: DictConfig) -> DictConfig:
     for key in values:
         if key not in registry[chosen].fields:
             raise ValueError(refusal(registry, str(key), chosen))
-    return OmegaConf.merge(open_schema(record), values)  # pyright: ignore[reportReturnType]
+    return OmegaConf.merge(open_schema(record), values)
 
 
 def refusal(registry: Registry[Any], key: str, chosen: str) -> str:
@@ -124,7 +136,7 @@ def described_parts(*keys: str) -> str:
     )
 
 
-def _refuse_unknown(group: str, node: DictConfig, record: type) -> None:
+def _refuse_unknown(group: str, node: Any, record: type) -> None:
     known = [f.name for f in dataclasses.fields(record)]
     for key in node:
         if key not in known:

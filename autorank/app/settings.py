@@ -67,7 +67,7 @@ class PlanConfig:
                 object.__setattr__(self, "final_seeds", int(self.final_seeds))
             except ValueError:
                 raise ValueError(
-                    f"search.final_seeds={self.final_seeds!r} is no number of seeds; write one, for example 5, or auto"
+                    f"search.final_seeds={self.final_seeds!r} is not a number of seeds; write one, for example 5, or auto"
                 ) from None
             require_range("search.final_seeds", int(self.final_seeds), 1, 1_000_000)
         for key in (
@@ -116,7 +116,7 @@ class BackendConfig:
     population: int = 1  # ray: trials handed to a worker at a time
     num_cpus: float = 1.0  # ray: of each worker
     num_gpus: float = 0.0  # ray: of each worker
-    attempts: int = 2  # ray: a trial that takes so many workers along has failed
+    attempts: int = 2  # ray: a trial fails when this many workers have died with it
     trial_seconds: float | None = None  # ray: a worker that takes longer is killed
 
     def __post_init__(self):
@@ -198,7 +198,7 @@ class ReportConfig:
 class BenchSearchConfig:
     """`experiments/comparison/bench_search.py`: searchers x tasks x seeds."""
 
-    searchers: tuple[str, ...] = ("autorank",)  # configs/searcher files (+key=value), or peers
+    searchers: tuple[str, ...] = ("autorank",)  # registered searchers (+key=value), or peers
     tasks: str = "*"  # comma-separated globs over suite/task, or slow: ten of all suites
     seeds: int = 1
     first_seed: int = 0

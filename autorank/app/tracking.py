@@ -1,18 +1,17 @@
 """Weights & Biases as a mirror of the ledger: never a prompt, never a wait, never a reason to stop.
 
-The ledger is the truth. ``sync`` copies what it has gained since the last call, ``finish`` adds
-curves, table, figures and summary. The W&B run's id is kept in the ledger, so that a resumed search
-continues the same W&B run. Which run that is, and whether there is one, W&B's own settings decide where ours do not.
+This module finds or starts the W&B run; `mirror` says what is copied into it. The run's id is kept in the ledger, so
+that a resumed search continues the same W&B run. W&B's own settings decide where ours do not.
 """
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autorank.app.mirror import Mirror, finish, sync
 from autorank.app.settings import TrackingConfig
 from autorank.app.tracking_settings import (
     Decision,
@@ -25,15 +24,11 @@ from autorank.app.tracking_settings import (
     scrub,
 )
 from autorank.base.program_folder import why_unusable
-from autorank.ledger import rungs
 from autorank.ledger.ledger import Ledger
-from autorank.ledger.run_folder import curve_of, read_run, values_of
-from autorank.ledger.trial import Trial
 
 __all__ = ["OFF", "Tracker", "logged_in", "resolve_mode", "scrub", "start_tracking"]
 
 LOG = logging.getLogger(__name__)
-LISTS = ("front", "finalists")  # of a summary: W&B's tables and the report have them
 WAIT_SECONDS = 20  # for the server at the start and at the end, then the mirror goes offline
 
 
@@ -94,14 +89,7 @@ def start_tracking(
 
         return call
 
-    return Tracker(guarded(_sync), guarded(_finish))
-
-
-class Mirror(NamedTuple):
-    """The W&B run, and whether it was started here: one that was active before goes on after us."""
-
-    run: Any
-    ours: bool
+    return Tracker(guarded(sync), guarded(finish))
 
 
 STARTED: set[str] = set()  # ids of the W&B runs that were started here
@@ -208,95 +196,10 @@ def _new_run(
         if decision.mode == "offline":
             raise
         LOG.warning("W&B cannot be reached (%s); the run is kept offline", reason(error))
-        if (
-            beside is not None
-        ):  # W&B's process serves that run, and takes the id of ours for one that is in use
+        if beside is not None:
+            # W&B's process serves that run, and takes the id of ours for one that is in use.
             options["id"] = init_options(settings, own, folder, None)["id"]
         else:
             with contextlib.suppress(Exception, SystemExit):
                 wandb.teardown()
         return init("offline"), f"{why}, but it could not be reached"
-
-
-def _sync(mirror: Mirror, ledger: Ledger) -> None:
-    done = [t for t in ledger.trials() if t.status != "proposed"]
-    known = set(ledger.get("wandb_trials") or [])
-    new = sorted((t for t in done if t.id not in known), key=lambda t: (t.finished_at or 0.0, t.id))
-    for trial in new:
-        known.add(trial.id)
-        # The step is the number of ended trials: it rises also over a resume. A run of somebody else has its own steps.
-        step = len(known) if mirror.ours else None
-        lowest = rungs.best((t for t in done if t.id in known), ledger.records(rungs.KIND))
-        mirror.run.log(_trial_values(trial, lowest), step=step)
-    rounds, seen = ledger.records("policy"), ledger.get("wandb_rounds") or 0
-    for record in rounds[seen:]:
-        mirror.run.log(_round_values(record), step=max(1, len(known)) if mirror.ours else None)
-    if new:
-        ledger.put("wandb_trials", sorted(known))
-    if len(rounds) > seen:
-        ledger.put("wandb_rounds", len(rounds))
-
-
-def _trial_values(trial: Trial, lowest: float | None) -> dict[str, Any]:
-    values = {
-        "trial/id": trial.id,
-        "trial/failed": int(trial.status == "failed"),
-        "trial/fidelity": trial.fidelity,
-        f"trial/{'ne' if trial.stage == 'seed_noise' else 'ne_gain_percent'}": trial.quality,
-        "trial/flops_ratio": None if trial.cost is None else math.exp(trial.cost),
-        "trial/seconds": (trial.outcome or {}).get("seconds"),
-        "search/best_ne_gain_percent": lowest,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _round_values(record: Mapping[str, Any]) -> dict[str, Any]:
-    import numpy as np
-
-    values = {"policy/round": record.get("round")}
-    for name in ("entropy", "reward", "distinct"):
-        array = np.array(record.get(name) if record.get(name) is not None else [], float)
-        last = array[..., -1] if array.ndim > 1 else array
-        if np.isfinite(last).any():
-            values[f"policy/{name}"] = float(np.nanmean(last))
-    return values
-
-
-def _finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) -> None:
-    import wandb
-
-    run = mirror.run
-
-    try:
-        _sync(mirror, ledger)
-        left = read_run(folder)
-        names = [d["name"] for d in left.decisions]
-        head = ["id", "stage", "round", "status", "quality", "flops_ratio", "fidelity", "seed"]
-        trials = wandb.Table(columns=[*head, "reason", *names])
-        curves = wandb.Table(columns=["id", "stage", "window", "ne"])
-        for t in left.trials:
-            values = values_of(left.decisions, t.config) if names else {}
-            ratio = None if t.cost is None else math.exp(t.cost)
-            row = [t.id, t.stage, t.round, t.status, t.quality, ratio, t.fidelity, t.seed]
-            texts = [None if n not in values else str(values[n]) for n in names]
-            trials.add_data(*row, t.reason, *texts)
-            for window, ne in enumerate(curve_of(left, t)):
-                if math.isfinite(ne):
-                    curves.add_data(t.id, t.stage, window, float(ne))
-        run.log({"trials": trials, "curves": curves})
-        pictures = sorted((folder / "figures").glob("*.png"))
-        run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
-        run.summary.update(_flat({k: v for k, v in summary.items() if k not in LISTS}))
-    finally:
-        if mirror.ours:
-            run.finish()
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif value is not None:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -1,12 +1,12 @@
-"""JAX's settings while a program of ours runs, whatever the process that it runs in has set.
+"""JAX's settings while our code runs, whatever the process around it has set.
 
-JAX keeps its settings for the process, and a sweep shares its process with the user's jobs. Wider numbers, another
+JAX has one set of settings for the process, and a sweep shares its process with the user's jobs. Wider numbers, another
 generator of random keys or strict promotion would change what a searcher proposes, or stop it. `own_settings` holds
-them at the values that everything here is written for and tested with; what the user chose is back afterwards, and
-jobs never see ours. Settings that change no result (where programs are cached, what is logged) stay the user's, and
-so do the platform, XLA's flags and the precision of matrix products in training.
+them at the values that everything here is written for and tested with. The user's values return afterwards, and the
+user's jobs never see ours. Settings that change no result (where programs are cached, what is logged) stay the user's,
+and so do the platform, XLA's flags and the precision of matrix products in training.
 
-JAX keeps a setting that is changed for a while per thread: a thread of ours enters the context itself.
+A setting that is changed by a context manager holds in the current thread only, so our threads enter it themselves.
 """
 
 import threading
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-# JAX's own defaults. An option that an installed version does not know has no effect there.
+# JAX's own defaults but for the checks in `STRICT`. An option that the installed version lacks has no effect.
 OWN: Mapping[str, Any] = {
     # Types and shapes
     "jax_enable_x64": False,
@@ -42,7 +42,7 @@ OWN: Mapping[str, Any] = {
     "jax_memory_fitting_effort": 0.0,
     "jax_compiler_enable_remat_pass": True,
     "eager_constant_folding": False,
-    # Checks that stop a program: a diverged model is a result here, and rows do travel to the device
+    # Checks that stop a program: a diverged model is a result here
     "jax_debug_nans": False,
     "jax_debug_infs": False,
     "jax_check_tracer_leaks": False,
@@ -67,14 +67,20 @@ OWN: Mapping[str, Any] = {
 STRICT = ("jax_numpy_rank_promotion", "jax_transfer_guard_device_to_device")
 # What the user may choose for training, on accelerators above all: a searcher's own arithmetic stays ours.
 TRAINING = ("jax_default_matmul_precision",)
-_OUTSIDE = threading.local()  # what those were where this thread entered our settings
+_OUTSIDE = threading.local()  # the values of TRAINING where this thread entered our settings
 
 
 @contextmanager
 def own_settings(**choices: Any) -> Iterator[None]:
-    """Holds JAX's settings at ours in this thread; also a decorator, of functions that are no generators.
+    """Holds JAX's settings at ours in this thread, with ``choices`` in place of some of them.
 
-    ``choices`` replace some of them.
+    Also a decorator, but not of generators: between two results the caller's settings would not hold.
+
+    Examples:
+        >>> import jax
+        >>> with own_settings():
+        ...     jax.config.jax_numpy_rank_promotion
+        'raise'
     """
     with ExitStack() as stack:
         if not hasattr(_OUTSIDE, "values"):
@@ -88,7 +94,7 @@ def own_settings(**choices: Any) -> Iterator[None]:
 
 
 def training_choices() -> dict[str, Any]:
-    """The user's settings that training follows, as they are here outside of our own."""
+    """The user's settings that training follows, as they were before this thread entered our own."""
     import jax
 
     outside = getattr(_OUTSIDE, "values", None)
@@ -138,9 +144,9 @@ def training_settings() -> Iterator[None]:
 
 
 def _context_of(name: str) -> Any:
-    """JAX's context manager of an option, or None where this version has none.
+    """JAX's context manager for an option, or None where this version has none.
 
-    Most are public (``jax.enable_x64``, ...). The others exist beside their option only.
+    Most are public (``jax.enable_x64``, ...); the others are kept beside their option.
     """
     import jax
 

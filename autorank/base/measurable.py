@@ -1,8 +1,7 @@
-"""Where a metric can be computed: NE needs a positive and a negative among the rows it is measured on.
+"""Where a metric can be computed: NE needs a positive and a negative among the rows that it is measured on.
 
-Labels are 0/1 columns ``[rows, 1 or 2]``, click and conversion. Which windows and parts of a log hold
-both classes depends on the log alone, so it is known before anything is trained and is the same for
-all models.
+Labels are 0/1 columns ``[rows, 1 or 2]``, click and conversion. Which windows and parts of a log hold both classes
+depends on the log alone, so it is known before anything is trained and is the same for all models.
 """
 
 from collections.abc import Sequence
@@ -12,11 +11,11 @@ import numpy as np
 
 
 class Counts(NamedTuple):
-    """What a metric is measured on in one part of a log."""
+    """The rows and positives of one metric in one part of a log."""
 
     part: str  # "training" or "held-out"
     metric: str
-    rows: int  # all of the part
+    rows: int  # of the part
     counted: int  # that the metric is measured on: every row, or those with a click
     positives: int
 
@@ -27,7 +26,12 @@ class Counts(NamedTuple):
 
 
 def possible_metrics(labels: np.ndarray) -> tuple[str, ...]:
-    """All metrics that can be measured with these label columns."""
+    """The metrics that label columns ``[rows, 1 or 2]`` allow.
+
+    Examples:
+        >>> possible_metrics(np.zeros((3, 2)))
+        ('ctr', 'cvr', 'ctcvr')
+    """
     return ("ctr",) if labels.shape[1] < 2 else ("ctr", "cvr", "ctcvr")
 
 
@@ -44,7 +48,12 @@ def targets_of(labels: np.ndarray, metric: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def count(part: str, labels: np.ndarray, metric: str) -> Counts:
-    """Counts of one metric in one part."""
+    """Counts of one metric in one part.
+
+    Examples:
+        >>> count("training", np.array([[1, 1], [1, 0], [0, 0]]), "cvr")
+        Counts(part='training', metric='cvr', rows=3, counted=2, positives=1)
+    """
     targets, _ = targets_of(labels, metric)
     return Counts(part, metric, len(labels), len(targets), int(targets.sum()))
 
@@ -54,8 +63,8 @@ def windows(
 ) -> np.ndarray:
     """Bool ``[t, q]``: which windows hold both classes.
 
-    The rows are those of ``num_steps`` whole batches; a batch belongs to the window that its step
-    falls into, as in training.
+    The rows are those of ``num_steps`` whole batches. A batch belongs to the window that its step falls into, as in
+    training.
     """
     steps = np.arange(num_steps) * num_windows // max(1, num_steps)
     window = np.repeat(steps, len(labels) // max(1, num_steps))
@@ -76,7 +85,7 @@ def of_metric(measurable: np.ndarray, metrics: Sequence[str], metric: str) -> np
 
 
 def described(counts: Counts, names: Sequence[str]) -> str:
-    """What is missing, with the columns' own names: ``the 1,200 held-out rows have no negative of clicked``."""
+    """What is missing, by the names of the label columns: ``the 1,200 held-out rows have no negative of clicked``."""
     click, conversion = (*names, "conversion")[:2] if len(names) < 2 else names[:2]
     missing = "negative" if counts.positives and counts.positives == counts.counted else "positive"
     rows = f"the {counts.rows:,} {counts.part} rows"

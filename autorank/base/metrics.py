@@ -1,7 +1,7 @@
 """Quality of ranking models and of predictors, in float64 on the host.
 
-NaN is the answer wherever the quantity is not defined (one class only, fewer than two items, no
-variation); the docstrings say where. Nothing warns.
+A quantity that is not defined (one class only, fewer than two items, no variation) is NaN; the docstrings say where.
+Nothing warns.
 
 References:
     NE: He et al., Practical lessons from predicting clicks on ads at Facebook, ADKDD 2014. tau-b:
@@ -17,7 +17,7 @@ import numpy as np
 from scipy import special, stats
 
 Values: TypeAlias = Any  # whatever np.asarray takes: numbers, lists, arrays of numpy or jax
-# Probabilities closer to 0 or 1 are moved here: a certain mistake costs 27.6 nats, not infinity.
+# Probabilities are kept this far from 0 and 1: a certain mistake costs 27.6 nats, not infinity.
 CLIP = 1e-12
 
 
@@ -54,7 +54,7 @@ def log_loss(probabilities: Values, targets: Values) -> float:
 
 
 def log_loss_of_logits(logits: Values, targets: Values) -> float:
-    """The same from logits, exact at any size: ``log(1 + e^z) - y z``."""
+    """Mean log loss from logits, exact at any size: ``log(1 + e^z) - y z``."""
     z, y = _pair(logits, targets)
     return _mean(np.logaddexp(0, z) - y * z)
 
@@ -66,7 +66,16 @@ def entropy(rate: Values) -> np.ndarray:
 
 
 def normalized_entropy(probabilities: Values, targets: Values) -> float:
-    """Mean log loss over the base rate's entropy (1.0: always predicting it); NaN: one class."""
+    """Normalized entropy: mean log loss over the entropy of the base rate; NaN for one class.
+
+    1.0 is what always predicting the base rate gives.
+
+    Examples:
+        >>> round(normalized_entropy([0.9, 0.2, 0.2, 0.1], [1, 0, 0, 0]), 4)
+        0.2921
+        >>> normalized_entropy([0.25] * 4, [1, 0, 0, 0])
+        1.0
+    """
     losses = log_losses(probabilities, targets)
     y = np.asarray(targets, np.float64)
     return float(normalized_entropy_from_sums(losses.sum(), y.sum(), y.size))
@@ -81,7 +90,14 @@ def normalized_entropy_of_logits(logits: Values, targets: Values) -> float:
 
 
 def normalized_entropy_from_sums(loss_sum: Values, positives: Values, counts: Values) -> np.ndarray:
-    """NE, elementwise, from sums of losses (nats), positives, rows; NaN: one class or no rows."""
+    """NE, elementwise, from sums of losses (nats), positives and rows; NaN for one class or no rows.
+
+    With sums over windows of a log it is the window NE of a learning curve.
+
+    Examples:
+        >>> normalized_entropy_from_sums([1.4, 0.7], [2, 0], [4, 4]).round(4)
+        array([0.5049,    nan])
+    """
     loss_sum, positives, counts = (np.asarray(x, np.float64) for x in (loss_sum, positives, counts))
     both = (positives > 0) & (positives < counts)
     rate = np.where(both, positives, 1) / np.where(both, counts, 2)
@@ -110,7 +126,12 @@ def auc(scores: Values, targets: Values) -> float:
 
 
 def kendall_tau_b(predicted: Values, true: Values) -> float:
-    """Kendall's tau-b in [-1, 1]; NaN: a side is constant, holds a NaN, or has under two items."""
+    """Kendall's tau-b in [-1, 1]; NaN where a side is constant, holds a NaN, or has fewer than two items.
+
+    Examples:
+        >>> round(kendall_tau_b([1, 2, 3, 4], [1, 2, 4, 3]), 4)
+        0.6667
+    """
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
         return math.nan
@@ -118,7 +139,7 @@ def kendall_tau_b(predicted: Values, true: Values) -> float:
 
 
 def pearson(predicted: Values, true: Values) -> float:
-    """Pearson's correlation; NaN: a side is constant, holds a NaN, or has under two items."""
+    """Pearson's correlation; NaN where a side is constant, holds a NaN, or has fewer than two items."""
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
         return math.nan
@@ -129,7 +150,13 @@ def pearson(predicted: Values, true: Values) -> float:
 def regret_at_k(predicted: Values, true: Values, k: int) -> float:
     """Best true value among the ``k`` predicted best, minus the best there is; 0 = found.
 
-    A tied prediction is taken at its worst: true values that the tie may hide count against it.
+    Ties among predictions count at their worst: the true values that a tie may hide count against it.
+
+    Examples:
+        >>> round(regret_at_k([3, 1, 2], [0.7, 0.8, 0.9], k=1), 4)
+        0.1
+        >>> regret_at_k([3, 1, 2], [0.7, 0.8, 0.9], k=3)
+        0.0
     """
     predicted, true = _pair(predicted, true)
     _require_k(k, true.size)
@@ -137,7 +164,7 @@ def regret_at_k(predicted: Values, true: Values, k: int) -> float:
 
 
 def top_k_recall(predicted: Values, true: Values, k: int) -> float:
-    """Share of the ``k`` truly best among the ``k`` predicted best; tied predictions at worst.
+    """Share of the ``k`` truly best among the ``k`` predicted best; ties among predictions count at their worst.
 
     Where true values tie at the border, any of them counts.
     """
@@ -148,7 +175,7 @@ def top_k_recall(predicted: Values, true: Values, k: int) -> float:
 
 
 def discordant_share(predicted: Values, true: Values) -> float:
-    """Share of the pairs, different in truth, ordered wrongly; a tied prediction is half."""
+    """Share of the pairs with different true values that are ordered wrongly; a tied prediction counts half."""
     predicted, true = _pair(predicted, true)
     order = np.sign(true[:, None] - true[None, :])
     guess = np.sign(predicted[:, None] - predicted[None, :])
@@ -226,9 +253,9 @@ def paired_rows_interval(
 ) -> tuple[float, float]:
     """Interval of the NE gain in percent over test rows, by block bootstrap.
 
-    Takes two models' log losses on the same rows in time order. Rows close in time are alike, so
-    contiguous blocks are resampled, not rows. Both models share the base rate of every resample, so
-    its entropy cancels: ``100 (sum(losses) - sum(reference)) / sum(reference)``. NaN without rows.
+    Takes two models' log losses on the same rows in time order. Rows close in time are alike, so contiguous blocks are
+    resampled instead of rows. Both models share the base rate of every resample, so its entropy cancels:
+    ``100 (sum(losses) - sum(reference)) / sum(reference)``. NaN without rows.
     """
     losses, reference_losses = _pair(losses, reference_losses)
     if not losses.size:
@@ -242,7 +269,7 @@ def paired_rows_interval(
     return _percentiles(gains, level)
 
 
-# --- inside ---------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------
 
 
 def _pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:

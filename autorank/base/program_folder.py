@@ -1,7 +1,7 @@
-"""Where compiled programs are kept between runs: a convenience, so a folder that cannot be used costs a warning only.
+"""Where compiled programs are kept between runs; a folder that cannot be used costs a warning only.
 
 The folder holds code that will be executed: ``JAX_COMPILATION_CACHE_DIR``, else the user's own cache folder
-(``XDG_CACHE_HOME``, else ``~/.cache``), where it is made for nobody else.
+(``XDG_CACHE_HOME``, else ``~/.cache``), where it is created readable for the user alone.
 """
 
 import logging
@@ -17,13 +17,20 @@ VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 def program_folder(
     machine: str, own: Path | None = None, environment: Mapping[str, str] = os.environ
 ) -> str | None:
-    """The folder, made if need be; None where there is none, after a warning that says why.
+    """The folder, which is created if it is missing; None where there is none, after a warning that says why.
 
     Args:
         machine: names the processor. Programs for another one must not be loaded, so each has a folder of its own,
             unless the user named the folder.
         own: a folder to use instead of the user's cache folder.
         environment: with the variables above. An empty ``JAX_COMPILATION_CACHE_DIR`` asks for no folder.
+
+    Examples:
+        >>> program_folder("processor", environment={"JAX_COMPILATION_CACHE_DIR": ""}) is None
+        True
+        >>> folder = tempfile.mkdtemp()
+        >>> program_folder("processor", Path(folder), environment={}) == f"{folder}/processor"
+        True
     """
     asked = environment.get(VARIABLE)
     if asked == "":
@@ -45,7 +52,7 @@ def program_folder(
 
 
 def why_unusable(folder: str | Path) -> str:
-    """Why no file can be written there, or nothing; the folder is made if need be."""
+    """Why no file can be written in a folder, or ""; the folder is created if it is missing."""
     try:
         if "://" in str(folder):
             from etils import epath  # as JAX opens such addresses
@@ -61,7 +68,7 @@ def why_unusable(folder: str | Path) -> str:
 
 
 def _user_cache(environment: Mapping[str, str]) -> tuple[str, Path]:
-    """Which variable says so, and the folder in the user's cache."""
+    """The variable that names the user's cache folder, and our folder in it."""
     named = environment.get("XDG_CACHE_HOME", "")
     # The specification of these folders: a relative path is to be ignored.
     if Path(named).is_absolute():

@@ -1,4 +1,4 @@
-"""Compiled programs, one for each model structure, shared by threads, with the compile cost counted."""
+"""Compiled programs by key, shared by threads, with the cost of compiling counted."""
 
 import functools
 import logging
@@ -11,8 +11,8 @@ import jax
 
 LOG = logging.getLogger(__name__)
 
-# On CPUs: one thread a program (programs run side by side instead; bit-exact), and the code generator that compiles in
-# 0.63 to 0.73 of the default's time at equal speed of the result (experiments/speed/compile.py).
+# On CPUs: one thread for each program, because programs run side by side and results are then bit-exact; and the code
+# generator that compiles in 0.63 to 0.73 of the default's time, to programs as fast (experiments/speed/compile.py).
 CPU_OPTIONS: dict[str, Any] = {
     "xla_cpu_multi_thread_eigen": False,
     "xla_cpu_use_fusion_emitters": False,
@@ -26,8 +26,8 @@ _TRACING = threading.Lock()
 def lower(function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
     """``jax.jit(function, **options).lower(*shapes)``, one thread at a time.
 
-    Tracing is Python, which threads only take turns at: side by side all would be ready late, one after another the
-    first is ready early and compiles while the next is traced.
+    Tracing is Python, so threads would only take turns and all be ready late. One after another, the first is ready
+    early and compiles while the next is traced.
     """
     with _TRACING:
         return jax.jit(function, **options).lower(*shapes)
@@ -41,24 +41,24 @@ def compiler_options() -> dict[str, Any] | None:
     try:
         jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options=CPU_OPTIONS)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        LOG.warning("compiling takes longer, XLA does not know %s: %s", CPU_OPTIONS, error)
+        LOG.warning("compiling takes longer: XLA does not know %s: %s", CPU_OPTIONS, error)
         return None
     return CPU_OPTIONS
 
 
 class ProgramStats(NamedTuple):
-    """What compiling cost so far."""
+    """What compiling has cost so far."""
 
     num_compiles: int  # programs that this process built or loaded
-    num_hits: int  # asked for again
+    num_hits: int  # requests for a program that was there
     compile_seconds: float
-    # Of the whole process, small programs included: found in JAX's cache on the disk, or compiled and written there.
+    # Of the whole process, small programs included: loaded from JAX's cache on disk, or compiled and written there.
     disk_hits: int = 0
     disk_misses: int = 0
 
 
 class DiskCounts:
-    """Counts JAX's events of the on-disk cache from the first use on; one for the process."""
+    """Counts JAX's events of its cache on disk from the first use on; one for the process."""
 
     HIT, MISS = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 
@@ -85,10 +85,16 @@ def disk_counts() -> DiskCounts:
 
 
 class ProgramCache:
-    """Builds each key once, also when several threads ask for it at the same time.
+    """Builds the program of each key once, also when several threads ask for it at the same time.
 
-    A program that cannot be built (out of memory, say) raises its own error to everyone who asks and is tried again
-    by the next one.
+    A program that cannot be built (out of memory, say) raises its own error; the next request tries again.
+
+    Examples:
+        >>> cache = ProgramCache()
+        >>> cache.get("double", lambda: jax.jit(lambda x: 2 * x))[0](3).item()
+        6
+        >>> cache.get("double", lambda: None)[1], cache.stats.num_hits
+        (0.0, 1)
     """
 
     def __init__(self) -> None:

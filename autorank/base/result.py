@@ -1,4 +1,4 @@
-"""What a job gave: a number and maybe a cost, or the reason why not. Light: workers import it too."""
+"""What a job returned: a number and maybe a cost, or the reason of its failure. Imports little, for workers."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Result(NamedTuple):
-    """What a job gave: a number and maybe a cost, or the reason why not."""
+    """What a job returned: a number and maybe a cost, or the reason of its failure."""
 
     quality: float | None
     cost: float | None
@@ -20,6 +20,12 @@ def read_result(value: Any) -> Result:
 
     Anything else (text, None, NaN, an infinity, three numbers) is a failed trial whose reason says what to return. So
     is an object whose own methods raise.
+
+    Examples:
+        >>> read_result((0.5, 2))
+        Result(quality=0.5, cost=2.0, failed='', details=None)
+        >>> read_result("0.5").failed
+        "returned '0.5'; return a finite number, or a pair (quality, cost) with cost > 0"
     """
     try:
         return _read(value)
@@ -58,12 +64,17 @@ def of_error(error: BaseException) -> Result:
 
 
 def described(error: BaseException) -> str:
-    """Kind and first line of an error, for a trial's reason."""
+    """Type and first line of an error, for a trial's reason.
+
+    Examples:
+        >>> described(ValueError("too small"))
+        'ValueError: too small'
+    """
     return f"{_printable(type(error).__name__)}: {first_line(error)}"
 
 
 def first_line(error: object) -> str:
-    """The first line of a message, of bounded length."""
+    """The first line of a message, at most 300 characters."""
     try:
         text = str(error)
     except BaseException as failed:  # a foreign exception's own text may do anything
@@ -81,5 +92,5 @@ def _short(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text that every file and the ledger can hold: names of files that are no UTF-8 come as lone surrogates."""
+    """Text that every file and the ledger can hold: names of files that are not UTF-8 come as lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

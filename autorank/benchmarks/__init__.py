@@ -1,1 +1,1 @@
-"""Search problems whose answers are known or cheap: tables, surrogates and a planted function."""
+"""Problems with known results, on which searchers are compared: `catalogue.get` makes one by its name."""

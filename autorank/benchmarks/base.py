@@ -1,37 +1,42 @@
-"""What every search benchmark shares: a space, a query, and the levels that regret is measured between."""
+"""What every benchmark has: a space, a query of known results, and the native range of its numbers."""
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from autorank.base.programs import ProgramStats
-from autorank.objectives.base import Objective, Outcome
 from autorank.space.space import Decision, Space
 
-Values = Mapping[str, Any]  # active decisions and their values, as `Space.decode` gives them
+# Active decisions and their values, as `Space.decode` returns them.
+Values = Mapping[str, Any]
 
 
 class Interval(NamedTuple):
-    """The native range of a decision whose choices are only a grid of it."""
+    """The native range of a decision whose choices are only a grid over it."""
 
     low: float | int
     high: float | int
     whole: bool  # integers
 
 
+@runtime_checkable
+class Query(Protocol):
+    """Looks up the results of configurations."""
+
+    def __call__(self, rows: Sequence[Values]) -> np.ndarray:
+        """Loss (NaN = failed) and log cost of each, float64 ``[n, 2]``."""
+        ...
+
+
 class Benchmark(NamedTuple):
-    """One task. Searchers of ours see ``space``; a peer may propose any value inside ``intervals``."""
+    """One task. Our searchers see ``space``; a peer may propose any value inside ``intervals``."""
 
     suite: str
     task: str
     space: Space
     intervals: Mapping[str, Interval]
-    query: Callable[[Sequence[Values]], np.ndarray]  # float64 [n, 2]: loss (NaN = failed), log cost
-    optimum: float | None = None  # exact lowest loss, where it is known
+    query: Query
+    optimum: float | None = None  # the exact lowest loss, if it is known
 
     @property
     def name(self) -> str:
@@ -47,7 +52,12 @@ def ask_table(benchmark: Benchmark, configs: np.ndarray) -> np.ndarray:
 def grid(
     low: float | int, high: float | int, size: int, *, log: bool, whole: bool
 ) -> tuple[float | int, ...]:
-    """At most ``size`` different points from low to high, even on the decision's own scale."""
+    """At most ``size`` different points from low to high, evenly spaced on the decision's own scale.
+
+    Examples:
+        >>> grid(1, 100, 3, log=True, whole=True)
+        (1, 10, 100)
+    """
     points = np.geomspace(low, high, size) if log else np.linspace(low, high, size)
     if whole:
         return tuple(sorted({int(round(p)) for p in points.tolist()}))
@@ -63,50 +73,11 @@ def number(
     log: bool = False,
     whole: bool = False,
 ) -> tuple[Decision, Interval]:
-    """A native number: its grid for us, its interval for peers."""
+    """A decision over a native range: its grid of ``size`` points for our searchers, its interval for peers."""
     choices = grid(low, high, size, log=log, whole=whole)
     return Decision(name, choices, "number", log), Interval(low, high, whole)
 
 
-def normalised(loss: np.ndarray | float, best: float, typical: float) -> np.ndarray:
-    """Regret in units of the distance from the best known loss (0) to a median random one (1)."""
-    return (np.asarray(loss, np.float64) - best) / (typical - best)
-
-
-def as_objective(benchmark: Benchmark, noise: float = 0.0) -> Objective:
-    """The benchmark behind the interface of `autorank.objectives.base`, with a flat curve of ten windows.
-
-    ``noise`` is the standard deviation of what a seed adds to the loss, in units of the loss; it is
-    a function of configuration and seed.
-    """
-    space, windows = benchmark.space, 10
-    content = json.dumps([benchmark.name, space.fingerprint(), noise])
-
-    def evaluate(
-        configs: np.ndarray, seeds: Sequence[int], fidelity: float
-    ) -> Iterator[tuple[int, Outcome]]:
-        reached = max(1, math.ceil(fidelity * windows - 1e-9))
-        found = ask_table(benchmark, configs)
-        for i, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
-            loss = found[i, 0] + noise * seed_noise(config, int(seed))
-            curve = np.full((windows, 1), np.nan)
-            curve[:reached] = loss
-            failed = "" if math.isfinite(loss) else "recorded as failed"
-            flops = math.exp(found[i, 1])
-            yield i, Outcome(curve, (float(loss),), flops, reached, 0.0, 0.0, failed, {})
-
-    return Objective(
-        name=benchmark.name,
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-        metrics=("ctr",),
-        num_rows=windows,
-        num_windows=windows,
-        evaluate=evaluate,
-        cost=lambda configs: np.exp(ask_table(benchmark, configs)[:, 1]),
-        stats=lambda: ProgramStats(0, 0, 0.0),
-    )
-
-
-def seed_noise(config: np.ndarray, seed: int) -> float:
-    """Standard normal, a function of configuration and seed."""
-    return float(np.random.default_rng([seed, *map(int, np.asarray(config))]).normal())
+def middle(decisions: Sequence[Decision]) -> tuple[int, ...]:
+    """The middle choice of each decision: the baseline of benchmarks that name none."""
+    return tuple(len(d.choices) // 2 for d in decisions)

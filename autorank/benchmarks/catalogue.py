@@ -1,79 +1,126 @@
-"""Every benchmark by name, and the levels that its regret is measured between."""
+"""Every benchmark by its name, and the best and the typical loss between which regret is measured."""
 
 import csv
+import fnmatch
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
+from autorank.benchmarks.bars import BARS_TASKS, bars
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.dhen import DHEN_TASKS, dhen_table
+from autorank.benchmarks.hpo_tables import HPO_TASKS, hpo_table
 from autorank.benchmarks.mixed import mixed
-from autorank.benchmarks.tables import BARS_TASKS, HPO_TASKS, bars, hpo_table
 from autorank.benchmarks.yahpo import LCBENCH_TASKS, lcbench, nb301
 
-MIXED_SEEDS = ("0", "1", "2")
 # Our own tables are committed beside the other results of a checkout.
 RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results"
-# What the issue of a search's quality is decided on, by suite.
-SUITES: dict[str, tuple[str, ...]] = {
-    "lcbench": LCBENCH_TASKS,
-    "nb301": ("v2",),
-    **HPO_TASKS,
-    "bars": BARS_TASKS,
-    "mixed": MIXED_SEEDS,
-    "mixed_crash": MIXED_SEEDS,
-    "dhen": DHEN_TASKS,
-}
-# What lies where in the folder of shared data sets, and where it comes from.
-SOURCES = {
-    "lcbench": ("yahpo/lcbench", "the folder lcbench of github.com/slds-lmu/yahpo_data"),
-    "nb301": ("yahpo/nb301", "the folder nb301 of github.com/slds-lmu/yahpo_data"),
-    "bars": (
+MIXED_SEEDS = ("0", "1", "2")
+
+
+@runtime_checkable
+class Maker(Protocol):
+    """Makes one benchmark of a suite."""
+
+    def __call__(self, task: str, data: Path, grid_size: int, /) -> Benchmark:
+        """The benchmark of a task.
+
+        Args:
+            task: one of the suite's.
+            data: the suite's own data.
+            grid_size: points of a continuous decision.
+        """
+        ...
+
+
+class Suite(NamedTuple):
+    """Benchmarks that are made alike."""
+
+    tasks: tuple[str, ...]
+    make: Maker
+    place: str = ""  # of its data in the folder of shared data sets; "" for none
+    origin: str = ""  # where the data can be found
+
+
+SUITES = {
+    "lcbench": Suite(
+        LCBENCH_TASKS,
+        lambda task, data, grid_size: lcbench(task, data, grid_size=grid_size),
+        "yahpo/lcbench",
+        "the folder lcbench of github.com/slds-lmu/yahpo_data",
+    ),
+    "nb301": Suite(
+        ("v2",),
+        lambda task, data, grid_size: nb301(data),
+        "yahpo/nb301",
+        "the folder nb301 of github.com/slds-lmu/yahpo_data",
+    ),
+    "fcnet": Suite(HPO_TASKS["fcnet"], lambda task, *_: hpo_table("fcnet", task)),
+    "mlp": Suite(HPO_TASKS["mlp"], lambda task, *_: hpo_table("mlp", task)),
+    "nasbench201": Suite(HPO_TASKS["nasbench201"], lambda task, *_: hpo_table("nasbench201", task)),
+    "bars": Suite(
+        BARS_TASKS,
+        lambda task, data, grid_size: bars(task, data),
         "bars/tuner_trials.jsonl.gz",
-        "the tuning logs of github.com/reczoo/BARS as lines of JSON, as `tables.bars` reads them",
+        "the tuning logs of github.com/reczoo/BARS as lines of JSON, as `autorank.benchmarks.bars` reads them",
+    ),
+    "mixed": Suite(
+        MIXED_SEEDS, lambda task, data, grid_size: mixed(int(task), grid_size=grid_size)
+    ),
+    "mixed_crash": Suite(
+        MIXED_SEEDS, lambda task, data, grid_size: mixed(int(task), crash=True, grid_size=grid_size)
+    ),
+    "dhen": Suite(
+        DHEN_TASKS, lambda task, *_: dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
     ),
 }
-NAMES = tuple(f"{suite}/{task}" for suite, tasks in SUITES.items() for task in tasks)
+NAMES = tuple(f"{name}/{task}" for name, suite in SUITES.items() for task in suite.tasks)
 
 
 @cache
 def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
-    """The benchmark called ``suite/task``; ``data`` is the folder of shared data sets.
+    """The benchmark of a name.
+
+    Args:
+        name: ``suite/task``, one of `NAMES`.
+        data: the folder of shared data sets.
+        grid_size: points of a continuous decision.
 
     Raises:
         ValueError: an unknown name.
-        FileNotFoundError: its data are not there; says where they come from.
+        FileNotFoundError: its data are not there; the message says where they can be found.
+
+    Examples:
+        >>> benchmark = get("mixed/0", Path("anywhere"), grid_size=8)
+        >>> benchmark.space.num_decisions, benchmark.optimum
+        (12, 0.0)
+        >>> loss, log_cost = benchmark.query([benchmark.space.decode(benchmark.space.baseline)])[0]
+        >>> bool(loss > benchmark.optimum)
+        True
     """
-    suite, _, task = name.partition("/")
     if name not in NAMES:
         raise ValueError(f"{name} is not a benchmark; write one of {', '.join(NAMES)}")
-    if suite in SOURCES:
-        place, origin = SOURCES[suite]
-        if not (data / place).exists():
-            raise FileNotFoundError(
-                f"{name} reads {data / place}, which is not there: put {origin} there, or name another folder in "
-                "AUTORANK_SHARED_DATA"
-            )
-    if suite == "lcbench":
-        return lcbench(task, data / SOURCES[suite][0], grid_size=grid_size)
-    if suite == "nb301":
-        return nb301(data / SOURCES[suite][0])
-    if suite == "bars":
-        return bars(task, data / SOURCES[suite][0])
-    if suite in HPO_TASKS:
-        return hpo_table(suite, task)
-    if suite == "dhen":
-        return dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
-    return mixed(int(task), crash=suite == "mixed_crash", grid_size=grid_size)
+    suite_name, _, task = name.partition("/")
+    suite = SUITES[suite_name]
+    place = data / suite.place
+    if suite.place and not place.exists():
+        raise FileNotFoundError(
+            f"{name} reads {place}, which is not there: put {suite.origin} there, or name another folder in "
+            "AUTORANK_SHARED_DATA"
+        )
+    return suite.make(task, place, grid_size)
 
 
 def matching(globs: str) -> list[str]:
-    """Names that match any of comma-separated globs, in order.
+    """The names that match any of comma-separated globs, in the order of the catalogue.
 
     Raises:
         ValueError: a glob that matches nothing.
-    """
-    import fnmatch
 
+    Examples:
+        >>> matching("nb301/*,mixed/0")
+        ['nb301/v2', 'mixed/0']
+    """
     found: set[str] = set()
     for glob in globs.split(","):
         names = set(fnmatch.filter(NAMES, glob.strip()))
@@ -84,7 +131,7 @@ def matching(globs: str) -> list[str]:
 
 
 def levels(file: Path) -> dict[str, tuple[float, float]]:
-    """Best known and median random loss by name, from ``experiments/comparison/levels.py``'s table."""
+    """The best known and the median random loss by name, from the table of `experiments/comparison/levels.py`."""
     with file.open(newline="") as stream:
         return {
             r["benchmark"]: (float(r["best"]), float(r["typical"])) for r in csv.DictReader(stream)

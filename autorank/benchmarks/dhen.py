@@ -2,9 +2,9 @@
 
 Made by `experiments/comparison/make_dhen_table.py`.
 
-The grid is a part of ``configs/space/dhen_small.yaml``: depth, modules, width, norm and the two rates, with the
-second layer's module conditional on there being one; all that it does not name is at the default of
-`autorank.app.settings.SearchConfig`. It is recorded whole, so that the best of it is known and nothing is interpolated.
+The grid is a part of ``configs/space/dhen_small.yaml``: depth, modules, width, norm and the two learning rates. The
+second layer's module is conditional on the depth. Everything else is at the default of
+`autorank.app.settings.SearchConfig`. The whole grid is recorded, so its best is known and nothing is interpolated.
 """
 
 import csv
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from autorank.benchmarks.base import Benchmark, Values
+from autorank.benchmarks.base import Benchmark, Values, middle
 from autorank.space.space import Decision, Space
 
 DHEN_TASKS = ("synthetic", "kuairand")
@@ -29,26 +29,34 @@ DECISIONS = (
     Decision("training.dense_rate", (0.0003, 0.0015, 0.0075), "number", True),
     Decision("training.table_rate", (0.02, 0.06, 0.18), "number", True),
 )
-SEED = "ne_seed"  # columns of the single seeds: ne_seed0, ne_seed1, ...
+SEED = "ne_seed"  # prefix of the columns of single seeds: ne_seed0, ne_seed1, ...
 
 
 def dhen_space(kept: Mapping[str, Collection[Any]] | None = None) -> Space:
-    """The grid, or the part of it with the choices ``kept`` of some decisions (by name).
+    """The grid, or its part with only the choices ``kept`` of some decisions (by name).
 
-    A decision without a choice, or one that nothing kept can make active, is left out. The baseline is the middle
-    choice of each.
+    A decision without a choice, or one that no kept choice can make active, is left out. The baseline is the middle
+    choice of each decision.
 
     Raises:
-        ValueError: a name that is no decision, or values that are none of its choices.
+        ValueError: a name that is not a decision, or a value that is not one of its choices.
+
+    Examples:
+        >>> dhen_space({"model.num_layers": [1]}).cardinality() < dhen_space().cardinality()
+        True
     """
     kept = dict(kept or {})
     known = {d.name: d.choices for d in DECISIONS}
     for name, values in kept.items():
         if name not in known:
-            raise ValueError(f"{name} is no decision of the table; write one of {', '.join(known)}")
+            raise ValueError(
+                f"{name} is not a decision of the table; write one of {', '.join(known)}"
+            )
         wrong = [v for v in values if v not in known[name]]
         if wrong:
-            raise ValueError(f"{name}={wrong[0]!r} is no choice; write some of {known[name]}")
+            raise ValueError(
+                f"{name}={wrong[0]!r} is not one of its choices; write some of {known[name]}"
+            )
     decisions: dict[str, Decision] = {}
     for d in DECISIONS:
         choices = tuple(c for c in d.choices if c in kept.get(d.name, d.choices))
@@ -60,19 +68,19 @@ def dhen_space(kept: Mapping[str, Collection[Any]] | None = None) -> Space:
         )
         if choices and (parents or not d.parents):
             decisions[d.name] = d._replace(choices=choices, parents=parents)
-    middle = tuple(len(d.choices) // 2 for d in decisions.values())
-    return Space(tuple(decisions.values()), middle)
+    kept_decisions = tuple(decisions.values())
+    return Space(kept_decisions, middle(kept_decisions))
 
 
 def dhen_table(task: str, file: Path) -> Benchmark:
-    """NE of the last quarter of the pass, mean over the recorded seeds; cost: forward FLOPs of a row.
+    """NE of the last quarter of the pass, averaged over the recorded seeds; the cost is the forward FLOPs of a row.
 
-    Columns of ``file`` (CSV): the decisions by name (empty where inactive), ``ne`` (empty: a seed of it failed),
-    ``flops``, and the single seeds, which are not read. The space has the choices that are recorded.
+    Columns of ``file`` (CSV): the decisions by name (empty if inactive), ``ne`` (empty if a seed failed), ``flops``,
+    and the single seeds, which are not read. The space has the recorded choices only.
 
     Raises:
-        ValueError: an unknown task or choice, a configuration that is missing or stands twice.
-        FileNotFoundError: no such table.
+        ValueError: an unknown task or choice, or a configuration that is missing or recorded twice.
+        FileNotFoundError: the table does not exist.
     """
     if task not in DHEN_TASKS:
         raise ValueError(f"task={task!r} is not one of {', '.join(DHEN_TASKS)}")
@@ -83,18 +91,15 @@ def dhen_table(task: str, file: Path) -> Benchmark:
         )
     with file.open(newline="") as stream:
         rows = [_parsed(file, row) for row in csv.DictReader(stream)]
-    kept = {
-        d.name: {v[d.name] for v, _ in rows if d.name in v}
-        for d in DECISIONS
-    }  # fmt: skip
+    kept = {d.name: {v[d.name] for v, _ in rows if d.name in v} for d in DECISIONS}
     space = dhen_space(kept)
     recorded: dict[bytes, tuple[float, float]] = {}
     for values, found in rows:
         config = space.encode(values)
         if len(space.decode(config)) != len(values):
-            raise ValueError(f"{file}: {values} does not say its active decisions and no others")
+            raise ValueError(f"{file}: {values} does not name exactly its active decisions")
         if recorded.setdefault(config.tobytes(), found) is not found:
-            raise ValueError(f"{file}: {values} stands twice")
+            raise ValueError(f"{file}: {values} is recorded twice")
     missing = space.cardinality() - len(recorded)
     if missing:
         raise ValueError(f"{file}: {missing} configurations of the grid are missing; finish it")
@@ -107,7 +112,7 @@ def dhen_table(task: str, file: Path) -> Benchmark:
 
 
 def _parsed(file: Path, row: Mapping[str, str]) -> tuple[dict[str, Any], tuple[float, float]]:
-    """Active decisions with their values, and (NE, log FLOPs)."""
+    """The active decisions of a row with their values, and its (NE, log FLOPs)."""
     values = {}
     for d in DECISIONS:
         text = row[d.name]

@@ -1,29 +1,30 @@
-"""YAHPO surrogates (slds-lmu/yahpo_data, Apache-2.0) through onnxruntime: lcbench and nb301 v2.
+"""YAHPO surrogates (slds-lmu/yahpo_data, Apache-2.0), run by onnxruntime: lcbench and nb301 v2.
 
-lcbench: validation cross-entropy of MLPs after 52 epochs on 24 named tasks, cost = training time. nb301: validation
-error in percent of DARTS cells after 97 epochs, 34 categorical decisions with conditions, cost = run time.
+lcbench: validation cross-entropy of MLPs after 52 epochs on 24 named tasks; the cost is the training time. nb301:
+validation error in percent of DARTS cells after 97 epochs, 34 categorical decisions with conditions; the cost is the
+run time.
 """
 
 import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from autorank.benchmarks.base import Benchmark, Values, number
+from autorank.benchmarks.base import Benchmark, Values, middle, number
 from autorank.space.space import Decision, Space
 
+# OpenML task ids.
 LCBENCH_TASKS = (
-    "126026", "126029", "167083", "167104", "167149", "167152", "167168", "167181", "167184", "167190", "167200",
-    "167201", "168329", "168331", "168335", "168868", "168908", "189354", "189862", "189866", "189873", "189906",
-    "189908", "3945",
-)  # fmt: skip
+    *("126026", "126029", "167083", "167104", "167149", "167152", "167168", "167181"),
+    *("167184", "167190", "167200", "167201", "168329", "168331", "168335", "168868"),
+    *("168908", "189354", "189862", "189866", "189873", "189906", "189908", "3945"),
+)
 # In the order of the surrogate's inputs, after the epoch.
-LCBENCH_INPUTS = (
-    "batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout"
-)  # fmt: skip
+LCBENCH_INPUTS = ("batch_size", "learning_rate", "momentum", "weight_decay", "num_layers")
+LCBENCH_INPUTS += ("max_units", "max_dropout")
 LCBENCH_EPOCHS, NB301_EPOCHS = 52, 97
 NB301_PREFIX = "NetworkSelectorDatasetInfo_COLON_darts_COLON_"
 NB301_INPUTS = (
@@ -33,10 +34,11 @@ NB301_INPUTS = (
 
 
 def lcbench(task: str, folder: Path, *, grid_size: int = 64) -> Benchmark:
-    """One of `LCBENCH_TASKS`; ``folder`` is the data's ``yahpo/lcbench``.
+    """Validation cross-entropy of one of `LCBENCH_TASKS`; ``folder`` is ``yahpo/lcbench`` of the data.
 
     Raises:
-        ValueError: another task (the rest is kept unseen).
+        ValueError: another task (the others are kept unseen).
+        ImportError: onnxruntime is not installed.
     """
     if task not in LCBENCH_TASKS:
         raise ValueError(f"task={task!r} is not one of {', '.join(LCBENCH_TASKS)}")
@@ -59,11 +61,15 @@ def lcbench(task: str, folder: Path, *, grid_size: int = 64) -> Benchmark:
         out = run(np.full((len(x), 1), code, np.int32), x)
         return np.stack([out[:, 2], np.log(np.maximum(out[:, 0], 1e-3))], axis=1).astype(np.float64)
 
-    return Benchmark("lcbench", task, Space(tuple(decisions), _middle(decisions)), intervals, query)
+    return Benchmark("lcbench", task, Space(tuple(decisions), middle(decisions)), intervals, query)
 
 
 def nb301(folder: Path) -> Benchmark:
-    """Validation error in percent; ``folder`` is the data's ``yahpo/nb301``."""
+    """Validation error in percent; ``folder`` is ``yahpo/nb301`` of the data.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+    """
     content = _json(folder / "config_space_v2.json")
     codes = {_short(k): v for k, v in _json(folder / "encoding_v2.json").items()}
     choices = {_short(h["name"]): h.get("choices") for h in content["hyperparameters"]}
@@ -85,11 +91,7 @@ def nb301(folder: Path) -> Benchmark:
             [100 * (1 - out[:, 0]), np.log(np.maximum(out[:, 2], 1e-3))], axis=1
         ).astype(np.float64)
 
-    return Benchmark("nb301", "v2", Space(tuple(decisions), _middle(decisions)), {}, query)
-
-
-def _middle(decisions: Sequence[Decision]) -> tuple[int, ...]:
-    return tuple(len(d.choices) // 2 for d in decisions)
+    return Benchmark("nb301", "v2", Space(tuple(decisions), middle(decisions)), {}, query)
 
 
 def _short(name: str) -> str:
@@ -100,9 +102,18 @@ def _json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+@runtime_checkable
+class _Surrogate(Protocol):
+    """Evaluates a surrogate."""
+
+    def __call__(self, x_cat: np.ndarray, x_cont: np.ndarray) -> np.ndarray:
+        """Outputs ``[n, q]`` for codes of categories ``[n, a]`` (int32) and numbers ``[n, b]`` (float32)."""
+        ...
+
+
 @cache
-def _session(path: str):
-    """``run(x_cat, x_cont) -> outputs [n, q]`` of an ONNX file, on one thread."""
+def _session(path: str) -> _Surrogate:
+    """The surrogate of an ONNX file, on one thread."""
     try:
         import onnxruntime  # pyright: ignore[reportMissingImports]
     except ImportError as error:

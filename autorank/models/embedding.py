@@ -15,7 +15,12 @@ def num_embeddings(num_fields: int, num_dense: int) -> int:
 
 
 class Embedding(nn.Module):
-    """Dense features pass an MLP to one more embedding, the last (METHOD: the feature layer of DLRM)."""
+    """An MLP turns the dense features into one more embedding, the last one (DLRM's feature layer, arXiv 1906.00091).
+
+    Examples:
+        >>> num_embeddings(num_fields=26, num_dense=13)
+        27
+    """
 
     width: int
 

@@ -1,4 +1,4 @@
-"""From the last embeddings to logits, and what the logits mean: metrics, losses, probabilities.
+"""From the last embeddings to logits, and what they mean: metrics, losses, probabilities.
 
 - ``ctr``: one logit, the click.
 - ``esmm`` (Ma et al. 2018, arXiv 1804.07931): logits of click and of conversion given a click; trained on the click and
@@ -92,7 +92,12 @@ def task_losses(
 
 
 def probabilities(logits: Float[Array, "b t"], head: str) -> Float[Array, "b q"]:
-    """Predicted probability of each of ``METRICS[head]``; CTCVR is the product of the other two."""
+    """Predicted probability of each of ``METRICS[head]``; CTCVR is the product of the other two.
+
+    Examples:
+        >>> probabilities(jnp.zeros((1, 2)), "esmm").tolist()
+        [[0.5, 0.5, 0.25]]
+    """
     p = jax.nn.sigmoid(logits)
     if METRICS[_known(head)] == ("ctr",):
         return p[:, :1]

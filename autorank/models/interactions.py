@@ -42,7 +42,8 @@ class Sizes(NamedTuple):
     kernel: int
     mlp_depth: int
     mlp_width: int
-    flat: bool = False  # linear maps as matrix products over the flattened embeddings (`maps.mix`)
+    # Whether linear maps are matrix products over the flattened embeddings (`maps.mix`).
+    flat: bool = False
     kernels: str = ""  # which form of `small_products`, "" for none
 
     @property

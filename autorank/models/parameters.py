@@ -21,7 +21,7 @@ IN = "in "  # marks the axes of a kernel that are summed over
 
 
 class Active(NamedTuple):
-    """How much of the maximum sizes a masked layer uses; int32 scalars, None for a size that is not padded."""
+    """The part of the maximum sizes that a masked layer uses: int32 scalars, None for a size that is not padded."""
 
     positions: Int[Array, ""]  # embeddings coming in
     width: Int[Array, ""] | None
@@ -87,7 +87,7 @@ def leaves(module: nn.Module, *inputs: Array | jax.ShapeDtypeStruct) -> PyTree:
 
 
 def is_leaf(value: object) -> bool:
-    """For tree functions over trees of `Leaf`."""
+    """Whether a value is a `Leaf`; ``is_leaf`` of tree functions over trees of them."""
     return isinstance(value, Leaf)
 
 
@@ -100,14 +100,14 @@ def draw(key: Key, tree: PyTree, spread: Callable[[Leaf], Array | float]) -> PyT
 
 
 def noise_size(tree: PyTree) -> int:
-    """Numbers that `fill` takes."""
+    """How many numbers `fill` takes."""
     return sum(
         math.prod(leaf.shape) for leaf in jax.tree.leaves(tree, is_leaf=is_leaf) if leaf.is_kernel
     )
 
 
 def fill(noise: Array | np.ndarray, tree: PyTree, spread: Callable[[Leaf], Any]) -> PyTree:
-    """The values that `draw` makes of its noise; NumPy from NumPy (which costs no compilation)."""
+    """The initial values for a draw of noise; NumPy noise gives NumPy values, and nothing is compiled."""
     flat, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
     sizes = [math.prod(leaf.shape) if leaf.is_kernel else 0 for leaf in flat]
     ends = np.cumsum(sizes)

@@ -1,25 +1,25 @@
-"""How every figure looks: sizes, a palette for all eyes, quiet axes, message titles, stable SVG."""
+"""The look of all figures: sizes, a palette for colour-blind readers, light axes, telling titles, reproducible SVG."""
 
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito, distinct for colour-blind eyes and in grey.
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
-)  # fmt: skip
+# Of Okabe and Ito's palette: distinct for colour-blind readers and in greyscale.
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 INK, GREY, PALE = "#222222", "#8a8a8a", "#cccccc"
+GAIN = "NE gain against baseline (%, lower is better)"
 SETTINGS: Any = {
     "svg.hashsalt": "autorank",
-    "svg.fonttype": "path",  # the same everywhere, whatever fonts the reader has
+    "svg.fonttype": "path",  # glyphs as paths: independent of the reader's fonts
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.unicode_minus": True,
@@ -27,7 +27,7 @@ SETTINGS: Any = {
 
 
 def panels(title: str, count: int = 1, height: float = 3.8) -> tuple[Figure, list[Axes]]:
-    """A figure whose title says what to see, with ``count`` panels side by side."""
+    """A figure whose title states its message, with ``count`` panels side by side."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(8.4, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -41,14 +41,14 @@ def panels(title: str, count: int = 1, height: float = 3.8) -> tuple[Figure, lis
     return figure, axes
 
 
-def label(ax: Axes, x: str, y: str) -> None:
-    """Axis names with their units."""
+def name_axes(ax: Axes, x: str, y: str) -> None:
+    """Names the axes, with their units."""
     ax.set_xlabel(x, fontsize=9)
     ax.set_ylabel(y, fontsize=9)
 
 
 def legend(ax: Axes, **options: object) -> None:
-    """A quiet legend, if there is anything to name."""
+    """A legend without a frame, if there is anything to name."""
     if ax.get_legend_handles_labels()[0]:
         ax.legend(**({"framealpha": 0.85, "edgecolor": "none", "fontsize": 8} | options))
 
@@ -65,8 +65,14 @@ def ratios(ax: Axes, values: Sequence[float]) -> None:
     ax.set_xticks(ticks, [f"{t:g}x" for t in ticks])
 
 
+def shades(rounds: Sequence[int]) -> Callable[[int], Any]:
+    """A colour for each round: early ones dark, late ones light, distinct in greyscale."""
+    low, high = min(rounds), max(rounds)
+    return lambda r: colormaps["cividis"](0.88 * (r - low) / max(1, high - low))
+
+
 def robust_limits(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[float, float]:
-    """Limits that show the bulk and all of ``keep``; a diverged trial must not flatten the rest."""
+    """Axis limits that show the bulk of the values and all of ``keep``, whatever a diverged trial gave."""
     finite = np.array([v for v in values if math.isfinite(v)])
     if not finite.size:
         finite = np.zeros(1)
@@ -78,7 +84,12 @@ def robust_limits(values: Sequence[float], keep: Sequence[float] = ()) -> tuple[
 
 
 def rows_text(value: float | int, _: object = None) -> str:
-    """``1500000`` becomes ``1.5M``."""
+    """A number of rows in short.
+
+    Examples:
+        >>> rows_text(1_500_000), rows_text(999)
+        ('1.5M', '999')
+    """
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{name}"
@@ -86,13 +97,13 @@ def rows_text(value: float | int, _: object = None) -> str:
 
 
 def svg_text(figure: Figure, name: str) -> str:
-    """The figure as one ``<svg>`` element: same figure, same text; its ids start with ``name``."""
+    """The figure as one ``<svg>`` element. The same figure gives the same text; its ids start with ``name``."""
     buffer = io.StringIO()
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Several figures share one page: an id may name one thing only.
+    # Several figures share one page, in which ids must be unique.
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     return text.replace("url(#", f"url(#{name}-").strip() + "\n"

@@ -82,6 +82,6 @@ def refuse_finished_by_earlier_version(ledger: Ledger, seed: int) -> None:
     raise SearchStopped(
         f"{ledger.path} was finished by an earlier version of autorank, which judged finalists by seeds that include "
         f"the trials' own ({seed}). Its report stays as it is and can be written again with "
-        f"experiments/report.py run={ledger.path.parent}. For a verdict on fresh seeds search again: fresh=true moves "
-        f"this run aside, or give the new one another name"
+        f"python -m experiments.report run={ledger.path.parent}. For a verdict on fresh seeds search again: "
+        f"fresh=true moves this run aside, or give the new one another name"
     )

@@ -3,8 +3,26 @@
 import functools
 from dataclasses import fields, replace
 
-from autorank.searchers.base import SEARCHERS, Context, Searcher
+from autorank.base.plugins import load_plugins
+from autorank.base.registry import Entry
+from autorank.searchers.base import SEARCHERS, Context, MakeSearcher, Searcher
 from autorank.space.space import Space
+
+
+def find_searcher(name: str) -> Entry[MakeSearcher]:
+    """The searcher of a name, also one that a plug-in registers.
+
+    Raises:
+        ValueError: an unknown name; the message lists those there are.
+
+    Examples:
+        >>> find_searcher("evolution").settings().tournament
+        5
+        >>> find_searcher("bayes").name  # its former name
+        'autorank'
+    """
+    load_plugins()
+    return SEARCHERS[name]
 
 
 @functools.lru_cache(maxsize=16)
@@ -32,7 +50,7 @@ def named_searcher(
     Raises:
         ValueError: an unknown name.
     """
-    entry = SEARCHERS[name]
+    entry = find_searcher(name)
     known = {f.name for f in fields(entry.settings)}
     values = {"batch_size": batch_size, "alphas": (alpha,), "initial": initial}
     values["num_exploratory"] = min(2, batch_size - 1)

@@ -74,18 +74,13 @@ def save_model(
     example: tuple[np.ndarray, np.ndarray],
     description: Mapping[str, Any],
 ) -> None:
-    """Writes weights, program and description into a folder.
+    """Writes weights, program and description into a folder, which is created if it does not exist.
 
     Args:
-        folder: created if it does not exist.
-        predict: the model's prediction.
-        params: its parameters.
-        rows: its embedding rows [v, d].
-        num_fields: f, the categorical fields.
-        num_dense: m, the dense columns.
-        metrics: what each of the q columns of probabilities predicts.
-        example: a few encoded rows; their probabilities are saved, and every load verifies them.
-        description: JSON, saved with the model.
+        predict: the prediction, of ids [b, num_fields] and dense values [b, num_dense].
+        params, rows: its parameters and embedding rows [v, d].
+        metrics: what each column of probabilities predicts.
+        example: a few encoded rows, on which every load verifies the predictions.
 
     Raises:
         FileExistsError: the folder already holds a model.
@@ -113,6 +108,26 @@ def save_model(
     weights = {"params": params, "rows": rows}
     ocp.save(str((folder / "weights").resolve()), weights, overwrite=True)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), weights)
+    _save_program(folder, predict, shapes, num_fields, num_dense)
+    sparse, dense = (np.asarray(part[:CHUNK]) for part in example)
+    probabilities = np.asarray(predict(params, rows, sparse, dense.astype(np.float32)))
+    np.savez(folder / "example.npz", sparse=sparse, dense=dense, probabilities=probabilities)
+    record = {
+        "format": FORMAT,
+        "metrics": list(metrics),
+        "num_fields": num_fields,
+        "num_dense": num_dense,
+        "weights": _describe_leaves(shapes),
+        "description": dict(description),
+    }
+    # Written last, so that a folder with model.json is a complete model.
+    (folder / "model.json").write_text(dumps(record, indent=1))
+
+
+def _save_program(
+    folder: Path, predict: TracedPredict, shapes: PyTree, num_fields: int, num_dense: int
+) -> None:
+    """Exports the prediction for `CHUNK` rows, with the weights as arguments."""
     exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(
         shapes["params"],
         shapes["rows"],
@@ -120,27 +135,6 @@ def save_model(
         jax.ShapeDtypeStruct((CHUNK, num_dense), jnp.float32),
     )
     (folder / "program.bin").write_bytes(exported.serialize())
-    sparse, dense = (np.asarray(part[:CHUNK]) for part in example)
-    np.savez(
-        folder / "example.npz",
-        sparse=sparse,
-        dense=dense,
-        probabilities=np.asarray(predict(params, rows, sparse, dense.astype(np.float32))),
-    )
-    leaves = jax.tree_util.tree_flatten_with_path(shapes)[0]
-    record = {
-        "format": FORMAT,
-        "metrics": list(metrics),
-        "num_fields": num_fields,
-        "num_dense": num_dense,
-        "weights": [
-            {"path": [str(k.key) for k in path], "shape": list(s.shape), "dtype": str(s.dtype)}
-            for path, s in leaves
-        ],
-        "description": dict(description),
-    }
-    # Written last, so that a folder with model.json is a complete model.
-    (folder / "model.json").write_text(dumps(record, indent=1))
 
 
 @own_settings()
@@ -179,6 +173,14 @@ def load_model(folder: Path) -> Scorer:
 
     _verify_example(folder, predict)
     return Scorer(predict, tuple(record["metrics"]), record["description"])
+
+
+def _describe_leaves(shapes: PyTree) -> list[dict[str, Any]]:
+    """The path, shape and dtype of each array of nested dicts."""
+    return [
+        {"path": [str(k.key) for k in path], "shape": list(s.shape), "dtype": str(s.dtype)}
+        for path, s in jax.tree_util.tree_flatten_with_path(shapes)[0]
+    ]
 
 
 def _load_weights(folder: Path, leaves: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compiling ahead: a few threads that train what is ready and compile what is next, so that none waits for another."""
+"""Compiling ahead: threads train the programs that are ready and compile the next ones meanwhile."""
 
 import threading
 from collections import Counter, deque
@@ -13,19 +13,19 @@ from autorank.base.jax_settings import own_settings
 class Job(NamedTuple):
     """One program and what is trained with it; both functions run in threads."""
 
-    program: str  # jobs of one program wait, without a thread, for a single compile
-    # Gives what `train` gets; called again by every later job of the program, which then is a hit of the cache.
+    program: str  # jobs of one program wait for a single compilation, without occupying a thread
+    # Returns the argument of `train`. Every later job of the program calls it again and hits the cache.
     compile: Callable[[], Any]
     train: Callable[[Any], tuple[Sequence[Any], Sequence["Job"]]]  # results, and jobs to add
-    lane: Hashable = ""  # what it occupies while it trains, see `run_jobs`
+    lane: Hashable = ""  # what it occupies while it trains, a key of `run_jobs`' lanes
 
 
 class Lane(NamedTuple):
-    """How many jobs may train side by side there."""
+    """How many jobs may train side by side in one place."""
 
     slots: int
-    # Whether threads that have nothing to compile may go beyond it: a device whose work only queues up may, one
-    # whose memory would not hold another may not.
+    # Whether threads with nothing to compile may exceed it. A device that merely queues more work allows that; one
+    # whose memory cannot hold another job does not.
     elastic: bool = False
 
 
@@ -37,9 +37,13 @@ def run_jobs(
 ) -> Iterator[Any]:
     """Results in the order in which they come; training goes before compiling, in at most ``workers`` threads.
 
-    Each thread works within ``settings``, which JAX keeps per thread.
+    Each thread works within ``settings``, which JAX keeps per thread. An error of a job stops all jobs and is raised
+    here. A caller that stops iterating waits only for what is under way.
 
-    An error of a job ends the whole and is raised here. Whoever stops iterating waits for what is under way, no more.
+    Examples:
+        >>> jobs = [Job(name, name.upper, lambda compiled: ([compiled], [])) for name in ("a", "b")]
+        >>> sorted(run_jobs(jobs, workers=2, lanes={}))
+        ['A', 'B']
     """
     queue = _Queue(jobs, lanes)
 
@@ -67,10 +71,12 @@ def run_jobs(
 
 
 class _Queue:
+    """The jobs of one call, shared by its threads."""
+
     def __init__(self, jobs: Sequence[Job], lanes: Mapping[Hashable, Lane]) -> None:
         self.results: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self._lanes, self._changed = lanes, threading.Condition()
-        self._new: deque[Job] = deque()  # the first job of each program that nobody compiles yet
+        self._new: deque[Job] = deque()  # the first job of each program that is not being compiled
         self._waiting: dict[str, list[Job]] = {}  # later jobs of a program that is not ready
         self._compiled: set[str] = set()
         self._ready: deque[tuple[Job, Callable[[], Any]]] = deque()

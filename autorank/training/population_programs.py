@@ -144,37 +144,7 @@ class PopulationPrograms:
         index: int,
     ) -> TrainState:
         """The state from which the compact program of member ``index`` continues, on the first device."""
-        state = result.state
-        params, first, second = (
-            extract(
-                jax.device_get(tree),
-                configs[index],
-                index,
-                result.layout,
-                result.routing,
-                self.shape.num_fields,
-                self.shape.num_dense,
-            )
-            for tree in (state.params, state.first_moment, state.second_moment)
-        )
-        device = jax.local_devices()[0]
-        rows, accumulator = _column(state.rows, state.accumulator, np.int32(index))
-        params = jax.device_put(params, device)
-        optimizer = dense_optimizer(hparams[index], jnp.float32(1.0)).init(params)
-        optimizer = optax.tree_utils.tree_set(
-            optimizer,
-            count=jnp.asarray(np.asarray(state.step)),
-            mu=jnp.asarray(flat(first)),
-            nu=jnp.asarray(flat(second)),
-        )
-        table = Table(
-            jax.device_put(rows, device),
-            jax.device_put(accumulator, device),
-            jnp.zeros(self.shape.num_ids, jnp.int32),
-        )
-        curve = Curve(*(jnp.asarray(c[:, index]) for c in result.curves))
-        step = jnp.asarray(np.asarray(state.step))
-        return TrainState(params, optimizer, table, curve, step, jnp.int32(-1))
+        return _compact_state(result, configs[index], hparams[index], index, self.shape)
 
     def _program(self, layout: Layout) -> PopulationProgram:
         return make_population(
@@ -194,6 +164,43 @@ class PopulationPrograms:
             if device not in self._copies:
                 self._copies[device] = jax.device_put(self.data, device)
             return self._copies[device]
+
+
+def _compact_state(
+    result: GroupResult, config: DhenConfig, hparams: Hparams, index: int, shape: Shape
+) -> TrainState:
+    """The training state of one member, as its compact program has it."""
+    state = result.state
+    params, first, second = (
+        extract(
+            jax.device_get(tree),
+            config,
+            index,
+            result.layout,
+            result.routing,
+            shape.num_fields,
+            shape.num_dense,
+        )
+        for tree in (state.params, state.first_moment, state.second_moment)
+    )
+    device = jax.local_devices()[0]
+    rows, accumulator = _column(state.rows, state.accumulator, np.int32(index))
+    params = jax.device_put(params, device)
+    optimizer = dense_optimizer(hparams, jnp.float32(1.0)).init(params)
+    optimizer = optax.tree_utils.tree_set(
+        optimizer,
+        count=jnp.asarray(np.asarray(state.step)),
+        mu=jnp.asarray(flat(first)),
+        nu=jnp.asarray(flat(second)),
+    )
+    table = Table(
+        jax.device_put(rows, device),
+        jax.device_put(accumulator, device),
+        jnp.zeros(shape.num_ids, jnp.int32),
+    )
+    curve = Curve(*(jnp.asarray(c[:, index]) for c in result.curves))
+    step = jnp.asarray(np.asarray(state.step))
+    return TrainState(params, optimizer, table, curve, step, jnp.int32(-1))
 
 
 @jax.jit

@@ -14,9 +14,8 @@ class TrainingConfig:
     devices: int = 1  # spread one model and its table over this many of the host (0: all)
     # frozen: the trained model scores the held-out rows; progressive: it goes on learning meanwhile
     held_out: str = "frozen"
-    precision: str = (
-        "float32"  # of matrix products and a population's activations: float32, bfloat16
-    )
+    # Of matrix products and a population's activations: float32, bfloat16.
+    precision: str = "float32"
     warmup_share: float = 0.1  # linear warm-up over this share of the full run's steps
     dense_rate: float = 1e-3  # Adam, dense parameters
     table_rate: float = 5e-2  # row-wise Adagrad, embedding rows

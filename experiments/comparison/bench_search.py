@@ -23,7 +23,7 @@ register()
 
 def work(job: runs.Job, folder: Path) -> tuple[runs.Job, int, float, str]:
     """One job in a worker process; an error is a reported failure, not the end of the others."""
-    started = sum(os.times()[:4])  # of this process, and of a peer's that has ended
+    started = sum(os.times()[:4])  # of this process and of peers that have ended
     try:
         done = runs.run(job, folder)
     except Exception as error:  # noqa: BLE001
@@ -32,7 +32,7 @@ def work(job: runs.Job, folder: Path) -> tuple[runs.Job, int, float, str]:
 
 
 def start_worker(driver: int) -> None:
-    """A worker ends with the driver: one that outlives it would go on writing a run that is started again."""
+    """Ends the worker with its driver: one that outlives it would keep writing a run that is started again."""
 
     def watch() -> None:
         while os.getppid() == driver:

@@ -110,7 +110,7 @@ class Turns:
     """Lets `SIDE_BY_SIDE` groups train at a time; one that does not fit beside another trains alone."""
 
     def __init__(self, trainer: GridTrainer, end: float) -> None:
-        self._trainer, self._end = trainer, end  # no group begins after ``end``
+        self._trainer, self._end = trainer, end  # no group starts after ``end``
         self._places = threading.Semaphore(SIDE_BY_SIDE)
         self._alone = threading.Lock()
 
@@ -140,11 +140,11 @@ def train_missing(
     """Trains what is missing; returns the number of groups that are left.
 
     Args:
-        trainer: of the grid.
+        trainer: the grid's trainer.
         groups: all groups.
-        work: where finished groups are kept.
+        work: keeps the finished groups.
         model_rows: rows of one model's pass, for the progress.
-        minutes: no group begins after these.
+        minutes: no group starts later than this.
     """
     started = time.perf_counter()
     missing = [g for g in groups if g not in work]
@@ -152,7 +152,7 @@ def train_missing(
     done = models = 0
     turns = Turns(trainer, started + 60 * minutes)
     with ThreadPoolExecutor(8) as compilers, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        # One of each kind: the others find the program.
+        # One of each kind: the others find its program compiled.
         kinds = dict.fromkeys(g.rows for g in missing)
         compiling: dict[Future, tuple[int, ...]] = {
             compilers.submit(trainer.compile, rows): rows for rows in kinds
@@ -179,7 +179,7 @@ def train_missing(
 
 
 def report_compiling(compiling: dict[Future, tuple[int, ...]], started: float) -> None:
-    """Says what is compiled as it is."""
+    """Prints each program when it is compiled."""
     for future in as_completed(compiling):
         if future.exception() is None and future.result():
             print(

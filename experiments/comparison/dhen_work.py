@@ -19,13 +19,16 @@ class Group(NamedTuple):
 def groups_of(
     values: Sequence[dict[str, Any]], seeds: int, sizes: Sequence[int], most: int, free: int
 ) -> list[Group]:
-    """All of the grid, first seed first; groups of one width hold the same architectures in the same order.
+    """Groups that cover the grid, first seed first.
+
+    Groups of one width hold the same architectures in the same order, so that they share a program.
 
     Args:
         values: every configuration.
-        seeds: of each.
+        seeds: number of seeds of each.
         sizes: device bytes of each.
-        most: models of a group; a group has at least all architectures of one width under one pair of rates.
+        most: largest number of models of a group. A group has at least all architectures of one width under one pair of
+            rates.
         free: bytes for one group.
     """
     by_width: dict[int, dict[tuple, list[int]]] = {}
@@ -37,7 +40,7 @@ def groups_of(
         rates = list(by_width[width].values())
         largest = max(sum(sizes[i] for i in rows) for rows in rates)
         fits = max(1, min(most // len(rates[0]), free // largest))
-        # As equal as they can be, so that they share a program.
+        # Groups of equal size share a program.
         fits = max(n for n in range(1, fits + 1) if len(rates) % n == 0)
         found += [
             tuple(i for rows in rates[at : at + fits] for i in rows)
@@ -47,7 +50,13 @@ def groups_of(
 
 
 class Work:
-    """Finished groups, one JSON line each after a line that says what they belong to; safe for threads."""
+    """Finished groups in a file of JSON lines; safe for threads.
+
+    The first line says which table they belong to, each other line is a group.
+
+    Raises:
+        ValueError: the file belongs to another table.
+    """
 
     def __init__(self, file: Path, belongs: dict[str, Any]) -> None:
         self._file, self._lock = file, threading.Lock()
@@ -59,7 +68,7 @@ class Work:
                 try:
                     lines.append(json.loads(text))
                 except json.JSONDecodeError:
-                    break  # cut off
+                    break  # this line was cut off
         if lines and lines[0] != belongs:
             differ = sorted(k for k in belongs if lines[0].get(k) != belongs[k])
             raise ValueError(
@@ -88,7 +97,7 @@ class Work:
         self._append({"rows": group.rows, "seed": group.seed, "ne": plain})
 
     def add_seconds(self, seconds: float) -> None:
-        """What a call took; of one that was killed nothing is known."""
+        """Adds the wall seconds of a finished call; those of a killed one are lost."""
         self._append({"call_seconds": round(seconds, 1)})
 
     def _append(self, line: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autorank.report.style import label, legend, panels
+from autorank.report.style import legend, name_axes, panels
 from experiments.comparison.report_table import (
     Curves,
     Table,
@@ -35,7 +35,7 @@ def over_tasks(table: Table) -> Figure:
         means = np.array([_whole(curves[s][t], points).mean(axis=0) for t in tasks])
         _line(ax, points, means, s)
     _logarithmic(ax)
-    label(ax, "trials", f"normalised regret (mean of {len(tasks)} tasks, 95 % interval)")
+    name_axes(ax, "trials", f"normalised regret (mean of {len(tasks)} tasks, 95 % interval)")
     legend(ax)
     return figure
 
@@ -81,8 +81,8 @@ def in_brief(table: Table) -> Figure:
         there = np.array([(_whole(curves[s][t], points) <= LEVEL).mean(axis=0) for t in tasks])
         middle.plot(points, there.mean(axis=0), linewidth=_width(s))
     left.invert_yaxis()
-    label(left, "trials", "mean rank over tasks (1 is best)")
-    label(middle, "trials", f"share of runs with a regret of {LEVEL:g} or less")
+    name_axes(left, "trials", "mean rank over tasks (1 is best)")
+    name_axes(middle, "trials", f"share of runs with a regret of {LEVEL:g} or less")
     legend(left, fontsize=6.5)
     end = table.place(_LAST)
     seconds = at(table.curves(column="seconds_per_suggestion"), end)
@@ -95,7 +95,7 @@ def in_brief(table: Table) -> Figure:
     right.set_xscale("log")
     _logarithmic(right)
     right.margins(0.25)
-    label(right, "CPU seconds a suggestion at 100", "regret at 100")
+    name_axes(right, "CPU seconds a suggestion at 100", "regret at 100")
     return figure
 
 
@@ -116,7 +116,7 @@ def _of_many(table: Table) -> tuple[Curves, list[int], list[str], list[str]]:
 
 
 def _logarithmic(ax: Axes) -> None:
-    """Plain numbers; those between powers of ten only where there is no more than one of them."""
+    """A logarithmic axis with plain numbers; those between powers of ten only if it spans at most one."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

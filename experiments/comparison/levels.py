@@ -24,7 +24,7 @@ DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "dat
 
 
 def measure(benchmark: Benchmark, num_random: int, num_starts: int) -> dict[str, str]:
-    """One row."""
+    """Measures the row of one benchmark."""
     space = benchmark.space
     few = 4000 if benchmark.optimum is not None else num_random
     configs = np.asarray(space.sample(jax.random.key(0), few))
@@ -45,7 +45,7 @@ def measure(benchmark: Benchmark, num_random: int, num_starts: int) -> dict[str,
 
 
 def descend(benchmark: Benchmark, config: np.ndarray) -> float:
-    """Loss of the local optimum over one-decision changes."""
+    """Loss of the local optimum that one-decision changes reach from a configuration."""
     space, value = benchmark.space, np.inf
     while True:
         neighbours = np.repeat(config[None], int(space.num_choices.sum()), axis=0)

@@ -5,12 +5,11 @@
     python -m experiments.comparison.make_dhen_table --data kuairand --prepared FOLDER  # prepared by prepare_data
 
 Writes ``dhen_table_DATA.csv`` and its provenance (.json), which the benchmarks ``dhen/DATA`` read. A group is all
-architectures of one width under some of the rates: groups of a width share one compiled program. Finished groups are
-kept in ``--work`` and not trained again; ``--minutes`` stops before a group that would begin later, and the same
-command goes on. All configurations get a first seed before any gets a second; the table has the seeds that all have.
-If a group does not fit the memory, write fewer ``--models``.
-``--only model.width=8,16`` (repeatable) makes the table of a part of the grid. Sums over rows of an accelerator's
-scatters come in no fixed order: made again there, values differ in the last digits.
+architectures of one width under some of the rates; the groups of a width share one compiled program. ``--work`` keeps
+finished groups, which are not trained again. ``--minutes`` starts no group later than that; the same command continues.
+All configurations get a first seed before any gets a second; the table has the seeds that all have. If a group does
+not fit the memory, write fewer ``--models``. ``--only model.width=8,16`` (repeatable) makes the table of a part of the
+grid. An accelerator sums over rows in no fixed order: made again there, values differ in the last digits.
 """
 
 import argparse
@@ -47,7 +46,7 @@ MODELS = 144  # of a group, at most; all architectures of a width under three ra
 
 
 def log_of(options: argparse.Namespace) -> Dataset:
-    """The prepared log."""
+    """Prepares the log if need be, and loads it."""
     if options.prepared is not None:
         return store.load(options.prepared)
     if options.data == "kuairand":
@@ -61,7 +60,7 @@ def log_of(options: argparse.Namespace) -> Dataset:
 
 
 def only(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """``name=value,value`` as `dhen_space` takes it.
+    """Reads texts ``name=value,value`` as `dhen_space` takes them.
 
     Raises:
         ValueError: a text without "=", or a name or value that the grid does not have.
@@ -110,7 +109,7 @@ def noise(work: Work, count: int, seeds: int) -> dict[str, float]:
 def write(
     out: Path, space: Space, configs: np.ndarray, flops: Sequence[float], work: Work, seeds: int, facts: dict[str, Any]
 ) -> None:  # fmt: skip
-    """The CSV and, beside it, the provenance."""
+    """Writes the CSV and, beside it, the provenance."""
     rows = list(table_rows(space, configs, flops, work, seeds))
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as stream:
@@ -133,13 +132,13 @@ def write(
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's."""
+    """The command line."""
     found = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     found.add_argument("--data", choices=DHEN_TASKS, default="synthetic")
     found.add_argument("--path", type=Path, help="KuaiRand-Pure's files; fetched if left out")
-    found.add_argument("--prepared", type=Path, help="a folder that prepare_data.py has written")
+    found.add_argument("--prepared", type=Path, help="a folder that prepare_data has written")
     found.add_argument("--rows", type=int, default=1_000_000, help="of the synthetic log")
     found.add_argument("--data_seed", type=int, default=0, help="of the synthetic log")
     found.add_argument("--seeds", type=int, default=2, help="of each configuration")
@@ -147,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     found.add_argument("--only", action="append", default=[], metavar="NAME=VALUE,VALUE")
     found.add_argument("--models", type=int, default=MODELS, help="of a group, at most")
-    found.add_argument("--minutes", type=float, default=1e9, help="no group begins after these")
+    found.add_argument("--minutes", type=float, default=1e9, help="start no group later than this")
     found.add_argument("--folder", type=Path, default=ROOT / "data_cache")
     found.add_argument("--work", type=Path, default=ROOT / "runs" / "dhen_table")
     found.add_argument("--out", type=Path, default=RESULTS, help="folder of the table")
@@ -205,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             *(space, configs, trainer.flops, work, whole, facts | belongs),
         )
     if left:
-        print(f"{left} groups are left; the same command goes on", flush=True)
+        print(f"{left} groups are left; the same command continues", flush=True)
     return int(left > 0)
 
 

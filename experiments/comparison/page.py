@@ -19,7 +19,7 @@ def page(
     sections: Mapping[str, tuple[str, Callable[[Any], Sequence[str]]]],
     figures: Mapping[str, tuple[str, Callable[[Any], Any]]],
 ) -> str:
-    """The page; a table or figure that the runs do not suffice for is left out, by name.
+    """One HTML page. Names the tables and figures that it leaves out because the runs are too few.
 
     Args:
         sections, figures: by name a title and what makes it; a section without a title is not for the page.

@@ -1,4 +1,4 @@
-"""What `bench_search.csv` says: tables between markers in docs/results.md, figures, and a page of a table of one's own.
+"""What `bench_search.csv` says: tables between markers in docs/results.md, figures, and a page for your own table.
 
 python -m experiments.comparison.report            writes docs/results.md's tables and docs/bench_search*.png
 python -m experiments.comparison.report --check    fails if the document differs from the CSV
@@ -54,7 +54,7 @@ def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) ->
     seconds = at(table.curves(batch, noise, "seconds_per_suggestion"), places[end])
     order = sorted(shown(list(now)), key=lambda s: np.mean([v.mean() for v in now[s].values()]))
     for s in order:
-        # Of the tasks and seeds that went as far as ``end``.
+        # Only tasks and seeds that went as far as ``end``.
         done = {t: v[np.isfinite(v[:, places[end]])] for t, v in curves[s].items() if t in now[s]}
         cells = " | ".join(
             f"{np.mean([v[:, i].mean() for v in done.values()]):.{4 if n == end else 3}f}"
@@ -271,7 +271,7 @@ def dhen_tables(_: Table) -> list[str]:
     return lines
 
 
-# By their marker in docs/results.md: the title on a page of one's own runs, where they stand in this order.
+# By marker in docs/results.md: the title on a page of your own runs, in this order.
 SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "overall": ("Regret at 25, 50 and 100 trials", overall),
     "few": ("Searchers that ran on a part of the tasks (runs in brackets)", of_few),

@@ -1,4 +1,4 @@
-"""The rows of `bench_search.csv`: curves by searcher and task, comparisons over the tasks that two have."""
+"""The rows of `bench_search.csv`: curves by searcher and task, comparisons over the tasks that two searchers share."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """The table that `bench_search.py` wrote, and what its runs cost (the JSON beside it)."""
+    """Reads the table that `bench_search` wrote, and the costs of its runs from the JSON beside it."""
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     beside = path.with_suffix(".json")
@@ -92,7 +92,7 @@ def paired(
 
 
 def gap(point: float, low: float, high: float, tasks: int) -> str:
-    """A paired difference as text; an interval over fewer than three tasks says nothing of others."""
+    """A paired difference as text, without an interval for fewer than three tasks."""
     return f"{point:+.4f} [{low:+.4f}, {high:+.4f}]" if tasks > 2 else f"{point:+.4f}"
 
 
@@ -104,7 +104,7 @@ def shown(searchers: Sequence[str]) -> list[str]:
 def of_many(now: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[list[str], list[str]]:
     """Searchers that ran on half of autorank's tasks or more, and the tasks that all of them have.
 
-    Without autorank: on half of the tasks of whoever has most.
+    Without autorank: on half of the tasks of the searcher that has most.
     """
     most = now["autorank"] if "autorank" in now else max(now.values(), key=len, default={})
     searchers = sorted(s for s in shown(list(now)) if 2 * len(now[s]) >= len(most))

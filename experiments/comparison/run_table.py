@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 
 class Run(NamedTuple):
-    """What names a run, as the table spells it."""
+    """The identity of a run, as the table spells it."""
 
     searcher: str
     task: str  # suite/task
@@ -36,19 +36,19 @@ class Run(NamedTuple):
 
 
 def run_of(row: Row) -> Run:
-    """Whose row it is."""
+    """The run that a row belongs to."""
     task = f"{row['suite']}/{row['task']}"
     return Run(row["searcher"], task, int(row["batch"]), float(row["noise"]), int(row["seed"]))
 
 
 def place_of(run: Run) -> tuple[str, str]:
-    """Where a run stands in the table: by searcher, then by the name of its file."""
+    """Sort key of a run in the table: its searcher, then the name of its file."""
     job = Job(run.searcher, run.task, run.batch, run.noise, run.seed, 0)
     return run.searcher, job.path(Path()).name
 
 
 def recorded(table: Path) -> dict[Run, list[Row]]:
-    """The rows of a table, by run; none where there is no table.
+    """The rows of a table by run; empty if there is no table.
 
     Raises:
         ValueError: the file is no such table.
@@ -68,7 +68,7 @@ def recorded(table: Path) -> dict[Run, list[Row]]:
 
 
 def length(rows: Sequence[Row]) -> int:
-    """Trials of a run, as far as the table goes."""
+    """Number of trials that the table has of a run."""
     return max((int(row["trials"]) for row in rows), default=0)
 
 
@@ -119,7 +119,7 @@ def split_task(text: str) -> tuple[str, str]:
 
 
 def grown(folder: Path, table: Path) -> dict[Run, list[Row]]:
-    """What is recorded, and the runs of a folder: these in the place of those where they go as far."""
+    """The recorded runs with those of a folder, which replace recorded ones if they go at least as far."""
     found = recorded(table)
     for path in sorted(folder.glob("*/*.jsonl")):
         rows = list(summary(path))
@@ -143,7 +143,7 @@ def write_table(folder: Path, out: Path) -> int:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(out)  # a full disk leaves the table that was there
+    partial.replace(out)  # a full disk leaves the old table intact
     beside.write_text(text)
     return len(rows)
 
@@ -151,7 +151,7 @@ def write_table(folder: Path, out: Path) -> int:
 def provenance(
     folder: Path, runs: Iterable[Sequence[Row]], before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Where the numbers come from, and what they cost: of these runs, their files and the table before.
+    """Where the numbers come from and what they cost, from these runs, their files and the previous provenance.
 
     Versions, devices and revisions are lists: a table grows over several.
     """

@@ -32,7 +32,7 @@ LEVELS = RESULTS / "bench_levels.csv"
 
 
 class Job(NamedTuple):
-    """What names a run."""
+    """The identity of a run."""
 
     searcher: str  # a peer, or a registered searcher with +key=value changes
     task: str  # suite/task
@@ -42,13 +42,13 @@ class Job(NamedTuple):
     trials: int
 
     def path(self, folder: Path) -> Path:
-        """Its file; runs of different length share it, a shorter one is a prefix."""
+        """The run's file. Runs of different length share it: a shorter one is a prefix."""
         name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
         return folder / self.searcher.replace("/", "_") / name
 
 
 class Driver(NamedTuple):
-    """Either kind of searcher, over native values."""
+    """A searcher of ours or a peer, over native values."""
 
     ask: Callable[[int], list[dict[str, Any]]]
     tell: Callable[[Sequence[dict[str, Any]], Sequence[float], Sequence[float]], None]
@@ -78,7 +78,7 @@ def settings_of(name: str) -> SearcherConfig:
 
 
 def run(job: Job, folder: Path) -> int:
-    """Runs or continues one; returns how many trials were new.
+    """Starts or continues a run; returns the number of new trials.
 
     Raises:
         PeerError: the peer's package failed, which ends the run.
@@ -96,7 +96,7 @@ def run(job: Job, folder: Path) -> int:
         except BlockingIOError as error:
             raise RuntimeError(f"{path} is written by another process; wait, or end it") from error
         lines, size = _whole(path)
-        stream.truncate(size)  # a line that was cut off
+        stream.truncate(size)  # drops a line that was cut off
         start = _told(lines)
         driver = (peer_driver if job.searcher in PEERS else our_driver)(job, benchmark)
         try:
@@ -150,17 +150,17 @@ def _told(lines: Sequence[dict[str, Any]]) -> int:
 
 
 def losses_of(line: dict[str, Any]) -> list[float]:
-    """What the searcher sees."""
+    """The losses that the searcher sees."""
     return [math.nan if v is None else v for v in line["seen"]]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """A run's whole lines: one a batch."""
+    """The complete lines of a run's file, one a batch."""
     return [line for line in _whole(path)[0] if "loss" in line]
 
 
 def ended(path: Path) -> dict[str, Any]:
-    """Of a run that its peer's package ended: what it said (``ended``), the ``trials`` it was to have; else empty."""
+    """If a peer's package ended the run: its message (``ended``) and the planned ``trials``; else empty."""
     lines = _whole(path)[0]
     return lines[-1] if lines and "ended" in lines[-1] else {}
 
@@ -178,7 +178,7 @@ def _whole(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
-    """A peer with its real package, in a process of its own environment.
+    """The driver of a peer, whose real package runs in a process of its own environment.
 
     Raises:
         RuntimeError: the environment is not there.
@@ -210,7 +210,7 @@ def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
 
 
 def our_driver(job: Job, benchmark: Benchmark) -> Driver:
-    """A searcher of ours, compiled once per process for all tasks of a space."""
+    """The driver of a searcher of ours, compiled once per process for all tasks of a space."""
     import jax
 
     space = benchmark.space

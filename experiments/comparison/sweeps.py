@@ -1,10 +1,10 @@
-"""How well sweeps search through the sweeper's own road and the Optuna bridge, on a planted function; paired seeds.
+"""How well sweeps search, through the sweeper and through the Optuna bridge, on a planted function; paired seeds.
 
     python -m experiments.comparison.sweeps --seeds 10 --trials 60 --csv experiments/results/bench_sweep.csv
 
 The function has 3 numbers whose best values are drawn per seed (no grid knows them), a category and a whole number; a
 corner of it fails. One arm is one way of asking: in rounds of 8, in flight with 4 workers whose jobs take unequal
-time, one after another through Optuna; grids of 16 to 256 points; random search by the same road.
+time, one after another through Optuna; grids of 16 to 256 points; random search through the sweeper.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def space_of(grid_size: int) -> Any:
 def by_sweep(
     searcher: str, grid_size: int, in_flight: int, seed: int, trials: int
 ) -> tuple[list[float], float]:
-    """Values in the order of proposal, and seconds spent on asking."""
+    """Runs one arm through the sweeper: values in the order of proposal, and seconds spent on asking."""
     space, value = space_of(grid_size), planted(seed)
     roles = SEARCHERS[searcher].traits["has_roles"]
 
@@ -122,7 +122,7 @@ _MADE: dict[Any, Any] = {}
 
 
 def by_optuna(name: str, seed: int, trials: int) -> tuple[list[float], float]:
-    """The same through an Optuna study: our sampler, or one of Optuna's."""
+    """Runs one arm through an Optuna study: our sampler, or one of Optuna's."""
     import optuna  # pyright: ignore[reportMissingImports]
 
     from autorank.integrations.optuna import AutoRankSampler

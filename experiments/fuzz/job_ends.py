@@ -1,6 +1,7 @@
-"""A Hydra app whose jobs end in every way a process can, by their parameter: for `fuzz_sweep.py` and the tests.
+"""A Hydra app whose jobs end in every way a process can, as their parameter says.
 
-`ENDS` says how each ends. What must become of the trial is in `fuzz_sweep.py`.
+`experiments.fuzz.sweep` and the tests run it. `ENDS` says how each job ends, `experiments.fuzz.sweep` what must become
+of its trial.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from hydra.core.config_store import ConfigStore
 
 
 class Odd(BaseException):
-    """No ``Exception``."""
+    """Not an ``Exception``."""
 
 
 class TwoArguments(Exception):  # noqa: N818
@@ -41,12 +42,12 @@ class Mute(Exception):  # noqa: N818
 
 
 class Hostile:
-    """A value whose own methods raise."""
+    """A value whose methods raise."""
 
     size = 1
 
     def item(self) -> float:
-        """As NumPy's."""
+        """Like NumPy's ``item``."""
         sys.exit(3)
 
     def __repr__(self) -> str:
@@ -54,7 +55,7 @@ class Hostile:
 
 
 def do_raise(kind: type[BaseException], *arguments: Any) -> Callable[[], Any]:
-    """The job ends by this."""
+    """Raises an exception, which ends the job."""
 
     def end() -> None:
         raise kind(*arguments)
@@ -63,7 +64,7 @@ def do_raise(kind: type[BaseException], *arguments: Any) -> Callable[[], Any]:
 
 
 def send(number: int) -> Callable[[], Any]:
-    """The job's process gets a signal from the job; where it survives that, the job has a result."""
+    """Sends a signal to the job's own process; if it survives, the job has a result."""
 
     def end() -> float:
         os.kill(os.getpid(), number)
@@ -74,24 +75,24 @@ def send(number: int) -> Callable[[], Any]:
 
 
 def lambda_in_error() -> None:
-    """An exception that no pickle takes."""
+    """Raises an exception that cannot be pickled."""
     error = ValueError("with a function")
     error.function = lambda: 1  # type: ignore[attr-defined]
     raise error
 
 
 def parser_exit() -> None:
-    """argparse prints its usage and leaves."""
+    """Lets argparse print its usage and exit."""
     argparse.ArgumentParser().parse_args(["--nothing-like-it"])
 
 
 def recursion() -> int:
-    """Never comes back."""
+    """Recurses without end."""
     return recursion() + 1
 
 
 def out_of_memory() -> None:
-    """A limit that stays behind in the process."""
+    """Sets a memory limit that remains in the process."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10**8, hard))
@@ -99,28 +100,28 @@ def out_of_memory() -> None:
 
 
 def from_thread() -> float:
-    """A watchdog in the job ends its process."""
+    """Ends the process from a watchdog thread."""
     threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
     time.sleep(1.0)
     return 1.0
 
 
 def close_streams() -> float:
-    """What the job prints to is gone; the job has a result."""
+    """Closes the streams that the job prints to; the job has a result."""
     sys.stdout.close()
     sys.stderr.close()
     return 1.0
 
 
 def close_descriptors() -> float:
-    """The same one level below."""
+    """Closes the descriptors under the streams; the job has a result."""
     os.close(1)
     os.close(2)
     return 1.0
 
 
 def deleted_folder() -> float:
-    """The process stands in a folder that is gone."""
+    """Deletes the working directory of the process."""
     folder = tempfile.mkdtemp()
     os.chdir(folder)
     os.rmdir(folder)
@@ -128,20 +129,20 @@ def deleted_folder() -> float:
 
 
 def leave_thread() -> float:
-    """It goes on after the job."""
+    """Leaves a thread that runs after the job."""
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
     return 1.0
 
 
 def leave_alarm() -> float:
-    """It would end the process after the job."""
+    """Leaves an alarm that would end the process after the job."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(1)
     return 1.0
 
 
 def leave_settings() -> float:
-    """Handlers, limits and logging of the process are others."""
+    """Leaves other signal handlers, limits and logging in the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
@@ -150,13 +151,13 @@ def leave_settings() -> float:
 
 
 def fork() -> float:
-    """Two processes come back from the job."""
+    """Forks, so that two processes return from the job."""
     os.fork()
     return 1.0
 
 
 def deaf() -> None:
-    """No exception reaches it."""
+    """Ignores every exception and runs on."""
     while True:
         try:
             time.sleep(600)
@@ -165,7 +166,7 @@ def deaf() -> None:
 
 
 def kill_the_pool() -> None:
-    """Every worker of the driver, this one last."""
+    """Kills every worker of the driver, this one last."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
@@ -237,7 +238,7 @@ ENDS: dict[str, Callable[[], Any]] = {
 }
 PLACES = {name: "." for name in ENDS} | {
     "folder_too_long": "x" * 300,
-    "folder_in_the_way": "blocked",  # a file, put there by who starts the sweep
+    "folder_in_the_way": "blocked",  # a file that the sweep's starter puts there
     "folder_full": "${full}",
 }
 del PLACES["folder_not_found"]  # an interpolation that cannot be resolved
@@ -250,7 +251,7 @@ ConfigStore.instance().store(
 
 @hydra.main(version_base="1.3", config_path=None, config_name="ends")
 def main(config: Any) -> Any:
-    """Ends as told; by a list for ``n`` its config is refused."""
+    """Ends as the parameter says; a list for ``n`` makes the config invalid."""
     time.sleep(config.seconds)
     return ENDS[config.end]()
 

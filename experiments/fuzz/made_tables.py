@@ -1,4 +1,4 @@
-"""Random tables with roles, as people's logs are: types, contents and file forms drawn from a seed."""
+"""Random tables with roles, like real logs: types, contents and file forms drawn from a seed."""
 
 import bz2
 import csv
@@ -23,14 +23,14 @@ _EPOCH = 1_700_000_000
 
 
 class Fuzzed(NamedTuple):
-    """A table on the disk."""
+    """A random table on the disk."""
 
     path: Path
     schema: Path
     columns: tuple[str, ...]
     places: tuple[int, ...]  # of its rows: lines of text, or rows from 1
     empty: tuple[int, ...]  # places of lines that hold nothing but separators
-    blank: tuple[int, ...]  # lines without any cell, which are no rows
+    blank: tuple[int, ...]  # lines without any cell do not count as rows
     settings: dict[str, Any]  # of `store.prepare`
     labels: int
     again: tuple[Path, ...]  # the same rows in other forms
@@ -43,7 +43,7 @@ class _Column(NamedTuple):
 
 
 def fuzz(seed: int, folder: Path) -> Fuzzed:
-    """The table of a seed, written into an empty folder."""
+    """Writes the table of a seed into an empty folder."""
     rng = np.random.default_rng(seed)
     num_fields, num_dense, num_labels = SHAPES[int(rng.integers(len(SHAPES)))]
     num_rows = int(rng.integers(6, MOST_ROWS + 1))
@@ -191,7 +191,7 @@ TIMES = (
 
 
 def _write_columns(rng: np.random.Generator, folder: Path, columns: dict[str, _Column]) -> Any:
-    """A Parquet or Arrow file; the other one has the same rows."""
+    """Writes a Parquet or Arrow file, and the same rows in the other format."""
     arrays = {name: _array(column) for name, column in columns.items()}
     table = pa.table(arrays)
     suffix = rng.choice(["", ".dat", ".csv"]) if rng.random() < 0.1 else None
@@ -211,7 +211,7 @@ def _array(column: _Column) -> Any:
 
 
 def _write_text(rng: np.random.Generator, folder: Path, columns: dict[str, _Column]) -> Any:
-    """Delimited text, with lines that are cut, too long or blank among the others."""
+    """Writes delimited text; some lines are cut, too long or blank."""
     separator = str(rng.choice([",", ",", "\t", ";", "|"]))
     quote = str(rng.choice(['"', '"', "'"])) if rng.random() < 0.85 else None
     named, broken = rng.random() < 0.8, rng.random() < 0.4
@@ -260,7 +260,7 @@ def _num_rows(columns: dict[str, _Column]) -> int:
 
 
 def _cell(column: _Column, row: int) -> str:
-    """As text without line ends, which no cell can hold."""
+    """The value as text, without line ends, which no cell can hold."""
     value = column.values[row]
     if value is None or value != value:
         return ""

@@ -1,4 +1,4 @@
-"""An Optuna study to which everything odd happens, in a database, continued by one process after another.
+"""Puts everything odd into one Optuna study in a database, which one process after another continues.
 
     python -m experiments.fuzz.optuna_study --seed 0                    # 200 trials, 8 processes, a minute or two
     python -m experiments.fuzz.optuna_study --seed 3 --searcher autorank
@@ -55,7 +55,7 @@ ENDS = ("ask",) * 12 + (
 
 
 def space_of(number: int) -> dict[str, BaseDistribution]:
-    """What the job suggests in its trial of that number: edited twice, and some ranges are never the same."""
+    """The distributions of the job's trial of a number: edited twice, and some ranges differ every time."""
     low = 1e-4 if number < 60 else 1e-5
     space: dict[str, BaseDistribution] = {
         "rate": FloatDistribution(low, 1.0 if number < 120 else 0.5, log=True),
@@ -120,7 +120,7 @@ def of_another_range(d: BaseDistribution) -> tuple[BaseDistribution, Any]:
 
 
 def one_trial(study: optuna.Study, rng: np.random.Generator, event: str) -> None:
-    """One event: a trial of any kind, or something that is put into the study beside one."""
+    """One event: a trial of any kind, or something that is added to the study."""
 
     def pick(things: Any) -> Any:
         return things[int(rng.integers(len(things)))]
@@ -180,7 +180,7 @@ def one_trial(study: optuna.Study, rng: np.random.Generator, event: str) -> None
 
 
 def session(storage: str, searcher: str, seed: int, first: int, last: int) -> None:
-    """Events in a study that is loaded anew, from number ``first`` on, until it has ``last`` trials."""
+    """Loads the study and adds events from number ``first`` on, until it has ``last`` trials."""
     study = optuna.create_study(
         study_name=NAME, storage=storage, load_if_exists=True, sampler=AutoRankSampler(searcher, seed=seed)
     )  # fmt: skip
@@ -193,7 +193,7 @@ def session(storage: str, searcher: str, seed: int, first: int, last: int) -> No
 
 
 def plain_regrets(study: optuna.Study) -> list[float]:
-    """Of the trials that the sampler proposed and that ended well."""
+    """Regrets of the trials that the sampler proposed and that ended well."""
     return [
         regret(t.params)
         for t in study.trials
@@ -205,7 +205,7 @@ def plain_regrets(study: optuna.Study) -> list[float]:
 
 
 def random_regrets(seed: int, num_trials: int) -> list[float]:
-    """The same job under Optuna's random sampler, nothing odd."""
+    """Regrets of the same job under Optuna's random sampler, with nothing odd."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [regret(suggest(study.ask(), number)) for number in range(num_trials)]
 

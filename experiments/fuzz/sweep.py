@@ -55,7 +55,7 @@ REASONS = {
 
 
 class Outcome(NamedTuple):
-    """What became of a sweep."""
+    """The outcome of a sweep."""
 
     trials: list[tuple[str, Trial]]  # with the end of each
     statuses: list[int]  # of its drivers, in turn
@@ -80,7 +80,7 @@ def expected(end: str, launcher: str) -> tuple[str, str]:
             r"ended 3 times" if launcher == "basic" else r"its worker died in 2 attempts",
         )
     if end in TERMINATED:
-        if launcher == "submitit":  # takes SIGTERM for a warning
+        if launcher == "submitit":  # treats SIGTERM as a warning
             return ("failed", "returned None") if end == "raised_sigterm" else ("finished", "")
         return (
             "failed",
@@ -92,7 +92,7 @@ def expected(end: str, launcher: str) -> tuple[str, str]:
 def command(
     folder: Path, launcher: str, jobs: int, seed: int, ends: list[str], full: Path
 ) -> list[str]:
-    """The sweep's own command line; the same every time."""
+    """The sweep's command line, the same every time."""
     count = -(-jobs // len(ends)) + (jobs > len(ends))
     return [
         sys.executable, str(Path(__file__).with_name("job_ends.py")), "-m", "hydra/sweeper=autorank",
@@ -171,7 +171,7 @@ def num_ended(folder: Path) -> int:
 
 
 def mistakes(trials: list[tuple[str, Trial]], launcher: str, jobs: int) -> list[str]:
-    """What is not as it must be."""
+    """Everything that is wrong with a finished sweep."""
     found = []
     if len(trials) != jobs or len({t.config for _, t in trials}) != jobs:
         found.append(f"{len({t.config for _, t in trials})} different trials of {jobs}")
@@ -185,7 +185,7 @@ def mistakes(trials: list[tuple[str, Trial]], launcher: str, jobs: int) -> list[
 
 
 def full_disk(folder: Path) -> Path | None:
-    """A small file system without room, where this system lets us mount one."""
+    """Mounts a small, full file system if the system permits it."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
@@ -213,7 +213,7 @@ def table(outcome: Outcome) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--launcher", choices=list(LAUNCHERS), default="basic")
     parser.add_argument("--jobs", type=int, default=200)

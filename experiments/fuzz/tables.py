@@ -1,4 +1,4 @@
-"""Random tables prepared, trained on at toy size and scored: no traceback, one meaning for a row, no row lost.
+"""Prepares random tables, trains on them at toy size and scores them: no traceback, no row lost or read in two ways.
 
     python -m experiments.fuzz.tables --tables 10000 --seed 0 --workers 32
 
@@ -67,7 +67,7 @@ HPARAMS = Hparams(*(jnp.float32(v) for v in (1e-2, 0.1, 1e-8, 1e-8, 0.0, 1.0, 0.
 
 
 class Outcome(NamedTuple):
-    """What became of a table."""
+    """The outcome of one table."""
 
     seed: int
     kind: str  # read, refused, failed
@@ -98,7 +98,7 @@ def check(seed: int) -> Outcome:
 
 
 def start() -> None:
-    """Once in each process."""
+    """Sets up a worker process."""
     logging.disable(logging.CRITICAL)
     ingest.KEPT_BAD_ROWS = 1 << 20  # all of them are compared
 
@@ -116,7 +116,7 @@ def readers(seed: int) -> Iterator[None]:
 
 
 def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
-    """Why the table is refused, if it is; anything but a sentence is raised."""
+    """Prepares a table; returns the message if it is refused, and raises any other error."""
     try:
         source = table.source(fuzzed.path, fuzzed.schema)
         store.prepare(source, folder, workers=1, progress=lambda line: None, **fuzzed.settings)
@@ -128,7 +128,7 @@ def prepare(fuzzed: Fuzzed, folder: Path) -> str | None:
 
 
 def compare(fuzzed: Fuzzed, folder: Path, seed: int) -> None:
-    """Trains on the prepared rows and compares what scoring makes of the file."""
+    """Trains on the prepared rows and compares the scores of the file with the model's."""
     data = store.load(folder / "data")
     scoring_files.save_scoring_files(data, folder / "model")
     kept, places = kept_places(fuzzed, folder, data.schema)
@@ -225,7 +225,7 @@ def scored(
 def whole_artefact(
     data: Any, folder: Path, sparse: Any, dense: Any, labels: Any, head: Any
 ) -> None:
-    """Saved, loaded and run as a user does."""
+    """Saves, loads and runs the whole artefact as a user does."""
     from autorank.serving.export import save_model
 
     predict, params, rows = trained(sparse, dense, labels, data.schema.num_train)
@@ -242,13 +242,13 @@ def whole_artefact(
 
 
 def expect(condition: Any, message: str) -> None:
-    """Fails the table."""
+    """Fails the table unless the condition holds."""
     if not condition:
         raise AssertionError(message)
 
 
 def rows_of(sparse: np.ndarray, dense: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """All of a row side by side."""
+    """Ids and dense features of each row side by side."""
     return np.concatenate([sparse, dense, scores], axis=1).astype(np.float64)
 
 
@@ -287,12 +287,12 @@ def train(sparse: np.ndarray, dense: np.ndarray, labels: np.ndarray, num_train: 
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:
-    """With zeros up to a number of rows."""
+    """Appends rows of zeros up to a number of rows."""
     return np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), rows.dtype)])
 
 
 def kind_of(message: str) -> str:
-    """A refusal without what is particular to its table."""
+    """The kind of a refusal: its message without the details of its table."""
     if message.startswith("not one usable row"):
         return message.partition(" (")[0]
     found = re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]", "...", message)

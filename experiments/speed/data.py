@@ -11,6 +11,7 @@ Arrow's (the default of pandas 3), or Python strings (as before). Floors are the
 
 import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -33,9 +34,6 @@ BLOCKS = f"{ROWS // 1000}k rows, blocks of {BATCH}"
 LOOKUPS = f"batches of {BATCH} x 26, V=2.02M"
 METRIC = "rows per CPU second"
 LOOPS = "compiled loops"
-LOADED = tuple(
-    f"autorank.data.fast_text.loops.{what}" for what in ("cell_parser", "short_strings", "encoding")
-)
 
 
 def text_file(rows: int = ROWS) -> Path:
@@ -52,7 +50,7 @@ def text_file(rows: int = ROWS) -> Path:
 
 
 def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bool = True) -> Timer:
-    """`store.prepare` of the file, after one of a short file that loads what is loaded once."""
+    """Time of `store.prepare` of the file, after a short file so that one-time loading is not counted."""
     from autorank.data.fast_text import short_strings
     from autorank.data.logs import criteo
     from autorank.data.prepare import store
@@ -70,7 +68,7 @@ def ours(encoding: str, between: Callable[[], None] = lambda: None, compiled: bo
 
 
 def stages(encoding: str) -> dict[str, Figure]:
-    """CPU microseconds a row of each step of `store.prepare`, of a run of its own: timing it costs a little."""
+    """CPU microseconds a row of each step of `store.prepare`, in a separate run because the timing costs a little."""
     from autorank.data.prepare import encoders_file, ingest, pipeline, text_segments
 
     steps = {
@@ -107,19 +105,23 @@ def stages(encoding: str) -> dict[str, Figure]:
 
 def loading(variant: str) -> dict[str, Figure]:
     """CPU seconds of loading the compiled loops: compiled for the first time, or kept by an earlier process."""
-    # Read when numba is imported, which this does.
+    from autorank.data.fast_text import loops
+
+    found = pkgutil.iter_modules(loops.__path__, f"{loops.__name__}.")
+    modules = [module.name for module in found]
     with tempfile.TemporaryDirectory() as folder:
+        # numba reads it when it is imported, which these modules do.
         os.environ["NUMBA_CACHE_DIR"] = folder
         if variant == "kept":
-            subprocess.run([sys.executable, "-c", f"import {', '.join(LOADED)}"], check=True)
+            subprocess.run([sys.executable, "-c", f"import {', '.join(modules)}"], check=True)
         with Timer() as timer:
-            for module in LOADED:
+            for module in modules:
                 importlib.import_module(module)
     return {"CPU seconds": Figure(timer.cpu, "s")}
 
 
 def peer(python_strings: bool) -> Timer:
-    """The same arrays with pandas, after those of a short file; they must be equal to ours."""
+    """Time of pandas for the same arrays, after a short file; the arrays must equal ours."""
     timer = Timer()
     for rows in (2000, ROWS):
         path, out = text_file(rows), CACHE / "pandas"
@@ -236,7 +238,7 @@ def generate() -> Timer:
 
 
 def measure(shape: str, variant: str) -> dict[str, Figure]:
-    """One case."""
+    """Measures one case."""
     if shape == LOOPS:
         return loading(variant)
     if variant.startswith("steps"):

@@ -26,7 +26,7 @@ def figures(seconds: float, batch: int) -> dict[str, Figure]:
 
 
 def ours(batch: int) -> dict[str, Figure]:
-    """The search's policy; the predictor is fitted for one step, its weights do not matter here."""
+    """The search's policy; the predictor is fitted for one step, as its weights do not matter here."""
     import jax
     import jax.numpy as jnp
 
@@ -114,7 +114,7 @@ OURS, TORCH = "autorank", "torch loop"
 
 
 def measure(shape: str, variant: str) -> Mapping[str, Figure]:
-    """One case."""
+    """Measures one case."""
     batch = int(shape.removeprefix("batch "))
     return ours(batch) if variant == OURS else torch_loop(batch)
 

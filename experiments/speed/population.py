@@ -322,7 +322,7 @@ def main() -> None:
         begun = time.perf_counter()
         try:
             PARTS[part](setup)
-        except Exception as error:  # the other parts' figures must not be lost with this one
+        except Exception as error:  # one failed part must not lose the figures of the others
             print(f"part {part} failed: {type(error).__name__}: {str(error)[:2000]}", flush=True)
         print(f"part {part}: {time.perf_counter() - begun:.0f} s", flush=True)
         if not options.small:

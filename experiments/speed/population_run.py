@@ -122,7 +122,7 @@ class PopulationRun(NamedTuple):
     def _tell(
         self, group: Sequence[Member], compiled: Compiled, trained: Trained, compiling: float
     ) -> None:
-        """Prints what became of a group."""
+        """Prints the outcome of a group."""
         steps = self.data.sparse.shape[0] // self.batch_size
         rows = len(group) * steps * self.batch_size
         temporaries = compiled.run.memory_analysis().temp_size_in_bytes

@@ -109,7 +109,7 @@ def torch_loop(n: int, loss: str) -> dict[str, Figure]:
 
 
 def floor(n: int) -> dict[str, Figure]:
-    """The nets' products (forward and both gradients) at the core's measured rate; the pairs for nothing."""
+    """Time of the nets' products (forward and both gradients) at the core's measured rate, without the pairs."""
     import jax
     import jax.numpy as jnp
 
@@ -132,7 +132,7 @@ OURS, QUICK, MARGIN_OURS, TORCH, MARGIN_TORCH, FLOOR = (
 
 
 def measure(shape: str, variant: str) -> Mapping[str, Figure]:
-    """One case."""
+    """Measures one case."""
     n = int(shape.removeprefix("N="))
     if variant == FLOOR:
         return floor(n)

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Kernels inside a recorded graph of kernels have no names of their own.
-if __name__ == "__main__":  # not in whoever reads the targets (bench_tables)
+# Kernels inside a recorded graph have no names.
+if __name__ == "__main__":  # not in a program that only reads the targets
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_enable_command_buffer="
 
 import jax
@@ -195,7 +195,7 @@ def seconds_of(floors: Mapping[str, float], rates: tuple[float, float]) -> dict[
 
 
 def report(findings: Findings, subject: Subject, warm: int, steps: int, top: int) -> None:
-    """Profiles and says the phases; ``top`` kernels are printed, no more."""
+    """Profiles a subject and reports its phases; prints the ``top`` longest kernels."""
     found, wall = profile(subject, warm, steps)
     spent = {name: sum(k.seconds for k in found if k.phase == name) for name in (*PHASES, "other")}
     busy = sum(spent.values())

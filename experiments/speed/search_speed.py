@@ -28,14 +28,14 @@ SHAPES = {
 # Function -> phase, as (module, name, phase).
 PHASES = (
     ("autorank.app.build", "dataset", "prepare"),
-    ("autorank.app.jobs", "describe", "describe"),
+    ("autorank.app.search_job", "describe", "describe"),
     ("autorank.search.run", "diagnose", "diagnose predictor"),
     ("autorank.search.run", "run_finals", "finalists"),
     ("autorank.search.run", "confirm", "verdict"),
     ("autorank.search.run", "run_test", "held-out test"),
     ("autorank.search.run", "summarise", "summary with rows/s"),
-    ("autorank.app.jobs", "export_winner", "export"),
-    ("autorank.app.jobs", "write_report", "report"),
+    ("autorank.app.search_job", "export_winner", "export"),
+    ("autorank.app.search_job", "write_report", "report"),
 )
 
 
@@ -107,11 +107,11 @@ def measure(shape: str, variant: str) -> Mapping[str, Figure]:
     with initialize_config_dir(CONFIGS, version_base="1.3"):
         config = settings(compose("search", overrides=overrides), SearchConfig)
     set_up_jax()
-    from autorank.app import jobs
+    from autorank.app import search_job
 
     phases = Phases()
     phases.replace()
-    summary = jobs.run_search(config, scratch / "run")
+    summary = search_job.run_search(config, scratch / "run")
     figures = {
         "wall": Figure(time.perf_counter() - began, "s"),
         "cpu": Figure(time.process_time() - cpu, "s"),

@@ -30,7 +30,7 @@ from experiments.speed.reference_networks import network
 
 
 class Shape(NamedTuple):
-    """A batch, a table, and what is between them and the loss."""
+    """A batch, a table, and the network between them and the loss."""
 
     batch: int
     fields: int
@@ -100,7 +100,7 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
 
 
 def device_counts() -> list[int]:
-    """``--devices 1,2,4``, taken off the command line; the processes of the driver do not need it."""
+    """Takes ``--devices 1,2,4`` off the command line; the driver's processes do not need it."""
     if "--devices" not in sys.argv:
         return [1]
     at = sys.argv.index("--devices")

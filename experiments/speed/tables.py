@@ -1,7 +1,7 @@
 """The tables of docs/performance.md, made from experiments/results/bench_*.csv.
 
     python -m experiments.speed.tables            # writes them between the markers
-    python -m experiments.speed.tables --check    # fails when they are not those of the results
+    python -m experiments.speed.tables --check    # fails if they differ from the results
 
 A table shows every ratio of a bench with its target, and the figures of ``WHOLE`` benches in full.
 """
@@ -46,7 +46,7 @@ def verdict(target: Target | None, median: float) -> str:
 
 
 def table(name: str) -> str:
-    """One bench as Markdown; what measured it is in the last line."""
+    """One benchmark as Markdown; the last line says what measured it."""
     rows = read(RESULTS / f"bench_{name}.csv")
     if not rows:
         return "Not measured."
@@ -75,7 +75,7 @@ def table(name: str) -> str:
 
 
 def filled(text: str) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables remade."""
     for name in NAMES:
         mark = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.S)
         if not mark.search(text):

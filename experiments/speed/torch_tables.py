@@ -18,7 +18,7 @@ def row_steps(
     """
     position = torch.arange(ids.shape[0], device=ids.device)
     representative = owner[ids]
-    # Zeros are spread over the table: added to one row they would queue up.
+    # Zeros are spread over the table: added to one row, they would wait for each other.
     targets = torch.where(representative == position, ids, position % owner.shape[0])
     summed = torch.zeros_like(values).index_add(0, representative, values)
     squares = summed.square().mean(1)

@@ -28,7 +28,7 @@ POWER = 8.0  # ids are size * u^POWER: a density that falls as id^-(1 - 1/POWER)
 
 
 class Shape(NamedTuple):
-    """What is trained on what."""
+    """A model, a batch and a table."""
 
     num_crosses: int
     hidden: tuple[int, ...]
@@ -184,7 +184,7 @@ def ours(
 
 
 def dense_part(shape: Shape, rows: Rows) -> dict[str, Figure]:
-    """The network alone, looked-up rows given and their gradient made: what a free table would cost."""
+    """The network alone, with the gradient of the looked-up rows: the cost of a step if the table were free."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -274,7 +274,7 @@ def peer(shape: Shape, rows: Rows, name: str) -> dict[str, Figure]:
 
 
 def dense_flops(shape: Shape) -> float:
-    """Of matrix products, forward and both gradients: 3 x 2 m n k each."""
+    """FLOPs of the matrix products, forward and both gradients: 3 x 2 m n k each."""
     size = len(CARDINALITIES) * WIDTH + NUM_DENSE
     widths = (size, *shape.hidden, 1)
     weights = shape.num_crosses * size**2
@@ -336,7 +336,7 @@ SCALING = (OURS, OPTAX, TORCH)
 
 
 def measure(shape_name: str, variant: str) -> Mapping[str, Figure]:
-    """One case."""
+    """Measures one case."""
     shape = SHAPES[shape_name]
     rows = rows_of(shape)
     if variant in PEERS:

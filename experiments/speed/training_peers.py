@@ -1,4 +1,4 @@
-"""The same networks in PyTorch and in FuxiCTR, for `bench_training.py`; needs `make peers`.
+"""The same networks in PyTorch and in FuxiCTR, for `experiments.speed.training`; needs `make peers`.
 
 Nothing here is imported by the package: peers are measured, not used.
 """

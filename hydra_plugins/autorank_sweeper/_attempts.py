@@ -1,7 +1,7 @@
-"""How often each trial was started and what ended it, from the ledger's records: who is tried again, who is given up.
+"""How often each trial was started and how each start ended, from the ledger: which trials are tried again.
 
-Every start is recorded, and so is every end without a result that a driver lives to see: its own stop ("interrupt"),
-a job that could not be run or whose worker died ("death"). A start with neither is one whose driver died with it.
+Every start is recorded. So is every end without a result that a driver lives to see: its own stop ("interrupt"), or a
+job that could not be run or whose worker died ("death"). A start with neither ended with its driver.
 """
 
 from collections import Counter
@@ -10,55 +10,59 @@ from collections.abc import Sequence
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 
-# A signal stops the driver, not the trial. But a job that has its own driver stopped, by way of another process, must
-# not end its sweep for good.
+# A signal stops the driver and is not the trial's fault. The limit is for jobs that have another process send one to
+# their driver: they must not stop their sweep forever.
 STOPS_IN_PROCESS = 5
 
 
 class Attempts:
-    """Counts for the trials of one ledger.
+    """Counts the starts of one ledger's trials.
 
     Args:
         ledger: open for writing.
-        attempts: deaths after which a trial has failed.
-        in_process: jobs run in the driver's process, so that only one of them can have ended it.
+        limit: deaths after which a trial has failed.
+        in_process: jobs run in the driver's process one by one, so that only the running one can have ended it.
     """
 
-    def __init__(self, ledger: Ledger, attempts: int, in_process: bool) -> None:
-        self.ledger, self.attempts, self.in_process = ledger, attempts, in_process
+    def __init__(self, ledger: Ledger, limit: int, in_process: bool) -> None:
+        self.ledger, self.limit, self.in_process = ledger, limit, in_process
         deaths = ledger.records("death")
-        self.lost = Counter(r["trial"] for r in deaths)
+        self._deaths = Counter(r["trial"] for r in deaths)
         self._alone = Counter(r["trial"] for r in deaths if r.get("alone", True))
         self._stopped = Counter(r["trial"] for r in ledger.records("interrupt"))
         starts = Counter(r["trial"] for r in ledger.records("start"))
-        self._drivers = starts - self._stopped - self.lost  # starts that ended with their driver
+        self._with_driver = starts - self._stopped - self._deaths
         self._notes = {k: len(ledger.records(k)) for k in ("start", "interrupt")}
 
+    def deaths(self, trial: Trial) -> int:
+        """How often the trial ended without a result while its driver went on."""
+        return self._deaths[trial.id]
+
     def started(self, trials: Sequence[Trial]) -> None:
-        """Writes that they run now."""
+        """Records that the trials start now."""
         self._note("start", trials)
 
     def interrupted(self, trials: Sequence[Trial]) -> None:
-        """Writes that their driver was stopped, which is not their fault."""
+        """Records that their driver was stopped, which does not count as an attempt."""
         self._note("interrupt", trials)
 
     def died(self, trial: Trial, error: str, alone: bool) -> int:
-        """Writes that it ended without a result; gives the attempts used up, those of others' making left out."""
-        self.lost[trial.id] += 1
+        """Records an end without a result; returns the attempts used up, which are the deaths ``alone``."""
+        self._deaths[trial.id] += 1
         self._alone[trial.id] += alone
         record = {"trial": trial.id, "error": error, "alone": alone}
-        self.ledger.record("death", f"{trial.id}-{self.lost[trial.id]}", record)
+        self.ledger.record("death", f"{trial.id}-{self._deaths[trial.id]}", record)
         return self._alone[trial.id]
 
     def is_suspect(self, trial: Trial) -> bool:
-        """Whether several drivers died while it ran: then it runs alone, so that the next death is its own."""
-        return not self.in_process and self._drivers[trial.id] >= self.attempts
+        """Whether several drivers died while it ran beside others; it then runs alone, to find the cause."""
+        return not self.in_process and self._with_driver[trial.id] >= self.limit
 
     def given_up(self, trial: Trial) -> str:
-        """Why it is not started again; empty where it is."""
-        # A driver may die of something else, too: one attempt more, and as many where others ran beside it.
-        most = self.attempts + 1 if self.in_process else 2 * self.attempts
-        if self._drivers[trial.id] >= most:
+        """Why the trial is not started again; empty if it may be."""
+        # A driver may also die for another reason, hence one attempt more; twice as many if others ran beside it.
+        most = self.limit + 1 if self.in_process else 2 * self.limit
+        if self._with_driver[trial.id] >= most:
             return f"the process that ran it ended {most} times without a result"
         if self.in_process and self._stopped[trial.id] >= STOPS_IN_PROCESS:
             return f"the process that ran it was stopped {STOPS_IN_PROCESS} times without a result"

@@ -1,4 +1,4 @@
-"""What a job does to its whole process is undone after it: the next job there, and the driver, would meet it."""
+"""Undoes what a job does to its whole process, which would affect the next job there and the driver."""
 
 import contextlib
 import logging
@@ -11,23 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 STREAMS = ("stdin", "stdout", "stderr")
+Undo = Callable[[], None]
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """The working folder, standard streams, signal handlers, alarms, limits and logging are afterwards as before.
+    """Restores working folder, standard streams, signal handlers, alarms, limits and logging on exit.
 
-    A copy of this process that comes back from the job (``os.fork``) ends here: it would go on as a second driver.
+    A copy of this process that returns from the job (``os.fork``) ends here, or it would go on as a second driver.
     """
     process = os.getpid()
-    undo = [
-        _folder(),
-        _descriptors(),
-        _streams(),
-        _signals(),
-        _settings(),
-    ]  # streams need descriptors
+    # In this order: streams are reopened on restored descriptors.
+    undo = [_folder(), _descriptors(), _streams(), _signal_handlers(), _settings()]
     try:
         yield
     finally:
@@ -37,7 +33,7 @@ def restored() -> Iterator[None]:
             step()
 
 
-def _folder() -> Callable[[], None]:
+def _folder() -> Undo:
     try:
         before = os.getcwd()
     except OSError:  # it was deleted
@@ -55,7 +51,7 @@ def _folder() -> Callable[[], None]:
     return undo
 
 
-def _descriptors() -> Callable[[], None]:
+def _descriptors() -> Undo:
     copies = {}
     for number in range(3):
         with contextlib.suppress(OSError):
@@ -80,13 +76,13 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _streams() -> Callable[[], None]:
+def _streams() -> Undo:
     before = {name: getattr(sys, name) for name in STREAMS}
 
     def undo() -> None:
         for number, (name, stream) in enumerate(before.items()):
             opened = stream
-            # Only what stands on the process's own descriptor can be opened anew.
+            # Only a stream on the process's own descriptor can be reopened.
             if stream is not None and stream is getattr(sys, f"__{name}__") and stream.closed:
                 mode = "w" if number else "r"
                 with contextlib.suppress(OSError):
@@ -101,13 +97,14 @@ def _streams() -> Callable[[], None]:
 
 
 def _hand_over(closed: object, opened: Any) -> None:
+    """Has log handlers write to the reopened stream."""
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
         for handler in getattr(logger, "handlers", []):
             if isinstance(handler, logging.StreamHandler) and handler.stream is closed:
-                handler.stream = opened  # not setStream(), which flushes the closed one
+                handler.stream = opened  # not setStream(), which would flush the closed one
 
 
-def _signals() -> Callable[[], None]:
+def _signal_handlers() -> Undo:
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -123,7 +120,7 @@ def _signals() -> Callable[[], None]:
     return undo
 
 
-def _settings() -> Callable[[], None]:
+def _settings() -> Undo:
     recursion, disabled = sys.getrecursionlimit(), logging.root.manager.disable
     limits = {}
     for limit in LIMITS:
@@ -133,7 +130,8 @@ def _settings() -> Callable[[], None]:
     def undo() -> None:
         for limit, before in limits.items():
             if resource.getrlimit(limit) != before:
-                with contextlib.suppress(ValueError, OSError):  # a hard limit stays for most users
+                # Most users cannot raise a hard limit again.
+                with contextlib.suppress(ValueError, OSError):
                     resource.setrlimit(limit, before)
         sys.setrecursionlimit(recursion)
         logging.disable(disabled)

@@ -1,10 +1,13 @@
-"""What is known of launchers, by the names of their classes (Hydra executes plugin modules anew)."""
+"""What the sweeper knows of launchers, by the names of their classes (Hydra imports plugin modules a second time)."""
 
 from hydra.plugins.launcher import Launcher
 
+# Launchers whose ``launch`` was tried from several threads at once.
+CAN_OVERLAP = ("JoblibLauncher", "AutorankRayLauncher", "LocalLauncher", "SlurmLauncher")
+
 
 def launcher_name(launcher: Launcher) -> str:
-    """The class's name."""
+    """The name of the launcher's class."""
     return type(launcher).__name__
 
 
@@ -15,16 +18,10 @@ def in_process(launcher: Launcher) -> bool:
 
 
 def can_overlap(launcher: Launcher) -> bool:
-    """Whether several launches may run side by side; asked of launchers that were tried."""
-    known = (
-        "JoblibLauncher",
-        "AutorankRayLauncher",
-        "LocalLauncher",
-        "SlurmLauncher",
-    )
-    return launcher_name(launcher) in known and not in_process(launcher)
+    """Whether several launches may run side by side."""
+    return launcher_name(launcher) in CAN_OVERLAP and not in_process(launcher)
 
 
 def is_pool(launcher: Launcher) -> bool:
-    """Whether its workers are a pool of this process: it breaks as a whole, and its workers wait for more."""
+    """Whether the workers are a pool of the driver's process: it breaks as a whole, and idle workers wait for jobs."""
     return launcher_name(launcher) == "JoblibLauncher" and not in_process(launcher)

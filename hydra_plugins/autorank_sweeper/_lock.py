@@ -1,4 +1,4 @@
-"""A lock for each job, so that none runs twice at a time, on whatever machine of a shared folder."""
+"""A lock for each job, so that no job runs twice at a time on any machine that shares the folder."""
 
 import contextlib
 import fcntl
@@ -14,32 +14,29 @@ LOG = logging.getLogger(__name__)
 
 
 class Superseded(Exception):  # noqa: N818
-    """A driver that came later has this sweep in hand; the job was not run."""
+    """A later driver has taken over this sweep; the job was not run."""
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Waits until nobody else runs this job; the kernel lets go of it when its process ends, however it ends."""
+def exclusive(path: Path) -> Iterator[None]:
+    """Waits until no other process runs this job. The kernel releases the lock when its process ends in any way.
+
+    Where the file cannot be locked, logs a warning and goes on without a lock.
+
+    Raises:
+        Superseded: the job's trial ended while this process waited.
+    """
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:  # a full disk, or a machine that does not see the folder
-            LOG.warning("%s cannot be locked (%s): a killed driver's job is not seen", path, error)
+            _warn(path, error)
             yield
             return
         locks.close_on_fork(descriptor)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(descriptor, 256).decode(errors="replace").strip()
-                LOG.warning("this trial is still running in %s; waiting for it", holder)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError as error:
-                LOG.warning(
-                    "%s cannot be locked (%s): a killed driver's job is not seen", path, error
-                )
-            # The file may have been removed (with its trial's end) while we waited.
+            _acquire(descriptor, path)
+            # While this process waited, the file may have been removed together with its trial.
             with contextlib.suppress(OSError):
                 if os.fstat(descriptor).st_ino != path.stat().st_ino:
                     continue
@@ -47,10 +44,28 @@ def alone(path: Path) -> Iterator[None]:
                 raise Superseded("its trial has ended meanwhile")
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
-                os.pwrite(
-                    descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
-                )
+                holder = f"process {os.getpid()} on {socket.gethostname()}"
+                os.pwrite(descriptor, holder.encode(), 0)
             yield
             return
         finally:
             locks.release(descriptor)
+
+
+def _acquire(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 256).decode(errors="replace").strip()
+        LOG.warning("this trial is still running in %s; waiting for it", holder)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        _warn(path, error)
+
+
+def _warn(path: Path, error: OSError) -> None:
+    LOG.warning(
+        "cannot lock %s (%s); a job that a killed driver left running would not be noticed",
+        path,
+        error,
+    )

@@ -1,48 +1,61 @@
-"""The search itself: space, ledger, searcher, launcher. The leading underscore keeps Hydra's scan out."""
+"""A search from its ledger's opening to its results."""
 
-import hashlib
-import json
 import logging
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
-from hydra.errors import CompactHydraException, HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.errors import CompactHydraException
 
-from autorank.base.result import described
-from autorank.ledger.ledger import Ledger, LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
-from autorank.ledger.trial import Trial
+from autorank.ledger.errors import LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
+from autorank.ledger.ledger import Ledger
+from autorank.space.space import Space
+from autorank.sweep.named import NamedSearcher
 from autorank.sweep.replay import replay
 from autorank.sweep.rules import SweepRules, SweepStopped
 from autorank.sweep.sweep import Sweep
-from hydra_plugins.autorank_sweeper import _job, _signals, _space, _stop
-from hydra_plugins.autorank_sweeper._drive import Driver
-from hydra_plugins.autorank_sweeper._launchers import can_overlap, in_process, is_pool
+from hydra_plugins.autorank_sweeper import _plan, _signals
+from hydra_plugins.autorank_sweeper._app import App
+from hydra_plugins.autorank_sweeper._attempts import Attempts
+from hydra_plugins.autorank_sweeper._baseline import Start, space_around_baseline, with_starts
+from hydra_plugins.autorank_sweeper._cancel import StartedJobs
+from hydra_plugins.autorank_sweeper._identity import identity
+from hydra_plugins.autorank_sweeper._in_flight import InFlight
+from hydra_plugins.autorank_sweeper._job import Job
+from hydra_plugins.autorank_sweeper._kept import FOLDER
+from hydra_plugins.autorank_sweeper._launchers import in_process, is_pool
+from hydra_plugins.autorank_sweeper._outcomes import Outcomes
+from hydra_plugins.autorank_sweeper._progress import Progress, log_start
 from hydra_plugins.autorank_sweeper._results import save_results
-from hydra_plugins.autorank_sweeper._space import Swept
+from hydra_plugins.autorank_sweeper._rounds import Rounds
+from hydra_plugins.autorank_sweeper._waiting import Waiting
 
 LOG = logging.getLogger(__name__)
+# Hydra prints compact exceptions without a stack: the messages of these say what to do.
 STOPS = (LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse, SweepStopped)
-COMPOSED = 16  # configurations tried beside the baseline before a key or a choice is called wrong
-LEAST_ASK = 8  # proposals of a searcher that gives them roles; fewer are taken in turn
 
 
 def search(
-    sweeper: Any, settings: Mapping[str, Any], overrides: Mapping[str, Override], folder: Path
+    sweeper: Any,
+    app: App,
+    settings: Mapping[str, Any],
+    overrides: Mapping[str, Override],
+    starts: Mapping[str, Any],
+    folder: Path,
 ) -> list[list[JobReturn]]:
-    """Runs or resumes the search in ``folder``.
+    """Runs or resumes the search in ``folder``; ``starts`` are the values at which forms ask it to start.
 
     Raises:
         HydraException: see `_impl.run`.
     """
-    loader, config, launcher = sweeper.hydra_context.config_loader, sweeper.config, sweeper.launcher
     try:
-        swept, first_config, without = space_of(settings, overrides, loader, config)
+        baseline = with_starts(settings["baseline"], starts, overrides)
+        start = space_around_baseline(
+            overrides, app, baseline, settings["conditions"] or {}, _plan.grid_size(settings)
+        )
     except ValueError as error:
         raise CompactHydraException(str(error)) from error
     path = Path(settings["ledger"] or folder / "trials.db")
@@ -50,147 +63,60 @@ def search(
         raise CompactHydraException(
             f"replay: there is no ledger at {path}; give the sweep's own hydra.sweep.dir"
         )
-    if hasattr(launcher, "start") and not settings["replay"]:
-        launcher.start()  # here: before JAX has threads, which do not survive a fork
+    if hasattr(sweeper.launcher, "start") and not settings["replay"]:
+        sweeper.launcher.start()  # before JAX has threads, which do not survive a fork
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-
-    def composes(job: list[str]) -> None:
-        loader.load_sweep_config(config, list(job))
-
-    if without:
+    if start.without:
         LOG.info(
             "no baseline inside the space for %s: the first trial takes the first choice (name others in "
             "hydra.sweeper.baseline)",
-            ", ".join(without),
+            ", ".join(start.without),
         )
     try:
         with (
-            Ledger.open(path, identity(settings, swept, first_config)) as ledger,
+            Ledger.open(path, identity(settings, start.swept, start.config)) as ledger,
             _signals.stops(),
         ):
-            return _search(settings, swept, ledger, launcher, sweeper.job, composes, folder)
+            return _run(sweeper, app, settings, start, ledger, folder)
     except STOPS as error:
-        # Hydra prints compact exceptions without a stack: these say what to do.
         raise CompactHydraException(f"{type(error).__name__}: {error}") from error
 
 
-def _search(
+def _run(
+    sweeper: Any,
+    app: App,
     settings: Mapping[str, Any],
-    swept: Swept,
+    start: Start,
     ledger: Ledger,
-    launcher: Any,
-    job: _job.Job,
-    composes: Any,
     folder: Path,
 ) -> list[list[JobReturn]]:
-    space = swept.space
+    space, launcher = start.swept.space, sweeper.launcher
     assert space is not None
-    trials, batch_size = settings["trials"], settings["batch_size"]
-    cap = settings["max_batch_size"]
-    exhaustive = space.cardinality() <= trials
-    overlap = settings["asynchronous"]
-    if overlap is None:
-        overlap = can_overlap(launcher)
-    if overlap and in_process(launcher):
-        raise CompactHydraException(
-            "hydra.sweeper.asynchronous=true needs a launcher that runs jobs in other processes "
-            "(hydra/launcher=joblib, submitit_local, submitit_slurm, autorank_ray)"
-        )
-    from autorank.searchers import named
-    from autorank.searchers.base import SEARCHERS
-
-    name = settings["searcher"]
-    try:
-        traits = SEARCHERS[name].traits
-    except ValueError as error:
-        raise CompactHydraException(f"hydra.sweeper.{error}") from error
-
-    def make(size: int, capacity: int) -> Any:
-        return named.named_searcher(
-            name,
-            space,
-            capacity=capacity,
-            batch_size=size,
-            initial=settings["initial"],
-            alpha=settings["alpha"],
-        )
-
-    roles = traits["has_roles"]
-    rules = SweepRules(
-        trials,
-        settings["seed"],
-        settings["direction"] == "maximize",
-        settings["max_failure_rate"],
-        0.0 if traits["weighs_cost"] else settings["alpha"],
-        settings["cost_cap"],
-        # In flight one is asked for at a time; a round's are made together.
-        batch_size=max(LEAST_ASK, batch_size) if roles else 1 if overlap else batch_size,
-        roles=roles,
-        in_order=exhaustive,
-    )
+    overlap = _plan.in_flight(settings, launcher)
+    searcher = _plan.searcher_of(settings, space)
+    plan = _plan.sweep_plan(settings, searcher, overlap)
     if settings["replay"]:
-        return _replay(space, make, ledger, rules)
+        _replay(space, searcher, ledger, plan)
+        return []
     ledger.put("decisions", [d._asdict() for d in space.decisions])
     ledger.put("baseline", [int(v) for v in space.baseline])
-    ledger.put("plan", rules._asdict())
-    sweep = Sweep(space, make, ledger, rules)
-    known = len(sweep.trials())
-    LOG.info(
-        "%s: %d decisions, %s configurations, %s; %s",
-        ledger.path,
-        space.num_decisions,
-        f"{space.cardinality():,}"
-        if space.cardinality() < 10**9
-        else f"{float(space.cardinality()):.2e}",
-        "all of them are run"
-        if exhaustive
-        else f"{trials} trials by searcher={settings['searcher']}",
-        f"resuming: {known} trials are there"
-        if known
-        else f"to resume a stopped sweep add hydra.sweep.dir={folder}",
-    )
-
-    def report(trial: Trial) -> None:
-        best = sweep.best()
-        ended = sum(t.status != "proposed" for t in sweep.trials())
-        LOG.info(
-            "trial %d %s%s; %d of %d, best %s",
-            trial.id - 1,
-            "failed: " + trial.reason if trial.status == "failed" else f"gave {trial.quality:g}",
-            "" if trial.cost is None else f" at cost {trial.cost:g}",
-            ended,
-            sweep.num_total(),
-            "none yet" if best is None else f"{best.quality:g} (trial {best.id - 1})",
-        )
-
-    token = ledger.get("token")
-    if token is None:
-        ledger.put("token", token := uuid.uuid4().hex)
-    pool = is_pool(launcher)
-    # One for each ledger: two sweeps may share a folder.
-    results = folder / _job.FOLDER / token[:12]
-    try:
-        job.watch(results, token, uuid.uuid4().hex, pool)
-    except OSError as error:
-        raise CompactHydraException(
-            f"{results} cannot be written to ({error}); make room and start the same command again"
-        ) from error
-    driver = Driver(
-        sweep,
-        launcher,
-        lambda trial: swept.overrides(trial.config),
-        composes,
-        job,
-        attempts=settings["attempts"],
-        report=report,
-    )
-    jobs = _stop.Jobs(launcher)
+    ledger.put("plan", plan._asdict())
+    sweep = Sweep(space, searcher, ledger, plan)
+    log_start(sweep, settings["searcher"], folder)
+    _watch(sweeper.job, ledger, folder, is_pool(launcher))
+    attempts = Attempts(ledger, settings["attempts"], in_process(launcher))
+    outcomes = Outcomes(sweep, start.swept, sweeper.job, attempts, Progress(sweep))
+    waiting = Waiting(sweep, start.swept, app, attempts, outcomes)
+    if overlap:
+        size = settings["batch_size"]
+        driver = InFlight(sweep, launcher, waiting, attempts, outcomes, size=size)
+    else:
+        size, cap = _plan.round_size(settings, plan), settings["max_batch_size"]
+        driver = Rounds(sweep, launcher, waiting, attempts, outcomes, size=size, most=cap)
+    jobs = StartedJobs(launcher)
     try:
         sweep.check_failures()
-        if overlap:
-            driver.in_flight(batch_size, shared_fate=pool)
-        else:
-            driver.rounds(min(batch_size, cap or batch_size) if not exhaustive else trials, cap)
+        driver.run()
     except BaseException as error:
         jobs.cancel()
         if not isinstance(error, SweepStopped):
@@ -200,111 +126,40 @@ def _search(
             )
         raise
     finally:
-        save_results(folder, sweep, swept)
+        save_results(folder, sweep, start.swept)
     return driver.returns
 
 
-def _replay(space: Any, make: Any, ledger: Ledger, rules: SweepRules) -> list[list[JobReturn]]:
-    """Runs nothing: proposes everything again and compares.
+def _watch(job: Job, ledger: Ledger, folder: Path, pool: bool) -> None:
+    """Tells the job where its results go.
 
     Raises:
-        CompactHydraException: a proposal that would be another one now.
+        CompactHydraException: the folder cannot be written to.
     """
-    different = replay(space, make, ledger, rules)
+    token = ledger.get("token")
+    if token is None:
+        ledger.put("token", token := uuid.uuid4().hex)
+    results = (
+        folder / FOLDER / token[:12]
+    )  # one folder for each ledger: two sweeps may share theirs
+    try:
+        job.watch(results, token, uuid.uuid4().hex, pool)
+    except OSError as error:
+        raise CompactHydraException(
+            f"{results} cannot be written to ({error}); make room and start the same command again"
+        ) from error
+
+
+def _replay(space: Space, searcher: NamedSearcher, ledger: Ledger, plan: SweepRules) -> None:
+    """Runs nothing: makes every proposal again and compares.
+
+    Raises:
+        CompactHydraException: a proposal differs from the recorded one.
+    """
+    different = replay(space, searcher, ledger, plan)
     if different:
         raise CompactHydraException(
-            f"replay: {len(different)} proposals of {ledger.path} are not what they would be now, with these versions "
-            f"of autorank and jax on this machine; the first: {different[0]}"
+            f"replay: {len(different)} proposals of {ledger.path} are different with these versions of autorank and "
+            f"jax on this machine; the first: {different[0]}"
         )
     LOG.info("replay: all %d proposals of %s are the same", len(ledger.trials()), ledger.path)
-    return []
-
-
-def grid_size(searcher: str) -> int:
-    """Points of an interval where the user names no number."""
-    from autorank.searchers.base import SEARCHERS
-
-    return SEARCHERS[searcher].traits["grid_size"]
-
-
-def space_of(
-    settings: Mapping[str, Any], overrides: Mapping[str, Any], loader: Any, config: DictConfig
-) -> tuple[Swept, DictConfig, list[str]]:
-    """The space around the app's own values, the composed config of the first trial, keys without a baseline."""
-    conditions = settings["conditions"] or {}
-    size = settings["grid_size"] or grid_size(settings["searcher"])
-    given = _space.given_values(settings["baseline"])
-    sweeps = {_space.name_of(k) for k, o in overrides.items() if o.is_sweep_override()}
-    for key in given:
-        if key not in sweeps:
-            raise ValueError(
-                f"hydra.sweeper.baseline: {key} is not swept; give it as an ordinary override ({key}=...)"
-            )
-    start, _ = _space.build(overrides, {}, conditions, size)
-    fixed = list(start.fixed.values())
-    try:
-        own = loader.load_sweep_config(config, fixed)
-    except HydraException:  # a mandatory group is swept over
-        first = None if start.space is None else start.space.baseline
-        own = loader.load_sweep_config(config, start.overrides(first))
-    values = _space.composed_values(overrides, own, own.hydra.runtime.choices)
-    swept, without = _space.build(overrides, values | given, conditions, size)
-    for key in without:
-        if _space.name_of(key) in given:
-            raise ValueError(
-                f"hydra.sweeper.baseline: {_space.name_of(key)}={given[_space.name_of(key)]!r} is not in its sweep"
-            )
-    some_compose(swept, loader, config)
-    return swept, own, without
-
-
-def some_compose(swept: Swept, loader: Any, config: DictConfig) -> None:
-    """Before anything is run or written: a key that the app does not have is a typing error, not a failed trial.
-
-    A choice that the app refuses only beside others is one; so the baseline need not be among those that compose.
-
-    Raises:
-        HydraException: none of the configurations tried makes a config; why the first one does not.
-    """
-    if swept.space is None:
-        return
-    draw = np.random.default_rng(0)
-    sizes = [len(d.choices) for d in swept.space.decisions]
-    configs = [swept.space.baseline, *(draw.integers(0, sizes) for _ in range(COMPOSED))]
-    first: Exception | None = None
-    for chosen in configs:
-        try:
-            loader.load_sweep_config(config, swept.overrides(chosen))
-            return
-        except Exception as error:
-            first = first or error
-    assert first is not None
-    if isinstance(first, HydraException):
-        raise first
-    raise CompactHydraException(f"no trial's config can be composed: {described(first)}") from first
-
-
-def identity(settings: Mapping[str, Any], swept: Swept, config: DictConfig) -> dict[str, str]:
-    """What makes a ledger this sweep's own: any difference is refused on resume."""
-    assert swept.space is not None
-    config = config.copy()
-    with open_dict(config):
-        config.pop("hydra", None)
-    content = json.dumps(OmegaConf.to_container(config, resolve=False), sort_keys=True, default=str)
-    names = ("searcher", "seed", "direction", "initial", "alpha", "cost_cap")
-    return {
-        "space": swept.space.fingerprint(),
-        "fixed overrides": " ".join(swept.fixed.values()),
-        "own config of the app": hashlib.sha256(content.encode()).hexdigest(),
-        "search settings": json.dumps({name: settings[name] for name in names}),
-        "files": json.dumps({name: digest(name) for name in settings["files"]}),
-    }
-
-
-def digest(name: str) -> str:
-    """sha256 of a file named in ``hydra.sweeper.files``."""
-    try:
-        with Path(name).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise CompactHydraException(f"hydra.sweeper.files: cannot read {name} ({error})") from error

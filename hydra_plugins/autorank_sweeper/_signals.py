@@ -1,7 +1,7 @@
-"""Who sent a signal: somebody who stops the driver, or a job to its own process.
+"""Tells a signal that stops the driver from one that a job sends to its own process.
 
-Where jobs run in the driver's process both arrive as the same exception. A stop is kept here, however the job takes the
-exception; without one, what ends a job is the job's own.
+If jobs run in the driver's process, both arrive as the same exception inside the job. A request to stop is remembered
+here, whatever the job does with that exception. Without a request, the exception is the job's own failure.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 _AUDITED = ("os.kill", "os.killpg", "signal.pthread_kill")
-# Python tells of these in no other way than by the function that calls them.
+# These raise no audit event; they are recognised by the function that calls them.
 _UNAUDITED = {"raise_signal", "interrupt_main"}
 
 _asked: int | None = None
@@ -24,12 +24,12 @@ _is_audited = False
 
 
 def requested() -> int | None:
-    """The signal that asked this process to stop."""
+    """The signal that asked this process to stop; None if there was none."""
     return _asked
 
 
 def check() -> None:
-    """Stops if that was asked for, whatever became of the exception that said so.
+    """Stops the process if it was asked to, even if a job swallowed the exception.
 
     Raises:
         KeyboardInterrupt: SIGINT was sent.
@@ -41,7 +41,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def stops(signals: tuple[int, ...] = STOPPING) -> Iterator[None]:
-    """SIGTERM (a scheduler, ``docker stop``) stops the process as Ctrl-C does, not at once; both are remembered."""
+    """Has SIGTERM (a scheduler, ``docker stop``) raise as Ctrl-C does, and remembers requests to stop."""
     global _asked
     _asked = None
     if threading.current_thread() is not threading.main_thread():
@@ -50,9 +50,8 @@ def stops(signals: tuple[int, ...] = STOPPING) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in signals}
     try:
         for number, handler in before.items():
-            if (
-                number != signal.SIGINT or handler != signal.SIG_IGN
-            ):  # ignored under nohup, in scripts
+            # Ctrl-C stays ignored where it is: under nohup, and in background jobs of scripts.
+            if number != signal.SIGINT or handler != signal.SIG_IGN:
                 signal.signal(number, _handler(handler))
         yield
     finally:
@@ -62,13 +61,13 @@ def stops(signals: tuple[int, ...] = STOPPING) -> Iterator[None]:
 
 @contextlib.contextmanager
 def job() -> Iterator[None]:
-    """While a job runs in the driver's process: what it sends to itself is no stop; what others send is one.
+    """While a job runs in the driver's process, only signals that others send are requests to stop.
 
-    Also where the job has handlers of its own: Python writes every signal that it sees to the wake-up file.
+    This holds even if the job installs its own handlers, since Python writes every signal to the wake-up descriptor.
     """
     global _job_runs, _is_audited
     if not _is_audited:
-        sys.addaudithook(_audit)  # cannot be taken away again
+        sys.addaudithook(_audit)  # for good: audit hooks cannot be removed
         _is_audited = True
     _sent.clear()
     _job_runs = True
@@ -85,12 +84,13 @@ def job() -> Iterator[None]:
         _job_runs = False
         if ends is not None:
             signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-            _take_note(ends)
+            _read_wakeup(ends)
 
 
-def _take_note(ends: tuple[int, int]) -> None:
+def _read_wakeup(ends: tuple[int, int]) -> None:
+    """Takes a signal that the job did not send for a request to stop; closes the pipe."""
     global _asked
-    with contextlib.suppress(OSError):  # nothing came, or the job closed it
+    with contextlib.suppress(OSError):  # no signal arrived, or the job closed the descriptor
         seen = {n for n in os.read(ends[0], 65536) if n in STOPPING}
         if _asked is None:
             _asked = next(iter(seen - _sent), None)
@@ -100,18 +100,20 @@ def _take_note(ends: tuple[int, int]) -> None:
 
 
 def _handler(before: Any) -> Any:
+    """A handler that remembers requests to stop; ``before`` is the handler that it replaces."""
+
     def handle(signum: int, frame: Any) -> None:
         global _asked
         if _job_runs and _is_own(signum, frame):
             _sent.add(signum)
             name = signal.Signals(signum).name
             raise _exception(signum, f"{name}, sent by the job to its own process")
-        # Of SIGTERM it may be Ray's, which leaves with another status.
+        # For SIGTERM the handler before may be Ray's, which exits with another status; it is not called.
         if signum != signal.SIGINT or not callable(before) or before is signal.default_int_handler:
             _asked = signum
             raise _exception(signum)
         try:
-            before(signum, frame)  # the app's own; it may choose to go on
+            before(signum, frame)  # the app's own, which may decide not to stop
         except BaseException:
             _asked = signum
             raise
@@ -120,6 +122,7 @@ def _handler(before: Any) -> Any:
 
 
 def _is_own(signum: int, frame: Any) -> bool:
+    """Whether the running job sent the signal itself."""
     return signum in _sent or (
         frame is not None and not _UNAUDITED.isdisjoint(frame.f_code.co_names)
     )
@@ -132,6 +135,7 @@ def _exception(signum: int, *reason: str) -> BaseException:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Audit hook: notes the signals that the running job sends to its own process."""
     if _job_runs and event in _AUDITED:
         target, signum = arguments
         own = {0, -1, os.getpid(), -os.getpgrp()}

@@ -1,4 +1,4 @@
-"""`hydra/launcher=autorank_ray`: each job is a Ray task. Nothing of Ray is imported before a launch."""
+"""`hydra/launcher=autorank_ray`: each job is a Ray task. Ray is imported only when a sweep starts."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def run_on_worker(
     overrides: list[str],
     number: int,
 ) -> JobReturn:
-    """One job, inside a Ray worker."""
+    """Runs one job inside a Ray worker."""
     setup_globals()
     Singleton.set_state(state)
     job = context.config_loader.load_sweep_config(config, overrides)
@@ -42,7 +42,10 @@ def run_on_worker(
 
 
 class AutorankRayLauncher(Launcher):
-    """Starts a local Ray cluster or joins one, and runs jobs there; once started, from any thread."""
+    """Starts a local Ray cluster or joins an existing one, and runs jobs there.
+
+    After `start`, `launch` may be called from any thread.
+    """
 
     def __init__(
         self, address: str | None, num_workers: int | None, num_cpus: float, num_gpus: float
@@ -52,19 +55,23 @@ class AutorankRayLauncher(Launcher):
         self.config: DictConfig | None = None
         self.task_function: TaskFunction | None = None
         self.hydra_context: HydraContext | None = None
-        self._running: set[Any] = set()  # references of jobs
-        self._started = False  # Ray was not there before
+        self._running: set[Any] = set()  # object references of the jobs
+        self._started = False  # whether this launcher initialised Ray
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keeps what a launch needs."""
+        """Stores what a launch needs."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def start(self) -> None:
-        """Starts or joins the cluster, once.
+        """Starts or joins the cluster, if that has not happened yet.
 
-        From the main thread: Ray's processes end with the thread that started them.
+        Call it from the main thread: Ray's processes end with the thread that started them.
+
+        Raises:
+            ImportError: Ray is not installed.
+            CompactHydraException: no cluster answers at the address.
         """
         try:
             import ray  # pyright: ignore[reportMissingImports]
@@ -79,7 +86,7 @@ class AutorankRayLauncher(Launcher):
             if self.address:
                 ray.init(address=self.address)
             else:
-                # "local": without it Ray joins whatever cluster was started on this machine last.
+                # Without "local", Ray joins the cluster that was last started on this machine.
                 ray.init(address="local", num_cpus=self.num_workers, include_dashboard=False)
         except ConnectionError as error:
             raise CompactHydraException(
@@ -94,7 +101,7 @@ class AutorankRayLauncher(Launcher):
         """Runs the jobs and waits for them all.
 
         Raises:
-            ray.exceptions.RayError: a job took its worker with it. Nothing is retried here.
+            ray.exceptions.RayError: a worker died. Nothing is retried here.
         """
         self.start()
         import ray  # pyright: ignore[reportMissingImports]
@@ -128,7 +135,7 @@ class AutorankRayLauncher(Launcher):
             self._running.difference_update(jobs)
 
     def cancel(self) -> None:
-        """Ends the jobs that still run or wait; on somebody's cluster they would go on without us."""
+        """Ends the jobs that still run or wait; on an existing cluster they would go on without the driver."""
         import ray  # pyright: ignore[reportMissingImports]
 
         left = list(self._running)
@@ -137,4 +144,4 @@ class AutorankRayLauncher(Launcher):
         if left:
             LOG.warning("cancelled %d Ray jobs that had not ended", len(left))
         if self._started:
-            ray.shutdown()  # at the interpreter's end it would hide that Ctrl-C ended the process
+            ray.shutdown()  # at exit it would hide that Ctrl-C ended the process

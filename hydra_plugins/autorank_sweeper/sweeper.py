@@ -1,4 +1,4 @@
-"""The class that Hydra finds. Every Hydra program imports this module: nothing heavy here."""
+"""The sweeper class that Hydra finds. Every Hydra program imports this module, so it imports nothing heavy."""
 
 from typing import Any
 
@@ -11,22 +11,23 @@ from hydra_plugins.autorank_sweeper import config as _config  # noqa: F401  regi
 
 
 class AutorankSweeper(Sweeper):
-    """Thin over `autorank.sweep.sweep`; see ``_impl.py``."""
+    """`hydra/sweeper=autorank`: hands over to `_impl.run` once a sweep begins."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
         self.launcher: Launcher | None = None
-        self.job: Any = None  # the task function as launchers get it
+        self.job: Any = None  # the task function that launchers run
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keeps what a sweep needs; the job gets its time limit here, inside whatever launches it."""
+        """Stores what a sweep needs and wraps the job: time limit inside, lock and result file outside."""
         from hydra.core.plugins import Plugins
 
-        from hydra_plugins.autorank_sweeper._job import Job, limited
+        from hydra_plugins.autorank_sweeper._job import Job
+        from hydra_plugins.autorank_sweeper._time_limit import limited
 
         self.hydra_context, self.config = hydra_context, config
         self.job = Job(limited(task_function, self.settings.get("time_limit")))
@@ -35,7 +36,14 @@ class AutorankSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs or resumes the sweep; gives the jobs' returns in lists, as they were launched."""
+        """Runs or resumes the sweep.
+
+        Returns:
+            The jobs' returns, one list for each launch.
+
+        Raises:
+            HydraException: see `_impl.run`.
+        """
         from hydra_plugins.autorank_sweeper._impl import run
 
         return run(self, arguments)

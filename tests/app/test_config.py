@@ -82,7 +82,7 @@ def test_bad_spaces_are_refused_by_key(decisions, words):
 
 
 def test_contradicting_settings_are_refused():
-    with pytest.raises(ValueError, match=r"search\.final_seeds='many' is no number of seeds"):
+    with pytest.raises(ValueError, match=r"search\.final_seeds='many' is not a number of seeds"):
         PlanConfig(final_seeds="many")
     with pytest.raises(ValueError, match=r"search\.final_seeds=0 must lie in"):
         PlanConfig(final_seeds=0)
@@ -93,4 +93,4 @@ def test_contradicting_settings_are_refused():
     with pytest.raises(
         ValueError, match=r"search\.metric=cvr is not measured with model\.head=ctr"
     ):
-        build.plan(with_values(BASE, {"search.metric": "cvr"}))
+        build.budget(with_values(BASE, {"search.metric": "cvr"}))

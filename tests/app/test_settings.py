@@ -53,7 +53,7 @@ def test_pilots_near_the_baseline_change_the_share_asked_for():
 def test_the_plans_defaults_are_the_settings():
     from autorank.app import build
 
-    made = build.plan(SearchConfig())
+    made = build.budget(SearchConfig())
     bare = Budget(
         **{n: getattr(made, n) for n in Budget._fields if n not in Budget._field_defaults}
     )
@@ -62,7 +62,8 @@ def test_the_plans_defaults_are_the_settings():
                "equal_ne_margin": 0.02, "pilot_mutation": 0.3, "test_finalists": False}  # fmt: skip
     assert set(changed) == set(Budget._field_defaults)
     assert (
-        build.plan(SearchConfig(search=PlanConfig(**changed)))._asdict().items() >= changed.items()
+        build.budget(SearchConfig(search=PlanConfig(**changed)))._asdict().items()
+        >= changed.items()
     )
 
 

@@ -11,8 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
-from autorank.base.jax_settings import OWN, _context_of, own_settings
+from autorank.base.jax_settings import (
+    OWN,
+    STRICT,
+    _context_of,
+    own_settings,
+    refuse_implicit_transfers,
+    set_strict_settings,
+)
 from autorank.base.result import Result
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
@@ -36,7 +44,7 @@ from tests.planted import planted_objective, planted_space
 SETTINGS: dict[str, Any] = {
     "jax_enable_x64": True,
     "jax_numpy_dtype_promotion": "strict",
-    "jax_numpy_rank_promotion": "raise",
+    "jax_numpy_rank_promotion": "allow",
     "jax_default_prng_impl": "unsafe_rbg",
     "jax_threefry_partitionable": False,
     "jax_random_seed_offset": 7,
@@ -247,6 +255,36 @@ def test_the_settings_come_back_and_hold_in_our_threads_only():
         with jax.enable_x64(False), own_settings():
             pass
         assert jax.config.jax_enable_x64
+
+
+def test_our_code_refuses_rank_promotion_and_the_caller_keeps_its_setting():
+    with process_settings({"jax_numpy_rank_promotion": "allow"}):
+        with own_settings(), pytest.raises(ValueError, match="rank_promotion"):
+            jnp.ones((2, 3)) + jnp.ones(3)
+        assert (jnp.ones((2, 3)) + jnp.ones(3)).shape == (2, 3)
+
+
+def test_our_programs_refuse_it_for_the_whole_process():
+    with process_settings({name: "allow" for name in STRICT}):
+        set_strict_settings()
+        assert [jax.config.values[name] for name in STRICT] == ["raise", "disallow"]
+        with pytest.raises(ValueError, match="rank_promotion"):
+            jnp.ones((2, 3)) + jnp.ones(3)
+        there = jax.device_put(jnp.ones(3), jax.devices()[1])
+        on_two = jax.sharding.NamedSharding(Mesh(jax.devices()[:2], "d"), PartitionSpec())
+        with pytest.raises(jax.errors.JaxRuntimeError, match="device-to-device"):
+            jax.jit(lambda x: x, in_shardings=on_two)(there)
+        jax.device_put(there, on_two)  # said explicitly
+
+
+def test_a_compiled_program_refuses_what_is_not_on_its_device():
+    double = jax.jit(lambda x: x + x)
+    on_device = jax.device_put(np.ones(2, np.float32))
+    with refuse_implicit_transfers():
+        assert double(on_device).shape == (2,)
+        for elsewhere in (np.ones(2, np.float32), 1.0):
+            with pytest.raises(jax.errors.JaxRuntimeError, match="host-to-device"):
+                double(elsewhere)
 
 
 def test_training_follows_the_precision_that_was_set_when_its_objective_was_made():

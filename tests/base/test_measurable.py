@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from autorank.app import build
-from autorank.app import jobs as job
+from autorank.app.provenance import write_rows
+from autorank.app.training_job import held_out_scores
+from autorank.app.tuning_job import tuning_metric
 from autorank.base import measurable
 from autorank.base.metrics import normalized_entropy
 from autorank.data.logs.table import TableConfig
@@ -18,7 +20,8 @@ from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, Pilo
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
-from autorank.report.page import console_table, write_report
+from autorank.report.console import console_table
+from autorank.report.page import write_report
 from autorank.search.context import SearchStopped
 from autorank.search.held_out import compare
 from tests.planted import NUM_WINDOWS, planted_objective
@@ -272,21 +275,21 @@ def test_a_metric_that_training_cannot_tell_is_refused_before_anything_is_traine
 def test_tuning_is_judged_by_what_can_be_told():
     where = np.ones((NUM_WINDOWS, 3), bool)
     where[:, 0] = False
-    assert job.tuning_metric(with_metrics({}, BOTH, measurable=where)) == "cvr"
+    assert tuning_metric(with_metrics({}, BOTH, measurable=where)) == "cvr"
     with pytest.raises(ValueError, match="no window of the training rows.*num_windows"):
-        job.tuning_metric(with_metrics({}, BOTH, measurable=where & False))
+        tuning_metric(with_metrics({}, BOTH, measurable=where & False))
 
 
 # --- files ------------------------------------------------------------------------------------------
 
 
 def test_scores_that_are_unknown_are_null_in_json_and_empty_in_csv(tmp_path):
-    scores = job.held_out_scores(with_metrics({}, BOTH * 0), np.full((400, 3), 0.2))
+    scores = held_out_scores(with_metrics({}, BOTH * 0), np.full((400, 3), 0.2))
     found = strict(dumps(scores, indent=1))
     assert found["ctr"]["ne"] is None and found["cvr"]["log_loss"] is None
     assert found["ctr"]["log_loss"] > 0
     row = {"validation_ne_ctr": math.nan, "held_out_ne_ctr": [0.5, math.nan], "failed": ""}
-    job.write_rows(tmp_path / "rows.csv", [row], {"limit": math.nan, "most": math.inf})
+    write_rows(tmp_path / "rows.csv", [row], {"limit": math.nan, "most": math.inf})
     assert (tmp_path / "rows.csv").read_text().splitlines()[1] == ',"[0.5,null]",'
     assert strict((tmp_path / "rows.json").read_text()) == {"limit": None, "most": "Infinity"}
     found = compare([math.nan] * 2, [math.nan] * 2, np.ones(4), np.ones(4))

@@ -106,7 +106,7 @@ def test_a_real_program_goes_on_without_any_of_its_folders(tmp_path, blocked):
         "from autorank.app.programs import set_up_jax; set_up_jax()\n"
         "import jax; assert jax.config.jax_compilation_cache_dir is None\n"
         "print(jax.jit(lambda x: x + 1)(1))\n"
-        "from autorank.report.page.style import panels, png_bytes; print(len(png_bytes(panels('t')[0])))\n"
+        "from autorank.report.style import panels, png_bytes; print(len(png_bytes(panels('t')[0])))\n"
         "from autorank.data.fast_text.loops.short_strings import *\n"
     )
     done = subprocess.run(

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from autorank.benchmarks import base, catalogue, tables, yahpo
-from autorank.benchmarks.mixed import CATEGORICAL, ORDERED, crash_share, mixed, planted_optimum
+from autorank.benchmarks import bars, base, catalogue, yahpo
+from autorank.benchmarks.mixed import CATEGORICAL, MEMORY, ORDERED, mixed, planted_optimum
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -26,6 +26,13 @@ def test_the_planted_function_has_its_minimum_where_it_was_planted(seed):
     configs = np.asarray(plain.space.sample(jax.random.key(seed), 3000))
     losses = base.ask_table(plain, configs)[:, 0]
     assert losses.min() > 0.2  # chance does not find it
+
+
+def crash_share() -> float:
+    """Share of uniform samples that fail, exactly."""
+    sizes = [ORDERED[n] for n in ("layers", "width", "embedding")]
+    products = np.prod(np.array(np.meshgrid(*sizes)).reshape(3, -1), axis=0)
+    return float(np.mean(products > MEMORY))
 
 
 def test_seventeen_percent_of_the_space_fail_and_the_optimum_is_beside_them():
@@ -71,8 +78,16 @@ def test_lcbench_against_a_query_of_the_raw_surrogate(shared_data):
     config = np.asarray(benchmark.space.sample(jax.random.key(0), 1))
     v = benchmark.space.decode(config[0])
     session = ort.InferenceSession(str(shared_data / "yahpo" / "lcbench" / "model.onnx"))
-    x = [52, v["batch_size"], v["learning_rate"], v["momentum"], v["weight_decay"], v["num_layers"],
-         v["max_units"], v["max_dropout"]]  # fmt: skip
+    x = [
+        52,
+        v["batch_size"],
+        v["learning_rate"],
+        v["momentum"],
+        v["weight_decay"],
+        v["num_layers"],
+        v["max_units"],
+        v["max_dropout"],
+    ]
     feed = {"x_cat": np.array([[7 - 1]], np.int32), "x_cont": np.array([x], np.float32)}
     encoding = json.loads((shared_data / "yahpo" / "lcbench" / "encoding.json").read_text())
     feed["x_cat"][0, 0] = encoding["OpenML_task_id"]["167104"]
@@ -103,13 +118,13 @@ def test_bars_gives_recorded_values_and_marks_failures(shared_data):
     names = {d.name for d in benchmark.space.decisions}
     failed = 0
     for trial in trials:
-        values = {k: tables._plain(v) for k, v in trial["config"].items() if k in names}
-        values |= {n: tables._plain(None) for n in names if n not in trial["config"]}
+        values = {k: bars.choice_of(v) for k, v in trial["config"].items() if k in names}
+        values |= {n: bars.choice_of(None) for n in names if n not in trial["config"]}
         found = benchmark.query([values | {"model": trial["model"]}])[0, 0]
-        if trial["val"]["logloss"] > tables.BARS_FAILED_LOSS:
+        if trial["val"]["logloss"] > bars.FAILED_LOSS:
             failed += np.isnan(found)
         elif np.isfinite(found):
-            assert min(finished) <= found < tables.BARS_FAILED_LOSS
+            assert min(finished) <= found < bars.FAILED_LOSS
     assert failed >= 5
 
 
@@ -123,22 +138,6 @@ def test_hpo_tables_against_the_package(shared_data):
     accuracies = {round(raw(benchmark.space.decode(config))["val_acc"], 6) for _ in range(60)}
     expected = 100 - np.mean(sorted(accuracies))
     np.testing.assert_allclose(base.ask_table(benchmark, config[None])[0, 0], expected, rtol=1e-6)
-
-
-def test_a_benchmark_is_an_objective():
-    benchmark = mixed(0, crash=True, grid_size=8)
-    objective = base.as_objective(benchmark, noise=0.1)
-    configs = np.asarray(benchmark.space.sample(jax.random.key(0), 12))
-    outcomes = dict(objective.evaluate(configs, [0] * 12, 0.5))
-    again = dict(objective.evaluate(configs, [0] * 12, 0.5))
-    other = dict(objective.evaluate(configs, [1] * 12, 0.5))
-    truth = base.ask_table(benchmark, configs)[:, 0]
-    for i, outcome in outcomes.items():
-        assert bool(outcome.failed) == bool(np.isnan(truth[i]))
-        if not outcome.failed:
-            assert np.isfinite(outcome.curve).sum() == 5
-            assert outcome.ne == again[i].ne and outcome.ne != other[i].ne
-            assert abs(outcome.ne[0] - truth[i]) < 0.6
 
 
 @pytest.mark.parametrize("name", ["lcbench/3945", "nb301/v2", "bars/criteo_x1"])

@@ -24,8 +24,14 @@ from tests.making import make_objective
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = dhen_space().names
-SMALL = ("model.layer1.a=cross", "model.layer1.b=none", "model.num_layers=1", "model.norm=none", "model.width=8",
-         "training.table_rate=0.06")  # fmt: skip
+SMALL = (
+    "model.layer1.a=cross",
+    "model.layer1.b=none",
+    "model.num_layers=1",
+    "model.norm=none",
+    "model.width=8",
+    "training.table_rate=0.06",
+)
 # num_layers, layer1.a, layer1.b, layer2.a, width, norm, dense_rate, table_rate, ne, flops
 ROWS = [
     ("1", "dot", "none", "", "8", "none", "0.0003", "0.02", "0.9", "100"),
@@ -88,13 +94,18 @@ def test_a_table_gives_what_is_written_in_it(tmp_path):
 
 @pytest.mark.parametrize(
     "rows, said",
-    [(ROWS[:3], "1 configurations of the grid are missing"),
-     ([*ROWS, ROWS[0]], "stands twice"),
-     ([*ROWS[:3], ("2", *ROWS[0][1:])], "does not say its active decisions"),
-     ([*ROWS[:3], ("1", "dot", "none", "fmb", *ROWS[0][4:])], "does not say its active decisions"),
-     ([*ROWS[:3], ("3", *ROWS[3][1:])], "model.num_layers='3' is none of 1, 2")],
+    [
+        (ROWS[:3], "1 configurations of the grid are missing"),
+        ([*ROWS, ROWS[0]], "is recorded twice"),
+        ([*ROWS[:3], ("2", *ROWS[0][1:])], "does not name exactly its active decisions"),
+        (
+            [*ROWS[:3], ("1", "dot", "none", "fmb", *ROWS[0][4:])],
+            "does not name exactly its active decisions",
+        ),
+        ([*ROWS[:3], ("3", *ROWS[3][1:])], "model.num_layers='3' is none of 1, 2"),
+    ],
     ids=["missing", "twice", "inactive missing", "inactive given", "unknown"],
-)  # fmt: skip
+)
 def test_a_table_that_is_no_grid_is_refused(tmp_path, rows, said):
     with pytest.raises(ValueError, match=said):
         dhen_table("synthetic", written(tmp_path / "t.csv", rows))
@@ -105,9 +116,9 @@ def test_bad_names_are_refused(tmp_path):
         dhen_table("avazu", tmp_path)
     with pytest.raises(FileNotFoundError, match="make_dhen_table --data kuairand"):
         dhen_table("kuairand", tmp_path / "absent.csv")
-    with pytest.raises(ValueError, match="model.depth is no decision"):
+    with pytest.raises(ValueError, match="model.depth is not a decision"):
         dhen_space({"model.depth": [1]})
-    with pytest.raises(ValueError, match="model.width=64 is no choice"):
+    with pytest.raises(ValueError, match="model.width=64 is not one of its choices"):
         dhen_space({"model.width": [64]})
     assert "model.layer2.a" not in dhen_space({"model.num_layers": [1]}).names
 

@@ -127,7 +127,7 @@ def test_several_days_in_their_order(log, tmp_path):
     found = criteo.find(days / "day_[01]*")
     assert [path.name for path in found] == ["day_0.gz", "day_1", "day_10.gz"]
     (days / "day_1.gz").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"\['day_1'\] are there packed and unpacked"):
+    with pytest.raises(ValueError, match=r"\['day_1'\] are there both compressed and uncompressed"):
         criteo.find(days)
 
 

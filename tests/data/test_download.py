@@ -143,7 +143,7 @@ def test_failure_says_what_to_do(server, tmp_path, page, tries, message):
 
 
 def test_nobody_there(tmp_path):
-    with pytest.raises(DownloadError, match="could not fetch file"):
+    with pytest.raises(DownloadError, match="could not download file"):
         get(["http://127.0.0.1:1/file"], tmp_path / "file")
 
 

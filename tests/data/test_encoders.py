@@ -19,7 +19,8 @@ ENCODERS = Encoders(
 
 @given(st.lists(st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["a", "b"]))))
 def test_codes_name_the_values(items):
-    codes, values = distinct_values(pl.Series(items, dtype=pl.String))
+    codes, found = distinct_values(pl.Series(items, dtype=pl.String))
+    values = found.to_pylist()
     assert codes.dtype == np.int32 and len(set(values)) == len(values)
     named = [values[code] if code >= 0 else None for code in codes]
     assert named == [canonical(item or "") or None for item in items]
@@ -40,7 +41,8 @@ def test_codes_name_the_values(items):
     ],
 )
 def test_values_are_compared_as_text(column, expected):
-    codes, values = distinct_values(column)
+    codes, found = distinct_values(column)
+    values = found.to_pylist()
     assert [values[code] if code >= 0 else None for code in codes] == expected
 
 

@@ -201,9 +201,9 @@ def test_damaged_files_end_in_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     "roles, message",
     [
-        (b"name: [", "no valid YAML: .*line 1"),
-        (ROLES.encode() + b"\tdrop: [a]", "no valid YAML: .*line 6"),
-        (b"\x89PNG\xff", "no UTF-8 text"),
+        (b"name: [", "not valid YAML: .*line 1"),
+        (ROLES.encode() + b"\tdrop: [a]", "not valid YAML: .*line 6"),
+        (b"\x89PNG\xff", "not UTF-8 text"),
         (b"", "expected keys and values"),
         (ROLES.encode() + b"click: user\n", r"keys \['click'\] occur twice"),
     ],
@@ -303,16 +303,16 @@ def test_types_that_differ_and_mean_the_same(tmp_path, expected):
 
 def test_folders_and_patterns_are_checked(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty is a folder without a file"):
+    with pytest.raises(ValueError, match="empty is an empty folder"):
         prepared(tmp_path / "empty", tmp_path)
-    with pytest.raises(ValueError, match="holds folders"):
+    with pytest.raises(ValueError, match="contains folders"):
         table.source(tmp_path, tmp_path / "roles.yaml")
     with pytest.raises(FileNotFoundError, match=r"no file matches .*\*.csv"):
         prepared(tmp_path / "*.csv", tmp_path)
     (tmp_path / "a.csv").write_bytes(CSV)
     (tmp_path / "b.csv").write_bytes(CSV.replace(b"price", b"cost"))
     with pytest.raises(
-        ValueError, match=r"b.csv and .*a.csv.*lacks \['price'\] and has \['cost'\]"
+        ValueError, match=r"b.csv and .*a.csv.*lacks \['price'\] and also has \['cost'\]"
     ):
         prepared(tmp_path / "?.csv", tmp_path)
     (tmp_path / "b.csv").write_bytes(CSV.replace(b"170000", b"2024-01-01T00:00Z170000", 1))
@@ -387,7 +387,7 @@ def test_the_program_says_it_in_one_line(tmp_path):
     (tmp_path / "roles.yaml").write_text(ROLES)
     (tmp_path / "log.parquet").write_bytes(parquet(replaced("user", pa.array([[1]] * 30))))
     overrides = ["data=table", f"data.path={tmp_path}/log.parquet", f"data.folder={tmp_path}/out"]
-    command = [sys.executable, str(ROOT / "experiments" / "prepare_data.py"), *overrides]
+    command = [sys.executable, "-m", "experiments.prepare_data", *overrides]
     command += [f"data.schema={tmp_path}/roles.yaml", f"hydra.run.dir={tmp_path}/run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 1

@@ -150,7 +150,7 @@ def test_a_malformed_line_is_counted(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no KuaiRand-Pure folder"):
+    with pytest.raises(FileNotFoundError, match="is not a KuaiRand-Pure folder"):
         kuairand.source(tmp_path)
     folder = official(tmp_path / "k", exposures(30))
     text = (folder / kuairand.USERS).read_text().replace("onehot_feat3", "feature3")

@@ -149,7 +149,7 @@ def test_encodings(tmp_path):
         ("dense: [price]", "dense: [price, weight]", r"does not have: \['weight'\]"),
         ("dense: [price]", "dense: [price, bought]", "'bought' is listed as dense and as conv"),
         ("drop: [dwell]", "drop: [dwell, user]", "'user' is listed as categorical and as drop"),
-        ('[user, "on"]', "[user, on]", "quote those that YAML reads otherwise"),
+        ('[user, "on"]', "[user, on]", "quote those that YAML does not read as text"),
         ("name: shop", "name: 3", "name: 3 is not a name"),
         ("name: shop", "label: shop", r"unknown keys \['label'\], missing keys \['name'\]"),
         ("licence:", "separator: ab\nlicence:", "separator='ab'"),

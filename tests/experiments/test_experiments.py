@@ -19,17 +19,25 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.y
 NO_PROGRAMS = ("__init__", "machine")
 TOY = [
     "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20", "searcher.batch_size=3",
-    "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20", "searcher.samples=8",
-    "predictor.members=2", "predictor.steps=10",
     "fidelity.num_pilots=4", "search.trials=7", "search.noise_seeds=2", "search.final_seeds=2",
     "search.finalists=1", "tracking.mode=disabled",
 ]  # fmt: skip
 
+PAPER = [
+    "searcher=paper", "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20",
+    "searcher.samples=8", "predictor.members=2", "predictor.steps=10",
+]  # fmt: skip
+# Every stage of a search, with fewer structures to compile.
+FEWER = ("data.num_rows=6000", "search.trials=5")
+SMALLER = [o for o in TOY if o.split("=")[0] not in {f.split("=")[0] for f in FEWER}] + [*FEWER]
+
 
 def program(
-    name: str, *overrides: str, check: bool = True, as_file: bool = False
+    name: str, *overrides: str, check: bool = True, as_file: bool = False, cheap: bool = False
 ) -> subprocess.CompletedProcess[str]:
+    """Runs a program as a user does; a cheap one compiles as the tests themselves do."""
     environment = os.environ | {"HYDRA_FULL_ERROR": "0", "WANDB_MODE": "offline"}
+    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(cheap))}
     way = [f"experiments/{name}.py"] if as_file else ["-m", f"experiments.{name}"]
     done = subprocess.run(
         [sys.executable, *way, *overrides],
@@ -62,13 +70,14 @@ def test_users_programs_run_as_files_too():
     ("override", "words"),
     [
         ("search.trails=5", "trails"),
-        ("searcher.reward=roi", "searcher.reward='roi'"),
+        ("searcher.failures=never", "searcher.failures='never'"),
         ("data.train_fraction=1.5", "data.train_fraction=1.5"),
-        ("fidelity.rungs=[0.5,0.2]", "fidelity.rungs=[0.5, 0.2]"),
+        ("fidelity=halving fidelity.rungs=[0.5,0.2]", "fidelity.rungs=[0.5, 0.2]"),
+        ("fidelity.rungs=[0.5,1.0]", "fidelity.rungs has no effect with fidelity=pilots"),
     ],
 )
 def test_mistakes_are_named(override, words):
-    done = program("search", override, check=False)
+    done = program("search", *override.split(), check=False)
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
 
@@ -78,7 +87,7 @@ def toy_run(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     program(
         # The paper's searcher: with its policy and predictor there is one figure of everything.
-        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
+        "search", "experiment=toy", *TOY, *PAPER, "tracking.mode=offline", "model.head=esmm",
         f"runs={runs}", "name=toy", f"data.folder={runs}/data",
     )  # fmt: skip
     return runs / "toy"
@@ -114,7 +123,7 @@ def test_resuming_a_finished_run_changes_nothing(toy_run):
     before = json.loads((toy_run / "summary.json").read_text())
     done = program(
         # The paper's searcher: with its policy and predictor there is one figure of everything.
-        "search", "experiment=toy", *TOY, "searcher=paper", "tracking.mode=offline", "model.head=esmm",
+        "search", "experiment=toy", *TOY, *PAPER, "tracking.mode=offline", "model.head=esmm",
         f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data",
     )  # fmt: skip
     after = json.loads((toy_run / "summary.json").read_text())
@@ -203,11 +212,13 @@ def test_the_readmes_table_is_the_committed_results():
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "toy"])
 def test_every_experiment_runs_at_toy_size(name, tmp_path):
     """On synthetic data where the config's own is not at hand; everything else as the config says."""
+    text = (ROOT / "configs" / "experiment" / f"{name}.yaml").read_text()
+    small = PAPER if "override /searcher: paper" in text else []
     program(
-        "search", f"experiment={name}", "data=synthetic", *TOY,
-        f"runs={tmp_path}", "name=toy", f"data.folder={tmp_path}/data",
+        "search", f"experiment={name}", "data=synthetic", *SMALLER, *small,
+        f"runs={tmp_path}", "name=toy", f"data.folder={tmp_path}/data", cheap=True,
     )  # fmt: skip
-    assert json.loads((tmp_path / "toy" / "summary.json").read_text())["num_trials"] == 7
+    assert json.loads((tmp_path / "toy" / "summary.json").read_text())["num_trials"] == 5
 
 
 def test_train_writes_curve_result_and_model(tmp_path):

@@ -16,13 +16,8 @@ from optuna.distributions import (
 )
 
 from autorank.integrations.optuna import AutoRankSampler
-from autorank.integrations.optuna_trials import (
-    conditions_of,
-    encoder,
-    metrics_of,
-    points,
-    space_of,
-)
+from autorank.integrations.optuna_rows import Encoder, told_outcomes
+from autorank.integrations.optuna_space import conditions_of, points, space_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -49,9 +44,11 @@ def test_a_study_loaded_again_continues_as_it_would_have(searcher, tmp_path):
         warnings.simplefilter("ignore")  # SQLAlchemy leaves connections to the garbage collector
         for n in (7, 13, 10):
             study = optuna.create_study(
-                study_name="s", storage=storage, load_if_exists=True,
+                study_name="s",
+                storage=storage,
+                load_if_exists=True,
                 sampler=AutoRankSampler(searcher, seed=5),
-            )  # fmt: skip
+            )
             parts = run(study, n)
         study._storage.remove_session()
     assert parts == whole
@@ -125,8 +122,10 @@ def test_parameters_of_a_branch_are_learned_where_they_have_a_meaning():
     study.optimize(branching, n_trials=60)
     conditions = conditions_of([t for t in study.trials if t.state.is_finished()])
     assert conditions == {
-        "leaves": ("model", ("tree",)), "rate": ("model", ("net",)), "layers": ("model", ("net",)),
-    }  # fmt: skip
+        "leaves": ("model", ("tree",)),
+        "rate": ("model", ("net",)),
+        "layers": ("model", ("net",)),
+    }
     later = [tuple(sorted(map(str, t.params.items()))) for t in study.trials[10:]]
     assert len(set(later)) == len(later)  # a branch without parameters is not run again and again
     assert np.mean([t.params["model"] == "net" for t in study.trials[30:]]) > 0.6
@@ -171,14 +170,21 @@ def test_pruned_trials_count_with_their_last_report_and_crashes_as_failed():
     space = {"x": FloatDistribution(0.0, 1.0)}
     states = optuna.trial.TrialState
     make = optuna.trial.create_trial
-    study.add_trials([
-        make(params={"x": 0.1}, distributions=space, value=1.0),
-        make(params={"x": 0.2}, distributions=space, value=3.0),
-        make(state=states.PRUNED, params={"x": 0.3}, distributions=space, intermediate_values={0: 9.0, 1: 2.0}),
-        make(state=states.FAIL, params={"x": 0.4}, distributions=space),
-        make(params={"x": 0.5}, distributions=space, value=math.inf),
-    ])  # fmt: skip
-    units, told = metrics_of(study, study.trials)
+    study.add_trials(
+        [
+            make(params={"x": 0.1}, distributions=space, value=1.0),
+            make(params={"x": 0.2}, distributions=space, value=3.0),
+            make(
+                state=states.PRUNED,
+                params={"x": 0.3},
+                distributions=space,
+                intermediate_values={0: 9.0, 1: 2.0},
+            ),
+            make(state=states.FAIL, params={"x": 0.4}, distributions=space),
+            make(params={"x": 0.5}, distributions=space, value=math.inf),
+        ]
+    )
+    units, told = told_outcomes(study, study.trials)
     np.testing.assert_allclose(units.own(told)[:3, 0], [1.0, 3.0, 2.0])
     assert np.isnan(told[3:, 0]).all()
 
@@ -220,9 +226,16 @@ def test_refusals_name_what_to_write():
 
 
 ODD = (
-    {"x": "oops"}, {"x": [1]}, {"x": None}, {"x": math.nan}, {"x": -1}, {"x": 7}, {"depth": 10**400},
-    {"kind": "unknown"}, {"kind": {"a": 1}},
-)  # fmt: skip
+    {"x": "oops"},
+    {"x": [1]},
+    {"x": None},
+    {"x": math.nan},
+    {"x": -1},
+    {"x": 7},
+    {"depth": 10**400},
+    {"kind": "unknown"},
+    {"kind": {"a": 1}},
+)
 
 
 def mixed(trial):
@@ -262,10 +275,15 @@ def test_odd_enqueued_values_are_left_out_with_a_warning_each_and_asking_goes_on
 @pytest.mark.parametrize(
     "choices",
     [
-        [math.nan, 0.0, None], [[1], [2, 3], []], [(1,), (2,), (3, 4)], [{"a": 1}, {"a": 2}, {}], [True, 1, 1.0],
-        ["a", "a", "b"], [{1}, {2}, len],
+        [math.nan, 0.0, None],
+        [[1], [2, 3], []],
+        [(1,), (2,), (3, 4)],
+        [{"a": 1}, {"a": 2}, {}],
+        [True, 1, 1.0],
+        ["a", "a", "b"],
+        [{1}, {2}, len],
     ],
-)  # fmt: skip
+)
 def test_choices_of_any_kind_are_proposed_as_they_are(choices, tmp_path):
     """All of them, with their types, and again after a database changed tuples to lists."""
     stored = all(not isinstance(c, set) and c is not len for c in choices)
@@ -294,7 +312,7 @@ def test_equal_choices_of_other_types_are_told_apart():
         trial = make(
             params={"flag": value}, distributions={"flag": d}, value=1.0, system_attrs=attributes
         )
-        found, reason = encoder(space, {"flag": d})(trial)
+        found, reason = Encoder(space, {"flag": d}).row(trial)
         return reason if found is None else found.tolist()
 
     assert row(1) == [1] and row(True) == [0] and row(0) == [3] and row(False) == [2]
@@ -352,7 +370,7 @@ def test_what_a_job_no_longer_suggests_is_no_longer_proposed():
 
 
 def test_a_fuzzed_study_in_a_database_answers_every_ask(tmp_path):
-    """A small part of experiments/fuzz/optuna_study.py, loaded anew in the middle."""
+    """A small part of experiments/fuzz/optuna_study.py, reloaded in the middle."""
     from experiments.fuzz.optuna_study import NAME, session
 
     storage = f"sqlite:///{tmp_path}/study.db"

@@ -73,8 +73,12 @@ def assert_same_logits(config, limits, params, logits, x, dense, num_dense=N):
 
 @pytest.fixture(scope="module")
 def population():
+    return population_of(CTR)
+
+
+def population_of(configs):
     """One vmapped program: logits, and the gradients of parameters and inputs, of a stack of architectures."""
-    limits = limits_of(CTR)
+    limits = limits_of(configs)
     model = MaskedModel(limits, F, N)
 
     def loss(params, x, dense, arch):
@@ -95,10 +99,14 @@ def test_the_sample_covers_every_choice():
 
 @pytest.mark.parametrize("first", range(0, len(CTR), STACK))
 def test_compact_is_masked_and_masked_weights_get_no_gradient(population, first):
+    compact_is_masked(population, CTR[first : first + STACK], first)
+
+
+def compact_is_masked(population, configs, first):
+    """Same logits from the same weights, and no gradient to weights that are masked."""
     limits, init, slopes = population
-    configs = CTR[first : first + STACK]
     arch = stacked([architecture(c, limits, F, N) for c in configs])
-    keys = jax.random.split(jax.random.key(first), STACK)
+    keys = jax.random.split(jax.random.key(first), len(configs))
     params = perturbed(init(keys, 1.0, arch), first)
     x, dense = rows(limits.width)
     (_, logits), (slope, x_slope) = jax.device_get(slopes(params, x, dense, arch))

@@ -20,7 +20,7 @@ from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.choice import choose
 from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
-from autorank.report.tables import cost_table
+from autorank.report.tables.search import cost_table
 from autorank.search.accounts import trials_by_executor
 from autorank.training.compact import Setting
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
@@ -29,6 +29,9 @@ from autorank.training.population_programs import PopulationPrograms
 from autorank.training.trainer import Hparams
 from tests.making import make_objective
 from tests.report.fake_run import write_run
+
+# What is said here of bits is said of programs as production compiles them.
+pytestmark = pytest.mark.optimized
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16
 RATES = Hparams(*map(jnp.float32, (3e-3, 0.1, 1e-8, 1e-8, 0.01, 1.0, 0.05)))

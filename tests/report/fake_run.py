@@ -125,12 +125,25 @@ def search_rounds(ledger, rng, num_trials, finished):
         fidelity = 1.0 if stage == "pilot" else 0.4
         if stage == "round":
             ledger.record("rungs", "pilots", {"rungs": [0.4], "pilots": pilots})
-            ledger.record("fidelity", "choice", {
-                "fractions": fractions, "tau": tau, "low": [t - 0.2 for t in tau],
-                "high": [min(1.0, t + 0.1) for t in tau], "tau_without_trend": [t - 0.06 for t in tau[:-1]] + [1.0],
-                "dx": [0.0] * 10, "chosen_fraction": 0.4, "chosen_tau": 0.78, "chosen_dx": 5.0,
-                "plateau": 0.8, "reason": "smallest that keeps the order", "num_pilots": 20, "num_finished": 18,
-            })  # fmt: skip
+            ledger.record(
+                "fidelity",
+                "choice",
+                {
+                    "fractions": fractions,
+                    "tau": tau,
+                    "low": [t - 0.2 for t in tau],
+                    "high": [min(1.0, t + 0.1) for t in tau],
+                    "tau_without_trend": [t - 0.06 for t in tau[:-1]] + [1.0],
+                    "dx": [0.0] * 10,
+                    "chosen_fraction": 0.4,
+                    "chosen_tau": 0.78,
+                    "chosen_dx": 5.0,
+                    "plateau": 0.8,
+                    "reason": "smallest that keeps the order",
+                    "num_pilots": 20,
+                    "num_finished": 18,
+                },
+            )
         for trial in ledger.propose(stage, number, configs, [0] * size, fidelity, predicted):
             if not finished and (stage, number, trial.position) >= (sizes[-1][0], sizes[-1][1], 3):
                 return
@@ -147,12 +160,22 @@ def search_rounds(ledger, rng, num_trials, finished):
 def policy_record(number: int) -> dict:
     steps = np.linspace(0, 1999, 100)
     if number == 0:
-        return {"round": 0, "entropy": np.full((3, 1, 100), np.nan), "reward": np.full((3, 1, 100), np.nan),
-                "distinct": [math.nan] * 3, "step": steps}  # fmt: skip
+        return {
+            "round": 0,
+            "entropy": np.full((3, 1, 100), np.nan),
+            "reward": np.full((3, 1, 100), np.nan),
+            "distinct": [math.nan] * 3,
+            "step": steps,
+        }
     fall = np.exp(-steps / (500 + 100 * number))
     wave = np.stack([0.03 * np.sin(steps / 90 + a)[None] for a in range(3)])
-    return {"round": number, "entropy": 0.1 + 0.9 * fall + wave * fall, "step": steps,
-            "reward": 1.5 * (1 - fall) + wave, "distinct": [0.31, 0.28, 0.2]}  # fmt: skip
+    return {
+        "round": number,
+        "entropy": 0.1 + 0.9 * fall + wave * fall,
+        "step": steps,
+        "reward": 1.5 * (1 - fall) + wave,
+        "distinct": [0.31, 0.28, 0.2],
+    }
 
 
 def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> None:
@@ -165,12 +188,26 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
         ledger.finish(trial.id, outcome(trial.config, trial.seed, 1.0), value, cost(trial.config))
     table = np.array(gains).reshape(len(finals), 5)
     costs = [cost(c) for c in finals]
-    ledger.record("finals", "validation", {
-        "configs": finals, "seeds": list(range(5)), "gain": table, "costs": costs,
-    })  # fmt: skip
-    ledger.record("confirmation", "validation", {
-        "configs": finals[:1], "seeds": list(range(5, 10)), "gain": table[:1] + 0.05, "costs": costs[:1],
-    })  # fmt: skip
+    ledger.record(
+        "finals",
+        "validation",
+        {
+            "configs": finals,
+            "seeds": list(range(5)),
+            "gain": table,
+            "costs": costs,
+        },
+    )
+    ledger.record(
+        "confirmation",
+        "validation",
+        {
+            "configs": finals[:1],
+            "seeds": list(range(5, 10)),
+            "gain": table[:1] + 0.05,
+            "costs": costs[:1],
+        },
+    )
     winner = int(np.argmin(table.mean(axis=1)))
     cheap = int(np.argmin(costs))
 
@@ -179,19 +216,39 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
 
     def model(config: tuple, i: int | None) -> dict:
         ratio = math.exp(cost(config))
-        entry = {"config": names(config), "choices": list(config), "flops": 1000 * ratio, "flops_ratio": ratio,
-                 "qps": 5e6 / ratio, "ne": 0.85, "test": None,
-                 "qps_ratio": {"ratio": 1 / ratio, "low": 0.95 / ratio, "high": 1.05 / ratio}}  # fmt: skip
+        entry = {
+            "config": names(config),
+            "choices": list(config),
+            "flops": 1000 * ratio,
+            "flops_ratio": ratio,
+            "qps": 5e6 / ratio,
+            "ne": 0.85,
+            "test": None,
+            "qps_ratio": {"ratio": 1 / ratio, "low": 0.95 / ratio, "high": 1.05 / ratio},
+        }
         if i is not None:
             mean = float(table[i].mean())
-            test = {"gains": table[i].tolist(), "mean": mean, "low": mean - 0.1, "high": mean + 0.1, "p": 1e-4,
-                    "rows_low": mean - 0.2, "rows_high": mean + 0.2}  # fmt: skip
+            test = {
+                "gains": table[i].tolist(),
+                "mean": mean,
+                "low": mean - 0.1,
+                "high": mean + 0.1,
+                "p": 1e-4,
+                "rows_low": mean - 0.2,
+                "rows_high": mean + 0.2,
+            }
             entry |= {"ne": 0.85 * (1 + mean / 100), "test": {"ctr": test, "cvr": test}}
         return entry
 
     best = model(finals[winner], winner)
-    miss = {"finalist": cheap + 1, "choices": list(finals[cheap]), "flops_ratio": math.exp(costs[cheap]),
-            "mean": -0.1, "bound": 0.05, "passed": True}  # fmt: skip
+    miss = {
+        "finalist": cheap + 1,
+        "choices": list(finals[cheap]),
+        "flops_ratio": math.exp(costs[cheap]),
+        "mean": -0.1,
+        "bound": 0.05,
+        "passed": True,
+    }
     survived = []
     for i, config in enumerate(finals):
         gain = {
@@ -200,32 +257,74 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
             "high": 0.5,
             "seeds": table[i].tolist(),
         }
-        survived.append({
-            "trial": 30 + i, "choices": list(config), "config": names(config), "flops_ratio": math.exp(costs[i]),
-            "label": gain_of(config, 0, 20), "label_without_luck": gain_of(config, 0, 20) + 0.01,
-            "validation_gain_percent": gain, "test": {m: best["test"][m] for m in ("ctr", "cvr")},
-            "confirmed_gain_percent": gain if i in (winner, cheap) else None, "failed": "",
-            "roles": ["winner"] * (i == winner) + ["equal_ne"] * (i == cheap),
-        })  # fmt: skip
+        survived.append(
+            {
+                "trial": 30 + i,
+                "choices": list(config),
+                "config": names(config),
+                "flops_ratio": math.exp(costs[i]),
+                "label": gain_of(config, 0, 20),
+                "label_without_luck": gain_of(config, 0, 20) + 0.01,
+                "validation_gain_percent": gain,
+                "test": {m: best["test"][m] for m in ("ctr", "cvr")},
+                "confirmed_gain_percent": gain if i in (winner, cheap) else None,
+                "failed": "",
+                "roles": ["winner"] * (i == winner) + ["equal_ne"] * (i == cheap),
+            }
+        )
     summary = {
-        "status": "finished", "name": "fake " + NASTY, "metric": "ctr", "tasks": ["ctr", "cvr"], "seed": 0,
-        "seeds": list(range(5)), "num_trials": 60, "num_failed": 7, "fidelity_fraction": 0.4, "kendall_tau": 0.78,
-        "seed_noise_percent": noise, "baseline": model(BASELINE, None), "winner": best, "winner_equal_cost": None,
-        "winner_equal_ne": model(finals[cheap], cheap), "ne_gain_percent": best["test"]["ctr"],
-        "ne_gain_on": "held-out test", "flops_gain_percent": -22.0, "qps_gain_percent": 25.0,
-        "per_task": {m: {"baseline_ne": 0.85, "winner_ne": 0.83, "ne_gain_percent": best["test"][m]}
-                     for m in ("ctr", "cvr")},
-        "choice_seeds": [1, 2, 3], "qps_gain_interval": {"low": 19.0, "high": 31.0},
+        "status": "finished",
+        "name": "fake " + NASTY,
+        "metric": "ctr",
+        "tasks": ["ctr", "cvr"],
+        "seed": 0,
+        "seeds": list(range(5)),
+        "num_trials": 60,
+        "num_failed": 7,
+        "fidelity_fraction": 0.4,
+        "kendall_tau": 0.78,
+        "seed_noise_percent": noise,
+        "baseline": model(BASELINE, None),
+        "winner": best,
+        "winner_equal_cost": None,
+        "winner_equal_ne": model(finals[cheap], cheap),
+        "ne_gain_percent": best["test"]["ctr"],
+        "ne_gain_on": "held-out test",
+        "flops_gain_percent": -22.0,
+        "qps_gain_percent": 25.0,
+        "per_task": {
+            m: {"baseline_ne": 0.85, "winner_ne": 0.83, "ne_gain_percent": best["test"][m]}
+            for m in ("ctr", "cvr")
+        },
+        "choice_seeds": [1, 2, 3],
+        "qps_gain_interval": {"low": 19.0, "high": 31.0},
         "equal_ne": {"margin": 0.1, "level": 0.95, "tests": [miss], "nearest_miss": None},
         "verdict": {"least_gain_percent": 0.2, "power": 0.8, "num_seeds": 5},
-        "label_luck": {"best_label": -1.4, "num_labels": 53, "expected_best_copy": -0.2, "luckiest_copy": -0.6,
-                       "quantile": 0.95},
+        "label_luck": {
+            "best_label": -1.4,
+            "num_labels": 53,
+            "expected_best_copy": -0.2,
+            "luckiest_copy": -0.6,
+            "quantile": 0.95,
+        },
         "finalists": survived,
-        "front": [], "bayes_ne": {"test": {"ctr": 0.8, "cvr": 0.82}},
-        "warnings": [{"signature": "policy collapse", "message": "entropy fell to 3%",
-                      "advice": f"use searcher.entropy_coef=1e-2 {NASTY}"}],
-        "wall_seconds": 312.0, "num_compiles": 55, "compile_seconds": 71.0, "num_sessions": 1,
-        "trained_examples": 5_600_000, "versions": {"python": "3.11", "jax": "0.10"}, "device": "cpu",
-        "git_revision": "abc", "finished_at": 1.8e9,
-    }  # fmt: skip
+        "front": [],
+        "bayes_ne": {"test": {"ctr": 0.8, "cvr": 0.82}},
+        "warnings": [
+            {
+                "signature": "policy collapse",
+                "message": "entropy fell to 3%",
+                "advice": f"use searcher.entropy_coef=1e-2 {NASTY}",
+            }
+        ],
+        "wall_seconds": 312.0,
+        "num_compiles": 55,
+        "compile_seconds": 71.0,
+        "num_sessions": 1,
+        "trained_examples": 5_600_000,
+        "versions": {"python": "3.11", "jax": "0.10"},
+        "device": "cpu",
+        "git_revision": "abc",
+        "finished_at": 1.8e9,
+    }
     (folder / "summary.json").write_text(json.dumps(summary, allow_nan=False))

@@ -18,10 +18,14 @@ from autorank.ledger.front import front_of
 from autorank.ledger.ledger import Ledger, LedgerCorrupt
 from autorank.ledger.run_folder import read_run, searched, values_of, winner_config
 from autorank.ledger.trial import Trial
-from autorank.report.figures import CHARTS, draw
-from autorank.report.figures_of_models import finalists, seed_noise
-from autorank.report.figures_of_search import chance, explained, ranked, series
-from autorank.report.page import console_table, page, planned_trials, write_report
+from autorank.report.charts import CHARTS, draw
+from autorank.report.console import console_table
+from autorank.report.figures.importance import chance, explained, ranked
+from autorank.report.figures.policy import series
+from autorank.report.figures.seed_noise import seed_noise
+from autorank.report.finals import finalists
+from autorank.report.page import page, write_report
+from autorank.report.sentences import planned_trials
 from autorank.report.style import robust_limits, rows_text
 from tests.report.fake_run import DECISIONS, IDENTITY, NASTY, write_run
 
@@ -103,8 +107,8 @@ def test_a_finished_run_says_how_sure_it_is(finished):
     for words in (
         f"over test rows {gain['rows_low']:+.3f} to {gain['rows_high']:+.3f}",
         "At equal NE (worse by less than 0.1% with 95% confidence)",
-        "The least gain that these 5 seeds could have shown is 0.2% NE",
-        "Best of 53 labels: -1.400%. The luckiest of as many copies of the baseline would have -0.200%",
+        "The smallest gain that these 5 seeds could have shown is 0.2% NE",
+        "Best of 53 labels: -1.400%. The luckiest of as many copies of the baseline would reach -0.200%",
         "From label to test",
         f"{entry['label']:+.3f}{entry['label_without_luck']:+.3f}",
         "chosen as",
@@ -118,8 +122,12 @@ def test_nothing_at_equal_ne_is_said_with_its_nearest_miss(finished):
     run = read_run(finished)
     rule = run.summary["equal_ne"]
     miss = rule["tests"][0] | {"passed": False, "bound": 0.31, "finalist": 2}
-    missed = {"winner_equal_ne": None, "flops_gain_percent": None, "qps_gain_percent": None,
-              "equal_ne": rule | {"tests": [miss], "nearest_miss": miss}}  # fmt: skip
+    missed = {
+        "winner_equal_ne": None,
+        "flops_gain_percent": None,
+        "qps_gain_percent": None,
+        "equal_ne": rule | {"tests": [miss], "nearest_miss": miss},
+    }
     run = run._replace(summary=run.summary | missed)
     text = page(run, {})
     assert "No model was shown to be at equal NE" in text and "none within 0.1%" in text
@@ -166,8 +174,12 @@ def test_survival_shows_every_finalist_on_its_way(finished):
     winner = next(e for e in entries if "winner" in e["roles"])
     line = next(line for line in lines if line.get_label() == "winner")
     test = run.summary["winner"]["test"]["ctr"]["mean"]
-    steps = [winner["label"], winner["validation_gain_percent"]["mean"],
-             winner["confirmed_gain_percent"]["mean"], test]  # fmt: skip
+    steps = [
+        winner["label"],
+        winner["validation_gain_percent"]["mean"],
+        winner["confirmed_gain_percent"]["mean"],
+        test,
+    ]
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), steps)
     assert f"became {test:+.2f}% on the held-out test" in ax.figure.get_suptitle()
     assert ax.get_ylabel() == "NE gain against baseline (%, lower is better)"
@@ -301,11 +313,20 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing_else(finished, tmp_pa
         try:
             # Every other host is a dead end, so that a request to one would also be an error.
             done = subprocess.run(
-                [CHROMIUM, *FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-                 "--window-size=1100,900", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-                 f"http://127.0.0.1:{server.server_port}/report.html"],
-                capture_output=True, text=True, timeout=120, check=True,
-            )  # fmt: skip
+                [
+                    CHROMIUM,
+                    *FLAGS,
+                    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+                    "--window-size=1100,900",
+                    f"--user-data-dir={tmp_path / 'profile'}",
+                    "--dump-dom",
+                    f"http://127.0.0.1:{server.server_port}/report.html",
+                ],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            )
         finally:
             server.shutdown()
             thread.join()
@@ -343,7 +364,7 @@ def test_front_shows_every_trial_the_baseline_and_the_winner(finished):
     failed = sum(t.status == "failed" for t in tried)
     assert f"{failed} failed" in labels
     low, high = ax.get_ylim()
-    assert low < min(f["gain"].mean() for f in finalists(run)) and high < 25, (
+    assert low < min(f.gains.mean() for f in finalists(run)) and high < 25, (
         "a diverged trial sets the scale"
     )
 
@@ -449,9 +470,9 @@ def test_chance_marks_hold_for_all_decisions_together():
     ("gain", "words"),
     [
         ({"mean": -0.5, "low": -0.6, "high": -0.4}, "is 5.0 times that"),
-        ({"mean": -0.5, "low": -2.0, "high": 1.0}, "cannot be told"),
-        ({"mean": -0.5}, "cannot be told"),
-        (None, "Another seed alone"),
+        ({"mean": -0.5, "low": -2.0, "high": 1.0}, "cannot be distinguished"),
+        ({"mean": -0.5}, "cannot be distinguished"),
+        (None, "Changing only the seed"),
     ],
 )
 def test_titles_do_not_promise_more_than_the_interval(finished, gain, words):

@@ -118,6 +118,11 @@ def objective(configs, told):
 
 @pytest.fixture(scope="module")
 def run(kit) -> Run:
+    return run_of(kit)
+
+
+def run_of(kit: Kit) -> Run:
+    """A short search of planted trials, some of which fail."""
     state = kit.searcher.init(KEY)
     states, proposals, metrics = [state], [], []
     for _ in range(ROUNDS):
@@ -211,6 +216,18 @@ def test_an_exhausted_space_repeats_and_says_so(name):
         seen += proposal.configs[~proposal.info["repeat"]].tolist()
         state = tell(state, proposal.configs, metrics_of(proposal.configs))
     assert sorted(map(tuple, seen)) == [(a, b) for a in (0, 1) for b in (0, 1, 2)]
+
+
+# What every searcher must hold to; tests/app/test_registries.py calls these for one from outside.
+CONTRACT = (
+    test_proposals_are_canonical_and_never_repeat,
+    test_one_trace_serves_a_growing_history,
+    test_ask_is_a_function_of_key_and_state,
+    test_state_is_arrays_and_a_replay_from_rows_is_exact,
+    test_a_failed_trial_is_never_the_best,
+    test_a_scan_gives_what_the_loop_gives,
+    test_nothing_told_is_nothing_learned,
+)
 
 
 def mean_regret(name: str, num_seeds: int) -> float:

@@ -200,9 +200,7 @@ def test_a_file_without_names_is_not_guessed_at(tmp_path):
         rows.drop(dropped).write_csv(path, include_header=False)
         np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
     rows.drop("clicked", "bought", "ts").write_csv(path, include_header=False)
-    with pytest.raises(
-        ValueError, match="4 cells a line can be .* or .*; write the columns' names"
-    ):
+    with pytest.raises(ValueError, match="4 cells per line can be .* or .*; add a header"):
         score(bare.run, path)
     rows.drop("clicked", "bought", "ts").write_csv(path)
     np.testing.assert_allclose(scores(bare.run, path), bare.expected, atol=1e-6)
@@ -365,7 +363,7 @@ def test_a_model_of_an_older_version_scores_by_its_own_rules(shop, tmp_path, cap
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("none.csv", None, "is no file"),
+        ("none.csv", None, "is not a file"),
         ("empty.csv", b"", "is empty"),
         ("empty.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("page.csv", b"<html><body>not found</body></html>", "HTML"),
@@ -404,12 +402,12 @@ def test_where_scores_go(shop, tmp_path, caplog):
     rows = frame().with_columns(line=pl.lit("x"), reason=pl.lit("y"))
     path = write_csv(tmp_path / "log.csv.gz", rows)
     assert score(shop.run, path) == tmp_path / "log.scored.parquet"
-    assert "columns ['line', 'reason'] of its own" in caplog.text
+    assert "columns ['line', 'reason'] of the file are replaced" in caplog.text
     out = score(shop.run, path, tmp_path / "out.csv")
     np.testing.assert_allclose(
         pl.read_csv(out).select("p_ctr", "p_cvr").to_numpy(), shop.expected, atol=1e-6
     )
-    for bad, message in (("out.json", "parquet or .csv"), ("no/out.csv", "no folder")):
+    for bad, message in (("out.json", "parquet or .csv"), ("no/out.csv", "not a folder")):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             score(shop.run, path, tmp_path / bad)
     with pytest.raises(ValueError, match="file to be scored"):

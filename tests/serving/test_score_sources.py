@@ -72,7 +72,7 @@ def test_movielens_joins_users_and_films(tmp_path, layout, file):
     serving.write_parquet(folder / "rows.parquet")
     np.testing.assert_allclose(scores(model.run, folder / "rows.parquet"), expected, atol=1e-6)
     serving.write_parquet(tmp_path / "rows.parquet")
-    with pytest.raises(FileNotFoundError, match="put the file to be scored beside them"):
+    with pytest.raises(FileNotFoundError, match="put the file to be scored next to them"):
         score(model.run, tmp_path / "rows.parquet")
 
 

@@ -16,14 +16,22 @@ from autorank.surrogates import losses, pair_sums
 N = 6
 PAIRWISE = ["margin", "logistic", "lambda_rank"]
 LOSSES = {name: entry.make for name, entry in losses.LOSSES.items()}
-JITTED = {
-    name: jax.jit(
-        lambda f, y, where, weights, loss=loss: jax.value_and_grad(
-            lambda s: loss(s, y, where=where, weights=weights)
-        )(f)
-    )
-    for name, loss in LOSSES.items()
-}
+
+
+class Jitted(dict):
+    """Value and gradient by name of a loss, compiled once."""
+
+    def __missing__(self, name):
+        loss = losses.LOSSES[name].make
+
+        def value(f, y, where, weights):
+            return jax.value_and_grad(lambda s: loss(s, y, where=where, weights=weights))(f)
+
+        self[name] = jax.jit(value)
+        return self[name]
+
+
+JITTED = Jitted()
 
 
 def lambda_factors(f, y, w):
@@ -155,6 +163,13 @@ def test_extreme_scores_stay_finite(name):
     value, grad = JITTED[name](f, y, jnp.ones(N, bool), jnp.ones(N))
     assert np.isfinite(value) and np.isfinite(grad).all()
     assert grad[0] <= 0 <= grad[1]  # the worst-ordered two are pushed the right way
+
+
+# What every loss must hold to; tests/app/test_registries.py calls these for one from outside.
+CONTRACT = (
+    test_descent_orders_scores_like_targets,
+    test_hidden_nan_changes_no_bit_and_nothing_to_see_is_zero,
+)
 
 
 def test_margin_by_hand():

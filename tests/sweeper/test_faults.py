@@ -1,14 +1,11 @@
 """Faults as a user of `hydra/sweeper=autorank` meets them: nothing lost, no wrong resume, advice."""
 
-import atexit
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -25,14 +22,6 @@ SWEEPER = [
     "hydra.sweeper.batch_size=4",
 ]
 
-# What one sweep compiled the next one finds, also after a kill in mid-write (JAX reads what it can).
-COMPILED = {
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="autorank-compiled-"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
-atexit.register(shutil.rmtree, COMPILED["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-
 
 def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
     plan = [f"hydra.sweeper.trials={trials}", f"hydra.sweep.dir={folder}"]
@@ -40,11 +29,15 @@ def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
 
 
 def start(folder: Path, *more: str, trials: int = 9, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | COMPILED
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
-        command(folder, *more, trials=trials), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment, **options,
-    )  # fmt: skip
+        command(folder, *more, trials=trials),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        **options,
+    )
 
 
 def sweep(folder: Path, *more: str, trials: int = 9, ok: bool = True, rate: float = 0.5) -> str:
@@ -79,7 +72,7 @@ def wait_for(folder: Path, ended: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """The sweep that nobody disturbed; job x=3 raises."""
+    """The undisturbed sweep; job x=3 raises."""
     folder = tmp_path_factory.mktemp("whole")
     sweep(folder)
     return folder

@@ -30,7 +30,7 @@ def version_base_of_the_suites(monkeypatch):
 
 
 def test_hydra_finds_sweeper_and_launcher():
-    # The scan executes modules anew: compare names, not classes.
+    # The scan imports modules a second time: compare names, not classes.
     names = {c.__name__ for c in Plugins.instance().discover(Sweeper)}
     assert "AutorankSweeper" in names
     assert "AutorankRayLauncher" in {c.__name__ for c in Plugins.instance().discover(Launcher)}

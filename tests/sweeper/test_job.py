@@ -1,4 +1,4 @@
-"""What surrounds a job in its process: never twice at a time, its result outlives its driver."""
+"""A job in its process: it never runs twice at a time, and its result outlives its driver."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hydra_plugins.autorank_sweeper import _job, _signals
+from hydra_plugins.autorank_sweeper import _job, _kept, _lock, _signals
 
 OVERRIDES = ["x=1", "hydra.job.name=a", "kind=b"]
 
@@ -25,7 +25,7 @@ def watched(task, folder, ledger="l", driver="d") -> _job.Job:
     return job
 
 
-NAME = _job.name_of(["x=1", "kind=b"])
+NAME = _kept.job_name(["x=1", "kind=b"])
 
 
 def test_a_result_is_found_by_the_next_driver_of_the_same_ledger_only(tmp_path):
@@ -70,12 +70,20 @@ def test_what_is_still_running_is_waited_for_and_not_run_beside_itself(tmp_path)
 def test_a_job_that_starts_after_its_driver_was_replaced_does_not_run(tmp_path):
     late = watched(pytest.fail, tmp_path)
     watched(lambda c: 1.0, tmp_path, driver="next")
-    with pytest.raises(_job.Superseded):
+    with pytest.raises(_lock.Superseded):
         late(None)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"ledger": "l", "quality": "x", "cost": null, "failed": ""}',
-                                  '{"ledger": "l", "quality": 1, "cost": -1, "failed": ""}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"ledger": "l", "quality": "x", "cost": null, "failed": ""}',
+        '{"ledger": "l", "quality": 1, "cost": -1, "failed": ""}',
+    ],
+)
 def test_a_damaged_result_is_no_result(tmp_path, text):
     job = watched(lambda c: 4.0, tmp_path)
     (tmp_path / f"{NAME}.json").write_text(text)
@@ -84,11 +92,12 @@ def test_a_damaged_result_is_no_result(tmp_path, text):
 
 def test_a_disk_without_room_for_the_result_costs_no_trial(tmp_path, monkeypatch):
     job = watched(lambda c: 4.0, tmp_path)
-    monkeypatch.setattr(_job, "_write", lambda *a: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(_kept, "write_json", lambda *a: (_ for _ in ()).throw(OSError("full")))
     assert job(None) == 4.0
 
 
 def test_a_machine_that_does_not_see_the_folder_runs_the_job(tmp_path):
     job = watched(lambda c: 4.0, tmp_path)
-    job.folder = str(tmp_path / "not" / "here")
+    assert job.kept is not None
+    job.kept = job.kept._replace(folder=str(tmp_path / "not" / "here"))
     assert job(None) == 4.0

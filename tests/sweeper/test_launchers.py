@@ -29,10 +29,10 @@ def launcher(request) -> list[str]:
     return [*LAUNCHERS[request.param], "hydra.sweeper.batch_size=2"]
 
 
-def test_nobody_waits_for_the_slowest_and_killed_workers_are_replaced(launcher, tmp_path):
+def test_no_trial_waits_for_the_slowest_and_killed_workers_are_replaced(launcher, tmp_path):
     """Job x=10 kills its worker once, job number 1 kills every worker: the first is retried, the second has failed.
 
-    Number 1 is faster: where it breaks the pool of both, that is no attempt of the other.
+    Number 1 is faster: if it breaks the pool of both, that does not count as an attempt of the other.
     """
     once = tmp_path / "once"
     faults = ["when=[10]", "do=kill", f"once={once}", "doomed=[1]"]
@@ -42,7 +42,7 @@ def test_nobody_waits_for_the_slowest_and_killed_workers_are_replaced(launcher, 
         trials, asks = ledger.trials(), ledger.records("ask")
     assert len(trials) == 6 and len({t.config for t in trials}) == 6
     assert once.exists() and "lost its worker (1 of 2 attempts)" in text
-    # Also not the culprit of a single death; nobody else in the same pool is blamed.
+    # Neither the culprit of a single death nor another job of the same pool has failed.
     assert [t.id for t in trials if t.status == "failed"] == [2]
     assert "its worker died in 2 attempts" in trials[1].reason
     assert any(len(ask["pending"]) == 1 for ask in asks)  # asked while a trial was running
@@ -77,7 +77,7 @@ def descendants(root: int) -> set[int]:
 
 
 def end_of(process) -> None:
-    """Kills it, and leaves its output alone: its workers may hold the other end."""
+    """Kills it without reading its output, whose other end its workers may hold."""
     process.kill()
     process.wait()
     process.stdout.close()
@@ -129,7 +129,7 @@ def test_killed_with_and_without_its_workers_and_resumed(launcher, tmp_path, req
     assert sum(runs(log).values()) <= 6 + (4 if name == "autorank_ray" else 2)
 
 
-def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path, request):
+def test_a_stopped_driver_ends_its_workers_and_resumes(launcher, tmp_path, request):
     name = request.node.callspec.params["launcher"]
     log = tmp_path / "log"
     process = start(tmp_path, *launcher, f"log={log}", "seconds=90", trials=4)
@@ -146,7 +146,7 @@ def test_a_stopped_driver_takes_its_workers_along_and_resumes(launcher, tmp_path
 
 
 def test_the_slurm_launcher_submits_and_cancels_as_slurm_is_told(tmp_path, monkeypatch):
-    """Against a stand-in for Slurm's commands: the road through ``submitit_slurm``, not Slurm itself."""
+    """Against a stand-in for Slurm's commands: the way through ``submitit_slurm``, not Slurm itself."""
     pytest.importorskip("submitit")
     commands = fake_slurm.install(tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
@@ -206,7 +206,7 @@ def test_a_job_that_hangs_beyond_any_exception_loses_its_worker():
     import sys
 
     program = (
-        "import os, time, hydra_plugins.autorank_sweeper._job as j\n"
+        "import os, time, hydra_plugins.autorank_sweeper._time_limit as j\n"
         "j.GRACE_SECONDS = 0.5\n"
         "def deaf(config):\n"
         "    while True:\n"
@@ -225,7 +225,7 @@ def test_a_job_that_hangs_beyond_any_exception_loses_its_worker():
 
 
 def test_the_time_limit_is_off_after_the_job():
-    from hydra_plugins.autorank_sweeper._job import TrialTimeout, limited
+    from hydra_plugins.autorank_sweeper._time_limit import TrialTimeout, limited
 
     assert limited(lambda c: c + 1, 60.0)(1) == 2
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

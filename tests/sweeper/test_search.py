@@ -59,8 +59,10 @@ def test_over_seeds_it_beats_random_search(tmp_path, maximize):
     """Rounds of 8, paired seeds; the same as the best of a random search only by luck."""
     space = parse_space(
         {"x": "range(0,20)", "kind": "choice(a,b,c)", "rate": "tag(log, interval(1e-4, 1))"},
-        {}, {"x": 10, "kind": "a", "rate": 1e-2}, grid_size=64,
-    )  # fmt: skip
+        {},
+        {"x": 10, "kind": "a", "rate": 1e-2},
+        grid_size=64,
+    )
 
     def best(name: str, seed: int) -> float:
         def make(batch_size: int, capacity: int):

@@ -3,15 +3,17 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hydra_plugins.autorank_sweeper import _impl, _space
+from hydra_plugins.autorank_sweeper import _command_line, _overrides, _space
 
 
 def built(line: str, baseline=None, grid_size=5):
-    swept, _ = _space.build(_impl.parse({}, [line], None), baseline or {}, {}, grid_size)
+    swept, _ = _space.space_of_overrides(
+        _command_line.parse({}, [line], None), baseline or {}, {}, grid_size
+    )
     assert swept.space is not None
     lines = [text for c in swept.space.enumerate(99) for text in swept.overrides(c)]
     values = [OverridesParser.create().parse_override(text).value() for text in lines]
-    return swept.space.decisions[0], [_space._plain(v) for v in values]
+    return swept.space.decisions[0], [_overrides.without_quotes(v) for v in values]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""However a job ends, its trial has a status and a reason and the sweep goes on; only its driver's stop is a stop."""
+"""However a job ends, its trial has a status and a reason, and the sweep goes on unless its driver was stopped."""
 
 import os
 import signal
@@ -15,7 +15,8 @@ from autorank.base.result import described, read_result
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 from experiments.fuzz.sweep import DIES, ends_of, run
-from hydra_plugins.autorank_sweeper import _drive, _guard, _job, _lock, _search, _signals
+from hydra_plugins.autorank_sweeper import _baseline, _errors, _guard, _job, _kept, _lock, _signals
+from hydra_plugins.autorank_sweeper._app import App
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts
 
 
@@ -89,7 +90,7 @@ def with_a_handler_of_its_own() -> float:
         (with_a_handler_of_its_own, signal.SIGTERM),
     ],
 )
-def test_a_signal_is_a_stop_only_where_somebody_else_sent_it(task, asked):
+def test_a_signal_is_a_stop_only_if_another_process_sent_it(task, asked):
     before = [signal.getsignal(n) for n in _signals.STOPPING]
     with _signals.stops():
         try:
@@ -139,7 +140,7 @@ def test_what_is_no_exception_is_a_failure_but_not_kept_for_the_next_driver(job,
     made = job(leaves, in_driver)
     with pytest.raises(_job.Failed, match="SystemExit: no data"):
         made(None)
-    found = made.found(_job.name_of(["x=1"]))
+    found = made.found(_kept.job_name(["x=1"]))
     assert found is None or in_driver
 
 
@@ -153,7 +154,9 @@ def test_what_a_worker_gives_can_always_be_read_by_its_driver(job):
 
     with pytest.raises(_job.Failed, match="Local: 1"):
         job(raises, in_driver=False)(None)
-    (tmp_file,) = Path(job(raises, False).folder).glob("*.json")  # type: ignore[arg-type]
+    kept = job(raises, False).kept
+    assert kept is not None
+    (tmp_file,) = Path(kept.folder).glob("*.json")
     tmp_file.unlink()
     with pytest.raises(_job.Failed, match="returned <function"):
         job(lambda c: leaves, in_driver=False)(None)
@@ -202,11 +205,11 @@ def test_a_copy_of_the_process_does_not_come_back_as_a_second_driver():
 @forks
 @pytest.mark.parametrize("lock", ["ledger", "job"])
 def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
-    """Else a sweep whose driver was killed could not be resumed until that process ends."""
+    """Otherwise a sweep whose driver was killed could not be resumed until that process ends."""
     if lock == "ledger":
         held = Ledger.open(tmp_path / "trials.db", {})
     else:
-        held = _lock.alone(tmp_path / "lock")
+        held = _lock.exclusive(tmp_path / "lock")
     read, write = os.pipe()
     with held:
         child = os.fork()
@@ -220,7 +223,7 @@ def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
         with (
             Ledger.open(tmp_path / "trials.db", {})
             if lock == "ledger"
-            else _lock.alone(tmp_path / "lock")
+            else _lock.exclusive(tmp_path / "lock")
         ):
             assert time.time() - started < 10
     finally:
@@ -228,7 +231,7 @@ def test_a_process_that_a_job_left_behind_holds_no_lock(lock, tmp_path):
         os.waitpid(child, 0)
 
 
-# --- who is given up -----------------------------------------------------------------------------
+# --- which trials are given up -----------------------------------------------------------------------------
 
 
 def trial(number: int) -> Trial:
@@ -238,21 +241,21 @@ def trial(number: int) -> Trial:
 
 
 def test_drivers_that_die_are_counted_against_what_they_ran(tmp_path):
-    """In a pool others ran beside it: first it runs alone, then it has failed."""
+    """In a pool others ran beside it: it first runs alone, and then it has failed."""
     culprit, other = trial(1), trial(2)
     with Ledger.open(tmp_path / "trials.db", {}) as ledger:
         for deaths in range(4):
-            seen = Attempts(ledger, attempts=2, in_process=False)
+            seen = Attempts(ledger, limit=2, in_process=False)
             assert seen.is_suspect(culprit) == (deaths >= 2) and not seen.given_up(culprit)
             seen.started([culprit])
             seen.started([other])
             seen.interrupted([other])
-        seen = Attempts(ledger, attempts=2, in_process=False)
+        seen = Attempts(ledger, limit=2, in_process=False)
         assert "ended 4 times" in seen.given_up(culprit)
         assert not seen.given_up(other) and not seen.is_suspect(other)
-        alone = Attempts(ledger, attempts=3, in_process=True)
+        alone = Attempts(ledger, limit=3, in_process=True)
         assert "ended 4 times" in alone.given_up(culprit)
-        assert not alone.given_up(other)  # stopped four times, which is nobody's fault
+        assert not alone.given_up(other)  # stopped four times, which does not count against it
         for _ in range(STOPS_IN_PROCESS - 4):
             alone.started([other])
             alone.interrupted([other])
@@ -272,13 +275,14 @@ def test_a_choice_that_the_app_refuses_is_a_failed_trial_and_a_key_that_it_lacks
             raise Refused("not 0")
 
     loader = SimpleNamespace(load_sweep_config=load)
-    _search.some_compose(swept, loader, None)  # type: ignore[arg-type]
+    _baseline.check_composes(swept, App(loader, None))  # type: ignore[arg-type]
 
     def never(config, lines):
         raise Refused("no such key")
 
     with pytest.raises(Exception, match="no trial's config can be composed: Refused: no such key"):
-        _search.some_compose(swept, SimpleNamespace(load_sweep_config=never), None)  # type: ignore[arg-type]
+        refusing = App(SimpleNamespace(load_sweep_config=never), None)  # type: ignore[arg-type]
+        _baseline.check_composes(swept, refusing)  # type: ignore[arg-type]
 
 
 # --- reasons -------------------------------------------------------------------------------------
@@ -293,8 +297,8 @@ class Broken:
 
 def test_of_a_workers_traceback_the_reason_is_what_it_raised():
     trace = "failed with trace:\n---\nTraceback (most recent call last):\n  File\nOSError: [Errno 36] x\n---\nSee logs"
-    assert _drive._cause(RuntimeError(trace)) == "OSError: [Errno 36] x"
-    assert _drive._cause(RuntimeError("a: b")) == "RuntimeError: a: b"
+    assert _errors.cause(RuntimeError(trace)) == "OSError: [Errno 36] x"
+    assert _errors.cause(RuntimeError("a: b")) == "RuntimeError: a: b"
 
 
 def test_reasons_are_lines_that_every_file_can_hold():

@@ -4,7 +4,7 @@ import pytest
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
-from hydra_plugins.autorank_sweeper import _impl, _params, _space
+from hydra_plugins.autorank_sweeper import _baseline, _command_line, _overrides, _params, _space
 from tests.sweeper.test_faults import sweep
 
 CONFIG = OmegaConf.create(
@@ -20,7 +20,7 @@ def read(text: str) -> dict[str, str]:
     params = OmegaConf.to_container(OmegaConf.create(text))
     assert isinstance(params, dict)
     found = _params.read_params({str(k): v for k, v in params.items()}, CONFIG)
-    assert set(_params.parse(found.lines, [], None)) == set(found.lines)  # Hydra can read it
+    assert set(_command_line.parse(found.lines, [], None)) == set(found.lines)  # Hydra can read it
     return found.lines
 
 
@@ -85,9 +85,9 @@ def test_what_reads_as_a_sweep_is_that_sweep(text, lines):
         ("lr: {type: float}", "lacks low"),
         ("lr: {init: 0.5, lower: 0.1}", "lacks high or upper or max"),
         ("lr: {type: flaot, low: 1, high: 2}", "type='flaot' is not known"),
-        ("lr: {distribution: normal, mu: 0, sigma: 1}", "distribution='normal' is not known, or has no ends"),
-        ("lr: {type: float, low: 1, hihg: 2}", "no known form"),
-        ("lr: {type: float, low: 2, high: 1}", "do not rise"),
+        ("lr: {distribution: normal, mu: 0, sigma: 1}", "distribution='normal' is not known, or has no bounds"),
+        ("lr: {type: float, low: 1, hihg: 2}", "not a known form"),
+        ("lr: {type: float, low: 2, high: 1}", "is not below its upper bound"),
         ("lr: {type: float, low: a, high: 1}", "low='a' must be a number"),
         ("lr: {type: float, low: 1, high: 2, log: 'false'}", "must be true or false"),
         ("lr: {type: float, low: 1, high: 2, log: true, step: 0.1}", "exclude each other"),
@@ -95,9 +95,9 @@ def test_what_reads_as_a_sweep_is_that_sweep(text, lines):
         ("lr: {type: discrete_uniform, low: 0, high: 1}", "needs a step"),
         ("lr: {type: range, bounds: [1, 2, 3]}", "a list of two numbers"),
         ("lr: {values: [1, 2], min: 0}", "min=0 does not go with values"),
-        ("lr: {values: [1, 2], probabilities: [0.1, 0.9]}", "probabilities=.* leave it out"),
+        ("lr: {values: [1, 2], probabilities: [0.1, 0.9]}", "probabilities=.* is not supported; leave it out"),
         ("lr: {values: 3}", "must be a list"),
-        ("lr: {min: 0, low: 0, max: 1}", "say the same"),
+        ("lr: {min: 0, low: 0, max: 1}", "mean the same"),
         ("lr: {a: 1}", "the config's own lr is 0.1"),
         ("lr: {}", "it is empty"),
         ("extra: {}", "it is empty"),
@@ -126,11 +126,11 @@ def test_what_can_be_no_sweep_is_refused_by_key_and_value(text, words):
 def test_a_start_is_the_baseline_unless_another_is_given():
     params = {"lr": {"init": 0.02, "lower": 0.001, "upper": 1.0}}
     found = _params.read_params(params, CONFIG)
-    overrides = _params.parse(found.lines, [], None)
-    assert _impl._with_starts([], found.starts, overrides) == ["lr=0.02"]
-    assert _impl._with_starts(["lr=0.5"], found.starts, overrides) == ["lr=0.5"]
-    overrides = _params.parse(found.lines, ["lr=0.3"], None)  # the command line wins
-    assert _impl._with_starts([], found.starts, overrides) == []
+    overrides = _command_line.parse(found.lines, [], None)
+    assert _baseline.with_starts([], found.starts, overrides) == ["lr=0.02"]
+    assert _baseline.with_starts(["lr=0.5"], found.starts, overrides) == ["lr=0.5"]
+    overrides = _command_line.parse(found.lines, ["lr=0.3"], None)  # the command line wins
+    assert _baseline.with_starts([], found.starts, overrides) == []
 
 
 @pytest.mark.parametrize(
@@ -145,25 +145,31 @@ def test_a_start_is_the_baseline_unless_another_is_given():
 def test_on_the_command_line_hydras_own_meaning_holds_but_for_a_form_in_place_of_a_value(
     argument, text
 ):
-    (override,) = _params.parse({}, [argument], None, lambda: CONFIG).values()
-    found = override.get_value_string() if override.is_sweep_override() else _impl.written(override)
+    (override,) = _command_line.parse({}, [argument], None, lambda: CONFIG).values()
+    found = (
+        override.get_value_string()
+        if override.is_sweep_override()
+        else _overrides.override_text(override)
+    )
     assert found.split("=")[-1] == text
-    with pytest.raises(CompactHydraException, match="^lr={type:float,low:1} is no sweep: it lacks"):
-        _params.parse({}, ["lr={type:float,low:1}"], None, lambda: CONFIG)
+    with pytest.raises(
+        CompactHydraException, match="^lr={type:float,low:1} is not a sweep: it lacks"
+    ):
+        _command_line.parse({}, ["lr={type:float,low:1}"], None, lambda: CONFIG)
 
 
 def test_a_dict_on_the_command_line_replaces_what_it_sets():
     params = {"extra.a": "choice(1,2)", "extra.b": "choice(x,y)"}
-    assert list(_params.parse(params, ["extra={a:3}"], None, lambda: CONFIG)) == [
+    assert list(_command_line.parse(params, ["extra={a:3}"], None, lambda: CONFIG)) == [
         "extra.b",
         "extra",
     ]
 
 
 def test_one_choice_that_is_a_list_is_refused():
-    overrides = _params.parse({"n": "choice([1,2,3])"}, [], None)
+    overrides = _command_line.parse({"n": "choice([1,2,3])"}, [], None)
     with pytest.raises(ValueError, match=r"write n=choice\(1,2,3\) for choices"):
-        _space.build(overrides, {}, {}, 5)
+        _space.space_of_overrides(overrides, {}, {}, 5)
 
 
 def test_through_hydra(tmp_path):

@@ -12,6 +12,9 @@ from autorank.population.weights import extract
 from autorank.training.population import make_population
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
+# What is said here of bits is said of programs as production compiles them.
+pytestmark = pytest.mark.optimized
+
 F, N, V, B, WINDOWS, STEPS = 4, 2, 50, 16, 5, 20
 UNTRAINED = (0, 7)  # id 0 is the most frequent one
 # Large eps: differences of rounding grow by a factor of two a step otherwise, whatever computes them.

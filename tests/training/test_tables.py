@@ -20,6 +20,9 @@ from autorank.training.tables import (
     sum_duplicates,
 )
 
+# What is said here of bits is said of programs as production compiles them.
+pytestmark = pytest.mark.optimized
+
 
 def new_table(num_rows: int, width: int, seed: int = 0) -> Table:
     rows = jax.random.normal(jax.random.key(seed), (num_rows, width))

@@ -84,4 +84,4 @@ class CatCmaPeer:
 
 def catcma(task: Task, seed: int, trials: int, batch: int) -> CatCmaPeer:
     """`CatCMAwM` with its defaults."""
-    return CatCmaPeer(task, seed + 1)  # a seed of 0 is no seed there
+    return CatCmaPeer(task, seed + 1)  # it takes a seed of 0 for no seed

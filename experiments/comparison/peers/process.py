@@ -98,12 +98,12 @@ class PeerProcess:
         )
 
     def close(self) -> None:
-        """Ends the child: its input ends, and it does not get long to notice."""
+        """Closes the child's input, and kills it if it does not end soon."""
         assert self._child.stdin and self._child.stdout
         try:
             self._child.stdin.close()
         except BrokenPipeError:
-            pass  # it died with a message unread
+            pass  # it died before it read the message
         try:
             self._child.wait(2)
         except subprocess.TimeoutExpired:
@@ -136,7 +136,7 @@ class PeerProcess:
         return answer
 
     def _line(self) -> bytes:
-        """The next line of the child; empty where it ended."""
+        """The child's next line; empty if it ended."""
         assert self._child.stdout
         end = time.monotonic() + self._patience
         while b"\n" not in self._rest:
@@ -151,7 +151,7 @@ class PeerProcess:
         return line
 
     def _error(self, what: str, kind: type[RuntimeError] = RuntimeError) -> RuntimeError:
-        """The child is of no more use: it is ended, and its last words are kept."""
+        """Ends a child that failed; the error carries the end of its standard error."""
         if self._child.poll() is None:
             self._child.kill()
             self._child.wait()

@@ -1,4 +1,4 @@
-"""A driver that stops (Ctrl-C, SIGTERM, an error) takes along whatever its launcher started and has not ended."""
+"""Cancels what the launcher has started and what still runs when the driver stops (Ctrl-C, SIGTERM, an error)."""
 
 import contextlib
 import logging
@@ -13,15 +13,15 @@ LOG = logging.getLogger(__name__)
 SUBMITIT = ("LocalLauncher", "SlurmLauncher")
 
 
-class Jobs:
-    """Remembers what was there before the launcher started anything, so that only its own jobs are cancelled."""
+class StartedJobs:
+    """The jobs of this driver. Create it before the launcher starts anything: jobs that are older are left alone."""
 
     def __init__(self, launcher: Any) -> None:
         self.launcher = launcher
         self._before = set(self._submitted())
 
     def cancel(self) -> None:
-        """Ends the launcher's jobs. Best effort: it must not hide why the driver stops."""
+        """Ends the launcher's jobs. An error is only logged, so that it does not hide why the driver stops."""
         try:
             self._cancel()
         except Exception as error:
@@ -30,7 +30,7 @@ class Jobs:
     def _cancel(self) -> None:
         name = launcher_name(self.launcher)
         if is_pool(self.launcher):
-            # Its pool would wait for its jobs; without reuse=True asking for it would, too.
+            # joblib itself would wait for its jobs; so would asking for the executor without reuse=True.
             from joblib.externals.loky import get_reusable_executor  # pyright: ignore[reportMissingImports]
 
             pool = get_reusable_executor(reuse=True)  # pyright: ignore[reportArgumentType]
@@ -45,7 +45,7 @@ class Jobs:
                 LOG.warning("cancelled %d submitit jobs that had not ended", len(left))
 
     def _submitted(self) -> list[Path]:
-        """submitit's files of submitted jobs: ``<submitit_folder>/<job id>_submitted.pkl``; never read here."""
+        """submitit's files ``<submitit_folder>/<job id>_submitted.pkl``; only their names are used."""
         if launcher_name(self.launcher) not in SUBMITIT:
             return []
         from submitit.core.utils import JobPaths  # pyright: ignore[reportMissingImports]
@@ -68,7 +68,7 @@ def _cancel_submitit(launcher: str, file: Path) -> None:
 
         SlurmJob(folder=file.parent, job_id=_job_id(file)).cancel(check=False)
         return
-    # A local job's id is the process of its controller, which ends its task when it is interrupted.
+    # The id of a local job is the process id of its controller, which ends its task when it is interrupted.
     process = Path("/proc") / _job_id(file) / "cmdline"
     with contextlib.suppress(OSError, ValueError):
         if b"submitit.local._local" in process.read_bytes():

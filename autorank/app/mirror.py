@@ -1,0 +1,108 @@
+"""What is copied from the ledger into a W&B run."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autorank.ledger import rungs
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.run_folder import curve_of, read_run, values_of
+from autorank.ledger.trial import Trial
+
+LISTS = ("front", "finalists")  # of a summary: W&B's tables and the report have them
+
+
+class Mirror(NamedTuple):
+    """The W&B run, and whether it was started here: one that was active before goes on after us."""
+
+    run: Any
+    ours: bool
+
+
+def sync(mirror: Mirror, ledger: Ledger) -> None:
+    """Logs the trials and rounds that the ledger has gained since the last call."""
+    done = [t for t in ledger.trials() if t.status != "proposed"]
+    known = set(ledger.get("wandb_trials") or [])
+    new = sorted((t for t in done if t.id not in known), key=lambda t: (t.finished_at or 0.0, t.id))
+    for trial in new:
+        known.add(trial.id)
+        # The step is the number of ended trials: it rises also over a resume. A run of somebody else has its own steps.
+        step = len(known) if mirror.ours else None
+        lowest = rungs.best((t for t in done if t.id in known), ledger.records(rungs.KIND))
+        mirror.run.log(trial_values(trial, lowest), step=step)
+    rounds, seen = ledger.records("policy"), ledger.get("wandb_rounds") or 0
+    for record in rounds[seen:]:
+        mirror.run.log(round_values(record), step=max(1, len(known)) if mirror.ours else None)
+    if new:
+        ledger.put("wandb_trials", sorted(known))
+    if len(rounds) > seen:
+        ledger.put("wandb_rounds", len(rounds))
+
+
+def trial_values(trial: Trial, lowest: float | None) -> dict[str, Any]:
+    """What is logged of a trial that has ended; ``lowest`` is the best label so far."""
+    values = {
+        "trial/id": trial.id,
+        "trial/failed": int(trial.status == "failed"),
+        "trial/fidelity": trial.fidelity,
+        f"trial/{'ne' if trial.stage == 'seed_noise' else 'ne_gain_percent'}": trial.quality,
+        "trial/flops_ratio": None if trial.cost is None else math.exp(trial.cost),
+        "trial/seconds": (trial.outcome or {}).get("seconds"),
+        "search/best_ne_gain_percent": lowest,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def round_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The last values of a round's policies, means over them."""
+    import numpy as np
+
+    values = {"policy/round": record.get("round")}
+    for name in ("entropy", "reward", "distinct"):
+        array = np.array(record.get(name) if record.get(name) is not None else [], float)
+        last = array[..., -1] if array.ndim > 1 else array
+        if np.isfinite(last).any():
+            values[f"policy/{name}"] = float(np.nanmean(last))
+    return values
+
+
+def finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, Any]) -> None:
+    """Adds tables of trials and curves, the figures and the summary, and ends the W&B run if it is ours."""
+    import wandb
+
+    run = mirror.run
+    try:
+        sync(mirror, ledger)
+        left = read_run(folder)
+        names = [d["name"] for d in left.decisions]
+        head = ["id", "stage", "round", "status", "quality", "flops_ratio", "fidelity", "seed"]
+        trials = wandb.Table(columns=[*head, "reason", *names])
+        curves = wandb.Table(columns=["id", "stage", "window", "ne"])
+        for t in left.trials:
+            values = values_of(left.decisions, t.config) if names else {}
+            ratio = None if t.cost is None else math.exp(t.cost)
+            row = [t.id, t.stage, t.round, t.status, t.quality, ratio, t.fidelity, t.seed]
+            texts = [None if n not in values else str(values[n]) for n in names]
+            trials.add_data(*row, t.reason, *texts)
+            for window, ne in enumerate(curve_of(left, t)):
+                if math.isfinite(ne):
+                    curves.add_data(t.id, t.stage, window, float(ne))
+        run.log({"trials": trials, "curves": curves})
+        pictures = sorted((folder / "figures").glob("*.png"))
+        run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
+        run.summary.update(flattened({k: v for k, v in summary.items() if k not in LISTS}))
+    finally:
+        if mirror.ours:
+            run.finish()
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values with dotted names, without those that are None."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        elif value is not None:
+            flat[f"{prefix}{name}"] = value
+    return flat
