@@ -170,11 +170,15 @@ def watched(record: type) -> tuple[type, set[str]]:
     return Watched, read
 
 
+# Settings that others depend on: the pool and the parents of local proposals are read only if there are any.
+ENABLING = {"paper": {"num_local": 1}}
+
+
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_a_searcher_reads_all_of_its_settings(name):
     record, read = watched(SEARCHERS[name].settings)
     predictor = ensemble(SPACE.num_features, capacity=16, members=1, hidden=(2,), steps=1)
-    settings = record()
+    settings = record(**ENABLING.get(name, {}))
     read.clear()
     searcher = SEARCHERS[name].make(SPACE, settings, Context(16, 4, predictor))
     key = jax.random.key(0)
