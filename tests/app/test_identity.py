@@ -170,6 +170,9 @@ def watched(record: type) -> tuple[type, set[str]]:
     return Watched, read
 
 
+# Settings that others depend on: the pool and the parents of local proposals are read only if there are any.
+
+
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_a_searcher_reads_all_of_its_settings(name):
     record, read = watched(SEARCHERS[name].settings)

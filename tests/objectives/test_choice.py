@@ -83,7 +83,7 @@ def compact():
 @pytest.fixture(scope="module")
 def mixed():
     """A population of four, the last with a huge rate."""
-    made = objective("population", group_devices=jax.local_devices()[:1])
+    made = objective("population", group_devices=tuple(jax.local_devices()[:1]))
     return made, evaluated(made, [0, 1, 2, 3])
 
 
@@ -140,7 +140,7 @@ def test_members_go_on_as_compact_programs(mixed, compact):
 
 def test_groups_on_several_devices_give_the_same(compact):
     devices = jax.local_devices()[1:3]
-    made = objective("population", group_devices=devices, workers=2)
+    made = objective("population", group_devices=tuple(devices), workers=2)
     which, seeds = [0, 0, 4, 4], [0, 1, 2, 3]
     found = evaluated(made, which, seeds=seeds)
     expected = evaluated(compact, which, seeds=seeds)

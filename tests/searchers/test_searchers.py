@@ -493,7 +493,7 @@ def test_the_policy_finds_the_planted_optimum():
     np.testing.assert_allclose(rewards, -quality.min(), rtol=0.02)
     entropies = np.asarray(course.entropy)
     assert (entropies[:, 0] > 0.999).all() and np.median(entropies[:, -1]) < 0.125
-    assert abs(float(course.metrics[:, 0, 0].mean()) - quality.mean()) < 1.0
+    assert abs(float(course.scores[:, 0, 0].mean()) - quality.mean()) < 1.0
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,7 @@ def test_held_out_tau_of_too_little_or_too_much():
 
 def test_bad_settings_are_named():
     with pytest.raises(
-        ValueError, match="predictor.loss='hinge' is not known; write one of margin"
+        ValueError, match="predictor.loss='hinge' is not known; write one of .*margin, logistic"
     ):
         ensemble(X, capacity=8, loss="hinge")
     with pytest.raises(ValueError, match="predictor.combine='mean'"):
