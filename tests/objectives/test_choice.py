@@ -375,5 +375,5 @@ def test_the_summary_and_the_report_count_what_each_build_trained(tmp_path):
     run = read_run(write_run(tmp_path, num_trials=40))
     summary = run.summary | {"executors": found, "num_hits": 5, "disk_hits": 7, "disk_misses": 11}
     page = cost_table(run._replace(summary=summary))
-    for text in ("trials trained by the population build", "2 (c)", "found on the disk", ">7<", ">11<"):  # fmt: skip
+    for text in ("trials trained by the population build", "2 (c)", "found on disk", ">7<", ">11<"):  # fmt: skip
         assert text in page, text

@@ -368,7 +368,7 @@ def test_a_ledger_finished_by_an_earlier_version_is_not_judged_again(tmp_path):
     with Ledger.open(tmp_path / "trials.db", {}) as ledger:
         refuse_finished_by_earlier_version(ledger, 0)
         ledger.record("test", "test", {"seeds": [0, 1], "ne": {}, "gain": {}})
-        said = rf"earlier version.*\(0\).*report\.py run={tmp_path}.*fresh=true"
+        said = rf"earlier version.*\(0\).*experiments\.report run={tmp_path}.*fresh=true"
         with pytest.raises(SearchStopped, match=said):
             refuse_finished_by_earlier_version(ledger, 0)
         ledger.record("confirmation", "validation", {})
