@@ -64,9 +64,14 @@ def one_run(cfg: TrainConfig, row: Row) -> dict[str, Any]:
     warmup = max(1, round(cfg.training.warmup_share * num_steps))
     schedule = Schedule(jnp.int32(num_steps), jnp.int32(warmup))
     state = jax.jit(program.run)(
-        jax.random.key(row.seed), program.empty(), rates, schedule, training_rows(data, row.kind),
-        jnp.int32(0), jnp.int32(num_steps),
-    )  # fmt: skip
+        jax.random.key(row.seed),
+        program.empty(),
+        rates,
+        schedule,
+        training_rows(data, row.kind),
+        jnp.int32(0),
+        jnp.int32(num_steps),
+    )
     if int(state.failed_step) >= 0:
         raise RuntimeError(
             f"{row.kind}, seed {row.seed}: the loss is not finite at step {state.failed_step}"

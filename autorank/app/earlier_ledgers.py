@@ -18,26 +18,68 @@ from autorank.ledger.strict_json import dumps
 
 # The plan's settings that the fingerprint was over.
 OLD_PLAN = (
-    "trials", "seed", "metric", "noise_seeds", "final_seeds", "finalists", "workers", "max_diverged",
-)  # fmt: skip
+    "trials",
+    "seed",
+    "metric",
+    "noise_seeds",
+    "final_seeds",
+    "finalists",
+    "workers",
+    "max_diverged",
+)
 MOST_WORKERS = 1024  # the number of workers was part of the plan's fingerprint
 # The one record of all searchers, and that of all fidelity rules, with their defaults.
 SHARED = {
     "searcher": {
-        "name": "predictor", "batch_size": 10, "num_exploratory": 2, "num_local": 0, "alphas": [0.0, 0.1, 0.3],
-        "reward": "alpha", "steps": 2000, "samples": 64, "rate": 0.05, "entropy_coef": 0.0, "num_policies": 1,
-        "population": 20, "tournament": 5, "mutation_rate": 0.1, "initial": 10, "warps": ["half_rank"],
-        "starts": [0.0], "fit_steps": 60, "scale_sd": 1.0, "effects": 0.5, "margin": 0.1, "num_climbers": 6,
-        "climb_steps": 12, "feasibility": True, "failures": "nothing", "noise_median": 1e-3, "noise_sd": 1.5,
-        "effect_sd": 1.5, "fit_rate": 0.1, "pool": 384, "num_parents": 8, "near_share": 0.75, "near_step": 0.1,
-        "local_pool": 128, "local_parents": 5,
+        "name": "predictor",
+        "batch_size": 10,
+        "num_exploratory": 2,
+        "num_local": 0,
+        "alphas": [0.0, 0.1, 0.3],
+        "reward": "alpha",
+        "steps": 2000,
+        "samples": 64,
+        "rate": 0.05,
+        "entropy_coef": 0.0,
+        "num_policies": 1,
+        "population": 20,
+        "tournament": 5,
+        "mutation_rate": 0.1,
+        "initial": 10,
+        "warps": ["half_rank"],
+        "starts": [0.0],
+        "fit_steps": 60,
+        "scale_sd": 1.0,
+        "effects": 0.5,
+        "margin": 0.1,
+        "num_climbers": 6,
+        "climb_steps": 12,
+        "feasibility": True,
+        "failures": "nothing",
+        "noise_median": 1e-3,
+        "noise_sd": 1.5,
+        "effect_sd": 1.5,
+        "fit_rate": 0.1,
+        "pool": 384,
+        "num_parents": 8,
+        "near_share": 0.75,
+        "near_step": 0.1,
+        "local_pool": 128,
+        "local_parents": 5,
     },
     "fidelity": {
-        "kind": "pilots", "num_pilots": 20, "fraction": 0.5,
-        "fractions": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], "tail": 0.25, "trend": True,
-        "tau_floor": 0.75, "slack": 0.05, "rungs": [0.2, 0.5, 1.0], "eta": 3.0,
+        "kind": "pilots",
+        "num_pilots": 20,
+        "fraction": 0.5,
+        "fractions": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
+        "tail": 0.25,
+        "trend": True,
+        "tau_floor": 0.75,
+        "slack": 0.05,
+        "rungs": [0.2, 0.5, 1.0],
+        "eta": 3.0,
     },
-}  # fmt: skip
+}
 
 
 def carried_over(found: Mapping[str, str], config: SearchConfig, folder: Path) -> dict[str, str]:

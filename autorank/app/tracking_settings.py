@@ -89,8 +89,10 @@ def own_settings(environment: Mapping[str, str] = os.environ) -> Any:
     settings.settings_system = str(folder / "settings")
     # Of different versions of wandb.
     for name in (
-        "update_from_system_settings", "update_from_global_config_file", "update_from_workspace_config_file",
-    ):  # fmt: skip
+        "update_from_system_settings",
+        "update_from_global_config_file",
+        "update_from_workspace_config_file",
+    ):
         if hasattr(settings, name):
             getattr(settings, name)()
     settings.update_from_env_vars(dict(environment))

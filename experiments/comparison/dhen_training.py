@@ -50,8 +50,14 @@ class GridTrainer:
             )
         fields, dense = len(schema.fields), len(schema.dense)
         shape = Shape(
-            fields, dense, schema.num_ids, batch_size, self._windows, self._num_steps, schema.unknown_ids
-        )  # fmt: skip
+            fields,
+            dense,
+            schema.num_ids,
+            batch_size,
+            self._windows,
+            self._num_steps,
+            schema.unknown_ids,
+        )
         warmup = max(1, round(defaults.training.warmup_share * self._num_steps))
         part = log.train()
         self._models = [s.model for s in settings]

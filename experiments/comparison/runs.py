@@ -192,9 +192,15 @@ def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
         )
     packages = ENVIRONMENTS[entry.environment].packages
     peer = PeerProcess(
-        python, entry.module, entry.factory, described(benchmark), job.seed, job.trials, job.batch,
+        python,
+        entry.module,
+        entry.factory,
+        described(benchmark),
+        job.seed,
+        job.trials,
+        job.batch,
         packages=packages,
-    )  # fmt: skip
+    )
 
     def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
         peer.tell([Told(r, v) for r, v in zip(rows, losses, strict=True)])

@@ -94,7 +94,9 @@ def _ints(kind: Any, low: int, high: int) -> Callable[..., _Column]:
     return column
 
 
-def _of(values: Sequence[Any], kind: Any, text: Callable[[Any], str] = str) -> Callable[..., _Column]:  # fmt: skip
+def _of(
+    values: Sequence[Any], kind: Any, text: Callable[[Any], str] = str
+) -> Callable[..., _Column]:
     return lambda rng, n: _some(rng, n, values, kind)._replace(text=text)
 
 
@@ -149,7 +151,7 @@ CATEGORICAL = (
     _of([[1], [1, 2]], pa.list_(pa.int64())),
     _of([{"a": 1}, {"a": 2}], pa.struct([("a", pa.int64())])),
     _of([None], pa.null()),
-)  # fmt: skip
+)
 DENSE = (
     _ints(np.int64, -5, 1000),
     _ints(np.uint8, 0, 255),
@@ -175,9 +177,7 @@ LABELS = (
     _of(["0", "1"], pa.dictionary(pa.int8(), pa.string())),
 )
 TIMES = (
-    lambda rng, n: _Column(
-        (_EPOCH + np.sort(rng.integers(0, 9999, n))).tolist(), pa.int64()
-    ),
+    lambda rng, n: _Column((_EPOCH + np.sort(rng.integers(0, 9999, n))).tolist(), pa.int64()),
     lambda rng, n: _Column((_EPOCH + rng.integers(0, 9999, n)).tolist(), pa.int64()),
     lambda rng, n: _Column((1.0 * _EPOCH + rng.integers(0, 9999, n)).tolist(), pa.float64(), repr),
     _of(_DAYS, pa.timestamp("us")),
@@ -187,7 +187,7 @@ TIMES = (
     _of([day.isoformat(" ") + "+00:00" for day in _DAYS], pa.string()),
     _of([*(day.isoformat() for day in _DAYS), "soon"], pa.string()),
     _of([*(str(_EPOCH + i) for i in range(9)), "2024-01-01"], pa.string()),
-)  # fmt: skip
+)
 
 
 def _write_columns(rng: np.random.Generator, folder: Path, columns: dict[str, _Column]) -> Any:
@@ -271,7 +271,9 @@ def _line(cells: Sequence[str], separator: str, quote: str | None, style: Any) -
     out = io.StringIO()
     if quote is None:
         return separator.join(cells)
-    csv.writer(out, delimiter=separator, quotechar=quote, quoting=style, lineterminator="").writerow(cells)  # fmt: skip
+    csv.writer(
+        out, delimiter=separator, quotechar=quote, quoting=style, lineterminator=""
+    ).writerow(cells)
     return out.getvalue()
 
 

@@ -36,8 +36,25 @@ NAME = "fuzz"
 KINDS = ("a", "b", None)
 NAN = math.nan
 ODD_VALUES = (
-    "oops", "0.5", "", [1], {"a": 1}, None, NAN, math.inf, -1, 0, 1, 1.0, True, 2.5, 100, 10**30, "a", [[8], [8, 8]],
-)  # fmt: skip
+    "oops",
+    "0.5",
+    "",
+    [1],
+    {"a": 1},
+    None,
+    NAN,
+    math.inf,
+    -1,
+    0,
+    1,
+    1.0,
+    True,
+    2.5,
+    100,
+    10**30,
+    "a",
+    [[8], [8, 8]],
+)
 ODD_DISTRIBUTIONS: tuple[tuple[BaseDistribution, Any], ...] = (
     (FloatDistribution(0, 1), 0.25),
     (FloatDistribution(-5, 5), -4.0),
@@ -49,9 +66,20 @@ ODD_DISTRIBUTIONS: tuple[tuple[BaseDistribution, Any], ...] = (
     (CategoricalDistribution([True, 1]), 1),
 )
 ENDS = ("ask",) * 12 + (
-    "enqueue", "enqueue", "enqueue_odd", "enqueue_odd", "fail", "prune", "infinite", "huge", "nan", "leave", "foreign",
-    "foreign", "waiting",
-)  # fmt: skip
+    "enqueue",
+    "enqueue",
+    "enqueue_odd",
+    "enqueue_odd",
+    "fail",
+    "prune",
+    "infinite",
+    "huge",
+    "nan",
+    "leave",
+    "foreign",
+    "foreign",
+    "waiting",
+)
 
 
 def space_of(number: int) -> dict[str, BaseDistribution]:
@@ -182,8 +210,11 @@ def one_trial(study: optuna.Study, rng: np.random.Generator, event: str) -> None
 def session(storage: str, searcher: str, seed: int, first: int, last: int) -> None:
     """Loads the study and adds events from number ``first`` on, until it has ``last`` trials."""
     study = optuna.create_study(
-        study_name=NAME, storage=storage, load_if_exists=True, sampler=AutoRankSampler(searcher, seed=seed)
-    )  # fmt: skip
+        study_name=NAME,
+        storage=storage,
+        load_if_exists=True,
+        sampler=AutoRankSampler(searcher, seed=seed),
+    )
     number = first
     while len(study.get_trials(deepcopy=False)) < last:
         rng = np.random.default_rng([seed, number])

@@ -38,7 +38,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")  # fmt: skip
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +63,13 @@ from experiments.fuzz.made_tables import MOST_ROWS, Fuzzed, fuzz
 BATCH, IDS, SAVED_EVERY = 4, 3 * 64, 200
 HEADS = {1: "ctr", 2: "esmm"}
 MODEL = DhenConfig(
-    width=4, num_layers=1, num_tokens=2, layer1=LayerConfig("cross", "linear"), norm="none", head_width=4
-)  # fmt: skip
+    width=4,
+    num_layers=1,
+    num_tokens=2,
+    layer1=LayerConfig("cross", "linear"),
+    norm="none",
+    head_width=4,
+)
 HPARAMS = Hparams(*(jnp.float32(v) for v in (1e-2, 0.1, 1e-8, 1e-8, 0.0, 1.0, 0.1)))
 
 
@@ -230,9 +237,16 @@ def whole_artefact(
 
     predict, params, rows = trained(sparse, dense, labels, data.schema.num_train)
     save_model(
-        folder / "model", predict, params, rows, num_fields=sparse.shape[1], num_dense=dense.shape[1],
-        metrics=head, example=(sparse[:9], dense[:9]), description={},
-    )  # fmt: skip
+        folder / "model",
+        predict,
+        params,
+        rows,
+        num_fields=sparse.shape[1],
+        num_dense=dense.shape[1],
+        metrics=head,
+        example=(sparse[:9], dense[:9]),
+        description={},
+    )
     path = next(path for path in folder.iterdir() if path.name.lower().startswith(("log", "plain")))
     found = pq.read_table(score(folder, path, folder / "whole.parquet"))
     before = pq.read_table(folder / "out.parquet")
@@ -257,9 +271,13 @@ def programs(num_fields: int, num_dense: int, num_labels: int) -> Any:
     """Training and scoring of one shape, compiled at first use."""
     head = HEADS[num_labels]
     program = make_program(
-        compact(replace(MODEL, head=head), num_fields, num_dense), head=head, width=4, num_ids=IDS,
-        batch_size=BATCH, num_windows=1,
-    )  # fmt: skip
+        compact(replace(MODEL, head=head), num_fields, num_dense),
+        head=head,
+        width=4,
+        num_ids=IDS,
+        batch_size=BATCH,
+        num_windows=1,
+    )
     return program.empty, jax.jit(program.run), jax.jit(program.predict)
 
 
@@ -302,7 +320,9 @@ def kind_of(message: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--tables", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))

@@ -36,8 +36,13 @@ MODELS = {
 def measure(model: DhenConfig, data: Data, options: dict | None) -> tuple[float, float, float]:
     """CPU seconds of tracing, compiling, one pass over the rows."""
     program = make_program(
-        compact(model, FIELDS, 2), head="ctr", width=model.width, num_ids=IDS, batch_size=BATCH, num_windows=100
-    )  # fmt: skip
+        compact(model, FIELDS, 2),
+        head="ctr",
+        width=model.width,
+        num_ids=IDS,
+        batch_size=BATCH,
+        num_windows=100,
+    )
     state = program.empty()
     hparams = Hparams(*(jnp.float32(v) for v in (1e-3, 0.05, 1e-8, 1e-8, 0.0, 1.0, 0.01)))
     schedule = Schedule(jnp.int32(ROWS // BATCH), jnp.int32(31))

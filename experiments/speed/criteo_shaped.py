@@ -12,10 +12,18 @@ from autorank.training.trainer import Data, Hparams, Schedule
 
 # The space of configs/space/dhen_small.yaml; Hydra, which reads that file, is not needed here.
 SPACE: dict[str, tuple[Any, ...]] = {
-    "width": (8, 16, 32), "num_tokens": (8, 16), "rank": (8, 16), "heads": (1, 2, 4), "kernel": (1, 3, 5),
-    "mlp_depth": (1, 2), "mlp_width": (32, 64, 128, 256), "norm": ("pre", "post", "none"),
-    "ensemble": ("concat", "sum"), "head_depth": (1, 2), "head_width": (32, 64, 128),
-}  # fmt: skip
+    "width": (8, 16, 32),
+    "num_tokens": (8, 16),
+    "rank": (8, 16),
+    "heads": (1, 2, 4),
+    "kernel": (1, 3, 5),
+    "mlp_depth": (1, 2),
+    "mlp_width": (32, 64, 128, 256),
+    "norm": ("pre", "post", "none"),
+    "ensemble": ("concat", "sum"),
+    "head_depth": (1, 2),
+    "head_width": (32, 64, 128),
+}
 MODULES = ("dot", "attention", "linear", "cross", "cross_low", "convolution", "fmb", "mask")
 F, N = criteo_like_truth.NUM_FIELDS, criteo_like_truth.NUM_DENSE
 WINDOWS = 100

@@ -9,9 +9,19 @@ from typing import NamedTuple
 from experiments.machine import device_name, revision, versions
 
 COLUMNS = (
-    "bench", "shape", "variant", "metric", "unit", "median", "low", "high", "repeats", "device", "versions",
+    "bench",
+    "shape",
+    "variant",
+    "metric",
+    "unit",
+    "median",
+    "low",
+    "high",
+    "repeats",
+    "device",
+    "versions",
     "git revision",
-)  # fmt: skip
+)
 KEY = ("bench", "shape", "variant", "metric", "device")
 
 Row = dict[str, str]

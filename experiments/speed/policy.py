@@ -50,10 +50,15 @@ def ours(batch: int) -> dict[str, Figure]:
 
     def search(key: Any, fitted: Any) -> Any:
         return run_policy(
-            key, space, lambda configs: surrogate.predict(fitted, configs).mean,
+            key,
+            space,
+            lambda configs: surrogate.predict(fitted, configs).mean,
             lambda scores: reward_of("alpha", jnp.float32(ALPHA), line, scores),
-            steps=STEPS[batch], samples=batch, rate=RATE, entropy_coef=0.0,
-        )  # fmt: skip
+            steps=STEPS[batch],
+            samples=batch,
+            rate=RATE,
+            entropy_coef=0.0,
+        )
 
     began = time.process_time()
     compiled = (
@@ -78,10 +83,14 @@ def torch_loop(batch: int) -> dict[str, Figure]:
     size = DECISIONS * CHOICES
     nets = [
         nn.Sequential(
-            nn.Linear(size, HIDDEN[0]), nn.ReLU(), nn.Linear(*HIDDEN), nn.ReLU(), nn.Linear(HIDDEN[1], 2)
+            nn.Linear(size, HIDDEN[0]),
+            nn.ReLU(),
+            nn.Linear(*HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN[1], 2),
         )
         for _ in range(MEMBERS)
-    ]  # fmt: skip
+    ]
     logits = torch.zeros(DECISIONS, CHOICES, requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=RATE)
     baseline = torch.zeros(())

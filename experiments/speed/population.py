@@ -138,14 +138,25 @@ def products_part(setup: Setup) -> None:
     for place, precision in enumerate((jnp.float32, jnp.bfloat16)):
         for row, config in enumerate(models):
             program = make_program(
-                compact(config, F, N), head="ctr", width=config.width, num_ids=num_ids,
-                batch_size=batch_size, num_windows=WINDOWS, precision=precision,
-            )  # fmt: skip
+                compact(config, F, N),
+                head="ctr",
+                width=config.width,
+                num_ids=num_ids,
+                batch_size=batch_size,
+                num_windows=WINDOWS,
+                precision=precision,
+            )
             run = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
             for seed in range(sizes["seeds"]):
                 state = run(
-                    jax.random.key(seed), program.empty(), hparams(None), last, data, jnp.int32(0), last.num_steps,
-                )  # fmt: skip
+                    jax.random.key(seed),
+                    program.empty(),
+                    hparams(None),
+                    last,
+                    data,
+                    jnp.int32(0),
+                    last.num_steps,
+                )
                 ne = window_ne(jax.device_get(state.curve))[-WINDOWS // 4 :, 0]
                 levels[place, row, seed] = ne.mean()
     say_change(setup.found, models, sizes["products_rows"], "bf16 products / f32", *levels)
@@ -218,9 +229,13 @@ def compact_part(setup: Setup) -> None:
     configs, batch_size, runs = sample(sizes["models"]), sizes["batch"], []
     for config in sampled(configs, sizes["sample"]):
         program = make_program(
-            compact(config, F, N), head="ctr", width=config.width, num_ids=num_ids, batch_size=batch_size,
+            compact(config, F, N),
+            head="ctr",
+            width=config.width,
+            num_ids=num_ids,
+            batch_size=batch_size,
             num_windows=WINDOWS,
-        )  # fmt: skip
+        )
         last = schedule(data, batch_size)
         arguments = (jax.random.key(0), program.empty(), hparams(None), last, data)
         begun = time.perf_counter()
@@ -256,9 +271,15 @@ def torch_part(setup: Setup) -> None:
     runs = []
     for config in sampled(configs, sizes["sample"]):
         found = measure(
-            config, *tensors, batch_size=sizes["batch"], steps=steps, warmup=10, device=device,
-            dtype="bfloat16", compile=True,
-        )  # fmt: skip
+            config,
+            *tensors,
+            batch_size=sizes["batch"],
+            steps=steps,
+            warmup=10,
+            device=device,
+            dtype="bfloat16",
+            compile=True,
+        )
         runs.append((found["compile_seconds"], found["rows_per_second"]))
         print(f"  torch width {config.width}, {config.num_layers} layers: {runs[-1]}", flush=True)
     extrapolate(setup, "torch.compile bf16", len(configs), runs)
@@ -287,14 +308,31 @@ BOUNDS = {
     (DCN, "one model bf16", "share of the measured matrix rate"): Target(40.0),
 }
 FULL = {
-    "models": 100, "rows": 10_000_000, "ids": 2_000_000, "batch": 4096, "group": 17, "precision_rows": 2_000_000,
+    "models": 100,
+    "rows": 10_000_000,
+    "ids": 2_000_000,
+    "batch": 4096,
+    "group": 17,
+    "precision_rows": 2_000_000,
     "products_rows": 400_000,
-    "seeds": 5, "single_rows": 4_000_000, "sample": 4, "sample_rows": 1_500_000,
-}  # fmt: skip
+    "seeds": 5,
+    "single_rows": 4_000_000,
+    "sample": 4,
+    "sample_rows": 1_500_000,
+}
 SMALL = {
-    "models": 4, "rows": 4_000, "ids": 2_000, "batch": 64, "group": 2, "precision_rows": 2_000,
-    "products_rows": 4_000, "seeds": 2, "single_rows": 4_000, "sample": 1, "sample_rows": 4_000,
-}  # fmt: skip
+    "models": 4,
+    "rows": 4_000,
+    "ids": 2_000,
+    "batch": 64,
+    "group": 2,
+    "precision_rows": 2_000,
+    "products_rows": 4_000,
+    "seeds": 2,
+    "single_rows": 4_000,
+    "sample": 1,
+    "sample_rows": 4_000,
+}
 
 
 def main() -> None:

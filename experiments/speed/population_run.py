@@ -91,12 +91,21 @@ class PopulationRun(NamedTuple):
         configs = [member.config for member in group]
         layout = tuned(layout_of(configs, F, N), jax.default_backend())
         program = make_population(
-            layout, F, N, num_ids=self.num_ids, batch_size=self.batch_size, num_windows=WINDOWS, dtype=self.dtype
-        )  # fmt: skip
+            layout,
+            F,
+            N,
+            num_ids=self.num_ids,
+            batch_size=self.batch_size,
+            num_windows=WINDOWS,
+            dtype=self.dtype,
+        )
         arguments = (
-            *program.shapes(configs), hparams(len(group)), schedule(self.data, self.batch_size), self.data,
+            *program.shapes(configs),
+            hparams(len(group)),
+            schedule(self.data, self.batch_size),
+            self.data,
             jnp.int32(0),
-        )  # fmt: skip
+        )
         arguments = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), arguments)
         run = lower(program.run, *arguments, donate_argnums=0).compile(
             compiler_options=self.options

@@ -46,13 +46,23 @@ def ours(n: int, loss: str, quick_compile: bool = False) -> dict[str, Figure]:
     from autorank.surrogates.predictor import ensemble
 
     predictor = ensemble(
-        FEATURES, capacity=n, members=MEMBERS, hidden=HIDDEN, loss=loss, steps=STEPS[n], rate=RATE,
-        weight_decay=DECAY, bootstrap=True,
-    )  # fmt: skip
+        FEATURES,
+        capacity=n,
+        members=MEMBERS,
+        hidden=HIDDEN,
+        loss=loss,
+        steps=STEPS[n],
+        rate=RATE,
+        weight_decay=DECAY,
+        bootstrap=True,
+    )
     features, targets = rows_of(n)
     arguments = (
-        jax.random.key(0), jnp.asarray(features), jnp.asarray(targets), jnp.ones((n, TASKS), bool),
-    )  # fmt: skip
+        jax.random.key(0),
+        jnp.asarray(features),
+        jnp.asarray(targets),
+        jnp.ones((n, TASKS), bool),
+    )
     began = time.process_time()
     options = compiler_options() if quick_compile else ONE_THREAD
     fit = jax.jit(predictor.fit, compiler_options=options).lower(*arguments).compile()
@@ -81,8 +91,12 @@ def torch_loop(n: int, loss: str) -> dict[str, Figure]:
     members: list[Any] = []
     for _ in range(MEMBERS):
         net = nn.Sequential(
-            nn.Linear(FEATURES, HIDDEN[0]), nn.ReLU(), nn.Linear(*HIDDEN), nn.ReLU(), nn.Linear(HIDDEN[1], TASKS),
-        )  # fmt: skip
+            nn.Linear(FEATURES, HIDDEN[0]),
+            nn.ReLU(),
+            nn.Linear(*HIDDEN),
+            nn.ReLU(),
+            nn.Linear(HIDDEN[1], TASKS),
+        )
         optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
         counts = torch.bincount(torch.randint(n, (n,)), minlength=n).float()
         pairs = (y[:, :, None] > y[:, None, :]) * (counts[:, None] * counts[None, :])
@@ -126,9 +140,13 @@ def floor(n: int) -> dict[str, Figure]:
 
 
 OURS, QUICK, MARGIN_OURS, TORCH, MARGIN_TORCH, FLOOR = (
-    "autorank", "autorank, quick to compile", "autorank, margin", "torch loop", "torch loop, margin",
+    "autorank",
+    "autorank, quick to compile",
+    "autorank, margin",
+    "torch loop",
+    "torch loop, margin",
     "floor of the products",
-)  # fmt: skip
+)
 
 
 def measure(shape: str, variant: str) -> Mapping[str, Figure]:

@@ -143,9 +143,14 @@ def population_subject(
     last = schedule(data, batch_size)
     layout = tuned(layout_of(configs, F, N), jax.default_backend())
     program = make_population(
-        layout, F, N, num_ids=num_ids, batch_size=batch_size, num_windows=WINDOWS,
+        layout,
+        F,
+        N,
+        num_ids=num_ids,
+        batch_size=batch_size,
+        num_windows=WINDOWS,
         dtype=jnp.bfloat16,
-    )  # fmt: skip
+    )
     run = jax.jit(program.run, donate_argnums=0)
     state, route = program.start(configs, list(range(len(configs))), hparams(len(configs)))
     rest = (route, hparams(len(configs)), last, data)

@@ -60,7 +60,13 @@ def measure(shape: str, variant: str) -> dict[str, Figure]:
     sparse = ((rng.pareto(1.05, (n, fields)) * 100).astype(np.int64) % num_ids).astype(np.int32)
     dense = rng.normal(size=(n, N)).astype(np.float32)
     labels = rng.integers(0, 2, (n, 1)).astype(np.float32)
-    sizes = {"head": "ctr", "width": width, "num_ids": num_ids, "batch_size": batch, "num_windows": 4}  # fmt: skip
+    sizes = {
+        "head": "ctr",
+        "width": width,
+        "num_ids": num_ids,
+        "batch_size": batch,
+        "num_windows": 4,
+    }
     model = compact(LINEAR, fields, N) if kind == "linear" else network(kind)[0]
     figures, devices = {}, 1
     if variant == "plain":

@@ -140,10 +140,14 @@ def load(model: TorchDhen, params: Mapping[str, Any]) -> None:
         _load(model.network, params, (), loaded)
     missing = [n for n, p in model.network.named_parameters() if id(p) not in loaded]
     if missing:
-        raise ValueError(f"the parameters lack {', '.join(missing)}; pass those of compact(config).init")  # fmt: skip
+        raise ValueError(
+            f"the parameters lack {', '.join(missing)}; pass those of compact(config).init"
+        )
 
 
-def _load(module: nn.Module, params: Mapping[str, Any], path: tuple[str, ...], loaded: set[int]) -> None:  # fmt: skip
+def _load(
+    module: nn.Module, params: Mapping[str, Any], path: tuple[str, ...], loaded: set[int]
+) -> None:
     for name, value in params.items():
         own: Any = getattr(module, name, None)
         here = (*path, name)

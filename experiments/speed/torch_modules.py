@@ -174,6 +174,13 @@ class Mask(nn.Module):
 
 
 MODULES = {
-    "dot": Dot, "attention": Attention, "linear": Linear, "cross": Cross, "cross_low": CrossLow,
-    "convolution": Convolution, "fmb": Fmb, "wukong": Wukong, "mask": Mask,
-}  # fmt: skip
+    "dot": Dot,
+    "attention": Attention,
+    "linear": Linear,
+    "cross": Cross,
+    "cross_low": CrossLow,
+    "convolution": Convolution,
+    "fmb": Fmb,
+    "wukong": Wukong,
+    "mask": Mask,
+}

@@ -29,7 +29,9 @@ def row_steps(
 class RowwiseAdagrad(torch.optim.Optimizer):
     """Adagrad with one accumulator a row, on the touched rows of tables with sparse gradients."""
 
-    def __init__(self, params: Any, lr: float = 0.05, eps: float = 1e-8, compile: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self, params: Any, lr: float = 0.05, eps: float = 1e-8, compile: bool = False
+    ) -> None:
         super().__init__(params, {"lr": lr, "eps": eps})
         self.row_steps = torch.compile(row_steps, dynamic=False) if compile else row_steps
 

@@ -21,9 +21,33 @@ WIDTH, NUM_DENSE = 16, 13
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 # Distinct values of Criteo-Kaggle's 26 columns; a smaller vocabulary caps the largest ones.
 CARDINALITIES = (
-    1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10, 5652,
-    2173, 4, 7046547, 18, 15, 286181, 105, 142572,
-)  # fmt: skip
+    1460,
+    583,
+    10131227,
+    2202608,
+    305,
+    24,
+    12517,
+    633,
+    3,
+    93145,
+    5683,
+    8351593,
+    3194,
+    27,
+    14992,
+    5461306,
+    10,
+    5652,
+    2173,
+    4,
+    7046547,
+    18,
+    15,
+    286181,
+    105,
+    142572,
+)
 POWER = 8.0  # ids are size * u^POWER: a density that falls as id^-(1 - 1/POWER)
 
 
@@ -148,9 +172,15 @@ def ours(
     ids = (rows.sparse + rows.offsets).reshape(-1, len(rows.sizes))
     distinct = max_distinct(ids, shape.batch_size)
     program = make_program(
-        dcn(len(rows.sizes), shape), head="ctr", width=WIDTH, num_ids=int(rows.sizes.sum()),
-        batch_size=shape.batch_size, num_windows=4, max_distinct=distinct, precision=precision,
-    )  # fmt: skip
+        dcn(len(rows.sizes), shape),
+        head="ctr",
+        width=WIDTH,
+        num_ids=int(rows.sizes.sum()),
+        batch_size=shape.batch_size,
+        num_windows=4,
+        max_distinct=distinct,
+        precision=precision,
+    )
     data = Data(
         jnp.asarray(ids),
         jnp.asarray(rows.dense.reshape(-1, NUM_DENSE)),
@@ -266,10 +296,15 @@ def peer(shape: Shape, rows: Rows, name: str) -> dict[str, Figure]:
         )
     else:
         step = torch_step(
-            network, rows.sparse + rows.offsets, rows.dense, rows.labels,
-            num_ids=int(rows.sizes.sum()), width=WIDTH,
-            table_optimizer="adagrad" if "Adagrad" in name else "adam", half="bfloat16" in name,
-        )  # fmt: skip
+            network,
+            rows.sparse + rows.offsets,
+            rows.dense,
+            rows.labels,
+            num_ids=int(rows.sizes.sum()),
+            width=WIDTH,
+            table_optimizer="adagrad" if "Adagrad" in name else "adam",
+            half="bfloat16" in name,
+        )
     return per_step(step, shape)
 
 
@@ -319,12 +354,19 @@ def floor(shape: Shape, rows: Rows) -> dict[str, Figure]:
 
 
 OURS, QUICK, MIXED, DENSE, OPTAX, FLOOR = (
-    "autorank", "autorank, quick to compile", "autorank, bfloat16 products", "its dense part alone",
-    "optax.adam over the table", "floor",
-)  # fmt: skip
+    "autorank",
+    "autorank, quick to compile",
+    "autorank, bfloat16 products",
+    "its dense part alone",
+    "optax.adam over the table",
+    "floor",
+)
 TORCH, HALF, ADAGRAD, FUXICTR = (
-    "torch sparse", "torch sparse, bfloat16 products", "torch sparse, Adagrad on the table", "FuxiCTR",
-)  # fmt: skip
+    "torch sparse",
+    "torch sparse, bfloat16 products",
+    "torch sparse, Adagrad on the table",
+    "FuxiCTR",
+)
 PEERS = (TORCH, HALF, ADAGRAD, FUXICTR)
 MEASURED = {
     "MLP 64x2": (OURS, QUICK, DENSE, FLOOR, OPTAX, TORCH, HALF, ADAGRAD, FUXICTR),

@@ -109,15 +109,32 @@ def test_a_search_with_parts_from_outside(outside, tmp_path):
         config = compose(
             "search",
             [
-                "searcher=mine", "searcher.own_field=3", "searcher.batch_size=2", "data=coins", "data.num_rows=1500",
-                f"data.folder={tmp_path / 'data'}", "fidelity=full", "model.width=8", "model.num_layers=1",
-                "model.layer1.a=square", "training.batch_size=50", "training.num_windows=10", "search.trials=4",
-                "search.noise_seeds=2", "search.choice_seeds=1", "search.final_seeds=2", "search.finalists=1",
-                "search.executor=compact", "tracking.mode=disabled",
+                "searcher=mine",
+                "searcher.own_field=3",
+                "searcher.batch_size=2",
+                "data=coins",
+                "data.num_rows=1500",
+                f"data.folder={tmp_path / 'data'}",
+                "fidelity=full",
+                "model.width=8",
+                "model.num_layers=1",
+                "model.layer1.a=square",
+                "training.batch_size=50",
+                "training.num_windows=10",
+                "search.trials=4",
+                "search.noise_seeds=2",
+                "search.choice_seeds=1",
+                "search.final_seeds=2",
+                "search.finalists=1",
+                "search.executor=compact",
+                "tracking.mode=disabled",
             ],
-        )  # fmt: skip
-    config.space.decisions = {"model.layer1.a": "choice(square,linear)", "model.width": "choice(4,8)",
-                              "training.dense_rate": "choice(1e-3,1e-2)"}  # fmt: skip
+        )
+    config.space.decisions = {
+        "model.layer1.a": "choice(square,linear)",
+        "model.width": "choice(4,8)",
+        "training.dense_rate": "choice(1e-3,1e-2)",
+    }
     config.space.conditions = {}
     found = settings(config, SearchConfig)
     assert found.searcher == outside_parts.MineConfig(batch_size=2, own_field=3)
@@ -157,22 +174,47 @@ def test_every_part_is_an_option_with_its_own_defaults(group):
         (["searcher=paper", "predictor.loss=huber"], "predictor.loss", "huber"),
         (
             ["searcher=paper", "predictor=single", "predictor.loss_settings.margin=0.1"],
-            "predictor.loss_settings", {"margin": 0.1},
+            "predictor.loss_settings",
+            {"margin": 0.1},
         ),
         (["experiment=synthetic_2m"], "searcher.num_local", 5),
         (["experiment=toy", "searcher=paper"], "searcher.batch_size", 4),
         # A setting that the chosen part does not read is refused with the parts that do.
-        (["searcher.steps=20"], None, "searcher.steps has no effect with searcher=autorank.*searcher=paper"),
-        (["fidelity.rungs=[.5]"], None, "fidelity.rungs has no effect with fidelity=pilots.*fidelity=halving"),
-        (["data.seed=1"], None, "data.seed has no effect with data=movielens.*criteo_like or data=synthetic"),
-        (["searcher.stepss=20"], None, "searcher.stepss is not a setting of searcher=autorank; write one of name"),
+        (
+            ["searcher.steps=20"],
+            None,
+            "searcher.steps has no effect with searcher=autorank.*searcher=paper",
+        ),
+        (
+            ["fidelity.rungs=[.5]"],
+            None,
+            "fidelity.rungs has no effect with fidelity=pilots.*fidelity=halving",
+        ),
+        (
+            ["data.seed=1"],
+            None,
+            "data.seed has no effect with data=movielens.*criteo_like or data=synthetic",
+        ),
+        (
+            ["searcher.stepss=20"],
+            None,
+            "searcher.stepss is not a setting of searcher=autorank; write one of name",
+        ),
         (["+predictor.foo=1"], None, "predictor.foo is not a setting; write one of members"),
         (["searcher.name=evolution"], None, "write searcher=evolution"),
         (["searcher.name=predictor"], None, "write searcher=paper"),
-        (["predictor.members=3"], None, "predictor.members has no effect with searcher=autorank.*searcher=paper"),
-        (["backend.num_workers=8"], None, "backend.num_workers has no effect with backend=local; write backend=ray"),
+        (
+            ["predictor.members=3"],
+            None,
+            "predictor.members has no effect with searcher=autorank.*searcher=paper",
+        ),
+        (
+            ["backend.num_workers=8"],
+            None,
+            "backend.num_workers has no effect with backend=local; write backend=ray",
+        ),
     ],
-)  # fmt: skip
+)
 def test_overrides_are_read_or_refused_by_name(overrides, key, value):
     if key is None:
         with pytest.raises(ValueError, match=value):
@@ -195,11 +237,19 @@ def test_a_sweep_over_the_predictor_is_refused_before_anything_trains(tmp_path):
     """Also its last job, whose value is the default."""
     done = subprocess.run(
         [
-            sys.executable, "-m", "experiments.search", "-m", "predictor.members=1,10", f"runs={tmp_path}",
+            sys.executable,
+            "-m",
+            "experiments.search",
+            "-m",
+            "predictor.members=1,10",
+            f"runs={tmp_path}",
             f"data.folder={tmp_path / 'data'}",
         ],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode != 0 and "it is for searcher=paper" in done.stderr
     assert not (tmp_path / "data").exists() and not list(tmp_path.rglob("trials.db"))
 
@@ -269,15 +319,28 @@ def test_an_installed_package_registers_its_parts(tmp_path, monkeypatch):
 RUNS = {
     "autorank": ["search.trials=18", "fidelity=fixed", "searcher=autorank"],
     "paper": [
-        "search.trials=12", "searcher=paper", "model.head=esmm", "searcher.steps=20", "searcher.samples=8",
-        "predictor.members=2", "predictor.steps=10",
+        "search.trials=12",
+        "searcher=paper",
+        "model.head=esmm",
+        "searcher.steps=20",
+        "searcher.samples=8",
+        "predictor.members=2",
+        "predictor.steps=10",
     ],
-}  # fmt: skip
+}
 COMMON = [
-    "experiment=toy", "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20",
-    "searcher.batch_size=3", "fidelity.num_pilots=4", "search.noise_seeds=2", "search.final_seeds=2",
-    "search.finalists=1", "tracking.mode=disabled", "search.workers=1",
-]  # fmt: skip
+    "experiment=toy",
+    "data.num_rows=12000",
+    "training.batch_size=100",
+    "training.num_windows=20",
+    "searcher.batch_size=3",
+    "fidelity.num_pilots=4",
+    "search.noise_seeds=2",
+    "search.final_seeds=2",
+    "search.finalists=1",
+    "tracking.mode=disabled",
+    "search.workers=1",
+]
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -58,8 +58,15 @@ def test_the_plans_defaults_are_the_settings():
         **{n: getattr(made, n) for n in Budget._fields if n not in Budget._field_defaults}
     )
     assert bare == made
-    changed = {"choice_seeds": 2, "final_half_width": 0.03, "max_final_seeds": 9, "equal_cost": 1.2,
-               "equal_ne_margin": 0.02, "pilot_mutation": 0.3, "test_finalists": False}  # fmt: skip
+    changed = {
+        "choice_seeds": 2,
+        "final_half_width": 0.03,
+        "max_final_seeds": 9,
+        "equal_cost": 1.2,
+        "equal_ne_margin": 0.02,
+        "pilot_mutation": 0.3,
+        "test_finalists": False,
+    }
     assert set(changed) == set(Budget._field_defaults)
     assert (
         build.budget(SearchConfig(search=PlanConfig(**changed)))._asdict().items()

@@ -209,9 +209,14 @@ def test_scrub_removes_secrets_and_nothing_else():
     }
     assert scrub(clean) == clean
     dirty = {
-        "api_key": "s1", "wandb.api-key": "s2", "hf_token": "s3", "db": {"PASSWORD": "s4", "credentials": {"a": "s5"}},
-        "urls": ["postgres://user:s6@host/db"], "client_secret": ["s7"], "access_key_id": "s8",
-    }  # fmt: skip
+        "api_key": "s1",
+        "wandb.api-key": "s2",
+        "hf_token": "s3",
+        "db": {"PASSWORD": "s4", "credentials": {"a": "s5"}},
+        "urls": ["postgres://user:s6@host/db"],
+        "client_secret": ["s7"],
+        "access_key_id": "s8",
+    }
     text = json.dumps(scrub(dirty))
     assert not [s for s in ("s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8") if s in text]
     assert "postgres://host/db" in text
@@ -259,9 +264,15 @@ def test_what_the_environment_names_is_used_where_our_settings_say_nothing(
 ):
     caplog.set_level(logging.INFO, "autorank")
     environment = {
-        "WANDB_MODE": "dryrun", "WANDB_PROJECT": "theirs", "WANDB_ENTITY": "team", "WANDB_RUN_GROUP": "many",
-        "WANDB_TAGS": "a,b", "WANDB_NAME": "first", "WANDB_RUN_ID": "abc", "WANDB_DIR": str(home / "elsewhere"),
-    }  # fmt: skip
+        "WANDB_MODE": "dryrun",
+        "WANDB_PROJECT": "theirs",
+        "WANDB_ENTITY": "team",
+        "WANDB_RUN_GROUP": "many",
+        "WANDB_TAGS": "a,b",
+        "WANDB_NAME": "first",
+        "WANDB_RUN_ID": "abc",
+        "WANDB_DIR": str(home / "elsewhere"),
+    }
     run, kept = track(home / "run", None, environment, monkeypatch)
     assert run == ("abc", "theirs", "team", "many", ("a", "b"), "first") and kept == "abc"
     where = home / "elsewhere" / "wandb"

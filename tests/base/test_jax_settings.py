@@ -116,9 +116,17 @@ def searcher(batch_size: int, capacity: int):
         SPACE.num_features, capacity=capacity, members=2, hidden=(8,), steps=10, rate=1e-2
     )
     return make_searcher(
-        "paper", SPACE, predictor=ranker, batch_size=batch_size, capacity=capacity, initial=4, num_local=1, steps=5,
-        samples=8, alphas=(0.0,),
-    )  # fmt: skip
+        "paper",
+        SPACE,
+        predictor=ranker,
+        batch_size=batch_size,
+        capacity=capacity,
+        initial=4,
+        num_local=1,
+        steps=5,
+        samples=8,
+        alphas=(0.0,),
+    )
 
 
 EVOLUTION = make_searcher(
@@ -170,14 +178,27 @@ def search(folder, job=lambda: None) -> list[Any]:
         job()
 
     budget = Budget(
-        trials=8, seed=0, metric="ctr", num_pilots=4, batch_size=4, noise_seeds=2, final_seeds=2, finalists=1,
+        trials=8,
+        seed=0,
+        metric="ctr",
+        num_pilots=4,
+        batch_size=4,
+        noise_seeds=2,
+        final_seeds=2,
+        finalists=1,
         max_diverged=0.9,
-    )  # fmt: skip
+    )
     with Ledger.open(folder / "search.db", {"a": "b"}) as ledger:
         run(
-            problem._replace(evaluate=evaluate), PLANTED, EVOLUTION, ledger, budget,
-            FIDELITIES["pilots"].make(PilotsConfig(num_pilots=4), 0), None, lambda event: None,
-        )  # fmt: skip
+            problem._replace(evaluate=evaluate),
+            PLANTED,
+            EVOLUTION,
+            ledger,
+            budget,
+            FIDELITIES["pilots"].make(PilotsConfig(num_pilots=4), 0),
+            None,
+            lambda event: None,
+        )
         return [(t.stage, t.config, t.quality, json.dumps(t.predicted)) for t in ledger.trials()]
 
 
@@ -327,9 +348,14 @@ DATASET = Dataset(
 
 def toy_objective(decode):
     return make_objective(
-        DATASET, decode, head="ctr", batch_size=BATCH, num_windows=4, warmup_share=0.1,
+        DATASET,
+        decode,
+        head="ctr",
+        batch_size=BATCH,
+        num_windows=4,
+        warmup_share=0.1,
         qps_seconds=0.01,
-    )  # fmt: skip
+    )
 
 
 def toy_model(folder) -> tuple[np.ndarray, ...]:
@@ -345,9 +371,16 @@ def toy_model(folder) -> tuple[np.ndarray, ...]:
     assert made.trained and made.test and made.qps and made.qps(config) > 0
     trained, held_out = made.trained(config, 0), DATASET.test()
     save_model(
-        folder, trained.predict, trained.params, trained.rows, num_fields=1, num_dense=1, metrics=("ctr",),
-        example=(held_out.sparse[:9], held_out.dense[:9]), description={},
-    )  # fmt: skip
+        folder,
+        trained.predict,
+        trained.params,
+        trained.rows,
+        num_fields=1,
+        num_dense=1,
+        metrics=("ctr",),
+        example=(held_out.sparse[:9], held_out.dense[:9]),
+        description={},
+    )
     exported = load_model(folder).predict(held_out.sparse, held_out.dense)
     return outcome.curve, made.test(config, 0), exported
 

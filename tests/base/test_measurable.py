@@ -250,13 +250,22 @@ def test_a_curve_that_ends_is_told_from_one_that_cannot_be_measured():
     ("metric", "known", "fidelity", "words"),
     [
         ("cvr", (20, 0, 0), FULL, r"search\.metric=cvr cannot be computed.*search\.metric=ctr"),
-        ("mean", (20, 0, 20), FULL, r"search\.metric=mean cannot.*every metric.*search\.metric=ctr"),
+        (
+            "mean",
+            (20, 0, 20),
+            FULL,
+            r"search\.metric=mean cannot.*every metric.*search\.metric=ctr",
+        ),
         ("ctr", (0, 0, 0), FULL, r"search\.metric=ctr cannot be computed.*another log"),
-        ("ctr", (9, 20, 20), FixedConfig(fraction=0.5),
-         r"at 0\.5 of the log search\.metric=ctr.*number 12 of 20.*at least 0\.6"),
+        (
+            "ctr",
+            (9, 20, 20),
+            FixedConfig(fraction=0.5),
+            r"at 0\.5 of the log search\.metric=ctr.*number 12 of 20.*at least 0\.6",
+        ),
         ("ctr", (9, 20, 20), HalvingConfig(), r"at 0\.2 of the log"),
     ],
-)  # fmt: skip
+)
 def test_a_metric_that_training_cannot_tell_is_refused_before_anything_is_trained(
     metric, known, fidelity, words, tmp_path
 ):

@@ -110,8 +110,13 @@ def test_a_real_program_goes_on_without_any_of_its_folders(tmp_path, blocked):
         "from autorank.data.fast_text.loops.short_strings import *\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "2"
     assert done.stderr.count("compiled programs are not kept") == 1

@@ -192,9 +192,15 @@ def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tm
         config = with_values(SearchConfig(), v)
         settings.append(Setting(config.model, rates_of(config)))
     compact = make_objective(
-        log, lambda c: settings[int(c[0])], head="ctr", batch_size=16, num_windows=100,
-        warmup_share=SearchConfig().training.warmup_share, workers=1, executor="compact",
-    )  # fmt: skip
+        log,
+        lambda c: settings[int(c[0])],
+        head="ctr",
+        batch_size=16,
+        num_windows=100,
+        warmup_share=SearchConfig().training.warmup_share,
+        workers=1,
+        executor="compact",
+    )
     for seed in (0, 1):
         # Each run of the table has a seed of its own.
         found = compact.evaluate(np.arange(3)[:, None], [3 * seed + i for i in range(3)], 1.0)

@@ -33,9 +33,17 @@ def cells_of(*lines, end="\n", last=True):
 @pytest.mark.parametrize("last", [True, False])
 def test_planted_cells(last):
     found = cells_of(
-        "1,-9999999,abcdefgh,z", "0,99999999,,", ",-0,,12345678", "1,-,a,", "0,-12345678,,b", ",,,", "",
-        "1,0,x", "0,00000007,\x7f,~", last=last,
-    )  # fmt: skip
+        "1,-9999999,abcdefgh,z",
+        "0,99999999,,",
+        ",-0,,12345678",
+        "1,-,a,",
+        "0,-12345678,,b",
+        ",,,",
+        "",
+        "1,0,x",
+        "0,00000007,\x7f,~",
+        last=last,
+    )
     label, number = found.integers
     assert label.values.tolist() == [1, 0, EMPTY, 1, 0, 0]
     assert number.values.tolist() == [-9999999, 99999999, 0, EMPTY, EMPTY, 7]
@@ -139,8 +147,12 @@ def test_loops_give_what_numpy_gives(log, tmp_path, monkeypatch, encoding, entri
 def run(program: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -328,8 +328,10 @@ def test_killed_at_any_moment(tmp_path):
     def start(folder: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-c", program, str(path), str(tmp_path / folder)],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     process = start("whole")
     assert process.communicate(timeout=300)[0].split() == ["ready", "done"]
@@ -460,8 +462,11 @@ def test_memory_stays_bounded(tmp_path):
                 file.write(block)
         done = subprocess.run(
             [sys.executable, "-c", program, str(path), str(tmp_path / str(copies))],
-            cwd=ROOT, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr
         start, peak = map(int, done.stdout.split())
         grown.append(peak - start)

@@ -53,11 +53,16 @@ values = st.one_of(
 rows = st.one_of(
     st.tuples(labels, integers, integers, values, values).map("\t".join),
     st.tuples(
-        st.sampled_from("01"), st.integers(0, 99).map(str), st.sampled_from(["", "7", "-3"]),
-        st.sampled_from(["", "0000abcd", "0000ABCD"]), st.sampled_from(["", "68fd1e64"]),
+        st.sampled_from("01"),
+        st.integers(0, 99).map(str),
+        st.sampled_from(["", "7", "-3"]),
+        st.sampled_from(["", "0000abcd", "0000ABCD"]),
+        st.sampled_from(["", "68fd1e64"]),
     ).map("\t".join),
-    st.sampled_from(["", "\t\t\t\t", "0", "0\t1\t2\tx", "0\t1\t2\tx\ty\tz", "\t", "\t\t\t\t\t", " "]),
-)  # fmt: skip
+    st.sampled_from(
+        ["", "\t\t\t\t", "0", "0\t1\t2\tx", "0\t1\t2\tx\ty\tz", "\t", "\t\t\t\t\t", " "]
+    ),
+)
 
 
 def taken(content: bytes, plan: parse_text.TextLayout, hash_size: int) -> dict[str, bytes]:

@@ -12,11 +12,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_someone_elses_script_is_swept_with_one_command(tmp_path):
     command = [
-        sys.executable, "examples/train_digits.py", "-m", "hydra/sweeper=autorank", "epochs=2",
-        "learning_rate=tag(log, interval(1e-3, 10))", "weight_decay=tag(log, interval(1e-6, 1e-1))",
-        "batch_size=choice(8,32,128)", "features=choice(raw,squares,projected)",
-        "hydra.sweeper.searcher=evolution", "hydra.sweeper.trials=12", f"hydra.sweep.dir={tmp_path}",
-    ]  # fmt: skip
+        sys.executable,
+        "examples/train_digits.py",
+        "-m",
+        "hydra/sweeper=autorank",
+        "epochs=2",
+        "learning_rate=tag(log, interval(1e-3, 10))",
+        "weight_decay=tag(log, interval(1e-6, 1e-1))",
+        "batch_size=choice(8,32,128)",
+        "features=choice(raw,squares,projected)",
+        "hydra.sweeper.searcher=evolution",
+        "hydra.sweeper.trials=12",
+        f"hydra.sweep.dir={tmp_path}",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment

@@ -18,15 +18,27 @@ EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.y
 # What the folders below share.
 NO_PROGRAMS = ("__init__", "machine")
 TOY = [
-    "data.num_rows=12000", "training.batch_size=100", "training.num_windows=20", "searcher.batch_size=3",
-    "fidelity.num_pilots=4", "search.trials=7", "search.noise_seeds=2", "search.final_seeds=2",
-    "search.finalists=1", "tracking.mode=disabled",
-]  # fmt: skip
+    "data.num_rows=12000",
+    "training.batch_size=100",
+    "training.num_windows=20",
+    "searcher.batch_size=3",
+    "fidelity.num_pilots=4",
+    "search.trials=7",
+    "search.noise_seeds=2",
+    "search.final_seeds=2",
+    "search.finalists=1",
+    "tracking.mode=disabled",
+]
 
 PAPER = [
-    "searcher=paper", "searcher.num_local=1", "searcher.num_exploratory=1", "searcher.steps=20",
-    "searcher.samples=8", "predictor.members=2", "predictor.steps=10",
-]  # fmt: skip
+    "searcher=paper",
+    "searcher.num_local=1",
+    "searcher.num_exploratory=1",
+    "searcher.steps=20",
+    "searcher.samples=8",
+    "predictor.members=2",
+    "predictor.steps=10",
+]
 # Every stage of a search, with fewer structures to compile.
 FEWER = ("data.num_rows=6000", "search.trials=5")
 SMALLER = [o for o in TOY if o.split("=")[0] not in {f.split("=")[0] for f in FEWER}] + [*FEWER]
@@ -41,8 +53,12 @@ def program(
     way = [f"experiments/{name}.py"] if as_file else ["-m", f"experiments.{name}"]
     done = subprocess.run(
         [sys.executable, *way, *overrides],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+    )
     if check:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
@@ -87,9 +103,16 @@ def toy_run(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     program(
         # The paper's searcher: with its policy and predictor there is one figure of everything.
-        "search", "experiment=toy", *TOY, *PAPER, "tracking.mode=offline", "model.head=esmm",
-        f"runs={runs}", "name=toy", f"data.folder={runs}/data",
-    )  # fmt: skip
+        "search",
+        "experiment=toy",
+        *TOY,
+        *PAPER,
+        "tracking.mode=offline",
+        "model.head=esmm",
+        f"runs={runs}",
+        "name=toy",
+        f"data.folder={runs}/data",
+    )
     return runs / "toy"
 
 
@@ -123,9 +146,16 @@ def test_resuming_a_finished_run_changes_nothing(toy_run):
     before = json.loads((toy_run / "summary.json").read_text())
     done = program(
         # The paper's searcher: with its policy and predictor there is one figure of everything.
-        "search", "experiment=toy", *TOY, *PAPER, "tracking.mode=offline", "model.head=esmm",
-        f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data",
-    )  # fmt: skip
+        "search",
+        "experiment=toy",
+        *TOY,
+        *PAPER,
+        "tracking.mode=offline",
+        "model.head=esmm",
+        f"runs={toy_run.parent}",
+        "name=toy",
+        f"data.folder={toy_run.parent}/data",
+    )
     after = json.loads((toy_run / "summary.json").read_text())
     assert "resuming" in done.stdout + done.stderr
     for key in ("winner", "baseline", "ne_gain_percent", "num_trials", "trained_examples", "front"):
@@ -134,9 +164,15 @@ def test_resuming_a_finished_run_changes_nothing(toy_run):
 
 def test_another_search_on_the_same_ledger_is_refused(toy_run):
     done = program(
-        "search", "experiment=toy", *TOY, "model.head=ctr",
-        f"runs={toy_run.parent}", "name=toy", f"data.folder={toy_run.parent}/data", check=False,
-    )  # fmt: skip
+        "search",
+        "experiment=toy",
+        *TOY,
+        "model.head=ctr",
+        f"runs={toy_run.parent}",
+        "name=toy",
+        f"data.folder={toy_run.parent}/data",
+        check=False,
+    )
     assert done.returncode != 0
     assert "model and training" in done.stderr + done.stdout
 
@@ -164,8 +200,10 @@ def test_scores_of_the_artefact_equal_the_models(toy_run):
     raw.write_parquet(toy_run / "rows.parquet")
     subprocess.run(
         [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "rows.parquet")],
-        cwd=ROOT, check=True, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        timeout=300,
+    )
     scored = pl.read_parquet(toy_run / "rows.scored.parquet")
     assert scored.height == 300
     found = scored.select("p_ctr", "p_cvr", "p_ctcvr").to_numpy()
@@ -182,8 +220,11 @@ def test_scoring_names_a_missing_column(toy_run):
     pl.DataFrame({"field0": [1, 2]}).write_parquet(toy_run / "short.parquet")
     done = subprocess.run(
         [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "short.parquet")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 1 and "field1" in done.stderr
 
 
@@ -200,9 +241,11 @@ def test_notebooks_run_and_hold_no_outputs(toy_run):
         )
         subprocess.run(
             [sys.executable, "-c", execute, str(path)],
-            cwd=ROOT / "notebooks", check=True, timeout=400,
+            cwd=ROOT / "notebooks",
+            check=True,
+            timeout=400,
             env=os.environ | {"AUTORANK_RUN": str(toy_run)},
-        )  # fmt: skip
+        )
 
 
 def test_the_readmes_table_is_the_committed_results():
@@ -215,17 +258,32 @@ def test_every_experiment_runs_at_toy_size(name, tmp_path):
     text = (ROOT / "configs" / "experiment" / f"{name}.yaml").read_text()
     small = PAPER if "override /searcher: paper" in text else []
     program(
-        "search", f"experiment={name}", "data=synthetic", *SMALLER, *small,
-        f"runs={tmp_path}", "name=toy", f"data.folder={tmp_path}/data", cheap=True,
-    )  # fmt: skip
+        "search",
+        f"experiment={name}",
+        "data=synthetic",
+        *SMALLER,
+        *small,
+        f"runs={tmp_path}",
+        "name=toy",
+        f"data.folder={tmp_path}/data",
+        cheap=True,
+    )
     assert json.loads((tmp_path / "toy" / "summary.json").read_text())["num_trials"] == 5
 
 
 def test_train_writes_curve_result_and_model(tmp_path):
     program(
-        "train", "data=synthetic", "data.num_rows=8000", "training.batch_size=100", "seeds=2", "model.head=ctr",
-        "training.num_windows=10", f"runs={tmp_path}", "name=one", f"data.folder={tmp_path}/data",
-    )  # fmt: skip
+        "train",
+        "data=synthetic",
+        "data.num_rows=8000",
+        "training.batch_size=100",
+        "seeds=2",
+        "model.head=ctr",
+        "training.num_windows=10",
+        f"runs={tmp_path}",
+        "name=one",
+        f"data.folder={tmp_path}/data",
+    )
     result = json.loads((tmp_path / "one" / "result.json").read_text())
     assert len(result["runs"]) == len(result["test"]) == 2
     assert 0.3 < result["test"][0]["ctr"]["ne"] < 1.2

@@ -44,8 +44,10 @@ def test_a_run_of_ours_is_the_same_whether_or_not_it_was_stopped(tmp_path):
     path.write_text(path.read_text() + '{"values": [{"optim')  # a kill in the middle of a line
     assert runs.run(job, tmp_path / "parts") == 4
     whole, parts = (runs.read(job.path(tmp_path / d)) for d in ("whole", "parts"))
-    timeless = [[{k: v for k, v in line.items() if k in ("values", "loss", "seen")} for line in r]
-                for r in (whole, parts)]  # fmt: skip
+    timeless = [
+        [{k: v for k, v in line.items() if k in ("values", "loss", "seen")} for line in r]
+        for r in (whole, parts)
+    ]
     assert timeless[0] == timeless[1]
     assert runs.run(job, tmp_path / "whole") == 0
 
@@ -84,9 +86,17 @@ def test_the_table_follows_the_incumbent_that_was_seen(tmp_path):
     losses = [[0.9, None], [0.5, 0.7], *[[0.8, 0.8]] * 3]
     seen = [[0.9, None], [0.6, 0.4], *[[0.8, 0.8]] * 3]
     lines = [
-        {"values": [{}, {}], "loss": a, "seen": b, "cost": [0, 0], "cpu": 2.0, "wall": 2.0, "tell_cpu": 0.0}
+        {
+            "values": [{}, {}],
+            "loss": a,
+            "seen": b,
+            "cost": [0, 0],
+            "cpu": 2.0,
+            "wall": 2.0,
+            "tell_cpu": 0.0,
+        }
         for a, b in zip(losses, seen, strict=True)
-    ]  # fmt: skip
+    ]
     file = folder / "mixed_crash_0-b2-n0.1-s4.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (row,) = run_table.summary(file)
@@ -99,7 +109,11 @@ def test_the_table_follows_the_incumbent_that_was_seen(tmp_path):
 
 def lines_of(path, losses):
     path.parent.mkdir(exist_ok=True)
-    one = lambda v: {"values": [{}], "loss": [v], "seen": [v], "cost": [0], "cpu": 0.5, "wall": 1, "tell_cpu": 0.0}  # noqa: E731  # fmt: skip
+
+    def one(v):
+        fixed = {"values": [{}], "seen": [v], "cost": [0], "cpu": 0.5, "wall": 1, "tell_cpu": 0.0}
+        return fixed | {"loss": [v]}
+
     path.write_text("".join(json.dumps(one(v)) + "\n" for v in losses))
 
 
@@ -218,10 +232,20 @@ def test_a_paired_difference_and_its_interval():
 
 def rows_of(searcher: str, regrets: dict[str, float], seed: int = 0, trials: int = 100) -> list:
     return [
-        {"suite": t.split("/")[0], "task": t.split("/")[1], "searcher": searcher, "batch": "1", "noise": "0.0",
-         "seed": str(seed), "trials": str(trials), "regret": str(v), "seconds_per_suggestion": "0.1", "failed": "0"}
+        {
+            "suite": t.split("/")[0],
+            "task": t.split("/")[1],
+            "searcher": searcher,
+            "batch": "1",
+            "noise": "0.0",
+            "seed": str(seed),
+            "trials": str(trials),
+            "regret": str(v),
+            "seconds_per_suggestion": "0.1",
+            "failed": "0",
+        }
         for t, v in regrets.items()
-    ]  # fmt: skip
+    ]
 
 
 def test_seeds_that_settings_were_chosen_on_are_only_in_the_ablation():

@@ -24,9 +24,14 @@ def test_the_page_is_current():
 
 @pytest.mark.parametrize(
     "target, at_most, median, expected",
-    [(3.0, False, 2.9, ">= 3 **short**"), (3.0, False, 3.0, ">= 3 met"), (1.2, True, 1.3, "<= 1.2 **short**"),
-     (1.2, True, 1.2, "<= 1.2 met"), (None, False, 1.0, "")],
-)  # fmt: skip
+    [
+        (3.0, False, 2.9, ">= 3 **short**"),
+        (3.0, False, 3.0, ">= 3 met"),
+        (1.2, True, 1.3, "<= 1.2 **short**"),
+        (1.2, True, 1.2, "<= 1.2 met"),
+        (None, False, 1.0, ""),
+    ],
+)
 def test_verdict(target, at_most, median, expected):
     declared = None if target is None else Target(target, at_most)
     assert tables.verdict(declared, median) == expected

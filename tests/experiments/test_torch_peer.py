@@ -115,7 +115,7 @@ def test_measure_learns(table, dtype):
     labels = (sparse[:, :1] + sparse[:, 1:2] >= 9).float()
     config = DhenConfig(layer1=LayerConfig("attention", "dot"), layer2=LayerConfig("fmb", "linear"))
     options = {"batch_size": 64, "device": "cpu", "dtype": dtype, "compile": False, "table": table}
-    found = measure(config, sparse, torch.zeros(9_600, 0), labels, steps=30, warmup=120, **options)  # fmt: skip
+    found = measure(config, sparse, torch.zeros(9_600, 0), labels, steps=30, warmup=120, **options)
     assert found["loss"] < 0.1  # nats, of 0.69 for a constant
     assert found["rows_per_second"] > 0 and found["compile_seconds"] > 0
 

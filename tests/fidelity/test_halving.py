@@ -60,9 +60,15 @@ def search(folder, *, objective=TABLE, fidelity=HALVING, pilots=0, searcher=SEAR
         ledger.put("decisions", [d._asdict() for d in SPACE.decisions])
         ledger.put("baseline", [0, 0])
         return run(
-            objective, SPACE, searcher, ledger, budget, FIDELITIES[fidelity.kind].make(fidelity, 0), None,
+            objective,
+            SPACE,
+            searcher,
+            ledger,
+            budget,
+            FIDELITIES[fidelity.kind].make(fidelity, 0),
+            None,
             (events if events is not None else []).append,
-        )  # fmt: skip
+        )
 
 
 def stage(folder, *names):

@@ -87,8 +87,11 @@ def test_selection_and_order(path):
         for stage, number in (("round", 1), ("pilot", 0), ("round", 0)):
             ledger.propose(stage, number, [[number], [9]], [0, 1], 1.0)
         assert [(t.stage, t.round, t.position) for t in ledger.trials("round")] == [
-            ("round", 1, 0), ("round", 1, 1), ("round", 0, 0), ("round", 0, 1),
-        ]  # fmt: skip
+            ("round", 1, 0),
+            ("round", 1, 1),
+            ("round", 0, 0),
+            ("round", 0, 1),
+        ]
         assert len(ledger.trials()) == 6 and len(ledger.trials("round", 0)) == 2
         assert ledger.trials("final") == [] == ledger.trials("round", 7)
         assert len(ledger.trials(round=0)) == 4
@@ -128,11 +131,14 @@ def test_an_empty_batch(path):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
     | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=12,
-)  # fmt: skip
+)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 

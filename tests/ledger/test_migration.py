@@ -39,9 +39,24 @@ def old(tmp_path) -> Path:
         reason, quality = ("why", None) if status == "failed" else ("", -0.1 / number)
         quality = None if status == "proposed" else quality
         trials.append(
-            (number, stage, round_, position, "[1,0]", 7, fidelity, "[0.5,null]", status, reason, quality, 0.25,
-             outcome, 1e9 + number, None if status == "proposed" else 2e9)
-        )  # fmt: skip
+            (
+                number,
+                stage,
+                round_,
+                position,
+                "[1,0]",
+                7,
+                fidelity,
+                "[0.5,null]",
+                status,
+                reason,
+                quality,
+                0.25,
+                outcome,
+                1e9 + number,
+                None if status == "proposed" else 2e9,
+            )
+        )
     meta = [("identity", '{"space": "abc", "seed": "0"}'), ("baseline", "[0,0]")]
     records = [(1, "policy", "0", '{"round":0}'), (4, "rungs", "pilots", '{"rungs":[0.2,0.5,1.0]}')]
     format_1.write(path, meta, records, trials)
@@ -55,9 +70,15 @@ def content(ledger: Ledger) -> tuple:
 
 def expected_batches() -> list[tuple]:
     return [
-        (1, "seed_noise", 0, 0), (2, "round", 0, 0), (3, "round", 0, 0), (4, "promotion", 0, 1),
-        (5, "promotion", 0, 2), (6, "round", 101, 0), (7, "round", 101, 0), (9, "promotion", 101, 1),
-    ]  # fmt: skip
+        (1, "seed_noise", 0, 0),
+        (2, "round", 0, 0),
+        (3, "round", 0, 0),
+        (4, "promotion", 0, 1),
+        (5, "promotion", 0, 2),
+        (6, "round", 101, 0),
+        (7, "round", 101, 0),
+        (9, "promotion", 101, 1),
+    ]
 
 
 def test_a_reader_reads_it_as_it_is(old):

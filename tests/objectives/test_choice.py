@@ -58,16 +58,24 @@ def dataset() -> Dataset:
     hidden = rng.choice([-1.0, 1.0], IDS)
     p = 1 / (1 + np.exp(-2 * hidden[sparse[:, 0]] * hidden[sparse[:, 1]]))
     fields = (Field("user", IDS // 2, 0), Field("item", IDS // 2, IDS // 2))
-    schema = Schema("planted", fields, ("age",), ("click",), ROWS + 64, ROWS, ("c", "v"), "", "", {}, {})  # fmt: skip
+    schema = Schema(
+        "planted", fields, ("age",), ("click",), ROWS + 64, ROWS, ("c", "v"), "", "", {}, {}
+    )
     labels = (rng.random(len(p)) < p)[:, None].astype(np.int8)
     return Dataset(schema, sparse, rng.normal(size=(len(p), 1)).astype(np.float32), labels)
 
 
 def objective(executor: str, **changed):
     return make_objective(
-        dataset(), lambda c: SETTINGS[int(c[0])], head="ctr", batch_size=BATCH, num_windows=WINDOWS,
-        warmup_share=0.1, executor=executor, **changed,
-    )  # fmt: skip
+        dataset(),
+        lambda c: SETTINGS[int(c[0])],
+        head="ctr",
+        batch_size=BATCH,
+        num_windows=WINDOWS,
+        warmup_share=0.1,
+        executor=executor,
+        **changed,
+    )
 
 
 def evaluated(made, which, fidelity=0.5, seeds=None):
@@ -202,7 +210,9 @@ def test_many_structures_are_for_a_population_and_known_programs_tip_the_scales(
     assert choose(trials(4), "plan", (), {"plan"}, 2, COSTS).form == "population"
     # Long runs: training outweighs compiling, and single programs train faster here.
     assert choose(trials(40, rows=10_000), "plan", (), (), 2, COSTS).form == "compact"
-    assert choose(trials(40), "plan", (), (), 2, COSTS._replace(population_rate=1.0)).form == "compact"  # fmt: skip
+    assert (
+        choose(trials(40), "plan", (), (), 2, COSTS._replace(population_rate=1.0)).form == "compact"
+    )
 
 
 @pytest.mark.parametrize("setting", ["compact", "population"])
@@ -301,8 +311,13 @@ def test_one_thread_trains_what_is_ready_before_it_compiles_what_is_next():
     assert list(run_jobs(jobs, 1, {})) == [0, 2, 1]
     # The later job of a program asks again, which its cache counts as a hit.
     assert [e for e in seen.events if e[0] != "end"] == [
-        ("compile", "a"), ("start", 0), ("compile", "a"), ("start", 2), ("compile", "b"), ("start", 1),
-    ]  # fmt: skip
+        ("compile", "a"),
+        ("start", 0),
+        ("compile", "a"),
+        ("start", 2),
+        ("compile", "b"),
+        ("start", 1),
+    ]
 
 
 def test_jobs_that_a_job_adds_are_run_too():
@@ -344,7 +359,11 @@ def test_an_error_ends_it_and_stopping_early_starts_nothing_more():
 
 def test_hits_and_misses_on_the_disk_are_counted():
     cache = programs.ProgramCache()
-    for event, times in ((programs.DiskCounts.HIT, 2), (programs.DiskCounts.MISS, 3), ("/other", 1)):  # fmt: skip
+    for event, times in (
+        (programs.DiskCounts.HIT, 2),
+        (programs.DiskCounts.MISS, 3),
+        ("/other", 1),
+    ):
         for _ in range(times):
             jax.monitoring.record_event(event)
     assert (cache.stats.disk_hits, cache.stats.disk_misses) == (2, 3)
@@ -356,7 +375,9 @@ def test_hits_and_misses_on_the_disk_are_counted():
 
 def test_which_build_trains_is_not_part_of_a_ledgers_identity_but_its_precision_is():
     plan = PlanConfig()
-    same = [fingerprint(replace(plan, executor=e), leave_out=("executor",)) for e in ("auto", "compact")]  # fmt: skip
+    same = [
+        fingerprint(replace(plan, executor=e), leave_out=("executor",)) for e in ("auto", "compact")
+    ]
     assert same[0] == same[1] != fingerprint(replace(plan, trials=7), leave_out=("executor",))
     assert fingerprint(TrainingConfig()) != fingerprint(TrainingConfig(precision="bfloat16"))
     with pytest.raises(ValueError, match=r"search.executor='masked'.*auto, compact, population"):
@@ -375,5 +396,5 @@ def test_the_summary_and_the_report_count_what_each_build_trained(tmp_path):
     run = read_run(write_run(tmp_path, num_trials=40))
     summary = run.summary | {"executors": found, "num_hits": 5, "disk_hits": 7, "disk_misses": 11}
     page = cost_table(run._replace(summary=summary))
-    for text in ("trials trained by the population build", "2 (c)", "found on disk", ">7<", ">11<"):  # fmt: skip
+    for text in ("trials trained by the population build", "2 (c)", "found on disk", ">7<", ">11<"):
         assert text in page, text

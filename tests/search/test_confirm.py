@@ -34,24 +34,45 @@ class MemoryLedger:
 
     def trials(self, stage=None, round=None, rung=None):
         return [
-            t for t in self.rows
+            t
+            for t in self.rows
             if stage in (None, t.stage) and round in (None, t.round) and rung in (None, t.rung)
-        ]  # fmt: skip
+        ]
 
     def propose(self, stage, round, configs, seeds, fidelity, predicted=None, rung=0):
         assert not self.trials(stage, round, rung)
         for i, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
             self.rows.append(
-                Trial(len(self.rows), stage, round, i, tuple(map(int, config)), int(seed), fidelity, None, "proposed",
-                      "", None, None, None, 0.0, None, rung)
-            )  # fmt: skip
+                Trial(
+                    len(self.rows),
+                    stage,
+                    round,
+                    i,
+                    tuple(map(int, config)),
+                    int(seed),
+                    fidelity,
+                    None,
+                    "proposed",
+                    "",
+                    None,
+                    None,
+                    None,
+                    0.0,
+                    None,
+                    rung,
+                )
+            )
         return self.trials(stage, round, rung)
 
     def finish(self, trial_id, outcome, quality, cost):
         reason = outcome["failed"]
         self.rows[trial_id] = self.rows[trial_id]._replace(
-            status="failed" if reason else "finished", reason=reason, quality=quality, cost=cost, outcome=outcome
-        )  # fmt: skip
+            status="failed" if reason else "finished",
+            reason=reason,
+            quality=quality,
+            cost=cost,
+            outcome=outcome,
+        )
         return self.rows[trial_id]
 
     def record(self, kind, key, payload):
@@ -79,15 +100,31 @@ def noisy_objective(gain_of, cost_of, noise=NOISE, fails=lambda config, seed: Fa
 
     labels = np.array([[1.0], [0.0], [1.0], [0.0]])
     return Objective(
-        name="noisy", fingerprint="", metrics=("ctr",), num_rows=10, num_windows=NUM_WINDOWS, evaluate=evaluate,
-        cost=None, stats=lambda: ProgramStats(0, 0, 0.0), test_labels=labels,
+        name="noisy",
+        fingerprint="",
+        metrics=("ctr",),
+        num_rows=10,
+        num_windows=NUM_WINDOWS,
+        evaluate=evaluate,
+        cost=None,
+        stats=lambda: ProgramStats(0, 0, 0.0),
+        test_labels=labels,
         test=lambda config, seed: np.abs(1 - labels - math.exp(-0.7 * ne(config, seed))),
-    )  # fmt: skip
+    )
 
 
 def budget(**changes) -> Budget:
-    values = {"trials": 50, "seed": 0, "metric": "ctr", "num_pilots": 0, "batch_size": 50, "noise_seeds": 5,
-              "final_seeds": 5, "finalists": 3, "max_diverged": 1.0}  # fmt: skip
+    values = {
+        "trials": 50,
+        "seed": 0,
+        "metric": "ctr",
+        "num_pilots": 0,
+        "batch_size": 50,
+        "noise_seeds": 5,
+        "final_seeds": 5,
+        "finalists": 3,
+        "max_diverged": 1.0,
+    }
     return Budget(**(values | changes))
 
 
@@ -105,8 +142,12 @@ def judged(context: Context):
         rows = ledger.propose("round", 0, configs, [context.budget.seed] * count, 1.0)
         for i, outcome in context.objective.evaluate(configs, [context.budget.seed] * count, 1.0):
             quality = float(ne_gain_percent(outcome.ne[0], baseline.mean_curve[0]))
-            ledger.finish(rows[i].id, outcome._asdict() | {"curve": outcome.curve.tolist()}, quality,
-                          math.log(outcome.flops / baseline.flops))  # fmt: skip
+            ledger.finish(
+                rows[i].id,
+                outcome._asdict() | {"curve": outcome.curve.tolist()},
+                quality,
+                math.log(outcome.flops / baseline.flops),
+            )
     trials = ledger.trials("round", 0)
     picked = pick_finalists(trials, context.budget.finalists, baseline.noise_percent)
     finals = run_finals(context, picked, baseline)
@@ -147,8 +188,12 @@ def test_no_seed_has_two_uses(null_searches):
     by_stage = {}
     for trial in context.ledger.trials():
         by_stage.setdefault(trial.stage, set()).add(trial.seed)
-    assert by_stage == {"seed_noise": {1, 2, 3, 4, 5}, "round": {0}, "final": {1, 2, 3},
-                        "confirmation": {6, 7, 8, 9, 10}}  # fmt: skip
+    assert by_stage == {
+        "seed_noise": {1, 2, 3, 4, 5},
+        "round": {0},
+        "final": {1, 2, 3},
+        "confirmation": {6, 7, 8, 9, 10},
+    }
     (record,) = context.ledger.records("confirmation")
     assert record["seeds"] == [6, 7, 8, 9, 10] and record["choice_seeds"] == [1, 2, 3]
     assert record["trial_seed"] == 0
@@ -258,9 +303,11 @@ def test_roles_and_their_candidate_for_equal_ne():
 def test_a_chosen_model_that_fails_with_a_fresh_seed_is_replaced():
     gains = {1: -0.9, 2: -0.6}
     objective = noisy_objective(
-        lambda c: gains.get(int(c[0]), 0.0), lambda c: 0.1 * float(c[0]), noise=0.02,
+        lambda c: gains.get(int(c[0]), 0.0),
+        lambda c: 0.1 * float(c[0]),
+        noise=0.02,
         fails=lambda c, s: c == (1,) and s == 8,
-    )  # fmt: skip
+    )
     context = context_of(objective, trials=8)
     *_, finals, confirmed = judged(context)
     assert finals.configs[confirmed.roles.winner] == [2]

@@ -98,10 +98,23 @@ def uninterrupted(tmp_path_factory):
 def test_summary_is_strict_json_with_the_promised_keys(uninterrupted):
     summary = json.loads(json.dumps(uninterrupted[1], allow_nan=False))
     wanted = {
-        "num_trials", "num_failed", "wall_seconds", "num_compiles", "compile_seconds", "trained_examples",
-        "fidelity_fraction", "kendall_tau", "seed_noise_percent", "baseline", "winner", "ne_gain_percent",
-        "bayes_ne", "warnings", "front", "per_task",
-    }  # fmt: skip
+        "num_trials",
+        "num_failed",
+        "wall_seconds",
+        "num_compiles",
+        "compile_seconds",
+        "trained_examples",
+        "fidelity_fraction",
+        "kendall_tau",
+        "seed_noise_percent",
+        "baseline",
+        "winner",
+        "ne_gain_percent",
+        "bayes_ne",
+        "warnings",
+        "front",
+        "per_task",
+    }
     assert wanted <= set(summary)
     assert summary["num_trials"] == 32
     assert {"config", "ne", "flops", "qps"} <= set(summary["baseline"]) & set(summary["winner"])

@@ -55,13 +55,23 @@ SMALL = {
     "evolution": {"population": 6, "tournament": 3},
     "reinforce": {"rate": 0.3},
     "autorank": {
-        "initial": 6, "alphas": (0.0, 0.5), "fit_steps": 20, "num_climbers": 3, "climb_steps": 4,
+        "initial": 6,
+        "alphas": (0.0, 0.5),
+        "fit_steps": 20,
+        "num_climbers": 3,
+        "climb_steps": 4,
     },
     "paper": {
-        "predictor": ridge(CAPACITY), "initial": 6, "num_exploratory": 1, "num_local": 1, "alphas": (0.0, 0.5),
-        "steps": 60, "samples": 16, "rate": 0.1,
+        "predictor": ridge(CAPACITY),
+        "initial": 6,
+        "num_exploratory": 1,
+        "num_local": 1,
+        "alphas": (0.0, 0.5),
+        "steps": 60,
+        "samples": 16,
+        "rate": 0.1,
     },
-}  # fmt: skip
+}
 
 
 def separable(space: Space, seed: int = 0):
@@ -573,9 +583,20 @@ def test_local_proposals_are_mutants_of_the_best_trials():
     """Where told trials differ from each other everywhere, a mutant is known by its parent."""
     space = make_space(8)
     searcher = make_searcher(
-        "paper", space, predictor=ridge(40), batch_size=4, capacity=40, initial=4, num_exploratory=0, num_local=4,
-        alphas=(0.0,), steps=20, samples=8, rate=0.1, mutation_rate=0.05,
-    )  # fmt: skip
+        "paper",
+        space,
+        predictor=ridge(40),
+        batch_size=4,
+        capacity=40,
+        initial=4,
+        num_exploratory=0,
+        num_local=4,
+        alphas=(0.0,),
+        steps=20,
+        samples=8,
+        rate=0.1,
+        mutation_rate=0.05,
+    )
     configs = np.asarray(space.sample(jax.random.key(3), 30))
     quality = np.arange(30, dtype=np.float32)
     state = searcher.tell(

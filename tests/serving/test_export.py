@@ -19,9 +19,16 @@ def predict(params, rows, sparse, dense):
 
 def save(folder):
     save_model(
-        folder, predict, PARAMS, ROWS, num_fields=4, num_dense=0, metrics=("ctr", "cvr"),
-        example=(IDS[:9], DENSE[:9]), description={"why": "test"},
-    )  # fmt: skip
+        folder,
+        predict,
+        PARAMS,
+        ROWS,
+        num_fields=4,
+        num_dense=0,
+        metrics=("ctr", "cvr"),
+        example=(IDS[:9], DENSE[:9]),
+        description={"why": "test"},
+    )
 
 
 def test_any_number_of_rows_scores_as_the_model_does(tmp_path):

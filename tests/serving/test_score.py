@@ -46,12 +46,19 @@ def save(data: Dataset, folder: Path) -> Path:
     num_dense = data.dense.shape[1]
     scoring_files.save_scoring_files(data, folder / "model")
     save_model(
-        folder / "model", predict,
-        {"dense": jnp.linspace(0.3, 0.7, 2 * num_dense + 2).reshape(-1, 2), "bias": jnp.array([0.1, -1.0])},
+        folder / "model",
+        predict,
+        {
+            "dense": jnp.linspace(0.3, 0.7, 2 * num_dense + 2).reshape(-1, 2),
+            "bias": jnp.array([0.1, -1.0]),
+        },
         jax.random.normal(jax.random.key(0), (data.schema.num_ids, 2)),
-        num_fields=data.sparse.shape[1], num_dense=num_dense, metrics=("ctr", "cvr"),
-        example=(data.sparse[:9], data.dense[:9]), description={},
-    )  # fmt: skip
+        num_fields=data.sparse.shape[1],
+        num_dense=num_dense,
+        metrics=("ctr", "cvr"),
+        example=(data.sparse[:9], data.dense[:9]),
+        description={},
+    )
     return folder
 
 
@@ -73,9 +80,11 @@ class Trained(NamedTuple):
 
 def trained(source: store.Source, folder: Path, **settings: Any) -> Trained:
     store.prepare(
-        source, folder / "data", progress=lambda line: None,
+        source,
+        folder / "data",
+        progress=lambda line: None,
         **{"min_count": 1, "max_bad_share": 0.5, **settings},
-    )  # fmt: skip
+    )
     data = store.load(folder / "data")
     run = save(data, folder / "run")
     return Trained(run, load_model(run / "model").predict(data.sparse, data.dense))

@@ -232,9 +232,14 @@ def test_without_main_effects_only_the_matern_is_left(problem):
     expected = both - jnp.einsum("knm,k->nm", alike, jnp.exp(theta.effects))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     fitted = gp.fit(
-        embed(configs), jnp.asarray(targets, jnp.float32)[None], jnp.ones((1, 24), bool), columns=columns,
-        priors=gp.default_priors(float(K)), starts=jnp.zeros(1), steps=jnp.array([5]),
-    )  # fmt: skip
+        embed(configs),
+        jnp.asarray(targets, jnp.float32)[None],
+        jnp.ones((1, 24), bool),
+        columns=columns,
+        priors=gp.default_priors(float(K)),
+        starts=jnp.zeros(1),
+        steps=jnp.array([5]),
+    )
     assert fitted.theta.effects.shape == (1, 0) and np.isfinite(fitted.evidence).all()
 
 
@@ -249,10 +254,14 @@ def test_an_additive_function_is_told_from_few_rows():
     for effects in (0.0, 0.5):
         embed, columns = kernel.embedding(space, effects=effects > 0)
         fitted = gp.fit(
-            embed(configs[:40]), jnp.asarray(values[:40], jnp.float32)[None], jnp.ones((1, 40), bool),
-            columns=columns, priors=gp.default_priors(12.0, effects=effects), starts=jnp.zeros(1),
+            embed(configs[:40]),
+            jnp.asarray(values[:40], jnp.float32)[None],
+            jnp.ones((1, 40), bool),
+            columns=columns,
+            priors=gp.default_priors(12.0, effects=effects),
+            starts=jnp.zeros(1),
             steps=jnp.array([60]),
-        )  # fmt: skip
+        )
         mean, _ = gp.predict(jax.tree.map(lambda a: a[0], fitted), embed(configs[40:]), columns)
         errors[effects] = float(np.mean((np.asarray(mean) - values[40:]) ** 2))
     assert errors[0.5] < 0.5 * errors[0.0]

@@ -44,9 +44,17 @@ def make(name: str):
                 SPACE.num_features, capacity=capacity, members=2, hidden=(8,), steps=30, rate=1e-2
             )
             return make_searcher(
-                "paper", SPACE, predictor=predictor, batch_size=batch_size, capacity=capacity, initial=8, num_local=3,
-                steps=20, samples=8, alphas=(0.0,),
-            )  # fmt: skip
+                "paper",
+                SPACE,
+                predictor=predictor,
+                batch_size=batch_size,
+                capacity=capacity,
+                initial=8,
+                num_local=3,
+                steps=20,
+                samples=8,
+                alphas=(0.0,),
+            )
         return named_searcher(
             name, SPACE, capacity=capacity, batch_size=batch_size, initial=10, alpha=0.0
         )
@@ -159,9 +167,13 @@ def test_proposals_do_not_depend_on_the_hash_seed():
     found = set()
     for seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300,
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
             env={**__import__("os").environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)
     assert len(found) == 1
@@ -238,9 +250,17 @@ def test_predictions_are_kept_in_the_jobs_units():
 
 @pytest.mark.parametrize(
     ("value", "quality", "cost"),
-    [(1, 1, None), (0.5, 0.5, None), (np.float32(2), 2, None), ((1, 3), 1, 3), ([1.0, np.int64(3)], 1, 3),
-     (np.array([1.0, 2.0]), 1, 2), (jax.numpy.float32(4), 4, None), ((2.5,), 2.5, None)],
-)  # fmt: skip
+    [
+        (1, 1, None),
+        (0.5, 0.5, None),
+        (np.float32(2), 2, None),
+        ((1, 3), 1, 3),
+        ([1.0, np.int64(3)], 1, 3),
+        (np.array([1.0, 2.0]), 1, 2),
+        (jax.numpy.float32(4), 4, None),
+        ((2.5,), 2.5, None),
+    ],
+)
 def test_results_that_can_be_read(value, quality, cost):
     assert read_result(value) == Result(quality, cost)
 
@@ -252,10 +272,27 @@ class _Rude:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "0.5", True, math.nan, math.inf, -math.inf, (1, 0), (1, -2), (1, math.nan), (1, 2, 3), (), {"loss": 1},
-     10**400, object(), _Rude(), np.zeros((2, 2)), ((1, 2), 3)],
+    [
+        None,
+        "0.5",
+        True,
+        math.nan,
+        math.inf,
+        -math.inf,
+        (1, 0),
+        (1, -2),
+        (1, math.nan),
+        (1, 2, 3),
+        (),
+        {"loss": 1},
+        10**400,
+        object(),
+        _Rude(),
+        np.zeros((2, 2)),
+        ((1, 2), 3),
+    ],
     ids=lambda v: type(v).__name__,
-)  # fmt: skip
+)
 def test_rubbish_is_a_failed_trial_with_a_reason(value):
     found = read_result(value)
     assert found.quality is None and found.failed.startswith("returned ")

@@ -74,8 +74,12 @@ def test_the_wheel_ships_the_plugin_and_hydra_finds_it_there(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(place)}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.strip() == "True", done.stdout + done.stderr
 
 

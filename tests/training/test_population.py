@@ -20,20 +20,48 @@ UNTRAINED = (0, 7)  # id 0 is the most frequent one
 # Large eps: differences of rounding grow by a factor of two a step otherwise, whatever computes them.
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 CONFIGS = [
-    DhenConfig(width=4, num_layers=2, layer1=LayerConfig("fmb", "linear"), layer2=LayerConfig("dot"),
-               num_tokens=3, rank=2, mlp_width=8, norm="post", ensemble="concat", head_width=8),
-    DhenConfig(width=4, num_layers=1, layer1=LayerConfig("linear"), num_tokens=2, norm="none", head_width=4),
-    DhenConfig(width=4, num_layers=2, layer1=LayerConfig("dot", "fmb"), layer2=LayerConfig("linear", "linear"),
-               num_tokens=2, rank=3, mlp_width=4, mlp_depth=2, norm="pre", ensemble="weighted", head_depth=2),
-]  # fmt: skip
+    DhenConfig(
+        width=4,
+        num_layers=2,
+        layer1=LayerConfig("fmb", "linear"),
+        layer2=LayerConfig("dot"),
+        num_tokens=3,
+        rank=2,
+        mlp_width=8,
+        norm="post",
+        ensemble="concat",
+        head_width=8,
+    ),
+    DhenConfig(
+        width=4, num_layers=1, layer1=LayerConfig("linear"), num_tokens=2, norm="none", head_width=4
+    ),
+    DhenConfig(
+        width=4,
+        num_layers=2,
+        layer1=LayerConfig("dot", "fmb"),
+        layer2=LayerConfig("linear", "linear"),
+        num_tokens=2,
+        rank=3,
+        mlp_width=4,
+        mlp_depth=2,
+        norm="pre",
+        ensemble="weighted",
+        head_depth=2,
+    ),
+]
 SEEDS = (3, 1, 4)
 
 
 def hparams_of(p, dense_rate=None):
     rates = dict(
-        dense_rate=dense_rate or 2e-3 * (p + 1), table_rate=0.005 * (p + 1), dense_eps=1e-3,
-        table_eps=1e-2, weight_decay=0.01 * p, init_scale=1.0 - 0.2 * p, table_scale=0.02 * (p + 1),
-    )  # fmt: skip
+        dense_rate=dense_rate or 2e-3 * (p + 1),
+        table_rate=0.005 * (p + 1),
+        dense_eps=1e-3,
+        table_eps=1e-2,
+        weight_decay=0.01 * p,
+        init_scale=1.0 - 0.2 * p,
+        table_scale=0.02 * (p + 1),
+    )
     return Hparams(**{name: jnp.float32(value) for name, value in rates.items()})
 
 
@@ -79,14 +107,24 @@ def test_every_model_trains_as_its_compact_build(population, data):
     state, route = jax.device_get(train([hparams_of(p) for p in range(3)]))
     for p, config in enumerate(CONFIGS):
         program = make_program(
-            compact(config, F, N), head="ctr", width=4, num_ids=V, batch_size=B, num_windows=WINDOWS,
+            compact(config, F, N),
+            head="ctr",
+            width=4,
+            num_ids=V,
+            batch_size=B,
+            num_windows=WINDOWS,
             untrained=UNTRAINED,
-        )  # fmt: skip
+        )
         run = jax.jit(program.run, compiler_options=compiler_options())
         own = run(
-            jax.random.key(SEEDS[p]), program.empty(), hparams_of(p), schedule, rows,
-            jnp.int32(0), jnp.int32(STEPS),
-        )  # fmt: skip
+            jax.random.key(SEEDS[p]),
+            program.empty(),
+            hparams_of(p),
+            schedule,
+            rows,
+            jnp.int32(0),
+            jnp.int32(STEPS),
+        )
         for got, expected in zip(state.curve, own.curve, strict=True):
             np.testing.assert_allclose(got[:, p], expected, **CLOSE)
         np.testing.assert_allclose(state.rows[:, p], own.table.rows, **CLOSE)

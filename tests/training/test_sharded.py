@@ -29,8 +29,13 @@ pytestmark = pytest.mark.optimized
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices
 UNTRAINED = (3, 20)  # on different devices
 MODEL = DhenConfig(
-    width=4, num_layers=1, num_tokens=3, layer1=LayerConfig("cross", "linear"), norm="none", head_width=8
-)  # fmt: skip
+    width=4,
+    num_layers=1,
+    num_tokens=3,
+    layer1=LayerConfig("cross", "linear"),
+    norm="none",
+    head_width=8,
+)
 HPARAMS = Hparams(*map(jnp.float32, (3e-3, 0.1, 1e-8, 1e-8, 0.01, 1.0, 0.01)))
 SCHEDULE = Schedule(jnp.int32(STEPS), jnp.int32(8))
 
@@ -109,8 +114,13 @@ def test_eight_devices_equal_one():
     )
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, timeout=300
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -208,18 +218,30 @@ def test_exchange_bytes_are_written_out():
 
 @pytest.mark.parametrize("progressive", [False, True])
 def test_the_objective_gives_the_same_with_any_number_of_devices(progressive):
-    fields = (Field("f", IDS, 0), Field("g", 0, IDS), Field("h", 0, IDS))  # fmt: skip
+    fields = (Field("f", IDS, 0), Field("g", 0, IDS), Field("h", 0, IDS))
     rows = len(LOG.sparse)
-    schema = Schema("skewed", fields, ("x",), ("click",), rows, 25 * BATCH, ("c", "v"), "", "", {}, {})  # fmt: skip
-    data = Dataset(schema, *(np.asarray(c) for c in LOG[:2]), np.asarray(LOG.labels[:, :1], np.int8))  # fmt: skip
+    schema = Schema(
+        "skewed", fields, ("x",), ("click",), rows, 25 * BATCH, ("c", "v"), "", "", {}, {}
+    )
+    data = Dataset(
+        schema, *(np.asarray(c) for c in LOG[:2]), np.asarray(LOG.labels[:, :1], np.int8)
+    )
     how = "progressive" if progressive else "frozen"
     made = [
         make_objective(
-            data, lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=WINDOWS,
-            warmup_share=0.1, held_out=how, workers=1, devices=devices, qps_seconds=0.02,
+            data,
+            lambda c: Setting(MODEL, HPARAMS),
+            head="ctr",
+            batch_size=BATCH,
+            num_windows=WINDOWS,
+            warmup_share=0.1,
+            held_out=how,
+            workers=1,
+            devices=devices,
+            qps_seconds=0.02,
         )
         for devices in (1, 3)
-    ]  # fmt: skip
+    ]
     config = np.zeros((1, 1), np.int32)
     one, three = (dict(o.evaluate(config, [0], 0.4))[0] for o in made)
     np.testing.assert_allclose(three.curve, one.curve, atol=1e-5)
@@ -230,7 +252,9 @@ def test_the_objective_gives_the_same_with_any_number_of_devices(progressive):
     assert len(exported.rows.devices()) == 1
     if not progressive:
         held_out = data.test()
-        np.testing.assert_array_equal(predict_rows(exported, held_out.sparse, held_out.dense), second)  # fmt: skip
+        np.testing.assert_array_equal(
+            predict_rows(exported, held_out.sparse, held_out.dense), second
+        )
         assert made[1].qps is not None and made[1].qps(config[0]) > 0
 
 
@@ -239,8 +263,15 @@ def test_programs_that_exchange_rows_never_overlap():
         make_objective(
             Dataset(
                 Schema("s", (), (), ("click",), 480, 480, ("c", "v"), "", "", {}, {}),
-                np.zeros((480, 1), np.int32), np.zeros((480, 0)), np.zeros((480, 1)),
+                np.zeros((480, 1), np.int32),
+                np.zeros((480, 0)),
+                np.zeros((480, 1)),
             ),
-            lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=2, warmup_share=0.1,
-            workers=2, devices=2,
-        )  # fmt: skip
+            lambda c: Setting(MODEL, HPARAMS),
+            head="ctr",
+            batch_size=BATCH,
+            num_windows=2,
+            warmup_share=0.1,
+            workers=2,
+            devices=2,
+        )

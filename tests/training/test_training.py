@@ -170,9 +170,15 @@ def objective(head: str = "esmm", settings=None, workers: int = 2):
         Setting(DhenConfig(**(vars(MODEL) | {"head": head, "num_layers": 2})), HPARAMS),
     ]
     return make_objective(
-        small_dataset(), lambda c: models[int(c[0])], head=head, batch_size=BATCH,
-        num_windows=WINDOWS, warmup_share=0.1, workers=workers, qps_seconds=0.02,
-    )  # fmt: skip
+        small_dataset(),
+        lambda c: models[int(c[0])],
+        head=head,
+        batch_size=BATCH,
+        num_windows=WINDOWS,
+        warmup_share=0.1,
+        workers=workers,
+        qps_seconds=0.02,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +234,14 @@ def test_progressive_held_out_rows_are_scored_before_they_are_learned_from():
     parts = (np.asarray(part)[:rows] for part in DATA)
     data = Dataset(small_dataset().schema._replace(num_rows=rows), *parts)
     made = make_objective(
-        data, lambda c: Setting(MODEL, HPARAMS), head="ctr", batch_size=BATCH, num_windows=WINDOWS,
-        warmup_share=8 / 120, held_out="progressive",
-    )  # fmt: skip
+        data,
+        lambda c: Setting(MODEL, HPARAMS),
+        head="ctr",
+        batch_size=BATCH,
+        num_windows=WINDOWS,
+        warmup_share=8 / 120,
+        held_out="progressive",
+    )
     found = made.test(np.array([0], np.int32), 0)
     assert found.shape == (15 * BATCH + 7, 1)
     schedule = Schedule(jnp.int32(120), jnp.int32(8))
@@ -286,9 +297,13 @@ def test_one_rare_value_does_not_decide_the_held_out_score():
     schema = small_dataset().schema._replace(num_rows=rows)
     data = Dataset(schema, sparse, np.zeros((rows, 1), np.float32), labels)
     made = make_objective(
-        data, lambda c: Setting(MODEL, HPARAMS._replace(table_rate=jnp.float32(1.0))), head="ctr",
-        batch_size=BATCH, num_windows=WINDOWS, warmup_share=0.05,
-    )  # fmt: skip
+        data,
+        lambda c: Setting(MODEL, HPARAMS._replace(table_rate=jnp.float32(1.0))),
+        head="ctr",
+        batch_size=BATCH,
+        num_windows=WINDOWS,
+        warmup_share=0.05,
+    )
     trained = made.trained(np.array([0], np.int32), 0)
     np.testing.assert_array_equal(np.asarray(trained.rows)[np.array(UNKNOWN_IDS)], 0.0)
     # The exported model and the test score the held-out rows alike, and as a new value deserves.
@@ -307,9 +322,13 @@ def test_cost_and_qps(trained):
 def test_too_few_rows_for_the_windows_is_refused():
     with pytest.raises(ValueError, match=r"batch_size=40 gives 120 steps.*num_windows=200"):
         make_objective(
-            small_dataset(), lambda c: None, head="ctr", batch_size=BATCH, num_windows=200,
+            small_dataset(),
+            lambda c: None,
+            head="ctr",
+            batch_size=BATCH,
+            num_windows=200,
             warmup_share=0.1,
-        )  # fmt: skip
+        )
 
 
 def test_table_objective_answers_from_its_table():
@@ -363,11 +382,24 @@ def test_a_known_bound_on_distinct_ids_changes_no_bit_and_a_wrong_one_ends_the_r
 
 def test_bfloat16_products_train_every_module():
     """All modules in one model with a search's compiler options: XLA:CPU does not run every bfloat16 product."""
-    pairs = (("dot", "attention"), ("cross", "cross_low"), ("convolution", "fmb"), ("mask", "wukong"))  # fmt: skip
+    pairs = (
+        ("dot", "attention"),
+        ("cross", "cross_low"),
+        ("convolution", "fmb"),
+        ("mask", "wukong"),
+    )
     layers_ = {f"layer{i}": LayerConfig(*pair) for i, pair in enumerate(pairs, 1)}
     config = DhenConfig(
-        width=4, num_layers=4, num_tokens=3, rank=2, heads=2, kernel=3, mlp_width=8, head_width=8, **layers_
-    )  # fmt: skip
+        width=4,
+        num_layers=4,
+        num_tokens=3,
+        rank=2,
+        heads=2,
+        kernel=3,
+        mlp_width=8,
+        head_width=8,
+        **layers_,
+    )
     first, whole = [], []
     for precision in ("float32", "bfloat16"):
         program = program_of(config, precision=precision)

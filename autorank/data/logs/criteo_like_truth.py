@@ -23,15 +23,64 @@ VERSION = 1
 BLOCK = 1 << 16  # rows that share hash keys; part of what a seed means
 TILE = 1 << 12  # rows computed together, so that temporaries fit the cache
 CARDINALITIES = (
-    1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10, 5652,
-    2173, 4, 7046547, 18, 15, 286181, 105, 142572,
-)  # fmt: skip
+    1460,
+    583,
+    10131227,
+    2202608,
+    305,
+    24,
+    12517,
+    633,
+    3,
+    93145,
+    5683,
+    8351593,
+    3194,
+    27,
+    14992,
+    5461306,
+    10,
+    5652,
+    2173,
+    4,
+    7046547,
+    18,
+    15,
+    286181,
+    105,
+    142572,
+)
 NUM_FIELDS = len(CARDINALITIES)
 # Share of rows in which the value is missing.
 FIELD_MISSING = (
-    0, 0, .034, .034, 0, .12, 0, 0, 0, 0, 0, .034, 0, 0, 0, .034, 0, 0, .44, .44, .034, .76, 0, .034, .44, .44,
-)  # fmt: skip
-DENSE_MISSING = (.45, 0, .21, .22, .026, .22, .043, .0005, .043, .45, .043, .76, .22)  # fmt: skip
+    0,
+    0,
+    0.034,
+    0.034,
+    0,
+    0.12,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0.034,
+    0,
+    0,
+    0,
+    0.034,
+    0,
+    0,
+    0.44,
+    0.44,
+    0.034,
+    0.76,
+    0,
+    0.034,
+    0.44,
+    0.44,
+)
+DENSE_MISSING = (0.45, 0, 0.21, 0.22, 0.026, 0.22, 0.043, 0.0005, 0.043, 0.45, 0.043, 0.76, 0.22)
 NUM_DENSE = len(DENSE_MISSING)
 EXPONENT = 1.05  # popularity of the i-th id: about i ** -EXPONENT
 BASE_RATE = 0.256  # clicks of the Kaggle file

@@ -68,17 +68,24 @@ class PeerProcess:
             self._errors.close()
             raise
         plain = {
-            "decisions": task.decisions, "order": task.order, "intervals": dict(task.intervals),
+            "decisions": task.decisions,
+            "order": task.order,
+            "intervals": dict(task.intervals),
             "baseline": dict(task.baseline),
-        }  # fmt: skip
+        }
         made = self._call(
             {
                 "make": {
-                    "module": module, "factory": factory, "task": plain, "seed": seed, "trials": trials,
-                    "batch": batch, "packages": list(packages),
+                    "module": module,
+                    "factory": factory,
+                    "task": plain,
+                    "seed": seed,
+                    "trials": trials,
+                    "batch": batch,
+                    "packages": list(packages),
                 }
             }
-        )  # fmt: skip
+        )
         self.versions: dict[str, str] = made.get("versions", {})
 
     def ask(self, n: int) -> list[dict[str, Any]]:

@@ -12,9 +12,16 @@ _FLOATS = types.Array(types.float32, 1, "C", readonly=True)
 
 
 @compiled(
-    types.int32[:, ::1], types.int64, INT32S, types.int64[::1], INT32S, types.int32, types.boolean[::1],
-    types.int64[:, ::1], types.int32[:, ::1],
-)  # fmt: skip
+    types.int32[:, ::1],
+    types.int64,
+    INT32S,
+    types.int64[::1],
+    INT32S,
+    types.int32,
+    types.boolean[::1],
+    types.int64[:, ::1],
+    types.int32[:, ::1],
+)
 @no_type_check
 def encode_codes(codes, first, ids, starts, offsets, unknown, train, num_unknown, into):
     """Encodes a range of rows: codes, stored by column, become ids with offsets, stored by row.

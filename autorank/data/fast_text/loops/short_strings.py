@@ -42,8 +42,14 @@ def _slot(word, seed, shift):
 
 
 @compiled(
-    UINT64S, INT32S, types.uint64, types.int32[::1], types.int32[::1], types.uint64[::1], types.int64[::1]
-)  # fmt: skip
+    UINT64S,
+    INT32S,
+    types.uint64,
+    types.int32[::1],
+    types.int32[::1],
+    types.uint64[::1],
+    types.int64[::1],
+)
 @no_type_check
 def distinct(words, weights, seed, codes, first_row, values, counts):
     """Numbers words from 1 on, in order of first appearance.
@@ -131,8 +137,12 @@ def _is_candidate(word):
     blank = (word - _ABOVE_SPACES) & ~word & _HIGH & ~empty  # or any other control character
     return (
         blank | _holds(word, _POINTS)
-        or word == _MINUS_ZERO or word == _TRUE or word == _TRUE_UPPER or word == _FALSE or word == _FALSE_UPPER
-    )  # fmt: skip
+        or word == _MINUS_ZERO
+        or word == _TRUE
+        or word == _TRUE_UPPER
+        or word == _FALSE
+        or word == _FALSE_UPPER
+    )
 
 
 @njit
