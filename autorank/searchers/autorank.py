@@ -112,7 +112,8 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         >>> from autorank.space.space import Decision
         >>> space = Space((Decision("width", (8, 16, 32), "number"),), (0,))
         >>> searcher = make_autorank(space, AutorankConfig(batch_size=2), Context(capacity=16))
-        >>> proposal = searcher.ask(jax.random.key(1), searcher.init(jax.random.key(0)))
+        >>> state = searcher.init(jax.random.key(0))
+        >>> proposal = jax.eval_shape(searcher.ask, jax.random.key(1), state)  # traced, not run
         >>> proposal.configs.shape, sorted(proposal.info)
         ((2, 1), ['acquisition', 'alpha', 'feasible', 'repeat', 'spread'])
     """
