@@ -33,7 +33,7 @@ import scipy.stats
 from autorank.base.programs import compiler_options
 from autorank.models.cost import flops_per_example
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.training.trainer import make_program, window_ne
+from autorank.training.trainer import Program, make_program, window_ne
 from experiments.machine import RESULTS
 from experiments.speed.batched_products import measure_products
 from experiments.speed.criteo_shaped import WINDOWS, F, N, hparams, log, sample, schedule
@@ -128,6 +128,21 @@ def precision_part(setup: Setup) -> None:
     say_change(setup.found, models, sizes["precision_rows"], "bf16 / f32", *levels)
 
 
+def program_of(
+    config: DhenConfig, num_ids: int, batch_size: int, precision: Any = jnp.float32
+) -> Program:
+    """The training program of one compact model with a click head."""
+    return make_program(
+        compact(config, F, N),
+        head="ctr",
+        width=config.width,
+        num_ids=num_ids,
+        batch_size=batch_size,
+        num_windows=WINDOWS,
+        precision=precision,
+    )
+
+
 def products_part(setup: Setup) -> None:
     """NE of models of their own with bfloat16 products against float32, paired by seed."""
     sizes = setup.sizes
@@ -137,15 +152,7 @@ def products_part(setup: Setup) -> None:
     last = schedule(data, batch_size)
     for place, precision in enumerate((jnp.float32, jnp.bfloat16)):
         for row, config in enumerate(models):
-            program = make_program(
-                compact(config, F, N),
-                head="ctr",
-                width=config.width,
-                num_ids=num_ids,
-                batch_size=batch_size,
-                num_windows=WINDOWS,
-                precision=precision,
-            )
+            program = program_of(config, num_ids, batch_size, precision)
             run = jax.jit(program.run, donate_argnums=1, compiler_options=compiler_options())
             for seed in range(sizes["seeds"]):
                 state = run(
@@ -228,14 +235,7 @@ def compact_part(setup: Setup) -> None:
     data, num_ids = log(sizes["sample_rows"], sizes["ids"])
     configs, batch_size, runs = sample(sizes["models"]), sizes["batch"], []
     for config in sampled(configs, sizes["sample"]):
-        program = make_program(
-            compact(config, F, N),
-            head="ctr",
-            width=config.width,
-            num_ids=num_ids,
-            batch_size=batch_size,
-            num_windows=WINDOWS,
-        )
+        program = program_of(config, num_ids, batch_size)
         last = schedule(data, batch_size)
         arguments = (jax.random.key(0), program.empty(), hparams(None), last, data)
         begun = time.perf_counter()
