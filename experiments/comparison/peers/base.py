@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Decision(NamedTuple):
-    """A knob, as `autorank.space.space.Decision` has it."""
+    """A knob, as `autorank.space.decision.Decision` has it."""
 
     name: str
     choices: tuple[Any, ...]
