@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Decision(NamedTuple):
-    """A knob, as `autorank.space.decision.Decision` has it."""
+    """A decision of the space, like `autorank.space.decision.Decision` but plain data."""
 
     name: str
     choices: tuple[Any, ...]
