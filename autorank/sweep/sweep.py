@@ -16,9 +16,7 @@ from autorank.space.space import Space
 from autorank.sweep.ask_batch import MakeSearcher
 from autorank.sweep.proposing import Ask, Proposer, next_ask
 from autorank.sweep.readings import Readings
-from autorank.sweep.rules import SweepRules, SweepStopped, check_failures
-
-__all__ = ["Sweep", "SweepRules", "SweepStopped"]
+from autorank.sweep.rules import SweepRules, check_failures
 
 STAGE = "sweep"
 

@@ -10,7 +10,8 @@ from autorank.app.mirror import trial_values
 from autorank.fidelity.fidelity import successive_halving, total_cost
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig
 from autorank.ledger import rungs
-from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.ledger.errors import LedgerMismatch
+from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import labelled, read_run, told
 from autorank.objectives.base import Objective
 from autorank.objectives.table import table_objective

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from autorank.ledger.errors import LedgerCorrupt
 from autorank.ledger.front import front_of
-from autorank.ledger.ledger import Ledger, LedgerCorrupt
+from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import read_run, searched, values_of, winner_config
 from autorank.ledger.trial import Trial
 from autorank.report.charts import CHARTS, draw
