@@ -28,6 +28,7 @@ from autorank.report.finals import finalists
 from autorank.report.page import page, write_report
 from autorank.report.sentences import planned_trials
 from autorank.report.style import robust_limits, rows_text
+from autorank.report.tables.trials import trials_table
 from tests.report.fake_run import DECISIONS, IDENTITY, NASTY, write_run
 
 
@@ -423,6 +424,19 @@ def test_promotions_replace_their_trials(tmp_path):
     (only,) = searched(run)
     assert (only.id, only.stage, only.quality) == (1, "promotion", -0.5)
     assert winner_config(run) == (3,)
+
+
+def test_a_promotion_shows_its_round_and_its_rung(tmp_path):
+    with Ledger.open(tmp_path / "trials.db", IDENTITY) as ledger:
+        for rung, stage in enumerate(("round", "promotion", "promotion")):
+            ledger.propose(stage, 3, [[3]], [0], 0.2 * (rung + 1), rung=rung)
+    text = re.sub("<[^>]*>", " ", trials_table(read_run(tmp_path)))
+    assert re.search(r"stage\s+round\s+rung\s+status", text)
+    assert re.findall(r"(round|promotion)\s+3\s+(\d)\s+proposed", text) == [
+        ("round", "0"),
+        ("promotion", "1"),
+        ("promotion", "2"),
+    ]
 
 
 def test_values_of_leaves_out_what_is_inactive():
