@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.ticker import FixedLocator
 
 from autorank.ledger.errors import LedgerCorrupt
 from autorank.ledger.front import front_of
@@ -348,6 +349,13 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing_else(finished, tmp_pa
 
 def axes_of(folder: Path, name: str):
     return draw(read_run(folder))[name].axes
+
+
+def test_every_figure_has_a_title_and_every_axis_a_name_or_named_ticks(finished):
+    for name, figure in draw(read_run(finished)).items():
+        assert figure.get_suptitle(), name
+        for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+            assert axis.get_label_text() or isinstance(axis.get_major_locator(), FixedLocator), name
 
 
 def test_front_shows_every_trial_the_baseline_and_the_winner(finished):
