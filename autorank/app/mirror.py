@@ -76,13 +76,13 @@ def finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, A
         sync(mirror, ledger)
         left = read_run(folder)
         names = [d["name"] for d in left.decisions]
-        head = ["id", "stage", "round", "status", "quality", "flops_ratio", "fidelity", "seed"]
-        trials = wandb.Table(columns=[*head, "reason", *names])
+        head = ["id", "stage", "round", "rung", "status", "quality", "flops_ratio", "fidelity"]
+        trials = wandb.Table(columns=[*head, "seed", "reason", *names])
         curves = wandb.Table(columns=["id", "stage", "window", "ne"])
         for t in left.trials:
             values = values_of(left.decisions, t.config) if names else {}
             ratio = None if t.cost is None else math.exp(t.cost)
-            row = [t.id, t.stage, t.round, t.status, t.quality, ratio, t.fidelity, t.seed]
+            row = [t.id, t.stage, t.round, t.rung, t.status, t.quality, ratio, t.fidelity, t.seed]
             texts = [None if n not in values else str(values[n]) for n in names]
             trials.add_data(*row, t.reason, *texts)
             for window, ne in enumerate(curve_of(left, t)):

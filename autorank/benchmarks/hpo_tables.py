@@ -32,8 +32,15 @@ HPO_TASKS = {
     "nasbench201": ("cifar10", "cifar100", "imagenet"),
 }
 # Decisions on a logarithmic scale, where the package does not say so: numbers that span decades.
-LOG_KEYS = ("alpha", "batch_size", "learning_rate_init", "width", "init_lr")
-LOG_KEYS += ("n_units_1", "n_units_2")
+LOG_KEYS = (
+    "alpha",
+    "batch_size",
+    "init_lr",
+    "learning_rate_init",
+    "n_units_1",
+    "n_units_2",
+    "width",
+)
 
 
 def hpo_table(suite: str, task: str) -> Benchmark:

@@ -34,9 +34,8 @@ Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]
 class Warner:
     """Warns once about each subject."""
 
-    about: set[str | int] = dataclasses.field(
-        default_factory=set
-    )  # parameters and numbers of trials
+    # Parameters and numbers of trials.
+    about: set[str | int] = dataclasses.field(default_factory=set)
 
     def __call__(self, subject: str | int, message: str) -> None:
         """Warns, unless it has warned about the subject before."""

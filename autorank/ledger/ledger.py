@@ -9,13 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autorank.ledger.errors import LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
 from autorank.ledger.file import LedgerFile, open_for_reading
 from autorank.ledger.opening import CarryOver, open_for_writing
 from autorank.ledger.strict_json import dumps
 from autorank.ledger.trial import COLUMNS, Trial, proposal_rows, result_row, trial_of
-
-__all__ = ["Ledger", "LedgerCorrupt", "LedgerFull", "LedgerMismatch", "RunInUse", "Trial"]
 
 PROPOSE = """INSERT INTO trials (stage, round, rung, position, config, seed, fidelity, predicted,
     proposed_at, status, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'proposed', '')"""

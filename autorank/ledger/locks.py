@@ -26,6 +26,18 @@ def release(descriptor: int) -> None:
     os.close(descriptor)
 
 
+def write_holder(descriptor: int) -> None:
+    """Writes into a locked file which process holds it; on a full disk the lock holds without that."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+
+def read_holder(descriptor: int) -> str:
+    """Which process holds the file's lock; empty if it has not been written."""
+    return os.read(descriptor, 256).decode(errors="replace").strip()
+
+
 def _close_all() -> None:
     for descriptor in _descriptors:
         with suppress(OSError):
@@ -48,7 +60,7 @@ def lock(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 256).decode(errors="replace").strip() or "another process"
+        holder = read_holder(descriptor) or "another process"
         os.close(descriptor)
         raise RunInUse(
             f"{path.parent} is being written by {holder}; wait for it, stop it, or give this run "
@@ -57,8 +69,6 @@ def lock(path: Path) -> int:
     except OSError:
         os.close(descriptor)
         raise
-    with suppress(OSError):  # on a full disk the lock holds without its holder's name
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    write_holder(descriptor)
     close_on_fork(descriptor)
     return descriptor

@@ -8,7 +8,8 @@ import numpy as np
 from autorank.fidelity.fidelity import Fidelity
 from autorank.fidelity.rules import FidelityRule
 from autorank.ledger import rungs
-from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.ledger.errors import LedgerMismatch
+from autorank.ledger.ledger import Ledger
 
 
 def decide_fidelity(

@@ -9,7 +9,7 @@ import numpy as np
 
 from autorank.base.programs import compiler_options
 from autorank.fidelity.fidelity import Fidelity
-from autorank.ledger.ledger import LedgerMismatch
+from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.rungs import Climb, climb
 from autorank.ledger.trial import Trial
 from autorank.search.baseline import Baseline

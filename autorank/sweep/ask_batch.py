@@ -20,7 +20,7 @@ BLOCK = 128
 
 
 @runtime_checkable
-class MakeSearcher(Protocol):
+class MakeSized(Protocol):
     """Makes a searcher of a given size."""
 
     def __call__(self, batch_size: int, capacity: int, /) -> Searcher:
@@ -36,7 +36,7 @@ class Asker:
         seed: of all proposals.
     """
 
-    def __init__(self, make: MakeSearcher, seed: int) -> None:
+    def __init__(self, make: MakeSized, seed: int) -> None:
         self._make, self._seed = make, seed
         self._programs: dict[tuple[int, int], tuple[Searcher, Any, Any]] = {}
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from autorank.ledger.trial import Trial
 from autorank.space.space import Space
-from autorank.sweep.ask_batch import Asker, MakeSearcher
+from autorank.sweep.ask_batch import Asker, MakeSized
 from autorank.sweep.readings import Readings
 from autorank.sweep.rules import SweepRules
 
@@ -45,7 +45,7 @@ class Proposer:
         rules: of the sweep.
     """
 
-    def __init__(self, space: Space, make: MakeSearcher | None, rules: SweepRules) -> None:
+    def __init__(self, space: Space, make: MakeSized | None, rules: SweepRules) -> None:
         self._space, self._rules = space, rules
         self._readings = Readings(tuple(space.baseline), rules)
         self._asker = None if make is None else Asker(make, rules.seed)

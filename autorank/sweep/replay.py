@@ -2,12 +2,12 @@
 
 from autorank.ledger.ledger import Ledger
 from autorank.space.space import Space
-from autorank.sweep.ask_batch import MakeSearcher
+from autorank.sweep.ask_batch import MakeSized
 from autorank.sweep.rules import SweepRules
 from autorank.sweep.sweep import Sweep
 
 
-def replay(space: Space, make: MakeSearcher | None, ledger: Ledger, rules: SweepRules) -> list[str]:
+def replay(space: Space, make: MakeSized | None, ledger: Ledger, rules: SweepRules) -> list[str]:
     """Makes every proposal of a ledger again from what was known then; returns what differs, usually nothing.
 
     Only proposals whose rows are there are compared: an interruption may have cut off the last ask before them.

@@ -13,12 +13,10 @@ from autorank.base.result import Result
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 from autorank.space.space import Space
-from autorank.sweep.ask_batch import MakeSearcher
+from autorank.sweep.ask_batch import MakeSized
 from autorank.sweep.proposing import Ask, Proposer, next_ask
 from autorank.sweep.readings import Readings
-from autorank.sweep.rules import SweepRules, SweepStopped, check_failures
-
-__all__ = ["Sweep", "SweepRules", "SweepStopped"]
+from autorank.sweep.rules import SweepRules, check_failures
 
 STAGE = "sweep"
 
@@ -48,7 +46,7 @@ class Sweep:
     """
 
     def __init__(
-        self, space: Space, make: MakeSearcher | None, ledger: Ledger, rules: SweepRules
+        self, space: Space, make: MakeSized | None, ledger: Ledger, rules: SweepRules
     ) -> None:
         self.space, self.ledger, self.rules = space, ledger, rules
         self.readings = Readings(tuple(space.baseline), rules)

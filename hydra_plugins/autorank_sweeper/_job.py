@@ -40,9 +40,8 @@ class Job:
         self.task = task
         self.kept: KeptResults | None = None
         self.process: int | None = None  # the driver's
-        self.parent: int | None = (
-            None  # a worker whose parent is another one by then ends after its job
-        )
+        # Parent of a pool's workers, which end after their job if it has died; None without a pool.
+        self.parent: int | None = None
 
     def watch(self, folder: Path, ledger: str, driver: str, pool: bool) -> None:
         """Keeps results in ``folder`` from now on; jobs of earlier drivers that have not begun will not run.

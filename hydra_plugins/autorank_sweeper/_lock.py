@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,10 +41,7 @@ def exclusive(path: Path) -> Iterator[None]:
                     continue
             if not path.exists():
                 raise Superseded("its trial has ended meanwhile")
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, 0)
-                holder = f"process {os.getpid()} on {socket.gethostname()}"
-                os.pwrite(descriptor, holder.encode(), 0)
+            locks.write_holder(descriptor)
             yield
             return
         finally:
@@ -56,7 +52,7 @@ def _acquire(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 256).decode(errors="replace").strip()
+        holder = locks.read_holder(descriptor)
         LOG.warning("this trial is still running in %s; waiting for it", holder)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:

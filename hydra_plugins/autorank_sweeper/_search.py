@@ -139,9 +139,8 @@ def _watch(job: Job, ledger: Ledger, folder: Path, pool: bool) -> None:
     token = ledger.get("token")
     if token is None:
         ledger.put("token", token := uuid.uuid4().hex)
-    results = (
-        folder / FOLDER / token[:12]
-    )  # one folder for each ledger: two sweeps may share theirs
+    # One folder for each ledger: two sweeps may share theirs.
+    results = folder / FOLDER / token[:12]
     try:
         job.watch(results, token, uuid.uuid4().hex, pool)
     except OSError as error:

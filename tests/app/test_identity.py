@@ -22,7 +22,8 @@ from autorank.base.records import digest, plain
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Schema
 from autorank.fidelity.rules import FIDELITIES
-from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.ledger.errors import LedgerMismatch
+from autorank.ledger.ledger import Ledger
 from autorank.searchers.base import SEARCHERS, Context
 from autorank.searchers.paper import PaperConfig
 from autorank.space.parse import parse_space

@@ -22,7 +22,8 @@ from autorank.app.search_job import run_search
 from autorank.app.settings import PARTS, BackendConfig, SearchConfig
 from autorank.base.plugins import load_plugins
 from autorank.base.records import plain
-from autorank.ledger.ledger import Ledger, dumps
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.strict_json import dumps
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.models.interactions import MODULES, SHARED_SIZES
 from autorank.searchers.base import SEARCHERS, SearcherConfig

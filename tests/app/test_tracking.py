@@ -87,6 +87,15 @@ def test_an_offline_run_is_continued_and_nothing_is_logged_twice(tmp_path, home,
     assert b"ne_gain_percent.mean" in written and b"LEAKED" not in written
 
 
+def test_the_table_of_trials_has_round_and_rung_of_a_promotion(tmp_path, home, logged):
+    with Ledger.open(tmp_path / "trials.db", IDENTITY) as ledger:
+        ledger.propose("promotion", 3, [[3]], [7], 0.4, rung=2)
+        start_tracking(settings("offline"), tmp_path, ledger, {}).finish(tmp_path, {})
+    (table,) = [data["trials"] for _, _, data in logged if "trials" in data]
+    (row,) = [dict(zip(table.columns, values, strict=True)) for values in table.data]
+    assert (row["stage"], row["round"], row["rung"], row["seed"]) == ("promotion", 3, 2, 7)
+
+
 def test_a_fresh_run_in_the_same_folder_is_another_run(tmp_path, home):
     ids = set()
     for name in ("a", "b"):

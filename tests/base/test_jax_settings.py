@@ -33,7 +33,8 @@ from autorank.searchers import named as named_searchers
 from autorank.serving.export import load_model, save_model
 from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
-from autorank.sweep.sweep import Sweep, SweepRules
+from autorank.sweep.rules import SweepRules
+from autorank.sweep.sweep import Sweep
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
 from autorank.training.trainer import Hparams

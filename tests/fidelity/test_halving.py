@@ -10,7 +10,8 @@ from autorank.app.mirror import trial_values
 from autorank.fidelity.fidelity import successive_halving, total_cost
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig
 from autorank.ledger import rungs
-from autorank.ledger.ledger import Ledger, LedgerMismatch
+from autorank.ledger.errors import LedgerMismatch
+from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import labelled, read_run, told
 from autorank.objectives.base import Objective
 from autorank.objectives.table import table_objective
@@ -22,6 +23,7 @@ from autorank.searchers.base import Searcher
 from autorank.space.parse import parse_space
 from tests.ledger import format_1
 from tests.making import make_searcher
+from tests.search.stopping import Stop, stopping_after
 
 SPACE = parse_space(
     {"width": f"choice({','.join(map(str, range(100)))})", "depth": "choice(1,2)"},
@@ -217,25 +219,11 @@ def test_a_trial_that_fails_on_its_way_up_is_told_as_failed_and_never_ranked(tmp
     assert gain_of(summary["winner"]["choices"]) >= -5
 
 
-class Stop(Exception):
-    pass
-
-
 def test_resumed_after_any_trial_is_the_same(whole, tmp_path):
-    allowed = [0]
-
-    def evaluate(configs, seeds, fidelity):
-        for pair in TABLE.evaluate(configs, seeds, fidelity):
-            if not allowed[0]:
-                raise Stop
-            allowed[0] -= 1
-            yield pair
-
     rng = np.random.default_rng(0)
     for _ in range(100):
-        allowed[0] = int(rng.integers(1, 12))
         try:
-            search(tmp_path, objective=TABLE._replace(evaluate=evaluate))
+            search(tmp_path, objective=stopping_after(TABLE, int(rng.integers(1, 12))))
             break
         except Stop:
             continue
@@ -244,17 +232,9 @@ def test_resumed_after_any_trial_is_the_same(whole, tmp_path):
 
 def test_a_search_that_an_older_version_left_in_mid_promotion_goes_on(whole, tmp_path):
     """Its ledger had no column for the rung: it is migrated, and the end is the same."""
-    allowed = [2 + 20 + 3]  # the baseline's two, the first round, half of its six promotions
-
-    def evaluate(configs, seeds, fidelity):
-        for pair in TABLE.evaluate(configs, seeds, fidelity):
-            if not allowed[0]:
-                raise Stop
-            allowed[0] -= 1
-            yield pair
-
+    outcomes = 2 + 20 + 3  # the baseline's two, the first round, half of its six promotions
     with pytest.raises(Stop):
-        search(tmp_path, objective=TABLE._replace(evaluate=evaluate))
+        search(tmp_path, objective=stopping_after(TABLE, outcomes))
     format_1.downgrade(tmp_path / "trials.db")
     waiting = [t for t in stage(tmp_path, "promotion") if t.status == "proposed"]
     assert [(t.round, t.rung) for t in waiting] == [(0, 1)] * 3

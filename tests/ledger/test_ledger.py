@@ -16,13 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autorank.ledger.ledger import (
-    Ledger,
-    LedgerCorrupt,
-    LedgerFull,
-    LedgerMismatch,
-    RunInUse,
-)
+from autorank.ledger.errors import LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
+from autorank.ledger.ledger import Ledger
 from autorank.ledger.strict_json import dumps
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.ticker import FixedLocator
 
+from autorank.ledger.errors import LedgerCorrupt
 from autorank.ledger.front import front_of
-from autorank.ledger.ledger import Ledger, LedgerCorrupt
+from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import read_run, searched, values_of, winner_config
 from autorank.ledger.trial import Trial
 from autorank.report.charts import CHARTS, draw
@@ -27,6 +29,7 @@ from autorank.report.finals import finalists
 from autorank.report.page import page, write_report
 from autorank.report.sentences import planned_trials
 from autorank.report.style import robust_limits, rows_text
+from autorank.report.tables.trials import trials_table
 from tests.report.fake_run import DECISIONS, IDENTITY, NASTY, write_run
 
 
@@ -348,6 +351,13 @@ def axes_of(folder: Path, name: str):
     return draw(read_run(folder))[name].axes
 
 
+def test_every_figure_has_a_title_and_every_axis_a_name_or_named_ticks(finished):
+    for name, figure in draw(read_run(finished)).items():
+        assert figure.get_suptitle(), name
+        for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+            assert axis.get_label_text() or isinstance(axis.get_major_locator(), FixedLocator), name
+
+
 def test_front_shows_every_trial_the_baseline_and_the_winner(finished):
     run = read_run(finished)
     (ax,) = axes_of(finished, "front")
@@ -422,6 +432,19 @@ def test_promotions_replace_their_trials(tmp_path):
     (only,) = searched(run)
     assert (only.id, only.stage, only.quality) == (1, "promotion", -0.5)
     assert winner_config(run) == (3,)
+
+
+def test_a_promotion_shows_its_round_and_its_rung(tmp_path):
+    with Ledger.open(tmp_path / "trials.db", IDENTITY) as ledger:
+        for rung, stage in enumerate(("round", "promotion", "promotion")):
+            ledger.propose(stage, 3, [[3]], [0], 0.2 * (rung + 1), rung=rung)
+    text = re.sub("<[^>]*>", " ", trials_table(read_run(tmp_path)))
+    assert re.search(r"stage\s+round\s+rung\s+status", text)
+    assert re.findall(r"(round|promotion)\s+3\s+(\d)\s+proposed", text) == [
+        ("round", "0"),
+        ("promotion", "1"),
+        ("promotion", "2"),
+    ]
 
 
 def test_values_of_leaves_out_what_is_inactive():

@@ -23,6 +23,7 @@ from autorank.search.run import run
 from autorank.surrogates.predictor import ensemble
 from tests.making import make_searcher
 from tests.planted import NUM_ROWS, planted_objective, planted_space, true_ne
+from tests.search.stopping import Stop, stopping_after
 
 SPACE = planted_space()
 IDENTITY = {"data": "planted-1", "space": SPACE.fingerprint(), "seed": "0"}
@@ -181,28 +182,14 @@ def test_running_again_changes_nothing(uninterrupted):
     }
 
 
-class Stop(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", ["predictor", "random", "evolution"])
 def test_stopped_anywhere_and_resumed_is_the_same(name, tmp_path):
     search(tmp_path / "whole", name)
     objective = planted_objective(SPACE)
-    allowed = [0]
-
-    def evaluate(configs, seeds, fidelity):
-        for pair in objective.evaluate(configs, seeds, fidelity):
-            if allowed[0] == 0:
-                raise Stop
-            allowed[0] -= 1
-            yield pair
-
     rng = random.Random(name)
     for _ in range(60):
-        allowed[0] = rng.randint(1, 9)
         try:
-            search(tmp_path / "cut", name, objective._replace(evaluate=evaluate))
+            search(tmp_path / "cut", name, stopping_after(objective, rng.randint(1, 9)))
             break
         except Stop:
             continue

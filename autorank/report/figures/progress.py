@@ -47,8 +47,8 @@ def progress(run: Run) -> Figure | None:
     limits = robust_limits([*labels.values[np.isfinite(labels.values)]], [0.0])
     _draw(axes[0], np.arange(1, len(labels.values) + 1), labels, limits)
     _draw(axes[1], labels.rows, labels, limits)
-    name_axes(axes[0], "trials", "NE gain, label (%, lower is better)")
-    name_axes(axes[1], "rows trained on by the trials", "")
+    for ax, x in zip(axes, ("trials", "rows trained on by the trials"), strict=True):
+        name_axes(ax, x, "NE gain, label (%, lower is better)")
     axes[1].xaxis.set_major_formatter(FuncFormatter(rows_text))
     legend(axes[0], loc="upper right", bbox_to_anchor=(1.0, 0.92))
     return figure

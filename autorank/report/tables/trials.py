@@ -32,8 +32,8 @@ def front_table(run: Run) -> str:
 
 def trials_table(run: Run) -> str:
     """Every row of the ledger."""
-    head = ("trial", "stage", "round", "status", "label", "FLOPs", "log", "seed", "predicted")
-    head = (*head, "differs from the baseline in, or why it failed")
+    head = ("trial", "stage", "round", "rung", "status", "label", "FLOPs", "log", "seed")
+    head = (*head, "predicted", "differs from the baseline in, or why it failed")
     return table(head, (_row(run, t) for t in run.trials), "wide")
 
 
@@ -43,6 +43,7 @@ def _row(run: Run, trial: Trial) -> tuple[str, tuple[Any, ...]]:
         trial.id,
         trial.stage,
         trial.round,
+        trial.rung,
         trial.status,
         number(trial.quality),
         ratio(None if trial.cost is None else math.exp(trial.cost)),
