@@ -1,8 +1,8 @@
 """Ranking and regression losses over lists of scores, for predictors of model quality.
 
 Convention: a score predicts the *order of the target*, a larger score for a larger target. Lower is better for both, so
-the "top" of a list is its smallest target. Every loss reads ``loss(scores, targets, *, where, weights, reduce_fn)``, and is
-written as a formula of scores, targets and weights (`over_lists`).
+the "top" of a list is its smallest target. Every loss reads ``loss(scores, targets, *, where, weights, reduce_fn)``,
+and is written as a formula of scores, targets and weights (`over_lists`).
 
 The last axis is the list, leading axes are batches. Each list gives one number, the weighted mean over its items or
 pairs, and ``reduce_fn`` reduces over lists. An item with ``where`` False is ignored, whatever its values (NaN
