@@ -92,9 +92,7 @@ def successive_halving(
         >>> halving.keep(np.array([3.0, 1.0, np.nan, 2.0])).tolist()
         [1, 3]
     """
-    rungs = tuple(map(float, rungs))
-    if not rungs or list(rungs) != sorted(set(rungs)) or not 0 < rungs[0] <= rungs[-1] <= 1:
-        raise ValueError(f"rungs={list(rungs)} must rise strictly inside (0, 1]")
+    rungs = rising("rungs", rungs)
     if not eta > 1:
         raise ValueError(f"eta={eta} must be above 1; 3 promotes the best third")
 
@@ -103,6 +101,18 @@ def successive_halving(
         return _keep_all(reached)[:count]
 
     return Fidelity(rungs, keep, labeller or partial(curve_label, tail=tail))
+
+
+def rising(key: str, given: Sequence[float]) -> tuple[float, ...]:
+    """Fractions of the log as a tuple.
+
+    Raises:
+        ValueError: they do not rise strictly inside (0, 1].
+    """
+    values = tuple(map(float, given))
+    if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
+        raise ValueError(f"{key}={list(values)} must rise strictly inside (0, 1]")
+    return values
 
 
 def total_cost(
