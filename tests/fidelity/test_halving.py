@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,7 +143,7 @@ def test_the_cost_is_total_cost(whole):
 
 def test_pilots_are_ranked_at_the_rung_of_what_they_are_compared_with(tmp_path):
     """The baseline's pilots see the whole log; each label that is compared is of one rung."""
-    fidelity = HALVING.__class__(**{**HALVING.__dict__, "num_pilots": 20})
+    fidelity = replace(HALVING, num_pilots=20)
     seen = []
     searcher = recorded(seen)
     summary = search(tmp_path, fidelity=fidelity, pilots=20, searcher=searcher)
@@ -183,10 +184,6 @@ def recorded(seen):
 
 def test_best_so_far_is_of_one_rung(whole):
     folder, _, events = whole
-    best = {}
-    for event in events:
-        if event.best is not None:
-            best.setdefault((event.stage, event.trials_done), []).append(event.best)
     ends = [e for e in events if isinstance(e, Event) and e.stage == "final"]
     full = [t for t in stage(folder, "promotion") if t.fidelity == 1.0]
     assert {e.best for e in ends} == {lowest(full)}
@@ -221,21 +218,25 @@ class Stop(Exception):
     pass
 
 
-def test_resumed_after_any_trial_is_the_same(whole, tmp_path):
-    allowed = [0]
+def stopping(allowed: int) -> Objective:
+    """The table, which stops the search after so many trials."""
+    left = [allowed]
 
     def evaluate(configs, seeds, fidelity):
         for pair in TABLE.evaluate(configs, seeds, fidelity):
-            if not allowed[0]:
+            if not left[0]:
                 raise Stop
-            allowed[0] -= 1
+            left[0] -= 1
             yield pair
 
+    return TABLE._replace(evaluate=evaluate)
+
+
+def test_resumed_after_any_trial_is_the_same(whole, tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(100):
-        allowed[0] = int(rng.integers(1, 12))
         try:
-            search(tmp_path, objective=TABLE._replace(evaluate=evaluate))
+            search(tmp_path, objective=stopping(int(rng.integers(1, 12))))
             break
         except Stop:
             continue
@@ -244,17 +245,9 @@ def test_resumed_after_any_trial_is_the_same(whole, tmp_path):
 
 def test_a_search_that_an_older_version_left_in_mid_promotion_goes_on(whole, tmp_path):
     """Its ledger had no column for the rung: it is migrated, and the end is the same."""
-    allowed = [2 + 20 + 3]  # the baseline's two, the first round, half of its six promotions
-
-    def evaluate(configs, seeds, fidelity):
-        for pair in TABLE.evaluate(configs, seeds, fidelity):
-            if not allowed[0]:
-                raise Stop
-            allowed[0] -= 1
-            yield pair
-
+    half = 2 + 20 + 3  # the baseline's two, the first round, half of its six promotions
     with pytest.raises(Stop):
-        search(tmp_path, objective=TABLE._replace(evaluate=evaluate))
+        search(tmp_path, objective=stopping(half))
     format_1.downgrade(tmp_path / "trials.db")
     waiting = [t for t in stage(tmp_path, "promotion") if t.status == "proposed"]
     assert [(t.round, t.rung) for t in waiting] == [(0, 1)] * 3
