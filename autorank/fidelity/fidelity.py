@@ -54,7 +54,7 @@ def single_rung(
     """Every trial sees the same fraction of the log.
 
     Args:
-        fraction: of the log, in (0, 1].
+        fraction: share of the log, in (0, 1].
         tail: share of the windows reached that the curve label is the mean of.
         dx: windows to extrapolate.
         labeller: replaces `curve_label`; ``tail`` and ``dx`` are then ignored.
@@ -128,9 +128,9 @@ def total_cost(
 
     Args:
         fidelity: the schedule.
-        num_trials: pilots not counted.
-        num_rows: of the log.
-        num_pilots: trained on the whole log.
+        num_trials: number of trials, without the pilots.
+        num_rows: rows of the log.
+        num_pilots: number of pilots, which see the whole log.
         batch_size: trials that are promoted among each other; None for all.
         resume: whether a promoted trial continues; otherwise it starts over.
 

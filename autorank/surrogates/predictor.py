@@ -114,8 +114,8 @@ def make_predictor(
     """The predictor of arXiv 2311.07870: MLPs that are fitted to all pairs of at most ``capacity`` rows.
 
     Args:
-        settings: of the ensemble and its loss.
-        num_features: ``x``.
+        settings: settings of the ensemble and its loss.
+        num_features: number of features, ``x``.
         capacity: ``n`` of ``fit``; unused rows are masked, so that more rows need no new program.
         member_map: "map" trains one member after another (CPU), "vmap" all at once (GPU).
 
@@ -145,7 +145,7 @@ def make_predictor(
 
 @dataclass(frozen=True)
 class _Ensemble:
-    """The functions of an `ensemble` over its settings."""
+    """The functions of a `Predictor`, over its settings."""
 
     num_features: int
     capacity: int
