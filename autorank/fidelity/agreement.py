@@ -35,13 +35,13 @@ def tau_curve(
     order among them, are left.
 
     Args:
-        curves: of the pilots, trained to the end.
-        fractions: of the log, each in (0, 1].
+        curves: gain curves of the pilots, trained to the end.
+        fractions: shares of the log, each in (0, 1].
         tail: share of the windows reached that a curve label is the mean of.
         dx: windows to extrapolate; one number, or one for each fraction.
         num_bootstrap: resamples of the pilots.
-        level: of the interval.
-        seed: of the resamples.
+        level: coverage of the interval, for example 0.95.
+        seed: seeds the resamples.
 
     Examples:
         >>> curves = np.array([[3.0, 2.0, 1.0, 1.0], [4.0, 3.0, 2.0, 2.0], [5.0, 1.0, 3.0, 3.0]])
@@ -71,9 +71,8 @@ def bootstrap_tau(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tau-b ``[g]`` of each row of ``short [g, p]`` with ``final [p]``; replicates ``[g, s]``.
 
-    A resample is a vector of counts ``c``; tau-b of it is ``c' (A * B) c / sqrt(c' |A| c  c' |B|
-    c)`` with the sign matrices ``A`` and ``B`` of the two orders (a pilot drawn twice ties with
-    itself on both sides and drops out).
+    A resample is a vector of counts ``c``. With the sign matrices ``A`` and ``B`` of the two orders, its tau-b is
+    ``c' (A * B) c / sqrt(c' |A| c  c' |B| c)``. A pilot drawn twice ties with itself on both sides and drops out.
     """
     valid = np.isfinite(final) & np.isfinite(short).all(axis=0)
     short, final = short[:, valid], final[valid]

@@ -1,4 +1,4 @@
-"""Rules that choose a fraction of the log, and a trend, from what pilots tell (arXiv 2311.07870).
+"""Rules that choose a fraction of the log, and a trend, from the curves of pilots (arXiv 2311.07870).
 
 The guard of `choose_dx` and the reading of "plateau" in `choose_fraction` are our choice.
 """
@@ -34,7 +34,7 @@ def choose_fraction(
     ``1 - tail`` count: later ones agree with the end because they share its windows.
 
     Args:
-        curve: tau-b by fraction.
+        curve: tau-b at each fraction.
         tail: share of the windows reached that a curve label is the mean of.
         slack: how far below the plateau the lower bound of a fraction may lie.
         tau_floor: smallest acceptable tau-b.
@@ -97,13 +97,13 @@ def choose_dx(
     bootstrap resamples of the pilots, paired.
 
     Args:
-        curves: of the pilots, trained to the end.
-        fraction: of the log.
+        curves: gain curves of the pilots, trained to the end.
+        fraction: share of the log.
         grid: candidates, in windows.
         tail: share of the windows reached that a curve label is the mean of.
         confidence: share of the resamples in which a ``dx`` must beat 0.
-        num_bootstrap: resamples.
-        seed: of the resamples.
+        num_bootstrap: number of resamples.
+        seed: seeds the resamples.
 
     Examples:
         >>> choose_dx(np.arange(6.0)[:, None] + np.zeros((6, 20)), 0.5, [5.0])

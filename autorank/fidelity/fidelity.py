@@ -54,7 +54,7 @@ def single_rung(
     """Every trial sees the same fraction of the log.
 
     Args:
-        fraction: of the log, in (0, 1].
+        fraction: share of the log, in (0, 1].
         tail: share of the windows reached that the curve label is the mean of.
         dx: windows to extrapolate.
         labeller: replaces `curve_label`; ``tail`` and ``dx`` are then ignored.
@@ -92,9 +92,7 @@ def successive_halving(
         >>> halving.keep(np.array([3.0, 1.0, np.nan, 2.0])).tolist()
         [1, 3]
     """
-    rungs = tuple(map(float, rungs))
-    if not rungs or list(rungs) != sorted(set(rungs)) or not 0 < rungs[0] <= rungs[-1] <= 1:
-        raise ValueError(f"rungs={list(rungs)} must rise strictly inside (0, 1]")
+    rungs = rising("rungs", rungs)
     if not eta > 1:
         raise ValueError(f"eta={eta} must be above 1; 3 promotes the best third")
 
@@ -103,6 +101,18 @@ def successive_halving(
         return _keep_all(reached)[:count]
 
     return Fidelity(rungs, keep, labeller or partial(curve_label, tail=tail))
+
+
+def rising(key: str, given: Sequence[float]) -> tuple[float, ...]:
+    """Fractions of the log as a tuple.
+
+    Raises:
+        ValueError: they do not rise strictly inside (0, 1].
+    """
+    values = tuple(map(float, given))
+    if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
+        raise ValueError(f"{key}={list(values)} must rise strictly inside (0, 1]")
+    return values
 
 
 def total_cost(
@@ -118,9 +128,9 @@ def total_cost(
 
     Args:
         fidelity: the schedule.
-        num_trials: pilots not counted.
-        num_rows: of the log.
-        num_pilots: trained on the whole log.
+        num_trials: number of trials, without the pilots.
+        num_rows: rows of the log.
+        num_pilots: number of pilots, which see the whole log.
         batch_size: trials that are promoted among each other; None for all.
         resume: whether a promoted trial continues; otherwise it starts over.
 

@@ -49,12 +49,12 @@ def left_out_tau(
     """Repeats a decision without each fold and compares the order that it gives the fold with the final order.
 
     Args:
-        decide: the decision.
+        decide: makes the decision from some of the pilots.
         final: finite final curve labels ``[p]``.
         min_pilots: fewest pilots to decide on; everything is NaN if a decision would have fewer.
-        num_bootstrap: resamples of the pilots for the interval.
-        level: of the interval.
-        seed: of folds and resamples.
+        num_bootstrap: number of resamples of the pilots, for the interval.
+        level: coverage of the interval, for example 0.95.
+        seed: seeds the folds and the resamples.
 
     The interval covers the sampling of pilots within the folds; decisions are not repeated for each resample.
 

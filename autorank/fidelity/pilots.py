@@ -58,13 +58,13 @@ def from_pilots(
     with the final curve label are not considered.
 
     Args:
-        curves: of the pilots, trained to the end.
-        fractions: candidates, each in (0, 1].
+        curves: gain curves of the pilots, trained to the end.
+        fractions: candidate shares of the log, each in (0, 1].
         tail: share of the windows reached that a curve label is the mean of.
         trend: whether to judge each fraction with its own `choose_dx`, or without extrapolation.
         tau_floor: smallest acceptable tau-b.
         slack: how far below the plateau the lower bound of tau-b may lie.
-        seed: of all resamples.
+        seed: seeds all resamples.
         where: windows ``[t]`` that can be measured; None for all.
 
     Returns:

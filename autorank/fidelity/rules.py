@@ -7,20 +7,8 @@ import numpy as np
 
 from autorank.base.records import require_range
 from autorank.base.registry import Registry
-from autorank.fidelity.fidelity import Fidelity, single_rung, successive_halving
+from autorank.fidelity.fidelity import Fidelity, rising, single_rung, successive_halving
 from autorank.fidelity.pilots import MIN_PILOTS, from_pilots
-
-
-def _rising(key: str, given: tuple[float, ...]) -> tuple[float, ...]:
-    """Fractions of the log as a tuple.
-
-    Raises:
-        ValueError: they do not rise strictly inside (0, 1].
-    """
-    values = tuple(float(v) for v in given)
-    if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
-        raise ValueError(f"fidelity.{key}={list(values)} must rise strictly inside (0, 1]")
-    return values
 
 
 class Choose(Protocol):
@@ -95,7 +83,7 @@ class PilotsConfig(FidelityConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "fractions", _rising("fractions", self.fractions))
+        object.__setattr__(self, "fractions", rising("fidelity.fractions", self.fractions))
         if self.num_pilots < MIN_PILOTS:
             raise ValueError(
                 f"fidelity=pilots needs fidelity.num_pilots of at least {MIN_PILOTS}, not "
@@ -132,7 +120,7 @@ class HalvingConfig(FidelityConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "rungs", _rising("rungs", self.rungs))
+        object.__setattr__(self, "rungs", rising("fidelity.rungs", self.rungs))
         if not self.eta > 1:
             raise ValueError(f"fidelity.eta={self.eta} must be above 1; 3 promotes the best third")
 

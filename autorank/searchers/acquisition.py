@@ -26,7 +26,7 @@ class AcquisitionSettings:
 
 
 class Goal(NamedTuple):
-    """What one proposal is chosen by."""
+    """What the choice of one proposal depends on."""
 
     fitted: GaussianFit
     weights: Array  # float32 [g]: of the processes of the quality
@@ -54,8 +54,8 @@ class Acquisition:
         """The goal of the next proposal.
 
         Args:
-            fitted: to the told trials, and to the believed ones of the same batch.
-            weights: of the processes of the quality.
+            fitted: processes fitted to the told trials and to the believed ones of the same batch.
+            weights: weight of each process of the quality.
             alpha: weight of the cost.
             told: configurations that must not be proposed again.
             is_told: which rows of ``told`` are used.

@@ -34,14 +34,7 @@ def candidates(
     parents = history.configs[order[jnp.arange(n) % among]]
     picks = jax.random.randint(pick_key, (2, n), 0, 2 * among)
     left, right = history.configs[order[jnp.minimum(picks, jnp.maximum(num_finished - 1, 0))]]
-    mutants = vary(
-        vary_key,
-        space,
-        parents,
-        settings.mutation_rate,
-        near_share=settings.near_share,
-        near_step=settings.near_step,
-    )
+    mutants = vary(vary_key, space, parents, settings)
     return jnp.concatenate(
         [space.sample(sample_key, n), mutants, cross(cross_key, space, left, right)]
     )
@@ -65,32 +58,20 @@ def latin_hypercube(key: Key, space: Space, n: int) -> Int[Array, "n k"]:
 
 
 def vary(
-    key: Key,
-    space: Space,
-    parents: Int[Array, "n k"],
-    rate: float,
-    *,
-    near_share: float = 0.75,
-    near_step: float = 0.1,
+    key: Key, space: Space, parents: Int[Array, "n k"], settings: CandidateSettings
 ) -> Int[Array, "n k"]:
-    """Mutants in which most changes of numbers are small; canonical.
+    """Canonical mutants, one of each parent; at least one decision changes.
 
-    Args:
-        key: of all draws.
-        space: the search space.
-        parents: one for each mutant.
-        rate: probability that a decision changes; at least one does.
-        near_share: probability that a changed number moves by a normal step instead of anywhere.
-        near_step: standard deviation of such a step, as a share of the number's range.
+    A changed number moves by a normal step with probability ``settings.near_share``, and else anywhere.
     """
     mutate_key, step_key, coin_key = jax.random.split(key, 3)
-    mutants = space.mutate(mutate_key, parents, rate)
+    mutants = space.mutate(mutate_key, parents, settings.mutation_rate)
     sizes = jnp.asarray(space.num_choices)[None, :]
     ordered = jnp.asarray([d.kind == "number" for d in space.decisions])[None, :]
     normal = jax.random.normal(step_key, parents.shape)
-    step = jnp.sign(normal) * jnp.ceil(jnp.abs(normal) * near_step * sizes)
+    step = jnp.sign(normal) * jnp.ceil(jnp.abs(normal) * settings.near_step * sizes)
     near = jnp.clip(parents + step.astype(jnp.int32), 0, sizes - 1)
-    small = jax.random.uniform(coin_key, parents.shape) < near_share
+    small = jax.random.uniform(coin_key, parents.shape) < settings.near_share
     both = space.active(mutants) & space.active(parents)
     return space.canonical(jnp.where((mutants != parents) & ordered & small & both, near, mutants))
 

@@ -40,8 +40,8 @@ def named_searcher(
     The same arguments give the same object, so that it is compiled once for several sweeps or studies of a process.
 
     Args:
-        name: of a registered searcher.
-        search_space: any.
+        name: name of a registered searcher.
+        search_space: the space to search.
         capacity: most trials that are told or pending at once.
         batch_size: proposals of an ask.
         initial: trials told before a model is trusted; None is the searcher's own number (20, Gaussian processes 10).

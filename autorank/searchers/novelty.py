@@ -16,9 +16,8 @@ class Fresh(NamedTuple):
     """``n`` chosen rows of a list of ``m`` candidates."""
 
     position: Array  # int32 [n]: among the candidates
-    is_fresh: (
-        Array  # bool [n]: False for repeats, which are chosen only where the fresh ones ran out
-    )
+    # bool [n]: False for repeats, which are chosen only where the fresh ones ran out
+    is_fresh: Array
     num_fresh: Array  # int32: fresh candidates in all
 
 

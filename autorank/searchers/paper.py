@@ -35,8 +35,6 @@ from autorank.searchers.policy_search import Course, ScoreConfigs, run_policy
 from autorank.searchers.rewards import REWARDS, Line, calibrate, reward_of
 from autorank.space.space import Space
 from autorank.surrogates.base import Surrogate
-from autorank.surrogates.ensemble_surrogate import EnsembleSurrogate
-from autorank.surrogates.predictor import make_predictor
 from autorank.surrogates.settings import PredictorConfig
 
 CURVE_POINTS = 100  # points of a policy's course that ``info`` keeps
@@ -51,11 +49,8 @@ class PaperConfig(SearcherConfig):
     # Proposals that the predictor chooses among mutants of the best trials (0 in the paper). So close to what was
     # trained, the predictor need not extrapolate.
     num_local: int = 0
-    alphas: tuple[float, ...] = (
-        0.0,
-        0.1,
-        0.3,
-    )  # weights of the cost in the reward; a policy for each
+    # Weights of the cost in the reward; a policy for each.
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.3)
     reward: str = "alpha"  # alpha, hinge, absolute
     steps: int = 2000  # REINFORCE steps of an ask, from a uniform policy
     samples: int = 64  # configurations sampled a step
@@ -113,6 +108,10 @@ def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searche
         >>> searcher.ask(jax.random.key(1), searcher.init(jax.random.key(0))).predicted.tolist()
         [[nan, nan], [nan, nan]]
     """
+    # These load flax, which the other searchers do not need.
+    from autorank.surrogates.ensemble_surrogate import EnsembleSurrogate
+    from autorank.surrogates.predictor import make_predictor
+
     capacity, predictor = context.capacity, context.predictor
     if isinstance(predictor, PredictorConfig):
         predictor = make_predictor(predictor, space.num_features, capacity)
@@ -225,7 +224,7 @@ class _Guide:
     def _leaders(
         self, history: History, configs: Int[Array, "a m k"], rewards: Float[Array, "a m"], n: int
     ) -> tuple[Candidates, Int[Array, " a"]]:
-        """The ``n`` best new configurations of each alpha, taking turns, and how many of its were new."""
+        """The ``n`` best new configurations of each alpha, taking turns, and how many new ones each alpha had."""
 
         def lead(configs: Array, rewards: Array) -> tuple[Array, Array]:
             order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
@@ -239,7 +238,7 @@ class _Guide:
         return Candidates(in_turn, alphas), num_new
 
     def _local(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Candidates:
-        """The best mutants of the best trials by the predictor; ``num_local`` of them."""
+        """The ``num_local`` mutants of the best trials that the predictor ranks highest."""
         s = self.settings
         mutants = mutants_of_best(
             key, self.space, history, s.local_pool * s.num_local, s.mutation_rate, s.local_parents

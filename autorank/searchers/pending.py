@@ -44,12 +44,12 @@ def ask_with_pending(
     Pending trials are told one at a time, so that any number of them is one compiled program.
 
     Args:
-        ask: of a searcher, jitted or not.
-        tell: of the same searcher; its capacity must have room for the pending trials.
-        key: for ``ask``.
-        state: of the searcher.
+        ask: the searcher's, jitted or not.
+        tell: the same searcher's; its capacity must have room for the pending trials.
+        key: key of the ask.
+        state: state of the searcher, without the pending trials.
         configs: pending configurations ``[n, k]``.
-        predicted: what was predicted of them, ``[n, 2]``; NaN where nothing was.
+        predicted: what was predicted for them, ``[n, 2]``; NaN where nothing was.
     """
     outcomes = np.asarray(impute(state.history, np.asarray(predicted, np.float32).reshape(-1, 2)))
     for config, outcome in zip(np.asarray(configs, np.int32), outcomes, strict=True):

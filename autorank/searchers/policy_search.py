@@ -51,11 +51,11 @@ def run_policy(
     """Runs one policy.
 
     Args:
-        key: of all draws.
+        key: key of all draws.
         space: the search space.
-        score: predicts configurations.
-        reward: of predicted metrics.
-        steps: of REINFORCE.
+        score: predicts the metrics of configurations.
+        reward: turns predicted metrics into rewards.
+        steps: number of REINFORCE steps.
         samples: configurations drawn at each step.
         rate: Adam's step size on the logits.
         entropy_coef: weight of the policy's entropy in what is maximised.
@@ -77,12 +77,12 @@ def run_policy(
         configs = draw(jax.random.fold_in(key, index), space, policy.logits, samples)
         scores = score(configs)
         rewards = reward(scores)
-        met = Course(
+        course = Course(
             configs.astype(small),
             rewards,
             entropy(space, policy.logits),
             jnp.mean(scores, axis=0),
         )
-        return learn(space, policy, configs, rewards, rate=rate, entropy_coef=entropy_coef), met
+        return learn(space, policy, configs, rewards, rate=rate, entropy_coef=entropy_coef), course
 
     return jax.lax.scan(step, uniform_policy(space), jnp.arange(steps))[1]

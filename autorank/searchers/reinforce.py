@@ -99,9 +99,9 @@ def learn(
 
     Args:
         space: the search space.
-        policy: before the step.
-        configs: sampled configurations.
-        rewards: higher is better; the baseline starts at their first mean.
+        policy: the policy before the step.
+        configs: configurations sampled from it.
+        rewards: reward of each, higher is better; the baseline starts at their first mean.
         rate: Adam's step size on the logits.
         entropy_coef: weight of `entropy` in what is maximised.
     """

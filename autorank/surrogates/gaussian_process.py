@@ -95,9 +95,9 @@ def density_and_gradient(
         theta: hyperparameters.
         apart: squared distances of each decision, flattened.
         alike: correlations of each main effect, flattened.
-        targets: 0 in unused rows.
+        targets: targets, 0 in unused rows.
         where: used rows.
-        priors: of the hyperparameters.
+        priors: priors of the hyperparameters.
     """
     n = len(targets)
     scales = jnp.exp(-2 * theta.scales)
@@ -145,10 +145,10 @@ def fit(
 
     Args:
         features: embedded configurations.
-        targets: standardised over the used rows.
-        where: used rows.
-        columns: roles of the features.
-        priors: of the hyperparameters.
+        targets: targets of each process, standardised over its used rows.
+        where: used rows of each process.
+        columns: roles of the features' columns.
+        priors: priors of the hyperparameters.
         starts: logarithms of the factors on the initial length scales.
         steps: Adam steps of each process; 0 leaves it at its start.
         rate: Adam's step size on the logarithms of the hyperparameters; it falls linearly to a tenth.

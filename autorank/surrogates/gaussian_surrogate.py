@@ -1,4 +1,4 @@
-"""Gaussian processes of what is told about trials: quality, cost, and which trials failed.
+"""Gaussian processes of the results of trials: quality, cost, and failure.
 
 Each combination of a warp and a start (an initial length scale) gives one process of the quality; ``g`` counts them.
 """
@@ -56,7 +56,7 @@ def gaussian_surrogate(
 
     Args:
         space: the search space.
-        settings: of the fit.
+        settings: settings of the fit.
         weighs_cost: whether the cost is modelled too; otherwise predictions of it have no meaning.
 
     Examples:

@@ -26,12 +26,12 @@ def held_out_tau(
     The predictor is jitted here; all folds run one compiled program.
 
     Args:
-        predictor: whose capacity is at least ``n``.
-        key: of folds and fits.
-        features: of the trials.
-        targets: their metrics; NaN for a failed trial.
-        where: numbers to use; None for all.
-        folds: 2 or more.
+        predictor: a predictor with a capacity of at least ``n``.
+        key: key of the folds and the fits.
+        features: features of the trials.
+        targets: metrics of the trials; NaN for a failed trial.
+        where: the targets to use; None for all.
+        folds: number of folds, 2 or more.
 
     Returns:
         A dict: ``heldout_tau`` and ``train_tau`` over finished trials (None where undefined), and ``predicted`` and

@@ -1,7 +1,9 @@
 """Ranking and regression losses over lists of scores, for predictors of model quality.
 
 Convention: a score predicts the *order of the target*, a larger score for a larger target. Lower is better for both, so
-the "top" of a list is its smallest target. Every loss reads ``loss(scores, targets, *, where, weights, reduce_fn)``.
+the "top" of a list is its smallest target. Every loss reads ``loss(scores, targets, *, where, weights, reduce_fn)``,
+and is written as a formula of scores, targets and weights (`over_lists`).
+
 The last axis is the list, leading axes are batches. Each list gives one number, the weighted mean over its items or
 pairs, and ``reduce_fn`` reduces over lists. An item with ``where`` False is ignored, whatever its values (NaN
 included); a list without items or pairs gives 0. ``weights >= 0`` count items; a pair has the product of its two
@@ -19,7 +21,8 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from functools import wraps
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +38,8 @@ from autorank.surrogates.pair_sums import (
     positive,
     powers_around,
 )
+
+Lists: TypeAlias = Float[Array, "*b n"]
 
 
 @runtime_checkable
@@ -64,6 +69,17 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class Formula(Protocol):
+    """The formula of a loss: it need not handle masks, and takes the loss's own settings as keywords."""
+
+    def __call__(
+        self, scores: Any, targets: Any, weights: Any, /, *args: Any, **settings: Any
+    ) -> Array:
+        """One number for each list ``[..., n]``; a masked item has score, target and weight 0."""
+        ...
+
+
 # Traits. `scaled`: the loss depends on the scale of the targets, so they are standardised first. `regression`: scores
 # estimate the standardised targets.
 LOSSES: Registry[Loss] = Registry("predictor.loss")
@@ -89,57 +105,53 @@ class MarginConfig:
         require_range("predictor.loss_settings.margin", self.margin, 0.0, 1e12)
 
 
+def over_lists(formula: Formula) -> Loss:
+    """Makes a loss of its formula: masks items before it, and reduces over lists after it."""
+
+    @wraps(formula)
+    def loss(
+        scores: Lists,
+        targets: Lists,
+        *,
+        where: Bool[Array, "*b n"] | None = None,
+        weights: Lists | None = None,
+        reduce_fn: Reduce = jnp.mean,
+        **settings: Any,
+    ) -> Array:
+        return reduce_fn(formula(*_masked(scores, targets, where, weights), **settings))
+
+    return loss
+
+
 @LOSSES.register("mse", scaled=True, regression=True)
-def mse(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def mse(scores: Lists, targets: Lists, weights: Lists) -> Array:
     """Squared error: ``(f_i - y_i)^2``.
 
     Examples:
         >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
         2.0
     """
-    scores, targets, weights = _masked(scores, targets, where, weights)
-    return reduce_fn(_weighted_mean((scores - targets) ** 2, weights))
+    return _weighted_mean((scores - targets) ** 2, weights)
 
 
 @LOSSES.register("huber", HuberConfig, scaled=True, regression=True)
-def huber(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    delta: float = 1.0,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def huber(scores: Lists, targets: Lists, weights: Lists, delta: float = 1.0) -> Array:
     """Huber: ``r^2 / 2`` up to ``|r| = delta``, then ``delta (|r| - delta / 2)``, ``r = f_i - y_i``.
 
     Examples:
         >>> float(huber(jnp.array([0.0, 5.0]), jnp.array([0.0, 0.0])))
         2.25
     """
-    scores, targets, weights = _masked(scores, targets, where, weights)
     size = jnp.abs(scores - targets)
     near = jnp.minimum(size, delta)
-    return reduce_fn(_weighted_mean(near * (size - near / 2), weights))
+    return _weighted_mean(near * (size - near / 2), weights)
 
 
 @LOSSES.register("margin", MarginConfig, scaled=False, regression=False)
-def pairwise_margin(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    margin: float = 0.001,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def pairwise_margin(scores: Lists, targets: Lists, weights: Lists, margin: float = 0.001) -> Array:
     """Hinge over all pairs: ``max(0, margin - s_ij (f_i - f_j))``, ``s_ij = sign(y_i - y_j)``, ties dropped.
 
     Source: arXiv 2311.07870. At the kink the gradient is 0.
@@ -148,18 +160,12 @@ def pairwise_margin(
         >>> float(pairwise_margin(jnp.array([0.0, 1.0]), jnp.array([5.0, 3.0]), margin=0.5))
         1.5
     """
-    return reduce_fn(margin_loss(*_masked(scores, targets, where, weights), margin))
+    return margin_loss(scores, targets, weights, margin)
 
 
 @LOSSES.register("logistic", scaled=False, regression=False)
-def pairwise_logistic(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def pairwise_logistic(scores: Lists, targets: Lists, weights: Lists) -> Array:
     """RankNet: ``log(1 + exp(-(f_i - f_j)))`` for every pair with ``y_i > y_j``.
 
     The gradient needs ``n`` exponentials if all scores of a list lie within 80 of each other, and ``n^2`` otherwise.
@@ -168,70 +174,50 @@ def pairwise_logistic(
         >>> round(float(pairwise_logistic(jnp.zeros(3), jnp.array([1.0, 2.0, 3.0]))), 4)
         0.6931
     """
-    return reduce_fn(logistic_loss(*_masked(scores, targets, where, weights), False))
+    return logistic_loss(scores, targets, weights, False)
 
 
 @LOSSES.register("lambda_rank", scaled=False, regression=False)
-def lambda_rank(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def lambda_rank(scores: Lists, targets: Lists, weights: Lists) -> Array:
     """LambdaRank: `pairwise_logistic`, each pair times ``|gain_i - gain_j| |discount_i - discount_j|``.
 
     The factors are held constant under differentiation. The gain of an item is the share of its list with a larger
     target: targets are not graded, so we take a gain that is linear in the rank. The discount is ``1 / log2(1 + rank)``
     of its current score, smallest first. The mean is taken over pairs, not over these factors.
     """
-    return reduce_fn(logistic_loss(*_masked(scores, targets, where, weights), True))
+    return logistic_loss(scores, targets, weights, True)
 
 
 @LOSSES.register("list_net", scaled=True, regression=False)
-def list_net(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def list_net(scores: Lists, targets: Lists, weights: Lists) -> Array:
     """Top-one ListNet: cross entropy from ``softmax(-targets)`` to ``softmax(-scores)``.
 
     The scale of the targets determines the sharpness of their softmax: standardise them first.
     """
-    scores, targets, weights = _masked(scores, targets, where, weights)
     empty = weights.sum(-1, keepdims=True) <= 0
     count = jnp.where(empty, 1.0, weights)  # an item of weight 2 is an item listed twice
     share = count * jnp.exp(-targets - logsumexp(-targets, b=count, axis=-1, keepdims=True))
     log_share = -scores - logsumexp(-scores, b=count, axis=-1, keepdims=True)
-    return reduce_fn(jnp.where(empty, 0.0, -share * log_share).sum(-1))
+    return jnp.where(empty, 0.0, -share * log_share).sum(-1)
 
 
 @LOSSES.register("list_mle", scaled=False, regression=False)
-def list_mle(
-    scores: Float[Array, "*b n"],
-    targets: Float[Array, "*b n"],
-    *,
-    where: Bool[Array, "*b n"] | None = None,
-    weights: Float[Array, "*b n"] | None = None,
-    reduce_fn: Reduce = jnp.mean,
-) -> Array:
+@over_lists
+def list_mle(scores: Lists, targets: Lists, weights: Lists) -> Array:
     """ListMLE: mean over items of the negative log likelihood of the true order, best first.
 
     ``log sum_{j: y_j >= y_i} exp(-f_j) + f_i``; tied items share one sum (Breslow), so that no order among them is
     learnt.
     """
-    scores, targets, weights = _masked(scores, targets, where, weights)
     present = weights > 0
     behind = targets[..., None, :] >= targets[..., :, None]
     terms = jax.lax.cond(
         nearness(scores, weights)[1], _log_shares_near, _log_shares_far, scores, weights, behind
     )
     terms = jnp.where(present, terms, 0.0)
-    return reduce_fn(_weighted_mean(terms, weights))
+    return _weighted_mean(terms, weights)
 
 
 def _masked(

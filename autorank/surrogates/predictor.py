@@ -89,35 +89,10 @@ class Predictor(NamedTuple):
     by_sums: SumScore | None = None  # None if the predictor has no such shortcut
 
 
-def make_predictor(settings: PredictorConfig, num_features: int, capacity: int) -> Predictor:
-    """The ensemble that the settings describe, over features ``[capacity, num_features]``."""
-    return ensemble(num_features, capacity=capacity, **vars(settings))
-
-
 def ensemble(
-    num_features: int,
-    *,
-    capacity: int,
-    members: int = 10,
-    hidden: tuple[int, ...] = (50, 50),
-    loss: str = "margin",
-    loss_settings: dict[str, Any] | None = None,
-    steps: int = 500,
-    rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    multi_task: bool = True,
-    bootstrap: bool = False,
-    combine: str = "zscore",
-    member_map: str = "map",
+    num_features: int, *, capacity: int, member_map: str = "map", **settings: Any
 ) -> Predictor:
-    """The predictor of arXiv 2311.07870: MLPs that are fitted to all pairs of at most ``capacity`` rows.
-
-    Args:
-        num_features: ``x``.
-        capacity: ``n`` of ``fit``; unused rows are masked, so that more rows need no new program.
-        member_map: "map" trains one member after another (CPU), "vmap" all at once (GPU).
-
-    The other arguments are the settings of `PredictorConfig`.
+    """`make_predictor` with the fields of `PredictorConfig` as keywords.
 
     Raises:
         ValueError: an unknown name, or a size below 1.
@@ -130,31 +105,47 @@ def ensemble(
         >>> predictor.score(fitted, features[:3]).mean.shape
         (3, 2)
     """
-    traits, loss_fn = LOSSES[loss].traits, loss_of(loss, loss_settings or {})
-    require("predictor.combine", combine, ("zscore", "raw"))
+    return make_predictor(PredictorConfig(**settings), num_features, capacity, member_map)
+
+
+def make_predictor(
+    settings: PredictorConfig, num_features: int, capacity: int, member_map: str = "map"
+) -> Predictor:
+    """The predictor of arXiv 2311.07870: MLPs that are fitted to all pairs of at most ``capacity`` rows.
+
+    Args:
+        settings: settings of the ensemble and its loss.
+        num_features: number of features, ``x``.
+        capacity: ``n`` of ``fit``; unused rows are masked, so that more rows need no new program.
+        member_map: "map" trains one member after another (CPU), "vmap" all at once (GPU).
+
+    Raises:
+        ValueError: an unknown ``member_map``, or a size below 1.
+    """
+    s, traits = settings, LOSSES[settings.loss].traits
     require("predictor.member_map", member_map, ("map", "vmap"))
     made = _Ensemble(
         num_features=num_features,
         capacity=capacity,
-        members=members,
-        net=Net(tuple(hidden), multi_task),
-        loss=loss_fn,
+        members=s.members,
+        net=Net(s.hidden, s.multi_task),
+        loss=loss_of(s.loss, s.loss_settings),
         is_scaled=traits["scaled"],
         is_regression=traits["regression"],
-        steps=steps,
+        steps=s.steps,
         # One flat vector: one fused update instead of one for each array.
-        optimizer=optax.flatten(optax.adamw(rate, weight_decay=weight_decay)),
-        bootstrap=bootstrap,
-        zscore=combine == "zscore",
+        optimizer=optax.flatten(optax.adamw(s.rate, weight_decay=s.weight_decay)),
+        bootstrap=s.bootstrap,
+        zscore=s.combine == "zscore",
         at_once=member_map == "vmap",
     )
-    by_sums = SumScore(made.project, made.score_rows) if hidden else None
+    by_sums = SumScore(made.project, made.score_rows) if s.hidden else None
     return Predictor(made.fit, made.score, capacity, by_sums)
 
 
 @dataclass(frozen=True)
 class _Ensemble:
-    """The functions of an `ensemble` over its settings."""
+    """The functions of a `Predictor`, over its settings."""
 
     num_features: int
     capacity: int

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_the_cost_is_total_cost(whole):
 
 def test_pilots_are_ranked_at_the_rung_of_what_they_are_compared_with(tmp_path):
     """The baseline's pilots see the whole log; each label that is compared is of one rung."""
-    fidelity = HALVING.__class__(**{**HALVING.__dict__, "num_pilots": 20})
+    fidelity = replace(HALVING, num_pilots=20)
     seen = []
     searcher = recorded(seen)
     summary = search(tmp_path, fidelity=fidelity, pilots=20, searcher=searcher)
@@ -185,10 +186,6 @@ def recorded(seen):
 
 def test_best_so_far_is_of_one_rung(whole):
     folder, _, events = whole
-    best = {}
-    for event in events:
-        if event.best is not None:
-            best.setdefault((event.stage, event.trials_done), []).append(event.best)
     ends = [e for e in events if isinstance(e, Event) and e.stage == "final"]
     full = [t for t in stage(folder, "promotion") if t.fidelity == 1.0]
     assert {e.best for e in ends} == {lowest(full)}

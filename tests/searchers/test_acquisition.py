@@ -80,7 +80,8 @@ def test_a_latin_hypercube_spreads_every_decision():
 
 def test_mutants_differ_and_numbers_mostly_move_a_little():
     parents = jnp.tile(jnp.array([[1, 32, 1]], jnp.int32), (4000, 1))
-    rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, 0.1))
+    settings = candidates.CandidateSettings(mutation_rate=0.1)
+    rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, settings))
     SPACE.validate(rows)
     assert (rows != np.asarray(parents)).any(axis=1).all()
     steps = np.abs(rows[:, 1] - 32)

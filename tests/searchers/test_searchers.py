@@ -302,7 +302,7 @@ def test_unused_rows_of_a_history_block_nothing():
     assert int(count) == 1 and is_fresh.tolist() == [True] + [False] * 15 and int(chosen[0]) == 0
 
 
-def testhashes_of_many_configurations_differ():
+def test_hashes_of_many_configurations_differ():
     rows = jnp.asarray(make_space(9, 4).enumerate(100_000))
     first, second = (np.asarray(h).astype(np.uint64) for h in novelty.hashes(rows))
     assert len(np.unique(first << np.uint64(32) | second)) == 100_000
