@@ -7,7 +7,7 @@
 On a CPU: the sharded program on one device against the plain program, i.e. the cost of the sort that finds a device's
 distinct ids and of the second deduplication. Rows a second on several devices need that many accelerators, which get
 two larger shapes; fake CPU devices share their cores, their rows/s say nothing. Bytes exchanged are arithmetic
-(`sharded.exchange_bytes`), not measured. The NE of every variant of a shape must be the same but for rounding.
+(`row_exchange.exchange_bytes`), not measured. The NE of every variant of a shape must be the same but for rounding.
 """
 
 import os
