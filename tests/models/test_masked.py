@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from autorank.models.architecture import architecture, limits_of
 from autorank.models.dhen import DhenConfig, LayerConfig, compact, layers
 from autorank.models.interactions import MODULES
-from autorank.models.masked import MaskedModel, architecture, extract, limits_of
+from autorank.models.masked import MaskedModel, extract
 
 F, N, B, STACK = 4, 2, 3, 10
 # Compiling is most of the work here, and nothing is timed.
