@@ -24,10 +24,8 @@ class Norm(nn.Module):
         """``where`` (shape of ``axes``) marks the active entries; ``x`` is zero outside them, and so is the result."""
         over = tuple(range(-len(self.axes), 0))
         lead = tuple(range(x.ndim - len(self.axes)))
-        dtype, x = (
-            x.dtype,
-            x.astype(jnp.float32),
-        )  # moments of bfloat16 activations, too, in float32
+        # Moments are float32, also those of bfloat16 activations.
+        dtype, x = x.dtype, x.astype(jnp.float32)
         if where is None:
             x = x - jnp.mean(x, axis=over, keepdims=True)
             variance = jnp.mean(jnp.square(x), axis=over, keepdims=True)

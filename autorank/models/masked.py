@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array, Bool, Float, Key, PyTree
-from autorank.models.architecture import Arch, Limits, architecture, axis_counts, limits_of
+from autorank.models.architecture import Arch, Limits, axis_counts
 from autorank.models.blocks import Norm
 from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of, residual_gain
 from autorank.models.embedding import Embedding, num_embeddings
@@ -23,8 +23,6 @@ from autorank.models.heads import NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, Sizes
 from autorank.models.maps import mix
 from autorank.models.parameters import IN, Active, Leaf, call, cut, draw, is_leaf, leaves, prefix
-
-__all__ = ["Arch", "Limits", "MaskedModel", "architecture", "extract", "limits_of"]
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,8 @@ class MaskedModel:
     ) -> Array:
         """One layer; ``params`` of this layer."""
         counts, layer = axis_counts(arch, positions, outputs), self.tree["layers"]
-        norm, norm_params = (
-            Norm({"width": self.limits.width}),
-            cut(params["norm"], layer["norm"], counts, skip=1),
-        )
+        norm = Norm({"width": self.limits.width})
+        norm_params = cut(params["norm"], layer["norm"], counts, skip=1)
 
         def normed(x: Array, count: Array) -> Array:
             y = call(norm, norm_params, x, prefix(self.limits.width, arch.width))

@@ -1,9 +1,9 @@
 """Batches of tiny matrix products on a GPU: one row of the log at a time, in registers.
 
 A Gram matrix or an attention head of a ranking model is 20 to 60 embeddings of width 4 to 64. A library kernel computes
-it as a tile of 64 or 128, several times slower than its bytes can move, and an attention made of such products writes
-every score to memory. Here one warp computes a row's product (or head) with tensor cores and writes the result only,
-forward and backward. Written in Pallas (its Triton form); "interpret" runs the same code anywhere, for tests.
+it as a tile of 64 or 128, several times slower than memory bandwidth allows. An attention made of such products also
+writes every score to memory. Here one warp computes a row's product (or head) with tensor cores and writes the result
+only, forward and backward. Written in Pallas (its Triton form); "interpret" runs the same code anywhere, for tests.
 """
 
 from functools import partial

@@ -41,8 +41,7 @@ class FinishedModels:
     progressive: bool
     qps_seconds: float
     jax_choices: dict[str, Any]
-    _predict: ProgramCache = field(default_factory=ProgramCache)
-    _follow: ProgramCache = field(default_factory=ProgramCache)
+    _functions: ProgramCache = field(default_factory=ProgramCache)
 
     def trained(self, config: np.ndarray, seed: int, /) -> Trained:
         """See `TrainedModel`."""
@@ -50,7 +49,7 @@ class FinishedModels:
             request = Request.of(config, seed, self.decode)
             # Copied: the cached state is donated if the configuration is ever continued.
             params, rows = self.compact.weights(self._state(request))
-            predict = self._jitted(self._predict, request, "predict")
+            predict = self._jitted(request, "predict")
             return Trained(request.setting.model, params, rows, predict, METRICS[self.head])
 
     def test(self, config: np.ndarray, seed: int, /) -> np.ndarray:
@@ -59,15 +58,13 @@ class FinishedModels:
         with own_settings(**self.jax_choices):
             if not self.progressive:
                 return predict_rows(self.trained(config, seed), held_out.sparse, held_out.dense)
-            request, batch_size = (
-                Request.of(config, seed, self.decode),
-                self.compact.shape.batch_size,
-            )
+            request = Request.of(config, seed, self.decode)
+            batch_size = self.compact.shape.batch_size
             state = self._state(request)
             columns = (held_out.sparse, held_out.dense, held_out.labels)
             rows = [padded(column, batch_size) for column in columns]
             later = on_devices(rows, self.compact.mesh, batch_size)
-            follow = self._jitted(self._follow, request, "follow")
+            follow = self._jitted(request, "follow")
             rates, schedule = self.compact.everywhere(
                 (request.setting.hparams, self.compact.schedule)
             )
@@ -83,7 +80,7 @@ class FinishedModels:
             empty = self.compact.program(request.setting.model).empty()
             params, table = self.compact.weights(empty)
             # The program that scores: measured several times a run, it is compiled once.
-            predict = self._jitted(self._predict, request, "predict")
+            predict = self._jitted(request, "predict")
             rows = min(4096, self.dataset.schema.num_train)
             return measure_qps(
                 lambda p, x, d: predict(p, table, x, d),
@@ -105,11 +102,11 @@ class FinishedModels:
         compiled, _ = self.compact.compile(request.setting.model)
         return self.compact.train(compiled, request, self.compact.shape.num_steps)[0]
 
-    def _jitted(self, programs: ProgramCache, request: Request, name: str) -> Any:
-        """A function of the model's program, jitted once for its structure."""
+    def _jitted(self, request: Request, name: str) -> Any:
+        """The function ``name`` of the model's program, jitted once for its structure."""
         model = request.setting.model
 
         def build() -> Any:
             return jax.jit(getattr(self.compact.program(model), name))
 
-        return programs.get(structure_key(model), build)[0]
+        return self._functions.get(f"{name} {structure_key(model)}", build)[0]

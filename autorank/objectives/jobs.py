@@ -15,6 +15,7 @@ import jax
 
 from autorank.base.result import described
 from autorank.models.cost import num_parameters
+from autorank.models.dhen import DhenConfig
 from autorank.objectives.base import Outcome
 from autorank.objectives.choice import Choice, Group
 from autorank.objectives.costs import CostModel, Work
@@ -22,7 +23,7 @@ from autorank.objectives.outcomes import lost_outcome, outcome_of
 from autorank.training.compact import CompactPrograms, Request
 from autorank.training.groups import Device, Shape, dense_size, member_bytes
 from autorank.training.pipeline import Job
-from autorank.training.population_programs import GroupResult, PopulationPrograms
+from autorank.training.population_programs import GroupResult, PopulationPrograms, member_state
 from autorank.training.trainer import Curve
 
 LOG = logging.getLogger(__name__)
@@ -141,6 +142,11 @@ class PopulationJob:
         """The group's requests, in its order."""
         return [self.requests[i] for i in self.group.members]
 
+    @property
+    def models(self) -> list[DhenConfig]:
+        """What each member trains."""
+        return [member.setting.model for member in self.members]
+
     @cached_property
     def works(self) -> list[Work]:
         """What each member costs."""
@@ -153,9 +159,9 @@ class PopulationJob:
 
     def compile(self) -> Any:
         """The compiled program with the seconds that it took, or the error."""
-        models = [member.setting.model for member in self.members]
+        populations = self.trainers.populations
         try:
-            compiled = self.trainers.populations.compile(self.group.layout, models, self.device)
+            compiled = populations.compile(self.group.layout, self.models, self.device)
         except FAILURES as error:
             return error
         if compiled[1]:
@@ -172,7 +178,7 @@ class PopulationJob:
             result = trainers.populations.train(
                 program,
                 self.group.layout,
-                [m.setting.model for m in self.members],
+                self.models,
                 [m.seed for m in self.members],
                 [m.setting.hparams for m in self.members],
                 self.device,
@@ -214,16 +220,15 @@ class PopulationJob:
     def _keep_best(self, result: GroupResult, outcomes: Sequence[Outcome]) -> None:
         """Caches the states of the best members, which a search is most likely to continue."""
         states, shape = self.trainers.compact.states, self.trainers.shape
-        models = [member.setting.model for member in self.members]
-        rates = [member.setting.hparams for member in self.members]
         alive = [at for at, outcome in enumerate(outcomes) if not outcome.failed]
         alive.sort(key=lambda at: outcomes[at].ne[0])
-        room = states.limit // max(member_bytes(model, shape) for model in models)
+        room = states.limit // max(member_bytes(model, shape) for model in self.models)
         try:
             # The best one last, so that it is evicted last.
             for at in reversed(alive[:room]):
-                state = self.trainers.populations.member(result, models, rates, at)
-                states.put(self.members[at].key, state)
+                member = self.members[at]
+                model, hparams = member.setting
+                states.put(member.key, member_state(result, model, hparams, at, shape))
         except FAILURES as error:
             LOG.info("the states of a population are not cached: %s", described(error))
 
@@ -234,8 +239,7 @@ class PopulationJob:
         if len(self.members) == 1:
             (index,) = self.group.members
             return [CompactJob(self.trainers, self.members[0], self.stop, index, reason).job()]
-        models = [member.setting.model for member in self.members]
-        halves = self.trainers.choice.halves(self.group, models, error, reason)
+        halves = self.trainers.choice.halves(self.group, self.models, error, reason)
         return [
             PopulationJob(self.trainers, self.requests, self.stop, half, self.device).job()
             for half in halves

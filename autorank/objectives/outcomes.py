@@ -55,7 +55,7 @@ def outcome_of(
 def lost_outcome(
     reason: str, *, num_windows: int, num_metrics: int, flops: float, details: dict[str, Any]
 ) -> Outcome:
-    """The outcome of a trial of which nothing is known but why it failed.
+    """The outcome of a trial that left no curve, only the reason it failed.
 
     Examples:
         >>> lost = lost_outcome("a worker died", num_windows=4, num_metrics=1, flops=1e3, details={})

@@ -42,7 +42,7 @@ class ObjectiveConfig:
     workers: int = 2
     executor: str = "compact"  # one of `choice.CHOICES`
     group_size: int = 0  # most models of a population, 0 for as many as fit the memory
-    # On which populations train; None for all accelerators, or the first CPU device.
+    # Devices that train populations; None for all accelerators, or the first CPU device.
     group_devices: tuple[Device, ...] | None = None
     prior: Costs | None = None  # until costs are measured; None for the backend's own
     state_bytes: int = 1 << 29  # of training states that are kept

@@ -1,1 +1,1 @@
-"""Training: the row-sparse table update and the one-pass trainer of one model."""
+"""One-pass training: a model on one device or several, a population on one, and the row-sparse table update."""

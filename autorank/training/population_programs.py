@@ -136,16 +136,6 @@ class PopulationPrograms:
         seconds = time.perf_counter() - started
         return GroupResult(layout, route, state, curves, np.asarray(failed), seconds)
 
-    def member(
-        self,
-        result: GroupResult,
-        configs: Sequence[DhenConfig],
-        hparams: Sequence[Hparams],
-        index: int,
-    ) -> TrainState:
-        """The state from which the compact program of member ``index`` continues, on the first device."""
-        return _compact_state(result, configs[index], hparams[index], index, self.shape)
-
     def _program(self, layout: Layout) -> PopulationProgram:
         return make_population(
             layout,
@@ -166,10 +156,10 @@ class PopulationPrograms:
             return self._copies[device]
 
 
-def _compact_state(
+def member_state(
     result: GroupResult, config: DhenConfig, hparams: Hparams, index: int, shape: Shape
 ) -> TrainState:
-    """The training state of one member, as its compact program has it."""
+    """The state from which the compact program of member ``index`` continues, on the first device."""
     state = result.state
     params, first, second = (
         extract(

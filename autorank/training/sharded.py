@@ -46,7 +46,7 @@ def device_mesh(devices: int) -> Mesh:
     """The first ``devices`` devices of this host in a row, 0 for all.
 
     Raises:
-        ValueError: more than there are.
+        ValueError: more devices than this host has.
     """
     there = jax.local_devices()
     if devices > len(there):
@@ -95,7 +95,7 @@ def place(
 def on_one_device(state: TrainState, num_ids: int) -> tuple[PyTree, Float[Array, "v d"]]:
     """Dense parameters and table on the first device, which must hold them: for scoring and export.
 
-    Through the host's memory. A table that no single device can hold trains, but cannot be exported.
+    Copies go through the host's memory. A table that no single device can hold trains, but cannot be exported.
     """
     params, rows = jax.tree.map(np.asarray, (state.params, state.table.rows))
     return jax.device_put((params, rows[:num_ids]), jax.local_devices()[0])

@@ -67,7 +67,9 @@ def measure(model: DhenConfig, data: Data, options: dict | None) -> tuple[float,
 
 def main() -> None:
     """Prints medians and ranges over repeats."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     rng = np.random.default_rng(0)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from autorank.models.architecture import architecture, limits_of
 from autorank.models.dhen import DhenConfig, LayerConfig, compact, layers
 from autorank.models.interactions import MODULES
-from autorank.models.masked import MaskedModel, architecture, extract, limits_of
+from autorank.models.masked import MaskedModel, extract
 
 F, N, B, STACK = 4, 2, 3, 10
 # Compiling is most of the work here, and nothing is timed.
@@ -128,7 +129,7 @@ def compact_is_masked(population, configs, first):
         assert not x_slope[i, :, :, config.width :].any()
 
 
-def test_gradients_are_those_of_the_compact_build(population):
+def test_gradients_are_those_of_the_compact_model(population):
     limits, init, slopes = population
     configs = CTR[:STACK]
     arch = stacked([architecture(c, limits, F, N) for c in configs])
@@ -168,7 +169,7 @@ def test_two_logits_and_no_dense_features():
     assert init._cache_size() == apply._cache_size() == 1
 
 
-def test_both_builds_draw_from_the_same_distribution(monkeypatch):
+def test_both_forms_draw_from_the_same_distribution(monkeypatch):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: jnp.ones(shape))
     limits, key = limits_of(CTR), jax.random.key(0)
     model = MaskedModel(limits, F, N)

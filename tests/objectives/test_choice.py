@@ -30,7 +30,7 @@ from autorank.training.trainer import Hparams
 from tests.making import make_objective
 from tests.report.fake_run import write_run
 
-# What is said here of bits is said of programs as production compiles them.
+# Bit-for-bit claims are about programs as production compiles them.
 pytestmark = pytest.mark.optimized
 
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16
@@ -122,7 +122,7 @@ def test_a_population_gives_the_outcomes_of_the_compact_programs(mixed, compact)
 
 
 def test_a_diverging_trial_leaves_no_trace_in_the_others(mixed):
-    """The same plan with a sane rate in the last place: bit for bit the same curves in the others."""
+    """The same layout with a sane rate in the last place: bit for bit the same curves in the others."""
     made, found = mixed
     sane = objective_states_forgotten(made, [0, 1, 2, 4])
     assert sane[3].failed == "" and np.isfinite(sane[3].curve[:2]).all()
@@ -192,44 +192,47 @@ def trials(count: int, rows: int = 100, structures: int | None = None) -> list[W
 
 
 def test_the_estimates_are_written_out():
-    found = choose(trials(4), "plan", (), (), 2, COSTS)
+    found = choose(trials(4), "layout", (), (), 2, COSTS)
     # Compact: 40 s of compiling on 2 threads, then the last trial's 1 s. Population: 20 + 4, and 4000 / 500.
     assert found.compact_seconds == pytest.approx(21.0)
     assert found.population_seconds == pytest.approx(32.0)
     assert found.form == "compact" and "4 trials, 4 structures to compile" in found.reason
-    on_cores = choose(trials(4), "plan", (), (), 2, COSTS._replace(cores_train=True))
+    on_cores = choose(trials(4), "layout", (), (), 2, COSTS._replace(cores_train=True))
     assert on_cores.compact_seconds == pytest.approx((40 + 4) / 2)
 
 
 def test_many_structures_are_for_a_population_and_known_programs_tip_the_scales():
-    assert choose(trials(40), "plan", (), (), 2, COSTS).form == "population"
+    assert choose(trials(40), "layout", (), (), 2, COSTS).form == "population"
     # One structure with many rates or seeds has nothing to compile but once.
-    assert choose(trials(40, structures=1), "plan", (), (), 2, COSTS).form == "compact"
+    assert choose(trials(40, structures=1), "layout", (), (), 2, COSTS).form == "compact"
     known = {str(i) for i in range(40)}
-    assert choose(trials(40), "plan", known, (), 2, COSTS).form == "compact"
-    assert choose(trials(4), "plan", (), {"plan"}, 2, COSTS).form == "population"
+    assert choose(trials(40), "layout", known, (), 2, COSTS).form == "compact"
+    assert choose(trials(4), "layout", (), {"layout"}, 2, COSTS).form == "population"
     # Long runs: training outweighs compiling, and single programs train faster here.
-    assert choose(trials(40, rows=10_000), "plan", (), (), 2, COSTS).form == "compact"
+    assert choose(trials(40, rows=10_000), "layout", (), (), 2, COSTS).form == "compact"
     assert (
-        choose(trials(40), "plan", (), (), 2, COSTS._replace(population_rate=1.0)).form == "compact"
+        choose(trials(40), "layout", (), (), 2, COSTS._replace(population_rate=1.0)).form
+        == "compact"
     )
 
 
 @pytest.mark.parametrize("setting", ["compact", "population"])
 def test_a_setting_decides(setting):
     for count in (1, 40):
-        found = choose(trials(count), "plan", (), (), 2, COSTS, setting)
+        found = choose(trials(count), "layout", (), (), 2, COSTS, setting)
         assert found.form == setting and found.reason.startswith(f"search.executor={setting}")
 
 
 def test_priors_take_many_structures_to_a_population_on_an_accelerator_only():
     # What one of two threads gets of a hundred.
     half = [Work(str(i), 7e5, 10_000_000) for i in range(50)]
-    assert choose(half, "plan", (), (), 1, PRIORS["gpu"]).form == "population"
+    assert choose(half, "layout", (), (), 1, PRIORS["gpu"]).form == "population"
     # Compiled already, single programs are the faster ones there, too.
-    assert choose(half, "plan", {w.structure for w in half}, (), 1, PRIORS["gpu"]).form == "compact"
+    assert (
+        choose(half, "layout", {w.structure for w in half}, (), 1, PRIORS["gpu"]).form == "compact"
+    )
     for workers in (1, 2, 8):
-        assert choose(half, "plan", (), (), workers, PRIORS["cpu"]).form == "compact"
+        assert choose(half, "layout", (), (), workers, PRIORS["cpu"]).form == "compact"
 
 
 def test_measured_costs_replace_the_priors_and_are_averaged():
@@ -373,7 +376,7 @@ def test_hits_and_misses_on_the_disk_are_counted():
 # --- what a run says about it ---------------------------------------------------------------------------------
 
 
-def test_which_build_trains_is_not_part_of_a_ledgers_identity_but_its_precision_is():
+def test_which_form_trains_is_not_part_of_a_ledgers_identity_but_its_precision_is():
     plan = PlanConfig()
     same = [
         fingerprint(replace(plan, executor=e), leave_out=("executor",)) for e in ("auto", "compact")
@@ -384,7 +387,7 @@ def test_which_build_trains_is_not_part_of_a_ledgers_identity_but_its_precision_
         PlanConfig(executor="masked")
 
 
-def test_the_summary_and_the_report_count_what_each_build_trained(tmp_path):
+def test_the_summary_and_the_report_count_what_each_form_trained(tmp_path):
     trial = Trial(0, "round", 0, 0, (0,), 0, 1.0, None, "finished", "", None, None, None, 0.0, None)
     details = [{"executor": "compact", "why": "a"}, {"executor": "population", "why": "b"}, {}]
     details.append({"executor": "population", "why": "c"})

@@ -45,9 +45,8 @@ def deadly(folder: Path, victim: tuple[int, ...], times: int) -> Objective:
 
 @pytest.fixture(scope="session")
 def cluster():
-    workers = Workers(
-        num_workers=2, num_cpus=0.25
-    )  # the actors of the tests before may still be there
+    # Little of each core: actors of earlier tests may still be alive.
+    workers = Workers(num_workers=2, num_cpus=0.25)
     connect(workers._replace(num_cpus=2.0))
     yield workers
     ray.shutdown()

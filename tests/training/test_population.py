@@ -1,4 +1,4 @@
-"""A population trains every model as the compact build does, and a model that diverges harms no other."""
+"""A population trains every model as its compact program does, and a model that diverges harms no other."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from autorank.population.weights import extract
 from autorank.training.population import make_population
 from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
 
-# What is said here of bits is said of programs as production compiles them.
+# Bit-for-bit claims are about programs as production compiles them.
 pytestmark = pytest.mark.optimized
 
 F, N, V, B, WINDOWS, STEPS = 4, 2, 50, 16, 5, 20
@@ -73,9 +73,8 @@ def stacked(rows):
 def data():
     rng = np.random.default_rng(0)
     rows = B * STEPS
-    ids = rng.integers(0, V, (rows, F)) * (
-        rng.random((rows, F)) < 0.7
-    )  # id 0 very often: duplicates
+    # Id 0 very often: duplicates.
+    ids = rng.integers(0, V, (rows, F)) * (rng.random((rows, F)) < 0.7)
     labels = rng.random((rows, 1)) < 0.4
     parts = (
         ids.astype(np.int32),
@@ -101,7 +100,7 @@ def population(data):
     return layout, train
 
 
-def test_every_model_trains_as_its_compact_build(population, data):
+def test_every_model_trains_as_its_compact_program(population, data):
     layout, train = population
     rows, schedule = data
     state, route = jax.device_get(train([hparams_of(p) for p in range(3)]))

@@ -23,7 +23,7 @@ from autorank.training.sharded import device_mesh, make_sharded_program, on_one_
 from autorank.training.trainer import Data, Hparams, Schedule, make_program
 from tests.making import make_objective
 
-# What is said here of bits is said of programs as production compiles them.
+# Bit-for-bit claims are about programs as production compiles them.
 pytestmark = pytest.mark.optimized
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices

@@ -20,7 +20,7 @@ from autorank.training.tables import (
     sum_duplicates,
 )
 
-# What is said here of bits is said of programs as production compiles them.
+# Bit-for-bit claims are about programs as production compiles them.
 pytestmark = pytest.mark.optimized
 
 

@@ -15,7 +15,7 @@ from autorank.training.compact import Setting
 from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program, window_ne
 from tests.making import make_objective
 
-# What is said here of bits is said of programs as production compiles them.
+# Bit-for-bit claims are about programs as production compiles them.
 pytestmark = pytest.mark.optimized
 
 ROWS, BATCH, WINDOWS, IDS = 6400, 40, 8, 20
