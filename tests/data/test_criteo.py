@@ -497,9 +497,8 @@ def test_a_table_out_of_order_is_sorted(log, tmp_path, small_pieces):
         found[name] = open_prepared(source, tmp_path / name, min_count=1, workers=2)
     np.testing.assert_array_equal(found["sorted"].labels, found["shuffled"].labels)
     np.testing.assert_allclose(found["sorted"].dense, found["shuffled"].dense, rtol=1e-5, atol=1e-6)
-    for j in range(
-        26
-    ):  # ties of counts are broken by first appearance, so ids may be named otherwise
+    # Ties of counts are broken by first appearance, so the ids may be permuted.
+    for j in range(26):
         a, b = (found[name].sparse[:, j].tolist() for name in ("sorted", "shuffled"))
         assert len(set(zip(a, b, strict=True))) == len(set(a)) == len(set(b))
     assert (

@@ -54,9 +54,8 @@ class CriteoConfig(DataConfig):
     """Location of the log."""
 
     source: str = "criteo"
-    path: str | None = (
-        location()
-    )  # file, folder, pattern of files, or archive; not downloaded automatically
+    # File, folder, pattern of files, or archive; not downloaded automatically.
+    path: str | None = location()
     min_count: int = 10  # as is usual on this log, most of whose 33.8M values are rare
 
 
