@@ -1,21 +1,21 @@
-"""Prepares random tables, trains on them at toy size and scores them: no traceback, no row lost or read in two ways.
+"""Prepares random tables, trains on them at toy size and scores them: no traceback, no lost row, no row read two ways.
 
     python -m experiments.fuzz.tables --tables 10000 --seed 0 --workers 32
 
 Table i is made from the seed ``--seed`` + i (`made_tables`): 1 to 3 categorical and 0 to 2 dense columns, one or two
-labels, of many types and contents, some of them broken, as text, Parquet or Arrow. Each is prepared; where it is
+labels, of many types and contents, some of them broken, as text, Parquet or Arrow. Each is prepared; if it is
 refused, the message must name the file or a column. A model of the package's own architecture is trained on its rows
-for a few steps (three programs in all, compiled once a process) and its encoders are saved; then the file is scored,
-and one in 200 with the whole artefact, saved and loaded. Checked:
+for a few steps (three programs in all, compiled once per process), its encoders are saved, and the file is scored. For
+one table in 200, the whole exported model is saved, loaded and scored with. The checks:
 
 - errors are `ValueError` or `OSError` with such a message, never anything else;
-- rows kept and rows reported broken are all rows of the file;
+- the rows kept and the rows reported broken are together all rows of the file;
 - every row of the file has a line in the scores, in order, with probabilities or a reason;
-- each row that preparing kept is encoded alike in scoring, to the last bit, and its scores are the model's, to 1e-6;
+- each row that preparation kept is encoded identically in scoring, and its scores are the model's, to 1e-6;
 - the same rows in another form of file have the same scores.
 
-Prints how many were read and refused, by kind of message, and each failure with its seed, which ``--seed S --tables 1``
-makes again. Exit status 1 if there is one. On 2 cores: about 5 tables a second.
+Prints how many tables were read and refused, by kind of message, and each failure with its seed, which
+``--seed S --tables 1`` reproduces. The exit status is 1 if there is a failure.
 """
 
 import argparse
@@ -148,21 +148,21 @@ def compare(fuzzed: Fuzzed, folder: Path, seed: int) -> None:
         theirs, scores = scored(path, folder, predict, head, kept, places)
         inputs = sparse.shape[1] + dense.shape[1]
         a, b = (rows[np.lexsort(rows[:, :inputs].T[::-1])] for rows in (own, theirs))
-        expect(np.array_equal(a[:, :inputs], b[:, :inputs]), f"{path.name}: encoded otherwise")
-        expect(np.allclose(a, b, rtol=0, atol=1e-6), f"{path.name}: other scores")
+        expect(np.array_equal(a[:, :inputs], b[:, :inputs]), f"{path.name}: encoded differently")
+        expect(np.allclose(a, b, rtol=0, atol=1e-6), f"{path.name}: different scores")
         same = reference is None or np.allclose(
             reference, scores, rtol=0, atol=1e-6, equal_nan=True
         )
-        expect(same, f"{path.name}: another form has other scores")
+        expect(same, f"{path.name}: another form has different scores")
         reference = scores
     if seed % SAVED_EVERY == 0:
         whole_artefact(data, folder, sparse, dense, labels, head)
 
 
 def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], list[int]]:
-    """Places of the rows that preparing kept, and of all, once all rows are accounted for.
+    """The places of the rows that preparation kept, and of all rows; checks that every row is accounted for.
 
-    A quote that is not closed joins lines: which of them are one row is what the reader says, and how many it joined.
+    An unclosed quote joins lines into one row. Which lines it joins, and how many, is taken from the reader.
     """
     reading, encoders = (
         scoring_files.load_reading(folder / "model"),
@@ -180,7 +180,7 @@ def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], l
     found = (
         f"{schema.num_rows} kept, {len(bad)} broken, {len(empty)} empty, {inside} line ends inside"
     )
-    expect(len(bad) == schema.notes["bad_rows"]["count"], f"{found}: other rows are reported")
+    expect(len(bad) == schema.notes["bad_rows"]["count"], f"{found}: another number is reported")
     expect(schema.num_rows == len(kept), f"{found}; {len(kept)} rows are not reported")
     expect(bad | empty <= set(places), f"{found}; scoring has no line for {bad - set(places)}")
     if inside:
@@ -197,7 +197,7 @@ def kept_places(fuzzed: Fuzzed, folder: Path, schema: Any) -> tuple[list[int], l
 def scored(
     path: Path, folder: Path, predict: Any, head: Sequence[str], kept: list[int], places: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encoded rows that preparing kept, with their scores, and the scores of all rows of the file [n, q]."""
+    """The encoded rows that preparation kept, with their scores, and the scores of all rows of the file [n, q]."""
     encoders, reading = (
         encoders_file.read_encoders(folder / "model"),
         scoring_files.load_reading(folder / "model"),
@@ -225,14 +225,14 @@ def scored(
     of_kept = np.isin(lines, kept)
     expect(not (has_reason & of_kept).any(), f"{path.name}: a kept row has no score")
     theirs = np.concatenate(seen)
-    expect(np.allclose(scores[of_kept], theirs[:, -len(head) :], rtol=0, atol=1e-6), "other order")
+    expect(np.allclose(scores[of_kept], theirs[:, -len(head) :], rtol=0, atol=1e-6), "reordered")
     return theirs, scores
 
 
 def whole_artefact(
     data: Any, folder: Path, sparse: Any, dense: Any, labels: Any, head: Any
 ) -> None:
-    """Saves, loads and runs the whole artefact as a user does."""
+    """Saves, loads and scores with the whole exported model, as a user does."""
     from autorank.serving.export import save_model
 
     predict, params, rows = trained(sparse, dense, labels, data.schema.num_train)
@@ -256,13 +256,13 @@ def whole_artefact(
 
 
 def expect(condition: Any, message: str) -> None:
-    """Fails the table unless the condition holds."""
+    """Fails the check of the table unless the condition holds."""
     if not condition:
         raise AssertionError(message)
 
 
 def rows_of(sparse: np.ndarray, dense: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Ids and dense features of each row side by side."""
+    """The ids, dense features and scores of each row side by side."""
     return np.concatenate([sparse, dense, scores], axis=1).astype(np.float64)
 
 

@@ -2,11 +2,11 @@
 
     pip install -e '.[peers]' && python -m experiments.speed.data [--rounds 3]
 
-Rows are generated (`criteo_like`). Encoding is the whole of it: parse 40 columns, count values in the
-first 80 % of the rows, ids by count (at least 2) in row-major int32, logarithm and scale of 13 columns,
-three `.npy` files; ours also writes its resumable parts, checks every cell, hashes what it wrote.
-pandas does the work of the vocabulary variant, whole in memory, and gets the same ids; its text is
-Arrow's (the default of pandas 3), or Python strings (as before). Floors are the same bytes copied once.
+Rows are generated (`criteo_like`). Encoding covers every step: parsing 40 columns, counting values in the first 80 % of
+the rows, ids by count (at least 2) in row-major int32, logarithm and scale of 13 columns, and writing three `.npy`
+files. Ours also writes parts from which it can resume, checks every cell, and hashes what it wrote. pandas does the
+work of the vocabulary variant in memory and gets the same ids; its text columns are Arrow's (default of pandas 3) or
+Python strings (the default before). A floor copies the same bytes once.
 """
 
 import importlib

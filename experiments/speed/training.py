@@ -14,40 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.data.logs.criteo_like_truth import CARDINALITIES, NUM_DENSE
 from experiments.speed.figures import Figure
 from experiments.speed.harness import Bench, Ratio, Timer, run
 
-WIDTH, NUM_DENSE = 16, 13
+WIDTH = 16
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
-# Distinct values of Criteo-Kaggle's 26 columns; a smaller vocabulary caps the largest ones.
-CARDINALITIES = (
-    1460,
-    583,
-    10131227,
-    2202608,
-    305,
-    24,
-    12517,
-    633,
-    3,
-    93145,
-    5683,
-    8351593,
-    3194,
-    27,
-    14992,
-    5461306,
-    10,
-    5652,
-    2173,
-    4,
-    7046547,
-    18,
-    15,
-    286181,
-    105,
-    142572,
-)
 POWER = 8.0  # ids are size * u^POWER: a density that falls as id^-(1 - 1/POWER)
 
 
@@ -87,7 +59,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(shape: Shape) -> Rows:
-    """The same rows for every variant."""
+    """The same rows for every variant; the largest of Criteo's fields are cut to fit ``shape.num_ids``."""
     low, high = 1.0, float(max(CARDINALITIES))
     for _ in range(60):
         cap = (low * high) ** 0.5

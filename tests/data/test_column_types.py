@@ -192,7 +192,8 @@ def columns_with(name, role):
 
 def in_role(path, name, role):
     columns = columns_with(name, role)
-    file = table_file.open_table(path, columns, CsvFormat(), read=[name])
+    file = table_file.inspect_table(path, CsvFormat())
+    table_file.check_types(file, columns, [name])
     chunks = [
         piece.read() for piece in table_file.table_segments(file, columns, Position(), read=[name])
     ]
@@ -328,7 +329,8 @@ def test_what_polars_writes(tmp_path, write):
         level = pl.CompatLevel.oldest() if write == "old ipc" else None
         frame.write_ipc(path, compat_level=level)
     columns = Columns(("u", "e", "s"), (), "y")
-    file = table_file.open_table(path, columns, CsvFormat(), read=columns.categorical)
+    file = table_file.inspect_table(path, CsvFormat())
+    table_file.check_types(file, columns, columns.categorical)
     (piece,) = table_file.table_segments(file, columns, Position(), read=columns.categorical)
     found = {name: as_text(column).to_pylist() for name, column in piece.read().columns.items()}
     assert found["u"] == ["a", "", "b", "a"] and found["e"] == ["x", "y", "y", ""]
@@ -356,5 +358,6 @@ def test_text_that_is_no_text(tmp_path):
     pq.write_table(pa.table({"user": broken, "y": [0, 1]}), tmp_path / "log.parquet")
     with pytest.raises(ValueError, match=r"log.parquet: column 'user' of type string .*UTF8"):
         columns = columns_with("user", "categorical")
-        file = table_file.open_table(tmp_path / "log.parquet", columns, CsvFormat(), read=["user"])
+        file = table_file.inspect_table(tmp_path / "log.parquet", CsvFormat())
+        table_file.check_types(file, columns, ["user"])
         next(table_file.table_segments(file, columns, Position(), read=["user"])).read()

@@ -20,9 +20,10 @@ from autorank.app.programs import plain_errors
 from autorank.data.format.source import Columns, Position
 from autorank.data.logs import table
 from autorank.data.prepare import log_files, store, text_segments
+from autorank.data.prepare.check_rows import check_rows
 from autorank.data.prepare.columns import as_text, to_numbers
 from autorank.data.prepare.csv_format import CsvFormat
-from autorank.data.prepare.table_file import check_types, open_table, table_segments
+from autorank.data.prepare.table_file import check_types, inspect_table, table_segments
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = "name: t\nclick: y\ntime: ts\ncategorical: [user]\ndense: [price]\n"
@@ -332,7 +333,8 @@ def test_rows_without_labels_can_be_read(tmp_path, monkeypatch, name, compiled):
     content = {"csv": sink.getvalue(), "parquet": parquet(rows), "arrow": arrow(rows)}
     (tmp_path / name).write_bytes(content[name.split(".")[1]])
     columns, read = Columns(("user",), ("price",), "y", None, "ts"), ["user", "price", "note"]
-    file = open_table(tmp_path / name, columns, CsvFormat(), read=read)
+    file = inspect_table(tmp_path / name, CsvFormat())
+    check_types(file, columns, read)
     users, notes, prices = [], [], []
     for piece in table_segments(file, columns, Position(), read=read):
         chunk = piece.read()
@@ -358,10 +360,12 @@ def test_labels_as_words(tmp_path, monkeypatch, expected, compiled):
 
 def test_an_absent_column_is_named_with_those_that_are_there(tmp_path):
     (tmp_path / "log.csv").write_bytes(CSV)
+    file, columns = inspect_table(tmp_path / "log.csv", CsvFormat()), Columns(("item",), (), "y")
+    (segment,) = table_segments(file, columns, Position(), read=file.names)
     with pytest.raises(
         ValueError, match=r"columns \['item'\] are missing; it has \['user', 'price'"
     ):
-        open_table(tmp_path / "log.csv", Columns(("item",), (), "y"), CsvFormat())
+        check_rows(segment.read(), columns)
 
 
 def test_only_refusals_lose_their_traceback(monkeypatch):

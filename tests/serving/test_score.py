@@ -73,9 +73,8 @@ LOADED = functools.cache(load_model)
 
 class Trained(NamedTuple):
     run: Path
-    expected: (
-        np.ndarray
-    )  # [n, 2], the model's own scores of the prepared rows, in the order of time
+    # [n, 2], the model's own scores of the prepared rows, in the order of time.
+    expected: np.ndarray
 
 
 def trained(source: store.Source, folder: Path, **settings: Any) -> Trained:

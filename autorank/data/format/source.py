@@ -136,6 +136,22 @@ class ReadSegments(Protocol):
         ...
 
 
+def chunks_of(segments: ReadSegments) -> ReadChunks:
+    """Reads a whole log through its segments.
+
+    Examples:
+        >>> def segments(raw, progress, start):
+        ...     yield Segment(lambda: Chunk({"user": ["a", "b"]}), Position(offset=2))
+        >>> [chunk.columns["user"] for chunk in chunks_of(segments)(Path("raw"), print)]
+        [['a', 'b']]
+    """
+
+    def read(raw: Path, progress: Progress) -> Iterator[Chunk]:
+        return (segment.read() for segment in segments(raw, progress, Position()))
+
+    return read
+
+
 @runtime_checkable
 class DescribeSplit(Protocol):
     """Notes for `schema.json` that depend on the split, such as the Bayes-optimal loss of generated rows."""

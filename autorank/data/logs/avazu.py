@@ -19,7 +19,7 @@ from typing import Any
 
 from autorank.base.records import location
 from autorank.data.format.canonical_text import canonical_texts
-from autorank.data.format.source import Chunk, Columns, Position, Progress, Segment, Source
+from autorank.data.format.source import Columns, Position, Progress, Segment, Source, chunks_of
 from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.prepare.columns import as_series, as_text, item
 from autorank.data.prepare.csv_format import CsvFormat, column_names
@@ -93,15 +93,12 @@ def source(path: Path | None) -> Source:
     def read_segments(raw: Path, progress: Progress, start: Position) -> Iterator[Segment]:
         return segments((file,), CsvFormat(), COLUMNS, start, derive=derive, read=read)
 
-    def read_chunks(raw: Path, progress: Progress) -> Iterator[Chunk]:
-        return (segment.read() for segment in read_segments(raw, progress, Position()))
-
     return Source(
         name="avazu",
         settings={"reader": "avazu", "version": VERSION},
         files=(file,),
         columns=COLUMNS,
-        chunks=read_chunks,
+        chunks=chunks_of(read_segments),
         origin="Avazu click-through rate prediction, Kaggle 2014",
         licence=LICENCE,
         segments=read_segments,

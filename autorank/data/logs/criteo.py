@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from autorank.base.records import location
-from autorank.data.format.source import Chunk, Columns, Position, Progress, Segment, Source
+from autorank.data.format.source import Columns, Position, Progress, Segment, Source, chunks_of
 from autorank.data.logs.base import SOURCES, DataConfig, optional_path
 from autorank.data.logs.download import extract
 from autorank.data.prepare.csv_format import CsvFormat
@@ -54,9 +54,8 @@ class CriteoConfig(DataConfig):
     """Location of the log."""
 
     source: str = "criteo"
-    path: str | None = (
-        location()
-    )  # file, folder, pattern of files, or archive; not downloaded automatically
+    # File, folder, pattern of files, or archive; not downloaded automatically.
+    path: str | None = location()
     min_count: int = 10  # as is usual on this log, most of whose 33.8M values are rare
 
 
@@ -76,16 +75,16 @@ def source(path: Path | None) -> Source:
         FileNotFoundError: no path, or no such files; the message tells where to get them.
     """
     files = find(path)
-    archive = files[0].name.endswith(_ARCHIVES)
+    read_segments = partial(_read_segments, files, files[0].name.endswith(_ARCHIVES))
     return Source(
         name="criteo",
         settings={"reader": "criteo", "version": VERSION},
         files=files,
         columns=COLUMNS,
-        chunks=partial(_read_chunks, files, archive),
+        chunks=chunks_of(read_segments),
         origin="Criteo display advertising logs (Kaggle 2014, or the 1TB click logs), Criteo AI Lab",
         licence=LICENCE,
-        segments=partial(_read_segments, files, archive),
+        segments=read_segments,
     )
 
 
@@ -123,12 +122,6 @@ def _read_segments(
     if archive:
         files = (_extract_once(files[0], raw, progress),)
     return segments(files, FORMAT, COLUMNS, start)
-
-
-def _read_chunks(
-    files: tuple[Path, ...], archive: bool, raw: Path, progress: Progress
-) -> Iterator[Chunk]:
-    return (segment.read() for segment in _read_segments(files, archive, raw, progress, Position()))
 
 
 def _extract_once(archive: Path, raw: Path, progress: Progress) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autorank.data.format.schema import MISSING
-from autorank.data.format.source import Chunk, Position, Progress, Segment, Source
+from autorank.data.format.source import Chunk, Position, Progress, Segment, Source, chunks_of
 from autorank.data.logs import criteo_like, criteo_like_truth
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.criteo import COLUMNS, FORMAT
@@ -107,9 +107,7 @@ def source(num_rows: int = 500_000, *, seed: int = 0, max_vocabulary: int | None
         },
         files=(),
         columns=COLUMNS,
-        chunks=lambda raw, progress: (
-            segment.read() for segment in read_segments(raw, progress, Position())
-        ),
+        chunks=chunks_of(read_segments),
         origin=f"generated in the shape of Criteo's Kaggle log, seed {seed}",
         licence="public domain",
         notes=notes,

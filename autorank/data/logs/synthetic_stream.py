@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autorank.base.metrics import normalized_entropy
-
 CHUNK = 1 << 16  # rows drawn together; changing it changes the stream of a seed
 LATENTS = 4  # L
 NUM_DENSE = 3
@@ -92,6 +90,9 @@ def bayes_ne(labels: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
 
     No model can be expected to do better on these rows.
     """
+    # Imports scipy.stats, which takes longer than all of `autorank.data`, and every command imports this module.
+    from autorank.base.metrics import normalized_entropy
+
     click, conversion = labels[:, 0].astype(bool), labels[:, 1].astype(bool)
     found = {
         "ctr": normalized_entropy(truth[:, 0], click),

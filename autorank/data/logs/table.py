@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 from autorank.base.records import location
 from autorank.data.format.file_format import name_mismatch
 from autorank.data.format.source import (
-    Chunk,
     Columns,
     Position,
     Progress,
     Segment,
     Source,
+    chunks_of,
     validate_columns,
 )
 from autorank.data.logs.base import SOURCES, DataConfig
@@ -111,9 +111,6 @@ def source(path: Path, schema: Path) -> Source:
     def read_segments(raw: Path, progress: Progress, start: Position) -> Iterator[Segment]:
         return segments_of_files(files, roles.columns, start)
 
-    def read_chunks(raw: Path, progress: Progress) -> Iterator[Chunk]:
-        return (segment.read() for segment in read_segments(raw, progress, Position()))
-
     return Source(
         name=roles.name,
         settings={
@@ -124,7 +121,7 @@ def source(path: Path, schema: Path) -> Source:
         },
         files=tuple(file.path for file in files),
         columns=roles.columns,
-        chunks=read_chunks,
+        chunks=chunks_of(read_segments),
         origin=roles.source,
         licence=roles.licence,
         segments=read_segments,

@@ -157,9 +157,8 @@ def signed_log(numbers: np.ndarray) -> np.ndarray:
         >>> signed_log(np.array([0.0, np.e - 1, 1 - np.e])).round(6).tolist()
         [0.0, 1.0, -1.0]
     """
-    sizes = np.fmax(
-        np.abs(numbers), 0
-    )  # replaces NaN, which would slow the vectorised logarithm down
+    # Replaces NaN, which would slow the vectorised logarithm down.
+    sizes = np.fmax(np.abs(numbers), 0)
     np.log1p(sizes, out=sizes)
     np.copysign(sizes, numbers, out=sizes)
     sizes += numbers - numbers  # restores NaN

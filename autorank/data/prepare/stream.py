@@ -159,9 +159,8 @@ def deduplicator(num_ids: int) -> Deduplicate:
         capacity = ids.size if capacity is None else capacity
         if ids.size and not 0 <= ids.min() <= ids.max() < num_ids:
             raise ValueError(f"ids {ids.min()} .. {ids.max()} are outside [0, {num_ids})")
-        where = ids.reshape(-1).astype(
-            np.intp
-        )  # NumPy's index type, converted once instead of thrice
+        # NumPy's index type, converted once instead of three times.
+        where = ids.reshape(-1).astype(np.intp)
         if num_ids <= SCANNED * ids.size:
             marks[where] = True
             distinct = np.flatnonzero(marks)

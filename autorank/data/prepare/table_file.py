@@ -70,37 +70,8 @@ def inspect_table(path: Path, csv: CsvFormat, key: str = "data.path") -> TableFi
     return TableFile(path, form, csv, names, schema)
 
 
-def open_table(
-    path: Path,
-    columns: Columns,
-    csv: CsvFormat,
-    *,
-    read: Sequence[str] | None = None,
-    key: str = "data.path",
-) -> TableFile:
-    """`inspect_table`, and checks that the columns to read exist and have types that fit their roles.
-
-    Args:
-        path: the file.
-        columns: the role of each column.
-        csv: how lines are divided into cells, if it is text.
-        read: columns to read, if they are not the columns with a role.
-        key: as in `inspect_table`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `inspect_table`; a missing column; a type that does not fit its role.
-    """
-    file = inspect_table(path, csv, key)
-    wanted = columns.read if read is None else tuple(read)
-    absent = [name for name in wanted if name not in file.names]
-    if absent:
-        raise ValueError(f"{path}: columns {absent} are missing; it has {list(file.names)}")
-    check_types(file, columns, wanted)
-    return file
-
-
 def check_types(file: TableFile, columns: Columns, read: Sequence[str]) -> None:
-    """Rejects columns whose type does not fit their role; see `column_types.require_types`."""
+    """Rejects columns of the file whose type does not fit their role; see `column_types.require_types`."""
     if file.schema is not None:
         roles = {name: role for name, role in roles_of(columns).items() if name in read}
         require_types(file.path, file.schema, roles)

@@ -99,10 +99,8 @@ def _line_blocks(
             in_header = offset == 0 and csv_format.columns is None
             while True:
                 # The cuts are the same whether or not reading resumed here, as the first read fills up to a full block.
-                block = _read(
-                    stream,
-                    SEGMENT_BYTES - len(rest) if len(rest) < SEGMENT_BYTES else SEGMENT_BYTES,
-                )
+                missing = SEGMENT_BYTES - len(rest)
+                block = _read(stream, missing if missing > 0 else SEGMENT_BYTES)
                 end = _end_of_last_line(block)
                 if block and not end:
                     if len(rest) > _LONGEST_LINE:
@@ -116,9 +114,8 @@ def _line_blocks(
                     text = memoryview(b"".join((rest, text)))
                 rest = bytes(block[end:])
                 if not compression and rest:
-                    stream.seek(
-                        stream.tell() - len(rest)
-                    )  # cheaper than copying it to the next block
+                    # Reading it again is cheaper than copying it to the next block.
+                    stream.seek(stream.tell() - len(rest))
                     rest = b""
                 header_size = bytes(text).find(b"\n") + 1 if in_header and text else 0
                 in_header = in_header and not text

@@ -45,9 +45,8 @@ def encode_codes(codes, first, ids, starts, offsets, unknown, train, num_unknown
                 found = codes[column, np.uint64(first + row)]
                 if start:
                     found = ids[np.uint64(start + found)]
-                    is_unknown = np.int64(
-                        found == unknown
-                    )  # counted without a branch, which is hard to predict
+                    # Counted without a branch, which would be hard to predict.
+                    is_unknown = np.int64(found == unknown)
                     in_train += is_unknown & np.int64(train[np.uint64(row)])
                     num_all += is_unknown
                 into[np.uint64(row), column] = found + offset
