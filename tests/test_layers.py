@@ -39,7 +39,17 @@ LEVELS = {
 # They load numba, and are imported inside the functions that need them.
 COMPILED = ("autorank.data.fast_text.compiled", "autorank.data.fast_text.loops")
 CORE_LEVEL = 5  # up to here nothing below is loaded by an import
-HEAVY = ("hydra", "omegaconf", "wandb", "polars", "pyarrow", "matplotlib", "numba", "llvmlite")
+HEAVY = (
+    "hydra",
+    "omegaconf",
+    "wandb",
+    "polars",
+    "pyarrow",
+    "matplotlib",
+    "numba",
+    "llvmlite",
+    "scipy.stats",
+)
 
 
 def module_name(path: Path) -> str:

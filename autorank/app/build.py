@@ -9,7 +9,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.app.identity import identity as identity
 from autorank.app.settings import (
     BackendConfig,
     SearchConfig,

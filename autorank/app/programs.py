@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
 from autorank.app.composition import register_groups, schema
@@ -54,11 +55,15 @@ def register() -> None:
     register_groups()
 
 
+class Refused(CompactHydraException):
+    """A setting or a file that a job of a sweep refused; Hydra prints the message without a traceback."""
+
+
 def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
     """Ends a program without a traceback where this library refused a setting or a file.
 
     The message says what is wrong and what to write instead. Errors raised elsewhere keep their traceback;
-    ``HYDRA_FULL_ERROR=1`` shows all of them. A job of a sweep fails as its sweeper expects.
+    ``HYDRA_FULL_ERROR=1`` shows all of them. A job of a sweep must not exit, so it raises `Refused`.
     """
 
     @functools.wraps(main)
@@ -66,8 +71,10 @@ def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
         try:
             return main(*args, **kwargs)
         except (ValueError, OSError) as error:
-            if not _refused_by_us(error) or _traceback_wanted():
+            if not _refused_by_us(error) or os.environ.get("HYDRA_FULL_ERROR", "") == "1":
                 raise
+            if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise Refused(str(error)) from error
             sys.exit(f"error: {error}")
 
     return run
@@ -83,11 +90,6 @@ def _refused_by_us(error: BaseException) -> bool:
     file = Path(trace.tb_frame.f_code.co_filename).resolve()
     line = linecache.getline(str(file), trace.tb_lineno)
     return LIBRARY in file.parents and line.lstrip().startswith("raise ")
-
-
-def _traceback_wanted() -> bool:
-    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return sweep or os.environ.get("HYDRA_FULL_ERROR", "") == "1"
 
 
 def run_folder() -> Path:

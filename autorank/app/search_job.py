@@ -14,6 +14,7 @@ import yaml
 from autorank.app import build
 from autorank.app.earlier_ledgers import carried_over
 from autorank.app.exported import export_winner, measure_export
+from autorank.app.identity import identity
 from autorank.app.idle import idle_settings
 from autorank.app.provenance import provenance
 from autorank.app.settings import SearchConfig
@@ -63,7 +64,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.budget(config).metric)
     known_as = functools.partial(carried_over, config=config, folder=folder)
-    own = build.identity(config, space, data)
+    own = identity(config, space, data)
     with Ledger.open(folder / "trials.db", own, known_as) as ledger:
         refuse_finished_by_earlier_version(ledger, config.search.seed)
         ledger.put("decisions", [d._asdict() for d in space.decisions])

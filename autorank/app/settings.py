@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autorank.app.idle import changed_fields, refuse_idle_predictor
-from autorank.base.records import later, require, require_range
+from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.registry import Registry
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.movielens import MovielensConfig
@@ -54,9 +54,8 @@ class PlanConfig:
     pilot_mutation: float = later(0.15)  # share of decisions that a pilot near the baseline changes
     test_finalists: bool = later(True)  # score every finalist on the held-out rows, not only chosen
     workers: int = 2  # trials compiled and trained side by side
-    executor: str = (
-        "auto"  # what trains: auto (the faster one by measured costs), compact, population
-    )
+    # What trains: auto (the faster one by measured costs), compact, population
+    executor: str = "auto"
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
 
     def __post_init__(self):
@@ -102,7 +101,7 @@ class TrackingConfig:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "tags", tuple(self.tags))
+        as_tuples(self, "tags")
         modes = ("auto", "online", "offline", "shared", "disabled", "dryrun", "run")
         require("tracking.mode", self.mode, modes)
 
@@ -212,7 +211,7 @@ class BenchSearchConfig:
     again: bool = False  # run also what the table has
 
     def __post_init__(self):
-        object.__setattr__(self, "searchers", tuple(self.searchers))
+        as_tuples(self, "searchers")
         for key in ("seeds", "trials", "batch", "workers"):
             require_range(key, getattr(self, key), 1, 1_000_000)
         require_range("noise", self.noise, 0.0, 10.0)

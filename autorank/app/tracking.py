@@ -17,7 +17,6 @@ from autorank.app.tracking_settings import (
     Decision,
     decide,
     init_options,
-    logged_in,
     own_settings,
     reason,
     resolve_mode,
@@ -25,8 +24,6 @@ from autorank.app.tracking_settings import (
 )
 from autorank.base.program_folder import why_unusable
 from autorank.ledger.ledger import Ledger
-
-__all__ = ["OFF", "Tracker", "logged_in", "resolve_mode", "scrub", "start_tracking"]
 
 LOG = logging.getLogger(__name__)
 WAIT_SECONDS = 20  # for the server at the start and at the end, then the mirror goes offline

@@ -136,9 +136,8 @@ def logged_in(environment: Mapping[str, str] = os.environ, own: Any = None) -> b
     base = environment.get("WANDB_BASE_URL") or f"https://{CLOUD}" if own is None else own.base_url
     hosts = [urlsplit(base).netloc]
     if own is not None and base == type(own).model_fields["base_url"].default:
-        hosts.append(
-            CLOUD
-        )  # W&B's cloud under its older name, which is the one in most netrc files
+        # W&B's cloud under its older name, which is the one in most netrc files.
+        hosts.append(CLOUD)
     places = [environment["NETRC"]] if environment.get("NETRC") else ["~/.netrc", "~/_netrc"]
     found = [p for p in (Path(place).expanduser() for place in places) if p.exists()]
     try:
@@ -191,11 +190,8 @@ def reason(error: Exception) -> str:
         found: Any = listed(include_input=False, include_url=False)
         text = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found)
         mode = os.environ.get("WANDB_MODE")
-        text += (
-            f" (WANDB_MODE={mode})"
-            if mode and "mode" in {e["loc"][0] for e in found if e["loc"]}
-            else ""
-        )
+        if mode and "mode" in {e["loc"][0] for e in found if e["loc"]}:
+            text += f" (WANDB_MODE={mode})"
     else:
         text = str(error) or type(error).__name__
     for name, value in os.environ.items():

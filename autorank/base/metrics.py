@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy import special, stats
+import scipy  # loads its submodules at first use: --help must not wait for scipy.stats
 
 Values: TypeAlias = Any  # whatever np.asarray takes: numbers, lists, arrays of numpy or jax
 # Probabilities are kept this far from 0 and 1: a certain mistake costs 27.6 nats, not infinity.
@@ -62,7 +62,7 @@ def log_loss_of_logits(logits: Values, targets: Values) -> float:
 def entropy(rate: Values) -> np.ndarray:
     """Entropy in nats of a base rate, elementwise; 0 at 0 and 1."""
     q = np.asarray(rate, np.float64)
-    return np.asarray(special.entr(q) + special.entr(1 - q))
+    return np.asarray(scipy.special.entr(q) + scipy.special.entr(1 - q))
 
 
 def normalized_entropy(probabilities: Values, targets: Values) -> float:
@@ -118,7 +118,7 @@ def auc(scores: Values, targets: Values) -> float:
     num_negative = positive.size - num_positive
     if not num_positive or not num_negative:
         return math.nan
-    rank_sum = stats.rankdata(scores)[positive].sum()
+    rank_sum = scipy.stats.rankdata(scores)[positive].sum()
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
@@ -135,7 +135,7 @@ def kendall_tau_b(predicted: Values, true: Values) -> float:
     predicted, true = _pair(predicted, true)
     if not _varies(predicted) or not _varies(true):
         return math.nan
-    return float(np.asarray(stats.kendalltau(predicted, true, variant="b"))[0])
+    return float(np.asarray(scipy.stats.kendalltau(predicted, true, variant="b"))[0])
 
 
 def pearson(predicted: Values, true: Values) -> float:
@@ -232,13 +232,13 @@ def paired_test(
     if d.size < 2 or not np.isfinite(d).all():
         return PairedTest(mean, math.nan, math.nan, math.nan)
     error = float(d.std(ddof=1)) / math.sqrt(d.size)
-    half = error * float(stats.t.ppf((1 + level) / 2, d.size - 1))
+    half = error * float(scipy.stats.t.ppf((1 + level) / 2, d.size - 1))
     if not d.any():
         p = 1.0
     elif method == "wilcoxon":
-        p = float(np.asarray(stats.wilcoxon(d))[1])
+        p = float(np.asarray(scipy.stats.wilcoxon(d))[1])
     else:
-        p = float(2 * stats.t.sf(abs(mean) / error, d.size - 1)) if error > 0 else 0.0
+        p = float(2 * scipy.stats.t.sf(abs(mean) / error, d.size - 1)) if error > 0 else 0.0
     return PairedTest(mean, mean - half, mean + half, p)
 
 

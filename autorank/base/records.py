@@ -15,7 +15,7 @@ from typing import Any
 def later(default: Any) -> Any:
     """A field added after ledgers existed; its default is what was done before it.
 
-    At its default it is not part of `fingerprint`, so that a ledger from before the setting can be resumed.
+    Fingerprints in earlier ledgers do not cover it (`autorank.app.earlier_ledgers`), so that they can be resumed.
     """
     return field(default=default, metadata={"later": True})
 
@@ -114,25 +114,6 @@ def with_values(record: Any, values: Mapping[str, Any], prefix: str = "") -> Any
 def plain(record: Any) -> dict[str, Any]:
     """A record as plain dicts and lists, for JSON, YAML and W&B."""
     return json.loads(json.dumps(dataclasses.asdict(record)))
-
-
-def fingerprint(*records: Any, leave_out: tuple[str, ...] = ()) -> str:
-    """sha256 over the content of records: equal settings have equal fingerprints.
-
-    Left out are the fields named in ``leave_out``, and those that came `later` while they are at their defaults.
-    """
-    kept = [{k: v for k, v in without_later(r).items() if k not in leave_out} for r in records]
-    return digest(kept)
-
-
-def without_later(record: Any) -> dict[str, Any]:
-    """A record as plain data, without the fields that came `later` and are at their defaults."""
-    fields = record.__dataclass_fields__
-
-    def came_later(name: str, value: Any) -> bool:
-        return fields[name].metadata.get("later", False) and value == fields[name].default
-
-    return {k: v for k, v in plain(record).items() if not came_later(k, v)}
 
 
 def digest(content: Any) -> str:

@@ -1,12 +1,17 @@
 """Searchers by name, for spaces that are not ours: sweeps of Hydra jobs and Optuna studies."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from autorank.base.plugins import load_plugins
 from autorank.base.registry import Entry
 from autorank.searchers.base import SEARCHERS, Context, MakeSearcher, Searcher
 from autorank.space.space import Space
+
+# Sweeps and studies do not take a search's default here: resumed ones must go on proposing what they did.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {"reinforce": {"rate": 0.05}}
 
 
 def find_searcher(name: str) -> Entry[MakeSearcher]:
@@ -35,7 +40,7 @@ def named_searcher(
     initial: int | None,
     alpha: float,
 ) -> Searcher:
-    """A searcher with its default settings.
+    """A searcher with its default settings, apart from `DEFAULTS`.
 
     The same arguments give the same object, so that it is compiled once for several sweeps or studies of a process.
 
@@ -56,4 +61,5 @@ def named_searcher(
     values["num_exploratory"] = min(2, batch_size - 1)
     values = {k: v for k, v in values.items() if k in known and v is not None}
     context = Context(capacity) if initial is None else Context(capacity, initial)
+    values |= DEFAULTS.get(entry.name, {})
     return entry.make(search_space, replace(entry.settings(), **values), context)

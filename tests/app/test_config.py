@@ -1,8 +1,9 @@
 import pytest
 
 from autorank.app import build
+from autorank.app.earlier_ledgers import without_later
 from autorank.app.settings import PlanConfig, SearchConfig, SpaceConfig
-from autorank.base.records import fingerprint, flatten, plain, value_at, with_values
+from autorank.base.records import digest, flatten, plain, value_at, with_values
 from autorank.fidelity.rules import PilotsConfig
 from autorank.models.dhen import DhenConfig, LayerConfig
 
@@ -29,8 +30,9 @@ def test_flatten_takes_both_spellings():
 
 
 def test_fingerprint_is_of_content():
-    assert fingerprint(BASE) == fingerprint(with_values(BASE, {}))
-    assert fingerprint(BASE) != fingerprint(with_values(BASE, {"search.seed": 1}))
+    same, other = with_values(BASE, {}), with_values(BASE, {"search.seed": 1})
+    assert digest([plain(BASE)]) == digest([plain(same)])
+    assert digest([plain(BASE)]) != digest([plain(other)])
     assert plain(BASE)["searcher"]["alphas"] == [0.0, 0.1, 0.3]
 
 
@@ -44,8 +46,8 @@ def test_settings_that_came_later_leave_old_ledgers_their_fingerprint():
             del before[name]
     assert "equal_ne_margin" not in before and "trials" in before
     old = hashlib.sha256(json.dumps([before], sort_keys=True).encode()).hexdigest()
-    assert fingerprint(PlanConfig()) == old
-    assert fingerprint(PlanConfig(equal_ne_margin=0.05)) != old
+    assert digest([without_later("search", plain(PlanConfig()))]) == old
+    assert digest([without_later("search", plain(PlanConfig(equal_ne_margin=0.05)))]) != old
 
 
 def test_the_number_of_final_seeds_may_be_text():

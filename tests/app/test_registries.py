@@ -252,6 +252,7 @@ def test_a_sweep_over_the_predictor_is_refused_before_anything_trains(tmp_path):
         timeout=300,
     )
     assert done.returncode != 0 and "it is for searcher=paper" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists() and not list(tmp_path.rglob("trials.db"))
 
 

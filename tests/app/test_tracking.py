@@ -9,8 +9,8 @@ import pytest
 
 from autorank.app import mirror, tracking
 from autorank.app.settings import TrackingConfig
-from autorank.app.tracking import OFF, logged_in, resolve_mode, scrub, start_tracking
-from autorank.app.tracking_settings import reason
+from autorank.app.tracking import OFF, start_tracking
+from autorank.app.tracking_settings import logged_in, reason, resolve_mode, scrub
 from autorank.ledger.ledger import Ledger
 from autorank.report.page import write_report
 from tests.report.fake_run import IDENTITY, write_run

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.app.settings import PlanConfig, TrainingConfig
+from autorank.app.identity import settings
+from autorank.app.settings import PlanConfig, SearchConfig, TrainingConfig
 from autorank.base import programs
-from autorank.base.records import fingerprint
+from autorank.base.records import plain
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.ledger.run_folder import read_run
@@ -377,12 +377,13 @@ def test_hits_and_misses_on_the_disk_are_counted():
 
 
 def test_which_form_trains_is_not_part_of_a_ledgers_identity_but_its_precision_is():
-    plan = PlanConfig()
-    same = [
-        fingerprint(replace(plan, executor=e), leave_out=("executor",)) for e in ("auto", "compact")
-    ]
-    assert same[0] == same[1] != fingerprint(replace(plan, trials=7), leave_out=("executor",))
-    assert fingerprint(TrainingConfig()) != fingerprint(TrainingConfig(precision="bfloat16"))
+    def item(name, **groups):
+        return settings(name, plain(SearchConfig(**groups)))
+
+    auto, compact = (item("plan", search=PlanConfig(executor=e)) for e in ("auto", "compact"))
+    assert auto == compact != item("plan", search=PlanConfig(trials=7))
+    low = TrainingConfig(precision="bfloat16")
+    assert item("model and training") != item("model and training", training=low)
     with pytest.raises(ValueError, match=r"search.executor='masked'.*auto, compact, population"):
         PlanConfig(executor="masked")
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from autorank.searchers import base, novelty
 from autorank.searchers.base import SEARCHERS
+from autorank.searchers.named import named_searcher
 from autorank.searchers.policy_search import run_policy
 from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
 from autorank.searchers.rewards import Line, calibrate, reward_of
@@ -442,6 +443,20 @@ def test_a_failure_teaches_like_the_worst_so_far():
     np.testing.assert_array_equal(failed.policy.logits, worst.policy.logits)
     all_failed = tell(searcher.init(KEY), rows, np.full((4, 2), np.nan, np.float32))
     np.testing.assert_array_equal(all_failed.policy.logits, 0)
+
+
+def test_sweeps_and_studies_keep_their_own_rate_of_reinforce():
+    sizes = {"batch_size": 2, "capacity": 8}
+    rows, told = SPACE.sample(KEY, 4), jnp.array([[1.0, 0], [2.0, 0], [-2.0, 0], [3.0, 0]])
+
+    def learned(searcher):
+        return np.asarray(searcher.tell(searcher.init(KEY), rows, told).policy.logits)
+
+    named = learned(named_searcher("reinforce", SPACE, initial=None, alpha=0.0, **sizes))
+    np.testing.assert_array_equal(
+        named, learned(make_searcher("reinforce", SPACE, rate=0.05, **sizes))
+    )
+    assert (named != learned(make_searcher("reinforce", SPACE, **sizes))).any()
 
 
 # Predictor and REINFORCE.

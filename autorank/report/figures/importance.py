@@ -23,7 +23,9 @@ def importance(run: Run) -> Figure | None:
     levels = chance(groups, ranks)
     order = sorted(range(len(names)), key=lambda i: shares[i] - levels[i])[-MAX_DECISIONS:]
     clear = [names[i] for i in reversed(order) if shares[i] > levels[i]]
-    title = f"{clear[0]} exceeds chance by most" if clear else "No single decision explains the ranking"
+    title = (
+        f"{clear[0]} exceeds chance by most" if clear else "No single decision explains the ranking"
+    )
     figure, (ax,) = panels(title, height=1.5 + 0.24 * len(order))
     for height, i in enumerate(order):
         ax.barh(height, shares[i], color=BLUE if shares[i] > levels[i] else PALE, height=0.7)
