@@ -272,6 +272,16 @@ def paired_rows_interval(
 # --- helpers --------------------------------------------------------------------------------------
 
 
+def finite_or_none(value: float) -> float | None:
+    """A number as JSON can hold it: None for NaN and the infinities.
+
+    Examples:
+        >>> finite_or_none(0.5), finite_or_none(math.nan)
+        (0.5, None)
+    """
+    return float(value) if math.isfinite(value) else None
+
+
 def _pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if a.size != b.size:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from autorank.base.metrics import finite_or_none
 from autorank.fidelity.agreement import TauCurve, as_tau_curve, bootstrap_tau, interval
 from autorank.fidelity.choice import (
     CONFIDENCE,
@@ -181,7 +182,7 @@ def _record(pilots: _Pilots, decision: _Decision, fractions: Sequence[float]) ->
         )
 
     def spread(values: np.ndarray) -> list[float | None]:
-        known = dict(zip(pilots.apart, map(_finite_or_none, values), strict=True))
+        known = dict(zip(pilots.apart, map(finite_or_none, values), strict=True))
         return [known.get(float(f)) for f in fractions]
 
     return {
@@ -192,12 +193,12 @@ def _record(pilots: _Pilots, decision: _Decision, fractions: Sequence[float]) ->
         "tau_without_trend": spread(decision.plain),
         "dx": [dx.get(float(f), 0.0) for f in fractions],
         "chosen_fraction": choice.fraction,
-        "chosen_tau": _finite_or_none(left_out.tau),
-        "chosen_low": _finite_or_none(left_out.low),
-        "chosen_high": _finite_or_none(left_out.high),
-        "folds_share": _finite_or_none(left_out.share),  # of the folds that chose less than the log
+        "chosen_tau": finite_or_none(left_out.tau),
+        "chosen_low": finite_or_none(left_out.low),
+        "chosen_high": finite_or_none(left_out.high),
+        "folds_share": finite_or_none(left_out.share),  # of the folds that chose less than the log
         "chosen_dx": dx.get(choice.fraction, 0.0),
-        "plateau": _finite_or_none(choice.plateau),
+        "plateau": finite_or_none(choice.plateau),
         "reason": reason,
     }
 
@@ -214,7 +215,3 @@ def shares_windows(
         first = min(first, int(np.flatnonzero(where)[-1]))
     _, reached = tail_windows(num_windows, fraction, tail)
     return reached > first or fraction > 1 - tail + 1e-9
-
-
-def _finite_or_none(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -2,7 +2,6 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """Asks a searcher for the next trial of a study."""
 
-import math
 import threading
 from typing import Any
 
@@ -11,6 +10,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
+from autorank.base.metrics import finite_or_none
 from autorank.integrations.optuna_rows import (
     PREDICTED,
     PROPOSED,
@@ -89,7 +89,7 @@ class Proposer:
             batch_size=ASK_WITH_ROLES if searcher.has_roles else 1,
             turn=trial.number if searcher.has_roles else None,
         )
-        forecast = [float(v) if math.isfinite(v) else None for v in units.own(predicted)[0]]
+        forecast = [finite_or_none(v) for v in units.own(predicted)[0]]
         return space.decode(found[0]), forecast
 
     def _asker_of(self, searcher: NamedSearcher) -> Asker:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from autorank.base.metrics import finite_or_none
 from autorank.ledger.trial import Trial
 from autorank.objectives.base import Outcome
 from autorank.search.context import Context
@@ -83,7 +84,7 @@ def label_and_cost(
     if not outcome.failed:
         metrics = context.objective.metrics
         value = batch.label(metric_curve(outcome.curve, metrics, context.budget.metric))
-        quality = float(value) if math.isfinite(value) else None
+        quality = finite_or_none(value)
     if batch.reference_flops and math.isfinite(outcome.flops):
         cost = math.log(outcome.flops / batch.reference_flops)
     return quality, cost

@@ -1,11 +1,11 @@
 """Rows scored per second, measured in turns, so that other load on the machine affects all models alike."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from autorank.base.metrics import finite_or_none
 from autorank.search.context import Context
 from autorank.search.verdict import rate_ratio
 
@@ -49,10 +49,7 @@ def against(reference: Sequence[float] | None, rates: Sequence[float] | None) ->
     """The median rate, and its ratio to the reference measured in the same turns."""
     if rates is None or reference is None:
         return dict(UNKNOWN)
-    ratio = {
-        k: v if math.isfinite(v) else None
-        for k, v in rate_ratio(rates, reference)._asdict().items()
-    }
+    ratio = {k: finite_or_none(v) for k, v in rate_ratio(rates, reference)._asdict().items()}
     return {
         "qps": float(np.median(rates)),
         "ratio": ratio["mean"],

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.base.metrics import kendall_tau_b
+from autorank.base.metrics import finite_or_none, kendall_tau_b
 from autorank.base.typing import Bool, Float, Key
 from autorank.surrogates.nets import TASKS
 from autorank.surrogates.predictor import Predictor
@@ -66,12 +66,10 @@ def held_out_tau(
     true = np.asarray(targets, np.float64)[:, 0]
     known = where[:, 0] & np.isfinite(true)
     return {
-        "heldout_tau": _or_none(kendall_tau_b(held_out[known], true[known])),
-        "train_tau": _or_none(kendall_tau_b(fitted[known], true[known])),
-        "predicted": [_or_none(v) if k else None for v, k in zip(held_out, known, strict=True)],
-        "true": [_or_none(v) if k else None for v, k in zip(true, known, strict=True)],
+        "heldout_tau": finite_or_none(kendall_tau_b(held_out[known], true[known])),
+        "train_tau": finite_or_none(kendall_tau_b(fitted[known], true[known])),
+        "predicted": [
+            finite_or_none(v) if k else None for v, k in zip(held_out, known, strict=True)
+        ],
+        "true": [finite_or_none(v) if k else None for v, k in zip(true, known, strict=True)],
     }
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.base.metrics import finite_or_none
+
 
 class Group(NamedTuple):
     """Trained together: rows of the grid ``[p]``, and the number of their seed."""
@@ -93,7 +95,7 @@ class Work:
 
     def add(self, group: Group, ne: np.ndarray) -> None:
         """A finished group's NE ``[p]``; NaN is a failed run."""
-        plain = [float(v) if np.isfinite(v) else None for v in ne]
+        plain = [finite_or_none(v) for v in ne]
         self._append({"rows": group.rows, "seed": group.seed, "ne": plain})
 
     def add_seconds(self, seconds: float) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.base.metrics import finite_or_none
 from autorank.base.records import with_values
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.catalogue import get, levels
@@ -134,8 +135,8 @@ def _next(
     seen = found[:, 0] + noise * rng.normal(size=size)
     line = {
         "values": rows,
-        "loss": [_json(v) for v in found[:, 0]],
-        "seen": [_json(v) for v in seen],
+        "loss": [finite_or_none(v) for v in found[:, 0]],
+        "seen": [finite_or_none(v) for v in seen],
         "cost": [round(float(v), 5) for v in found[:, 1]],
         "cpu": round(cpu, 6),
         "wall": round(wall, 6),
@@ -256,7 +257,3 @@ def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, An
     options = compiler_options()
     ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
     return searcher, ask, tell
-
-
-def _json(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
