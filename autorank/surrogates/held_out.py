@@ -46,6 +46,29 @@ def held_out_tau(
     if folds < 2:
         raise ValueError(f"folds={folds}: write 2 or more")
     where = np.ones((n, TASKS), bool) if where is None else np.asarray(where, bool)
+    held_out, fitted = _predictions(predictor, key, features, targets, where, folds)
+    true = np.asarray(targets, np.float64)[:, 0]
+    known = where[:, 0] & np.isfinite(true)
+    return {
+        "heldout_tau": finite_or_none(kendall_tau_b(held_out[known], true[known])),
+        "train_tau": finite_or_none(kendall_tau_b(fitted[known], true[known])),
+        "predicted": [
+            finite_or_none(v) if k else None for v, k in zip(held_out, known, strict=True)
+        ],
+        "true": [finite_or_none(v) if k else None for v, k in zip(true, known, strict=True)],
+    }
+
+
+def _predictions(
+    predictor: Predictor,
+    key: Key,
+    features: Float[np.ndarray, "n x"],
+    targets: Float[np.ndarray, "n 2"],
+    where: Bool[np.ndarray, "n 2"],
+    folds: int,
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Predicted NE gains: of each row by a fit without its fold, and by a fit on all rows."""
+    n = len(features)
     pad = ((0, predictor.capacity - n), (0, 0))
     x = jnp.asarray(np.pad(np.asarray(features, np.float32), pad))
     y = jnp.asarray(np.pad(np.asarray(targets, np.float32), pad))
@@ -62,14 +85,4 @@ def held_out_tau(
             rest = seen.copy()
             rest[rows] = False
             held_out[rows] = predict(jax.random.fold_in(key, fold), rest)[rows]
-    fitted = predict(jax.random.fold_in(key, folds + 1), seen)
-    true = np.asarray(targets, np.float64)[:, 0]
-    known = where[:, 0] & np.isfinite(true)
-    return {
-        "heldout_tau": finite_or_none(kendall_tau_b(held_out[known], true[known])),
-        "train_tau": finite_or_none(kendall_tau_b(fitted[known], true[known])),
-        "predicted": [
-            finite_or_none(v) if k else None for v, k in zip(held_out, known, strict=True)
-        ],
-        "true": [finite_or_none(v) if k else None for v, k in zip(true, known, strict=True)],
-    }
+    return held_out, predict(jax.random.fold_in(key, folds + 1), seen)

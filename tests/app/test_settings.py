@@ -31,7 +31,8 @@ def test_small_changes_are_as_small_and_as_frequent_as_asked():
     where = [d.name for d in SPACE.decisions].index("rate")
 
     def moves(**options):
-        rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, 1.0, **options))
+        settings = candidates.CandidateSettings(mutation_rate=1.0, **options)
+        rows = np.asarray(candidates.vary(jax.random.key(0), SPACE, parents, settings))
         return np.abs(rows[:, where] - SPACE.baseline[where])
 
     assert moves(near_share=1.0, near_step=0.01).max() == 1
