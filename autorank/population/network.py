@@ -1,8 +1,8 @@
 """The models of all lanes as one function of their parameters: a layer loops over the modules that are in use.
 
-For each kind of module, a loop runs over the (lane, slot) pairs that hold it (`pairs`), so a step costs what its
-modules cost, whatever the architectures are. A module's output goes straight into its lane's sum. The backward pass
-computes each module again: only the layers' inputs are kept.
+For each group of modules (`families`), a loop runs over the (lane, slot) pairs that hold one of them (`pairs`), so a
+step costs what its modules cost, whatever the architectures are. A module's output goes straight into its lane's sum.
+The backward pass computes each module again: only the layers' inputs are kept.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ import numpy as np
 from autorank.base.typing import Array, Bool, Float, Int, PyTree
 from autorank.models.blocks import Norm
 from autorank.models.embedding import Embedding
-from autorank.models.interactions import MODULES
 from autorank.models.maps import mix
-from autorank.models.parameters import Active, call, prefix
-from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Kind, Lane
+from autorank.models.parameters import call, prefix
+from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Lane
+from autorank.population.families import Forms, Group, Slot, groups
 from autorank.population.pairs import Pairs
-from autorank.population.storage import LAYERED, head_module, kind_size, module_params
+from autorank.population.storage import LAYERED, group_size, head_module, slot_params
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,20 @@ class Network:
             changes = at.positions != at.outputs
             y = jax.lax.cond(jnp.any(changes & at.on), self._shortcut, lambda x, *_: x, x, at)
         if c.kinds:
-            own = ModuleParams(at.params["arena"], at.params["norm"], at.params["scale"])
+            before = x
+            if c.pre:
+                norm = jax.vmap(self._normed)(at.params["norm"], x, at.positions)
+                before = jnp.where(lanes.pre[:, None, None, None], norm, x)
+            own = SlotParams(at.params["arena"], at.params["scale"])
             layer = LaneLayer(
-                at.positions, lanes.num_tokens, lanes.rank, lanes.mlp_depth, lanes.concat,
-                lanes.weighted, lanes.pre,
-            )  # fmt: skip
-            y = _add_modules(self, x, y, own, layer, at.pairs)
+                at.positions,
+                lanes.num_tokens,
+                lanes.rank,
+                lanes.mlp_depth,
+                lanes.concat,
+                lanes.weighted,
+            )
+            y = _add_modules(self, before, y, own, layer, at.pairs)
         if c.post:
             norm = jax.vmap(self._normed)(at.params["norm"], y, at.outputs)
             y = jnp.where((lanes.post)[:, None, None, None], norm, y)
@@ -117,40 +125,36 @@ class Network:
 
     def contribution(
         self,
-        kind: Kind,
-        params: "ModuleParams",
+        group: Group,
+        params: "SlotParams",
         x: Float[Array, "b m d"],
-        slot: Array,
-        at: "LaneLayer",
+        at: "PairAt",
     ) -> Float[Array, "b m d"]:
-        """What one module adds to its layer's output; ``params`` and ``at`` are its slot's and its lane's."""
-        c = self.capacity
-        before = x
-        if c.pre:
-            before = jnp.where(at.pre, self._normed(params.norm, x, at.positions), x)
-        own = module_params(c, kind, params.arena.astype(self.dtype))
-        module = MODULES[kind.module].make(c.sizes(kind, flat=self.flat, kernels=self.kernels))
-        active = Active(at.positions, None, at.rank, None, at.mlp_depth)
-        with jax.named_scope(kind.module):
-            y = call(module, own, before, active)
+        """What one module adds to its layer's output; ``x`` is its input, normed where its model does so first."""
+        c, lane = self.capacity, at.lane
+        own = slot_params(group, params.arena.astype(self.dtype))
+        slot = Slot(at.kind, lane.positions, lane.rank, lane.mlp_depth)
+        with jax.named_scope(type(group).__name__):
+            y = group.apply(own, x, slot, Forms(self.flat, self.kernels))
         # A norm puts its offset everywhere, also beyond the tokens of the model.
-        y = jnp.where(prefix(y.shape[1], at.num_tokens)[None, :, None], y, 0).astype(self.dtype)
+        y = jnp.where(prefix(y.shape[1], lane.num_tokens)[None, :, None], y, 0).astype(self.dtype)
         if c.weighted:
-            y = y * jnp.where(at.weighted, params.scale, 1.0).astype(self.dtype)
+            y = y * jnp.where(lane.weighted, params.scale, 1.0).astype(self.dtype)
         placed = _fit(y, 0, c.positions)
         if c.concat:
             # A few static shifts and a choice between them: elementwise, where a dynamic shift would be a gather.
-            for first, here in self._offsets(slot, at):
+            for first, here in self._offsets(at):
                 placed = jnp.where(here, _fit(y, first, c.positions), placed)
         return placed
 
-    def _offsets(self, slot: Array, at: "LaneLayer") -> list[tuple[int, Array]]:
+    def _offsets(self, at: "PairAt") -> list[tuple[int, Array]]:
         """First embeddings that a slot's tokens may go to besides 0, and whether they do."""
         found = []
         for s in range(1, self.capacity.slots):
             for tokens in self.capacity.tokens:
                 if s * tokens < self.capacity.positions:
-                    found.append((s * tokens, at.concat & (slot == s) & (at.num_tokens == tokens)))
+                    here = at.lane.concat & (at.slot == s) & (at.lane.num_tokens == tokens)
+                    found.append((s * tokens, here))
         return found
 
 
@@ -164,11 +168,10 @@ class LayerInputs(NamedTuple):
     pairs: Pairs
 
 
-class ModuleParams(NamedTuple):
-    """Parameters that a module reads: of all lanes in a layer, or of one slot."""
+class SlotParams(NamedTuple):
+    """Parameters of slots: of all lanes in a layer ``[p, s, ...]``, or of one slot."""
 
     arena: Float[Array, "..."]
-    norm: PyTree
     scale: Float[Array, "..."]
 
 
@@ -181,7 +184,14 @@ class LaneLayer(NamedTuple):
     mlp_depth: Int[Array, "..."]
     concat: Bool[Array, "..."]
     weighted: Bool[Array, "..."]
-    pre: Bool[Array, "..."]
+
+
+class PairAt(NamedTuple):
+    """One (lane, slot) pair, or several of them."""
+
+    slot: Int[Array, "..."]
+    kind: Int[Array, "..."]
+    lane: LaneLayer
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -189,7 +199,7 @@ def _add_modules(
     network: Network,
     x: Float[Array, "p b m d"],
     y: Float[Array, "p b m d"],
-    params: ModuleParams,
+    params: SlotParams,
     layer: LaneLayer,
     pairs: Pairs,
 ) -> Float[Array, "p b m d"]:
@@ -198,39 +208,38 @@ def _add_modules(
 
 
 def _add_modules_fwd(
-    network: Network, x: Array, y: Array, params: ModuleParams, layer: LaneLayer, pairs: Pairs
+    network: Network, x: Array, y: Array, params: SlotParams, layer: LaneLayer, pairs: Pairs
 ) -> tuple[Array, Any]:
-    for k, kind in enumerate(network.capacity.kinds):
+    for g, group in enumerate(groups(network.capacity)):
 
-        def body(first: Array, y: Array, k: int = k, kind: Kind = kind) -> Array:
-            group = _Group(network, kind, pairs, k, first)
-            parts = jax.vmap(partial(network.contribution, kind))(
-                group.params(params), group.of_lanes(x), group.slot, group.lanes(layer)
+        def body(first: Array, y: Array, g: int = g, group: Group = group) -> Array:
+            chunk = _Chunk(network, group, pairs, g, first)
+            parts = jax.vmap(partial(network.contribution, group))(
+                chunk.params(params), chunk.of_lanes(x), chunk.at(layer)
             )
-            return group.add(y, parts)
+            return chunk.add(y, parts)
 
-        y = _loop(network, pairs.count[k], body, y)
+        y = _loop(network, pairs.count[g], body, y)
     return y, (x, params, layer, pairs)
 
 
 def _add_modules_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ...]:
     x, params, layer, pairs = saved
     found = jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, params)
-    for k, kind in enumerate(network.capacity.kinds):
+    for g, group in enumerate(groups(network.capacity)):
 
-        def body(first: Array, found: Any, k: int = k, kind: Kind = kind) -> Any:
-            group = _Group(network, kind, pairs, k, first)
-            lanes = group.lanes(layer)
+        def body(first: Array, found: Any, g: int = g, group: Group = group) -> Any:
+            chunk = _Chunk(network, group, pairs, g, first)
+            at = chunk.at(layer)
 
-            def run(params: ModuleParams, x: Array) -> Array:
-                one = partial(network.contribution, kind)
-                return jax.vmap(one)(params, x, group.slot, lanes)
+            def run(params: SlotParams, x: Array) -> Array:
+                return jax.vmap(partial(network.contribution, group))(params, x, at)
 
-            _, pull = jax.vjp(run, group.params(params), group.of_lanes(x))
-            to_params, to_x = pull(group.of_lanes(slope))
-            return group.add(found[0], to_x), group.add_params(found[1], to_params)
+            _, pull = jax.vjp(run, chunk.params(params), chunk.of_lanes(x))
+            to_params, to_x = pull(chunk.of_lanes(slope))
+            return chunk.add(found[0], to_x), chunk.set_params(found[1], to_params)
 
-        found = _loop(network, pairs.count[k], body, found)
+        found = _loop(network, pairs.count[g], body, found)
     to_x, to_params = found
     none = partial(jax.tree.map, lambda a: np.zeros(a.shape, jax.dtypes.float0))
     return to_x, slope, to_params, none(layer), none(pairs)
@@ -245,61 +254,58 @@ def _loop(network: Network, count: Array, body: Callable[[Array, Any], Any], sta
     return jax.lax.fori_loop(0, chunks, lambda i, found: body(i * network.chunk, found), start)
 
 
-class _Group:
-    """The pairs of one chunk: what they read, and where their results go. Padding reads lane 0 and adds nothing."""
+class _Chunk:
+    """Some pairs of a group: what they read, and where their results go. Padding reads lane 0 and adds nothing."""
 
-    def __init__(self, network: Network, kind: Kind, pairs: Pairs, k: int, first: Array) -> None:
-        n = network.chunk
-        take = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=n)
-        pad = ((0, n - 1),)
-        self.lane, self.slot = (take(jnp.pad(a[k], pad)) for a in (pairs.lane, pairs.slot))
-        self._valid = first + jnp.arange(n) < pairs.count[k]
-        self._size = kind_size(network.capacity, kind)
-        self._n = n
+    def __init__(self, network: Network, group: Group, pairs: Pairs, g: int, first: Array) -> None:
+        self._n, self._size = network.chunk, group_size(group)
+        self._weighted = network.capacity.weighted
+        take = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=self._n)
+        pad = ((0, self._n - 1),)
+        self._lane, self._slot, self._kind = (
+            take(jnp.pad(a[g], pad)) for a in (pairs.lane, pairs.slot, pairs.kind)
+        )
+        self._valid = first + jnp.arange(self._n) < pairs.count[g]
 
     def of_lanes(self, a: Array) -> Array:
         """Rows of the pairs' lanes from an array with a first axis of lanes."""
         one = partial(jax.lax.dynamic_slice_in_dim, a, slice_size=1)
-        return jnp.concatenate([one(self.lane[j]) for j in range(self._n)])
+        return jnp.concatenate([one(self._lane[j]) for j in range(self._n)])
 
-    def lanes(self, layer: LaneLayer) -> LaneLayer:
-        """The numbers of the pairs' lanes."""
-        return LaneLayer(*(a[self.lane] for a in layer))
+    def at(self, layer: LaneLayer) -> PairAt:
+        """The pairs as numbers."""
+        return PairAt(self._slot, self._kind, LaneLayer(*(a[self._lane] for a in layer)))
 
-    def params(self, params: ModuleParams) -> ModuleParams:
+    def params(self, params: SlotParams) -> SlotParams:
         """The parameters of the pairs' slots."""
         arena = [self._arena_of(params.arena, j) for j in range(self._n)]
-        return ModuleParams(
-            jnp.concatenate(arena),
-            jax.tree.map(self.of_lanes, params.norm),
-            params.scale[self.lane, self.slot],
-        )
+        return SlotParams(jnp.concatenate(arena), params.scale[self._lane, self._slot])
 
     def _arena_of(self, arena: Float[Array, "p s a"], j: int) -> Array:
-        at = self.lane[j], self.slot[j], 0
+        at = self._lane[j], self._slot[j], 0
         return jax.lax.dynamic_slice(arena, at, (1, 1, self._size))[0]
 
     def add(self, whole: Array, parts: Array) -> Array:
         """``whole`` with the pairs' ``parts`` added to their lanes."""
         for j in range(self._n):
-            old = jax.lax.dynamic_slice_in_dim(whole, self.lane[j], 1)
+            old = jax.lax.dynamic_slice_in_dim(whole, self._lane[j], 1)
             part = jnp.where(self._valid[j], parts[j : j + 1], 0)
-            whole = jax.lax.dynamic_update_slice_in_dim(whole, old + part, self.lane[j], 0)
+            whole = jax.lax.dynamic_update_slice_in_dim(whole, old + part, self._lane[j], 0)
         return whole
 
-    def add_params(self, whole: ModuleParams, parts: ModuleParams) -> ModuleParams:
-        """``whole`` with the gradients of the pairs' slots added."""
-        arena = whole.arena
+    def set_params(self, whole: SlotParams, parts: SlotParams) -> SlotParams:
+        """``whole`` with the gradients of the pairs' slots, each of which is in one chunk only."""
+        arena, scale = whole
         for j in range(self._n):
-            part = jnp.where(self._valid[j], parts.arena[j], 0)
-            new = self._arena_of(arena, j) + part[None]
-            arena = jax.lax.dynamic_update_slice(arena, new[None], (self.lane[j], self.slot[j], 0))
-        scale = jnp.where(self._valid, parts.scale, 0)
-        return ModuleParams(
-            arena,
-            jax.tree.map(self.add, whole.norm, parts.norm),
-            whole.scale.at[self.lane, self.slot].add(scale),
-        )
+            part = parts.arena[j][None, None]
+            if self._n > 1:
+                part = jnp.where(self._valid[j], part, self._arena_of(arena, j)[None])
+            at = self._lane[j], self._slot[j], 0
+            arena = jax.lax.dynamic_update_slice(arena, part, at)
+        if self._weighted:
+            own = jnp.where(self._valid, parts.scale, 0)
+            scale = scale.at[self._lane, self._slot].add(own)
+        return SlotParams(arena, scale)
 
 
 def _fit(y: Float[Array, "b l d"], first: int, positions: int) -> Float[Array, "b m d"]:

@@ -1,4 +1,4 @@
-"""Which slots of which lanes hold a module of each kind: the work of a step, as arrays."""
+"""Which slots of which lanes hold a module of each group: the work of a step, as arrays."""
 
 from typing import Any, NamedTuple
 
@@ -6,14 +6,16 @@ import numpy as np
 
 from autorank.base.typing import Array, Bool, Int
 from autorank.population.capacity import Capacity, Lane
+from autorank.population.families import groups
 
 
 class Pairs(NamedTuple):
-    """The (lane, slot) pairs of each kind ``k`` in each layer ``n``, first ones first; the rest is padding."""
+    """The (lane, slot) pairs of each group ``g`` in each layer ``n``, first ones first; the rest is padding."""
 
-    lane: Int[Array, "n k i"]
-    slot: Int[Array, "n k i"]
-    count: Int[Array, "n k"]
+    lane: Int[Array, "n g i"]
+    slot: Int[Array, "n g i"]
+    kind: Int[Array, "n g i"]  # index in `Capacity.kinds`
+    count: Int[Array, "n g"]
 
 
 def pairs_of(capacity: Capacity, lanes: Lane, running: Bool[np.ndarray, " p"]) -> Pairs:
@@ -28,15 +30,18 @@ def pairs_of(capacity: Capacity, lanes: Lane, running: Bool[np.ndarray, " p"]) -
         >>> pairs_of(capacity, lanes, np.array([True, True])).count.tolist()
         [[1, 2]]
     """
-    p = len(running)
-    shape = (capacity.num_layers, max(1, len(capacity.kinds)))
-    lane, slot = (np.zeros((*shape, p * capacity.slots), np.int32) for _ in range(2))
+    found = groups(capacity)
+    group_of = {k: g for g, group in enumerate(found) for k in group.kinds}
+    shape = (capacity.num_layers, max(1, len(found)))
+    lane, slot, kind = (
+        np.zeros((*shape, len(running) * capacity.slots), np.int32) for _ in range(3)
+    )
     count = np.zeros(shape, np.int32)
     held = np.where(running[:, None, None], lanes.kinds, -1)
     for i, n, s in zip(*np.nonzero(held >= 0), strict=True):
-        k = held[i, n, s]
-        at = count[n, k]
-        lane[n, k, at], slot[n, k, at] = i, s
-        count[n, k] += 1
-    found: Any = (lane, slot, count)
-    return Pairs(*found)
+        g = group_of[int(held[i, n, s])]
+        at = count[n, g]
+        lane[n, g, at], slot[n, g, at], kind[n, g, at] = i, s, held[i, n, s]
+        count[n, g] += 1
+    arrays: Any = (lane, slot, kind, count)
+    return Pairs(*arrays)

@@ -12,66 +12,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.base.typing import Array, PyTree
+from autorank.base.typing import Array, Float, PyTree
 from autorank.models.blocks import Norm
 from autorank.models.dhen import DhenConfig, canonical, layers, parameters, place_of
 from autorank.models.embedding import Embedding
 from autorank.models.heads import NUM_LOGITS, Head
-from autorank.models.interactions import MODULES
 from autorank.models.parameters import Leaf, is_leaf, leaves
-from autorank.population.capacity import Capacity, Kind, kind_of
+from autorank.population.capacity import Capacity, kind_of
+from autorank.population.families import Group, groups, prefixes
 
 
 class Part(NamedTuple):
-    """Where a parameter of a module lies in the arena."""
+    """Where an array of a slot lies in its arena."""
 
-    leaf: Leaf
+    shape: tuple[int, ...]
     start: int
 
     @property
     def stop(self) -> int:
         """The end of its numbers."""
-        return self.start + math.prod(self.leaf.shape)
+        return self.start + math.prod(self.shape)
 
 
 # The parts of a lane that every layer has; their arrays have an axis of layers before that of lanes.
 LAYERED = ("norm", "scale", "shortcut", "arena")
 
 
-@lru_cache(maxsize=64)
-def module_parts(capacity: Capacity, kind: Kind) -> PyTree:
-    """Tree of `Part`: the parameters of a module in the arena of its slot."""
-    x = jax.ShapeDtypeStruct((1, capacity.positions, capacity.width), jnp.float32)
-    tree = leaves(MODULES[kind.module].make(capacity.sizes(kind)), x)
-    flat, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
-    ends = np.cumsum([math.prod(leaf.shape) for leaf in flat]).tolist()
-    starts = [0, *ends[:-1]]
-    return jax.tree.unflatten(treedef, [Part(*pair) for pair in zip(flat, starts, strict=True)])
+@lru_cache(maxsize=256)
+def parts_of(group: Group) -> dict[str, Part]:
+    """The arrays of a slot of this group in its arena."""
+    found: dict[str, Part] = {}
+    start = 0
+    for name, shape in group.shapes().items():
+        found[name] = Part(shape, start)
+        start = found[name].stop
+    return found
+
+
+def group_size(group: Group) -> int:
+    """Numbers of a slot of this group."""
+    return max(part.stop for part in parts_of(group).values())
 
 
 def arena_size(capacity: Capacity) -> int:
     """Numbers that a slot has room for."""
-    return max([1, *(kind_size(capacity, kind) for kind in capacity.kinds)])
+    return max([1, *map(group_size, groups(capacity))])
 
 
-def kind_size(capacity: Capacity, kind: Kind) -> int:
-    """Numbers of a module's parameters."""
-    parts = jax.tree.leaves(module_parts(capacity, kind), is_leaf=is_part)
-    return max(part.stop for part in parts)
-
-
-def is_part(value: object) -> bool:
-    """Whether a value is a `Part`."""
-    return isinstance(value, Part)
-
-
-def module_params(capacity: Capacity, kind: Kind, arena: Array) -> PyTree:
-    """The parameters of a module from the beginning of its slot's arena."""
-    return jax.tree.map(
-        lambda part: arena[part.start : part.stop].reshape(part.leaf.shape),
-        module_parts(capacity, kind),
-        is_leaf=is_part,
-    )
+def slot_params(group: Group, arena: Float[Array, " a"]) -> dict[str, Array]:
+    """The arrays of a slot from the beginning of its arena."""
+    return {
+        name: arena[part.start : part.stop].reshape(part.shape)
+        for name, part in parts_of(group).items()
+    }
 
 
 @lru_cache(maxsize=64)
@@ -115,7 +108,8 @@ def insert(params: PyTree, config: DhenConfig, capacity: Capacity) -> PyTree:
     )
 
     def put(leaf: Leaf, value: Any) -> None:
-        _view(lane, leaf, config, capacity)[...] = np.asarray(value)
+        array, index = _find(lane, leaf, config, capacity)
+        array[index] = np.asarray(value)
 
     jax.tree.map(
         put, parameters(config, capacity.num_fields, capacity.num_dense), params, is_leaf=is_leaf
@@ -126,8 +120,13 @@ def insert(params: PyTree, config: DhenConfig, capacity: Capacity) -> PyTree:
 def extract(lane: PyTree, config: DhenConfig, capacity: Capacity) -> PyTree:
     """The compact model's parameters (NumPy, copies) from those of a lane (NumPy)."""
     config = canonical(config)
+
+    def take(leaf: Leaf) -> np.ndarray:
+        array, index = _find(lane, leaf, config, capacity)
+        return np.array(array[index])
+
     return jax.tree.map(
-        lambda leaf: np.array(_view(lane, leaf, config, capacity)),
+        take,
         parameters(config, capacity.num_fields, capacity.num_dense),
         is_leaf=is_leaf,
     )
@@ -141,19 +140,21 @@ def used(config: DhenConfig, capacity: Capacity) -> PyTree:
     return jax.tree.map(lambda a: a > 0, insert(ones, config, capacity))
 
 
-def _view(lane: PyTree, leaf: Leaf, config: DhenConfig, capacity: Capacity) -> np.ndarray:
-    """The numbers of a compact model's parameter within a lane, as a view."""
+def _find(
+    lane: PyTree, leaf: Leaf, config: DhenConfig, capacity: Capacity
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """The array that holds a compact model's parameter, as a view of the lane, and the place in it."""
     place, value = place_of(leaf), lane
-    inside = tuple(slice(n) for n in leaf.shape)
-    if place.slot is not None:
-        assert place.layer is not None
-        part: Any = module_parts(
-            capacity, kind_of(layers(config)[place.layer].modules[place.slot], config)
-        )
+    if place.slot is None:
         for name in place.names:
-            part = part[name]
-        whole = value["arena"][place.layer, place.slot, part.start : part.stop]
-        return whole.reshape(part.leaf.shape)[inside]
-    for name in place.names:
-        value = value[name]
-    return value[inside if place.layer is None else (place.layer, *inside)]
+            value = value[name]
+        inside = prefixes(leaf.shape)
+        return value, inside if place.layer is None else (place.layer, *inside)
+    assert place.layer is not None
+    kind = kind_of(layers(config)[place.layer].modules[place.slot], config)
+    index = capacity.kinds.index(kind)
+    (group,) = (g for g in groups(capacity) if index in g.kinds)
+    name, inside = group.place(kind, place.names, leaf.shape)
+    part = parts_of(group)[name]
+    whole = value["arena"][place.layer, place.slot, part.start : part.stop]
+    return whole.reshape(part.shape), inside
