@@ -25,6 +25,7 @@ from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
 from autorank.objectives.training import ObjectiveConfig, training_objective
+from autorank.population.spaces import capacities_of
 from autorank.search.budget import Budget
 from autorank.searchers.base import SEARCHERS, Context, Searcher
 from autorank.space.parse import parse_space
@@ -129,23 +130,38 @@ def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray],
 
 def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objective:
     """Training on the log, one configuration of the space after another."""
-    decode = decoder(config, search_space)
-    return _objective(config, data, decode, config.search.workers, config.search.executor)
+    p, prefix = config.search, "model."
+    choices = {
+        decision.name.removeprefix(prefix): decision.choices
+        for decision in search_space.decisions
+        if decision.name.startswith(prefix)
+    }
+    sizes = len(data.schema.fields), len(data.schema.dense)
+    settings = ObjectiveConfig(
+        config.training,
+        config.model.head,
+        p.workers,
+        p.executor,
+        capacities=capacities_of(choices, config.model, *sizes),
+        at_once=max(config.searcher.batch_size, config.fidelity.num_pilots, p.noise_seeds),
+        expected_trials=p.trials + p.noise_seeds,
+    )
+    return _objective(config, data, decoder(config, search_space), settings)
 
 
 def listed_objective(
     config: TrainConfig | TuneConfig, data: Dataset, settings: Sequence[Setting], workers: int = 1
 ) -> Objective:
     """Training on the log; configuration ``[i]`` is the i-th of ``settings``."""
-    return _objective(config, data, lambda vector: settings[int(vector[0])], workers)
+    own = ObjectiveConfig(config.training, config.model.head, workers, "auto")
+    return _objective(config, data, lambda vector: settings[int(vector[0])], own)
 
 
 def _objective(
     config: SearchConfig | TrainConfig | TuneConfig,
     data: Dataset,
     decode: Callable[[np.ndarray], Setting],
-    workers: int,
-    executor: str = "auto",
+    settings: ObjectiveConfig,
 ) -> Objective:
     labels = len(data.schema.labels)
     if config.model.head != "ctr" and labels < 2:
@@ -153,7 +169,6 @@ def _objective(
             f"model.head={config.model.head} needs click and conversion labels, but {data.schema.name} has only "
             f"{', '.join(data.schema.labels)}; write model.head=ctr"
         )
-    settings = ObjectiveConfig(config.training, config.model.head, workers, executor)
     return training_objective(data, decode, settings)
 
 

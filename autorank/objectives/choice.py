@@ -1,24 +1,25 @@
-"""Decides in which form each trial trains: alone as a compact program, or with others in one population.
+"""Decides in which form each trial trains: alone as a compact program, or with others in the lanes of one population.
 
 The outcome is the same up to rounding (tested), so the choice is a matter of time alone. A compact program is compiled
-for every structure and trains at its own speed; a population is compiled once for all its models. The inputs are the
-measured costs (`costs.CostModel`) and the programs that are already compiled.
+for every structure and trains at its own speed; the program of a population is compiled once for all models of a width.
+The inputs are the measured costs (`costs.CostModel`), the programs that are already compiled, and how many trials are
+still to come.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple
 
 import jax
 
 from autorank.models.cost import flops_per_example
-from autorank.models.dhen import DhenConfig, structure_key
+from autorank.models.dhen import structure_key
 from autorank.objectives.costs import FORMS, CostModel, Costs, Work, total_work
-from autorank.population.layouts import Layout
+from autorank.population.capacity import Capacity
 from autorank.training.compact import CompactPrograms, Request
-from autorank.training.groups import Device, form_groups, free_bytes
+from autorank.training.lane_pool import LanePool
 from autorank.training.pipeline import Lane
-from autorank.training.population_programs import PopulationPrograms
 
 LOG = logging.getLogger(__name__)
 # Values of `search.executor`.
@@ -36,41 +37,42 @@ class Decision(NamedTuple):
 
 def choose(
     trials: Sequence[Work],
-    layout: Hashable,
     known_structures: Collection[str],
-    known_layouts: Collection[Hashable],
+    is_compiled: bool,
     workers: int,
     costs: Costs,
     setting: str = "auto",
+    expected: int = 0,
 ) -> Decision:
-    """The faster form for trials that would make one population, by the estimates; a pure function.
+    """The faster form for trials that fit one population, by the estimates; a pure function.
 
     Args:
-        trials: of one width and one head; few enough for the memory.
-        layout: of their population, compared with the known ones.
+        trials: of one width and one head, at least one.
         known_structures: structures whose compact program is compiled.
-        known_layouts: layouts whose population program is compiled.
+        is_compiled: whether the population's program is.
         workers: threads that these trials may use.
         costs: the current estimates.
         setting: "compact" or "population" overrides the estimates, which are reported all the same.
+        expected: trials like these that are still to come, these included; both estimates are for so many.
 
     Examples:
         >>> from autorank.objectives.costs import prior
-        >>> trials = [Work(f"structure {i}", flops=7e5, rows=10_000_000) for i in range(50)]
-        >>> choose(trials, "layout", (), (), 1, prior("gpu")).form
+        >>> trials = [Work(f"structure {i}", flops=7e5, rows=2_000_000) for i in range(10)]
+        >>> choose(trials, (), False, 1, prior("gpu"), expected=100).form
         'population'
-        >>> choose(trials, "layout", (), (), 1, prior("cpu")).form
+        >>> choose(trials, (), False, 1, prior("cpu"), expected=100).form
         'compact'
     """
-    compact = compact_seconds(trials, known_structures, workers, costs)
-    population = total_work(trials, costs) / costs.population_rate
-    if layout not in known_layouts:
-        population += costs.population_compile + len(trials) * costs.population_compile_model
+    times = max(1.0, expected / len(trials))
+    compact = compact_seconds(trials, known_structures, workers, costs, times)
+    population = times * total_work(trials, costs) / costs.population_rate
+    population += 0.0 if is_compiled else costs.population_compile
     new = len({t.structure for t in trials} - set(known_structures))
     form = setting if setting != "auto" else "population" if population < compact else "compact"
+    ahead = f" of {expected} to come" if expected > len(trials) else ""
     reason = (
-        f"{len(trials)} trials, {new} structures to compile: about {compact:.3g} s compact, "
-        f"{population:.3g} s as one population{' that is compiled' if layout in known_layouts else ''}"
+        f"{len(trials)} trials{ahead}, {new} structures to compile: about {compact:.3g} s compact, "
+        f"{population:.3g} s as one population{' that is compiled' if is_compiled else ''}"
     )
     if setting != "auto":
         reason = f"search.executor={setting}; {reason}"
@@ -78,14 +80,18 @@ def choose(
 
 
 def compact_seconds(
-    trials: Sequence[Work], known_structures: Collection[str], workers: int, costs: Costs
+    trials: Sequence[Work],
+    known_structures: Collection[str],
+    workers: int,
+    costs: Costs,
+    times: float = 1.0,
 ) -> float:
-    """Estimated seconds for the trials one after another in ``workers`` threads, compiled ahead."""
+    """Estimated seconds for ``times`` such trials one after another in ``workers`` threads, compiled ahead."""
     if not trials:
         return 0.0
-    new = len({t.structure for t in trials} - set(known_structures))
+    new = times * len({t.structure for t in trials} - set(known_structures))
     compiling = new * costs.compact_compile
-    training = total_work(trials, costs) / costs.compact_rate
+    training = times * total_work(trials, costs) / costs.compact_rate
     longest = max(total_work([t], costs) for t in trials) / costs.compact_rate
     first = costs.compact_compile if new else 0.0
     if costs.cores_train:
@@ -95,10 +101,10 @@ def compact_seconds(
 
 
 class Group(NamedTuple):
-    """Trials that train as one population."""
+    """Trials that train in the lanes of one capacity."""
 
     members: tuple[int, ...]  # indices of requests
-    layout: Layout
+    capacity: Capacity
     reason: str
 
 
@@ -114,38 +120,35 @@ class Choice:
 
     Args:
         compact: programs of the first form.
-        populations: programs of the second form.
+        lanes: those of the second.
         costs: measured as the run goes on.
         setting: one of `CHOICES`.
         workers: threads that compile and train.
-        devices: on which populations train.
-        group_size: most models of a population, 0 for as many as fit the memory.
+        expected: trials of all calls together, 0 for those of each call.
         only_compact: a reason why every trial is compact, or "".
     """
 
     def __init__(
         self,
         compact: CompactPrograms,
-        populations: PopulationPrograms,
+        lanes: LanePool,
         costs: CostModel,
         *,
         setting: str,
         workers: int,
-        devices: Sequence[Device],
-        group_size: int = 0,
+        expected: int = 0,
         only_compact: str = "",
     ) -> None:
-        self.devices = devices
-        self._compact, self._populations, self._costs = compact, populations, costs
+        self._compact, self._lanes, self._costs = compact, lanes, costs
         self._setting, self._workers, self._only_compact = setting, workers, only_compact
-        self._group_size = group_size
+        self._expected = expected
         self._on_cpu = jax.default_backend() == "cpu"
-        # A population keeps one core of a CPU busy, so several share its memory; an accelerator trains one at a time.
-        self._side_by_side = workers if self._on_cpu else 1
 
     def lanes(self) -> dict[Hashable, Lane]:
         """How many jobs may train side by side: populations on each device, and compact programs."""
-        lanes: dict[Hashable, Lane] = {device: Lane(self._side_by_side) for device in self.devices}
+        # A population keeps one core of a CPU busy, so several share its memory; an accelerator trains one at a time.
+        side_by_side = self._workers if self._on_cpu else 1
+        lanes: dict[Hashable, Lane] = {d: Lane(side_by_side) for d in self._lanes.devices}
         # A thread waits for the work that it queued on an accelerator, so half of the threads go on compiling.
         slots = self._workers if self._on_cpu else max(1, self._workers // 2)
         return lanes | {"compact": Lane(slots, elastic=True)}
@@ -159,44 +162,39 @@ class Choice:
     def __call__(self, requests: Sequence[Request], stop: int) -> Chosen:
         """The form of each request that trains up to step ``stop``."""
         compact = {i: why for i, r in enumerate(requests) if (why := self._why_compact(r))}
-        free = [i for i in range(len(requests)) if i not in compact]
-        groups = [[free[at] for at in g] for g in self._groups([requests[i] for i in free])]
+        alike: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            if i not in compact:
+                alike[request.setting.model.width, request.setting.model.head].append(i)
+        # Later calls ask for the widths in about the same shares.
+        ahead = max(self._expected, len(requests)) / max(1, len(requests))
+        self._expected = max(0, self._expected - len(requests))
         populations = []
-        for members in groups:
-            layout = self._populations.layout([requests[i].setting.model for i in members])
-            works = [self.work(requests[i], stop) for i in members]
+        for members in alike.values():
+            own = [requests[i] for i in members]
+            capacity = self._lanes.capacity([request.setting.model for request in own])
+            works = [self.work(request, stop) for request in own]
+            devices = self._lanes.devices
+            if capacity is None or not any(
+                [self._lanes.size(capacity, device, len(own)) for device in devices]
+            ):
+                compact |= dict.fromkeys(members, "no lane of their width fits the memory")
+                continue
             decision = choose(
                 works,
-                layout,
                 {w.structure for w in works if self._compact.is_compiled(w.structure)},
-                self._populations.known(),
-                max(1, self._workers // len(groups)),
+                self._lanes.known(capacity),
+                max(1, self._workers // len(alike)),
                 self._costs.costs,
                 self._setting,
+                round(ahead * len(works)),
             )
             LOG.info("%s: %s", decision.form, decision.reason)
             if decision.form == "population":
-                populations.append(Group(tuple(members), layout, decision.reason))
+                populations.append(Group(tuple(members), capacity, decision.reason))
             else:
                 compact |= dict.fromkeys(members, decision.reason)
         return Chosen(dict(sorted(compact.items())), populations)
-
-    def halves(
-        self, group: Group, models: Sequence[DhenConfig], error: Exception, reason: str
-    ) -> list[Group]:
-        """Two smaller groups in place of one that failed; later calls respect a limit of the memory.
-
-        Args:
-            group: of at least two members.
-            models: of its members, in their order.
-            error: with which it failed.
-            reason: recorded in the outcomes of its trials.
-        """
-        half = len(group.members) // 2
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            self._group_size = min(self._group_size or half, half)
-        parts = (slice(half), slice(half, None))
-        return [Group(group.members[p], self._populations.layout(models[p]), reason) for p in parts]
 
     def _why_compact(self, request: Request) -> str:
         """Why a request is compact whatever the costs, or ""."""
@@ -204,17 +202,5 @@ class Choice:
             return self._only_compact
         if self._setting == "compact":
             return "search.executor=compact"
-        return "continues an earlier run" if request.key in self._compact.states else ""
-
-    def _groups(self, requests: Sequence[Request]) -> list[list[int]]:
-        """Requests that fit one population each, as indices."""
-        if not requests:
-            return []
-        return form_groups(
-            [request.setting.model for request in requests],
-            self._compact.shape,
-            free=min(map(free_bytes, self.devices)) // self._side_by_side,
-            # On an accelerator a group for each thread: compiling takes longer than training.
-            parts=len(self.devices) if self._on_cpu else max(len(self.devices), self._workers),
-            limit=self._group_size,
-        )
+        why = self._lanes.misfit(request.setting.model)
+        return f"it does not fit the lanes: {why}" if why else ""

@@ -98,7 +98,9 @@ class FinishedModels:
             return float(compiled_flops(model, shape.num_fields, shape.num_dense))
 
     def _state(self, request: Request) -> TrainState:
-        """The state after all training rows."""
+        """The state after all training rows; one that is there needs no program to train."""
+        if (found := self.compact.finished(request)) is not None:
+            return found
         compiled, _ = self.compact.compile(request.setting.model)
         return self.compact.train(compiled, request, self.compact.shape.num_steps)[0]
 

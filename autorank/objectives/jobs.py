@@ -1,12 +1,12 @@
 """The trials of one call of an objective as jobs of `training.pipeline.run_jobs`.
 
-A trial is trained by the compact program of its structure, or with others of its width in one population (`choice`).
-Each outcome's details name the form and the reason. A population that fails is tried in halves, down to compact
-programs; a compact program that fails gives a failed outcome.
+A trial is trained by the compact program of its structure, or with others of its width in the lanes of one population
+(`choice`). Each outcome's details name the form and the reason. A population that fails is tried with half of its
+lanes, down to compact programs; a compact program that fails gives a failed outcome.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -15,29 +15,28 @@ import jax
 
 from autorank.base.result import described
 from autorank.models.cost import num_parameters
-from autorank.models.dhen import DhenConfig
 from autorank.objectives.base import Outcome
 from autorank.objectives.choice import Choice, Group
 from autorank.objectives.costs import CostModel, Work
 from autorank.objectives.outcomes import lost_outcome, outcome_of
 from autorank.training.compact import CompactPrograms, Request
-from autorank.training.groups import Device, Shape, dense_size, member_bytes
+from autorank.training.lane_driver import LaneDriver, LaneQueue, LaneResult, Task
+from autorank.training.lane_pool import LanePool
+from autorank.training.memory import Device, Shape, dense_size
 from autorank.training.pipeline import Job
-from autorank.training.population_programs import GroupResult, PopulationPrograms, member_state
-from autorank.training.step import Curve
 
 LOG = logging.getLogger(__name__)
 # One model too big for the device is a failed trial, not the end of the search.
 FAILURES = (jax.errors.JaxRuntimeError, MemoryError)
-# What a job returns: outcomes by the index of their request, and jobs to add.
-Results = tuple[list[tuple[int, Outcome]], list[Job]]
+# What a job returns: outcomes by the index of their request (None: not yet one), and jobs to add.
+Results = tuple[Sequence[tuple[int, Outcome]] | Iterator[tuple[int, Outcome] | None], list[Job]]
 
 
 class Trainers(NamedTuple):
     """Both forms of training, the choice between them, and the costs that each job measures."""
 
     compact: CompactPrograms
-    populations: PopulationPrograms
+    lanes: LanePool
     choice: Choice
     costs: CostModel
     precision: str  # of a population's activations
@@ -52,12 +51,15 @@ class Trainers(NamedTuple):
 def make_jobs(trainers: Trainers, requests: Sequence[Request], stop: int) -> list[Job]:
     """Jobs that train every request up to step ``stop``; their results are pairs of index and `Outcome`."""
     chosen = trainers.choice(requests, stop)
-    devices = trainers.choice.devices
-    populations = [
-        PopulationJob(trainers, requests, stop, group, devices[number % len(devices)]).job()
-        for number, group in enumerate(chosen.populations)
-    ]
-    return populations + [
+    devices, jobs = trainers.lanes.devices, []
+    queues = [LaneQueue(Task(i, requests[i], stop) for i in g.members) for g in chosen.populations]
+    for turn in range(len(devices)):
+        # Each device begins with another width.
+        for number, (group, queue) in enumerate(zip(chosen.populations, queues, strict=True)):
+            device = devices[(turn + number) % len(devices)]
+            if turn < len(group.members) and trainers.lanes.size(group.capacity, device, 1):
+                jobs.append(LaneJob(trainers, group, queue, device).job())
+    return jobs + [
         CompactJob(trainers, requests[i], stop, i, why).job() for i, why in chosen.compact.items()
     ]
 
@@ -128,119 +130,94 @@ class CompactJob:
 
 
 @dataclass(frozen=True, eq=False)
-class PopulationJob:
-    """Trains a group of requests as one population."""
+class LaneJob:
+    """Trains requests of a queue in the lanes of one device, until the queue is empty."""
 
     trainers: Trainers
-    requests: Sequence[Request]  # of the whole call
-    stop: int
     group: Group
+    queue: LaneQueue  # shared with the other devices
     device: Device
-
-    @cached_property
-    def members(self) -> list[Request]:
-        """The group's requests, in its order."""
-        return [self.requests[i] for i in self.group.members]
-
-    @property
-    def models(self) -> list[DhenConfig]:
-        """What each member trains."""
-        return [member.setting.model for member in self.members]
-
-    @cached_property
-    def works(self) -> list[Work]:
-        """What each member costs."""
-        return [self.trainers.choice.work(member, self.stop) for member in self.members]
 
     def job(self) -> Job:
         """For `run_jobs`."""
-        name = self.trainers.populations.name(self.group.layout, self.device)
+        size = self.trainers.lanes.size(self.group.capacity, self.device, 1)
+        name = self.trainers.lanes.programs.name(self.group.capacity, size, self.device)
         return Job(name, self.compile, self.train, self.device)
 
     def compile(self) -> Any:
-        """The compiled program with the seconds that it took, or the error."""
-        populations = self.trainers.populations
+        """The driver with the seconds of compiling, the error, or None where nothing is left to do."""
+        if not len(self.queue):
+            return None
         try:
-            compiled = populations.compile(self.group.layout, self.models, self.device)
+            found = self.trainers.lanes.driver(self.group.capacity, self.device)
         except FAILURES as error:
             return error
-        if compiled[1]:
-            self.trainers.costs.compiled("population", compiled[1], self.group.layout.size)
-        return compiled
+        if found[1]:
+            self.trainers.costs.compiled("population", found[1])
+        return found
 
     def train(self, compiled: Any) -> Results:
-        """The members' outcomes; smaller jobs where compiling or training raised one of `FAILURES`."""
-        trainers = self.trainers
+        """The outcomes as they come; another job for what is left where one of `FAILURES` was raised."""
+        more: list[Job] = []
+        return self._outcomes(compiled, more), more
+
+    def _outcomes(self, compiled: Any, more: list[Job]) -> Iterator[tuple[int, Outcome] | None]:
+        works: list[Work] = []
+        seconds, costs = 0.0, self.trainers.costs
         try:
             if isinstance(compiled, Exception):
                 raise compiled
-            program, compile_seconds = compiled
-            result = trainers.populations.train(
-                program,
-                self.group.layout,
-                self.models,
-                [m.seed for m in self.members],
-                [m.setting.hparams for m in self.members],
-                self.device,
-                self.stop,
-            )
+            if compiled is None:
+                return
+            driver, compile_seconds = compiled
+            share = compile_seconds / max(1, len(self.queue))
+            for result in self._trained(driver):
+                if result is None:
+                    yield None
+                    continue
+                work = self.trainers.choice.work(result.task.request, result.task.stop)
+                works.append(work._replace(rows=result.steps * self.trainers.shape.batch_size))
+                seconds += result.seconds
+                yield result.task.index, self._outcome(result, work, share)
         except FAILURES as error:
-            return [], self._smaller_jobs(error)
-        trainers.costs.trained("population", self.works, result.seconds)
-        outcomes = [
-            self._outcome(result, at, compile_seconds / len(self.members))
-            for at in range(len(self.members))
-        ]
-        self._keep_best(result, outcomes)
-        return list(zip(self.group.members, outcomes, strict=True)), []
+            more.extend(self._again(error))
+        costs.trained("population", works, seconds)
 
-    def _outcome(self, result: GroupResult, at: int, compile_seconds: float) -> Outcome:
-        """The outcome of member ``at``."""
-        work, shape = self.works[at], self.trainers.shape
-        failed_step = int(result.failed_steps[at])
+    def _trained(self, driver: LaneDriver) -> Iterator[LaneResult | None]:
+        return driver.train(self.queue)
+
+    def _outcome(self, result: LaneResult, work: Work, compile_seconds: float) -> Outcome:
+        trainers = self.trainers
+        model = result.task.request.setting.model
         return outcome_of(
-            Curve(*(column[:, at] for column in result.curves)),
-            self.stop if failed_step < 0 else failed_step + 1,
-            failed_step,
-            self.stop,
-            shape=shape,
+            result.curve,
+            result.step,
+            result.failed_step,
+            result.task.stop,
+            shape=trainers.shape,
             flops=work.flops,
-            seconds=result.seconds / len(self.members),
+            seconds=result.seconds,
             compile_seconds=compile_seconds,
             details={
                 "executor": "population",
                 "why": self.group.reason,
-                "precision": self.trainers.precision,
-                "models": len(self.members),
+                "precision": trainers.precision,
+                "models": result.models,
                 "structure": work.structure,
-                "num_parameters": dense_size(self.members[at].setting.model, shape),
+                "num_parameters": dense_size(model, trainers.shape),
             },
         )
 
-    def _keep_best(self, result: GroupResult, outcomes: Sequence[Outcome]) -> None:
-        """Caches the states of the best members, which a search is most likely to continue."""
-        states, shape = self.trainers.compact.states, self.trainers.shape
-        alive = [at for at, outcome in enumerate(outcomes) if not outcome.failed]
-        alive.sort(key=lambda at: outcomes[at].ne[0])
-        room = states.limit // max(member_bytes(model, shape) for model in self.models)
-        try:
-            # The best one last, so that it is evicted last.
-            for at in reversed(alive[:room]):
-                member = self.members[at]
-                model, hparams = member.setting
-                states.put(member.key, member_state(result, model, hparams, at, shape))
-        except FAILURES as error:
-            LOG.info("the states of a population are not cached: %s", described(error))
-
-    def _smaller_jobs(self, error: Exception) -> list[Job]:
-        """The group in halves, or its single member as a compact program."""
-        reason = f"a population of {len(self.members)} failed: {described(error)}"
-        LOG.warning("%s; its trials are tried in smaller ones", reason)
-        if len(self.members) == 1:
-            (index,) = self.group.members
-            return [CompactJob(self.trainers, self.members[0], self.stop, index, reason).job()]
-        halves = self.trainers.choice.halves(self.group, self.models, error, reason)
+    def _again(self, error: Exception) -> list[Job]:
+        """What is left, in half as many lanes, or as compact programs."""
+        lanes, capacity = self.trainers.lanes, self.group.capacity
+        size = lanes.size(capacity, self.device, 1)
+        reason = f"a population of {size} failed: {described(error)}"
+        LOG.warning("%s; its trials are tried in fewer lanes", reason)
+        if lanes.halve(capacity, self.device):
+            group = self.group._replace(reason=reason)
+            return [LaneJob(self.trainers, group, self.queue, self.device).job()]
         return [
-            PopulationJob(self.trainers, self.requests, self.stop, half, self.device).job()
-            for half in halves
+            CompactJob(self.trainers, task.request, task.stop, task.index, reason).job()
+            for task in self.queue.drain()
         ]

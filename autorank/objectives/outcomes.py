@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from autorank.objectives.base import Outcome
-from autorank.training.groups import Shape
+from autorank.training.memory import Shape
 from autorank.training.step import Curve
 from autorank.training.trainer import lifetime_ne, window_ne
 

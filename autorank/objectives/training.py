@@ -1,7 +1,7 @@
 """Training on data as an objective: each configuration in one pass over the log, alone or in a population."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from autorank.base import measurable
 from autorank.base.jax_settings import own_settings, training_choices, training_settings
@@ -23,11 +22,14 @@ from autorank.objectives.costs import CostModel, Costs, prior
 from autorank.objectives.finished import FinishedModels
 from autorank.objectives.jobs import Trainers, make_jobs
 from autorank.objectives.placement import checked_mesh, on_devices
-from autorank.training.compact import CompactPrograms, Request, Setting, States
-from autorank.training.groups import Device, Shape
+from autorank.population.capacity import Capacity
+from autorank.training.compact import CompactPrograms, Request, Setting
+from autorank.training.lane_pool import MAX_LANES, LanePool
+from autorank.training.lane_programs import LanePrograms
+from autorank.training.memory import Device, Shape, state_bytes
 from autorank.training.pipeline import run_jobs
-from autorank.training.population_programs import PopulationPrograms
 from autorank.training.settings import TrainingConfig
+from autorank.training.states import States
 from autorank.training.step import Schedule
 from autorank.training.tables import max_distinct
 
@@ -41,11 +43,15 @@ class ObjectiveConfig:
     # Threads that compile and train side by side: XLA does both outside the interpreter lock.
     workers: int = 2
     executor: str = "compact"  # one of `choice.CHOICES`
-    group_size: int = 0  # most models of a population, 0 for as many as fit the memory
+    max_lanes: int = MAX_LANES  # most models of a population
     # Devices that train populations; None for all accelerators, or the first CPU device.
-    group_devices: tuple[Device, ...] | None = None
+    lane_devices: tuple[Device, ...] | None = None
+    # What populations can hold, by width; None where they follow the models that are asked for.
+    capacities: Mapping[int, Capacity] | None = None
+    at_once: int = 0  # trials that are asked for at once, at most; 0 for those of the first call
+    expected_trials: int = 0  # of all calls together; 0 where each call is judged by itself
     prior: Costs | None = None  # until costs are measured; None for the backend's own
-    state_bytes: int = 1 << 29  # of training states that are kept
+    state_bytes: int = 0  # of training states that are kept; 0 for the device's share
     qps_seconds: float = 0.15  # that one measurement of the throughput takes
 
 
@@ -55,8 +61,7 @@ def training_objective(
 ) -> Objective:
     """Trains each configuration in one pass over the training rows: alone, or many of them as one population.
 
-    Rows beyond the last full batch are left out (fewer than ``batch_size``). Trials that continue an earlier run are
-    always compact.
+    Rows beyond the last full batch are left out (fewer than ``batch_size``).
 
     Args:
         dataset: training and held-out rows.
@@ -176,34 +181,36 @@ def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trai
     data = on_devices((train.sparse, train.dense, train.labels), mesh, shape.batch_size)
     warmup_steps = max(1, round(training.warmup_share * shape.num_steps))
     schedule = Schedule(jnp.int32(shape.num_steps), jnp.int32(warmup_steps))
-    cache, states = ProgramCache(), States(settings.state_bytes)
+    device = jax.local_devices()[0]
+    cache, states = ProgramCache(), States(settings.state_bytes or state_bytes(device))
     compact = CompactPrograms(
         data, schedule, shape, cache, states, training.precision, most_distinct, mesh
     )
-    populations = PopulationPrograms(
+    programs = LanePrograms(
         data, schedule, shape, cache, jnp.dtype(training.precision), most_distinct
     )
     costs = CostModel(settings.prior or prior(jax.default_backend()))
-    choice = _choice(compact, populations, costs, settings, mesh)
-    num_metrics = len(METRICS[settings.head])
-    return Trainers(compact, populations, choice, costs, training.precision, num_metrics)
-
-
-def _choice(
-    compact: CompactPrograms,
-    populations: PopulationPrograms,
-    costs: CostModel,
-    settings: ObjectiveConfig,
-    mesh: Mesh | None,
-) -> Choice:
-    first_only = 1 if jax.default_backend() == "cpu" else None
-    return Choice(
+    lanes = _lanes(programs, states, settings)
+    choice = Choice(
         compact,
-        populations,
+        lanes,
         costs,
         setting=settings.executor,
         workers=settings.workers,
-        devices=list(settings.group_devices or jax.local_devices()[:first_only]),
-        group_size=settings.group_size,
-        only_compact="" if mesh is None else f"training.devices={settings.training.devices}",
+        expected=settings.expected_trials,
+        only_compact="" if mesh is None else f"training.devices={training.devices}",
+    )
+    num_metrics = len(METRICS[settings.head])
+    return Trainers(compact, lanes, choice, costs, training.precision, num_metrics)
+
+
+def _lanes(programs: LanePrograms, states: States, settings: ObjectiveConfig) -> LanePool:
+    first_only = 1 if jax.default_backend() == "cpu" else None
+    return LanePool(
+        programs,
+        states,
+        settings.lane_devices or jax.local_devices()[:first_only],
+        settings.capacities,
+        settings.at_once,
+        settings.max_lanes,
     )

@@ -9,7 +9,7 @@ family, such as those of a plug-in, are a group of their own and run as they are
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -44,6 +44,7 @@ class Forms:
     kernels: str = ""  # `small_products`
 
 
+@runtime_checkable
 class Group(Protocol):
     """Kinds of modules that run together."""
 

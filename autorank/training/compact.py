@@ -1,8 +1,6 @@
 """Compact programs of one objective: one for each structure, and the states that training continues from."""
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +16,8 @@ from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.base.typing import PyTree
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.training import sharded
-from autorank.training.groups import Shape
+from autorank.training.memory import Shape
+from autorank.training.states import State, States
 from autorank.training.step import Data, Hparams, Schedule, TrainState
 from autorank.training.trainer import Program, make_program, zero_hparams
 
@@ -51,43 +50,6 @@ class Request(NamedTuple):
     def key(self) -> tuple[bytes, int]:
         """Cache key of its training state in `States`."""
         return self.config.tobytes(), self.seed
-
-
-class States:
-    """The most recent training states within a limit of bytes, so that promotion and scoring need not retrain.
-
-    Examples:
-        >>> states = States(limit_bytes=1 << 20)
-        >>> (b"config", 0) in states
-        False
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._states: OrderedDict[tuple, tuple[TrainState, int]] = OrderedDict()
-        self._limit, self._lock = limit_bytes, threading.Lock()
-
-    def __contains__(self, key: tuple) -> bool:
-        with self._lock:
-            return key in self._states
-
-    @property
-    def limit(self) -> int:
-        """Bytes that the states may take."""
-        return self._limit
-
-    def pop(self, key: tuple) -> TrainState | None:
-        """Takes a state out, because training donates it; None if there is none."""
-        with self._lock:
-            found = self._states.pop(key, None)
-        return found[0] if found else None
-
-    def put(self, key: tuple, state: TrainState) -> None:
-        """Adds a state and evicts the oldest ones until under the limit."""
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        with self._lock:
-            self._states[key] = (state, size)
-            while sum(s for _, s in self._states.values()) > self._limit:
-                self._states.popitem(last=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +123,11 @@ class CompactPrograms:
         ``stop``. The new state is cached.
         """
         run, program = compiled
-        state = self.states.pop(request.key)
-        if state is None or int(state.step) > stop:
+        found = self.states.pop(request.key)
+        if found is None or int(found.step) > stop:
             state = program.empty()
+        else:
+            state = as_compact(found)
         key, rates, schedule, first, last = self.everywhere(
             (
                 jax.random.key(request.seed),
@@ -181,6 +145,15 @@ class CompactPrograms:
         self.states.put(request.key, state)
         return state, seconds
 
+    def finished(self, request: Request) -> TrainState | None:
+        """The cached state of a request after all rows of a full run; None if there is none."""
+        found = self.states.peek(request.key)
+        if found is None or int(found.step) < self.shape.num_steps:
+            return None
+        state = as_compact(found)
+        self.states.put(request.key, state)
+        return state
+
     def everywhere(self, tree: PyTree) -> PyTree:
         """Small arguments of a program, on every device that a model is spread over."""
         if self.mesh is None:
@@ -192,6 +165,11 @@ class CompactPrograms:
         if self.mesh is None:
             return jax.tree.map(jnp.copy, (state.params, state.table.rows))
         return sharded.on_one_device(state, self.shape.num_ids)
+
+
+def as_compact(state: State) -> TrainState:
+    """A state as its compact program continues from it."""
+    return state if isinstance(state, TrainState) else state.compact()
 
 
 def is_spread(array: jax.Array) -> bool:

@@ -159,9 +159,7 @@ class LaneProgram:
             state,
         )
 
-    def fresh(
-        self, params: PyTree, seed: Int[Array, ""], table_scale: Float[Array, ""]
-    ) -> TrainState:
+    def fresh(self, params: PyTree, seed: Array, table_scale: Float[Array, ""]) -> TrainState:
         """The state of one model before its first step, around its dense parameters."""
         table_key = jax.random.split(jax.random.key(seed))[1]
         c, zeros = self.network.capacity, jnp.zeros(self.num_ids)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -16,7 +16,9 @@ class Job(NamedTuple):
     program: str  # jobs of one program wait for a single compilation, without occupying a thread
     # Returns the argument of `train`. Every later job of the program calls it again and hits the cache.
     compile: Callable[[], Any]
-    train: Callable[[Any], tuple[Sequence[Any], Sequence["Job"]]]  # results, and jobs to add
+    # Results, and jobs to add. An iterator's results go out as they come, and None is left out: it is a moment at which
+    # the work may stop. The jobs are read at its end.
+    train: Callable[[Any], tuple[Iterable[Any], Sequence["Job"]]]
     lane: Hashable = ""  # what it occupies while it trains, a key of `run_jobs`' lanes
 
 
@@ -142,8 +144,15 @@ class _Queue:
 
     def _train(self, job: Job, prepared: Callable[[], Any]) -> None:
         results, more = job.train(prepared())
-        for result in results:
-            self.results.put(("result", result))
+        try:
+            for result in results:
+                if result is not None:
+                    self.results.put(("result", result))
+                if self._stopped:
+                    break
+        finally:
+            if isinstance(results, Generator):
+                results.close()
         with self._changed:
             self._training[job.lane] -= 1
             self._add(more)

@@ -32,7 +32,8 @@ from autorank.surrogates.losses import LOSSES
 from autorank.surrogates.settings import PredictorConfig
 from tests.app import outside_parts, test_identity
 from tests.data import test_sources
-from tests.models import test_cost, test_interactions, test_masked
+from tests.models import test_cost, test_interactions
+from tests.population import test_network
 from tests.searchers import test_searchers
 from tests.surrogates import test_losses
 
@@ -83,11 +84,12 @@ def test_a_module_from_outside_keeps_the_contract(outside):
         test_interactions.test_uses_lists_exactly_the_modules_whose_parameters_or_function_change(
             size
         )
+    layers = (("square",), ("square", "linear"), ("linear", "square"), ("dot", "square"))
     configs = [
-        DhenConfig(width=width, num_layers=1, num_tokens=2, layer1=LayerConfig("square", other))
-        for width, other in ((2, "none"), (4, "linear"), (4, "dot"))
+        DhenConfig(width=4, num_layers=1, num_tokens=2, layer1=LayerConfig(*names), ensemble=how)
+        for names, how in zip(layers, ("sum", "concat", "sum", "weighted"), strict=True)
     ]
-    test_masked.compact_is_masked(test_masked.population_of(configs), configs, 0)
+    test_network.compact_is_lane(configs)
 
 
 def test_a_source_from_outside_keeps_the_contract(outside, tmp_path):

@@ -20,12 +20,17 @@ from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.choice import choose
 from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
+from autorank.population.capacity import capacity_of
+from autorank.population.spaces import capacities_of
 from autorank.report.tables.search import cost_table
 from autorank.search.accounts import trials_by_executor
 from autorank.training.compact import Setting
-from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
+from autorank.training.lane_driver import LaneDriver
+from autorank.training.lane_pool import LanePool
+from autorank.training.lane_programs import LanePrograms
+from autorank.training.memory import Shape, lane_bytes
 from autorank.training.pipeline import Job, Lane, run_jobs
-from autorank.training.population_programs import PopulationPrograms
+from autorank.training.states import States
 from autorank.training.step import Hparams
 from tests.making import make_objective
 from tests.report.fake_run import write_run
@@ -90,8 +95,8 @@ def compact():
 
 @pytest.fixture(scope="module")
 def mixed():
-    """A population of four, the last with a huge rate."""
-    made = objective("population", group_devices=tuple(jax.local_devices()[:1]))
+    """Two lanes for four trials, the last with a huge rate."""
+    made = objective("population", max_lanes=2)
     return made, evaluated(made, [0, 1, 2, 3])
 
 
@@ -114,6 +119,7 @@ def test_a_population_gives_the_outcomes_of_the_compact_programs(mixed, compact)
     for i in range(4):
         close(found[i], expected[i])
         assert found[i].details["executor"] == "population", found[i].details
+        assert found[i].details["models"] in (1, 2) and found[i].seconds > 0
         assert expected[i].details["executor"] == "compact"
         assert "search.executor=population" in found[i].details["why"]
     assert "non-finite loss at step" in found[3].failed
@@ -121,66 +127,131 @@ def test_a_population_gives_the_outcomes_of_the_compact_programs(mixed, compact)
     assert made.stats().num_compiles == 1  # of the population; none of the four by itself
 
 
-def test_a_diverging_trial_leaves_no_trace_in_the_others(mixed):
-    """The same layout with a sane rate in the last place: bit for bit the same curves in the others."""
-    made, found = mixed
-    sane = objective_states_forgotten(made, [0, 1, 2, 4])
-    assert sane[3].failed == "" and np.isfinite(sane[3].curve[:2]).all()
-    for i in range(3):
-        np.testing.assert_array_equal(sane[i].curve, found[i].curve)
-        assert sane[i].compile_seconds == 0.0  # the same program
-
-
-def objective_states_forgotten(made, which):
-    """Trials that were trained before go on from there, so these have other bytes for the same settings."""
-    configs = np.array([[i, 1] for i in which], np.int32)
-    return dict(made.evaluate(configs, list(range(len(which))), 0.5))
-
-
-def test_members_go_on_as_compact_programs(mixed, compact):
+def test_members_go_on_in_their_lanes_and_are_scored_without_a_program_to_train(mixed, compact):
     made, _ = mixed
-    found = evaluated(made, [1], 1.0, [1])[0]
-    assert found.details["why"] == "continues an earlier run"
-    close(found, evaluated(compact, [1], 1.0, [1])[0])
+    found, expected = (evaluated(m, [1, 4, 2], 1.0, [1, 7, 2]) for m in (made, compact))
+    for i in range(3):
+        close(found[i], expected[i])
+        assert found[i].details["executor"] == "population"
     config = np.array([1], np.int32)
     np.testing.assert_allclose(made.test(config, 1), compact.test(config, 1), rtol=1e-3)
+    assert made.stats().num_compiles == 1
 
 
-def test_groups_on_several_devices_give_the_same(compact):
+def test_what_does_not_fit_the_space_is_compact_and_says_why(compact):
+    capacities = capacities_of({"layer1.a": ("linear",)}, MODELS[0], 2, 1)
+    made = objective("population", capacities=capacities)
+    found = evaluated(made, [0, 1, 2])
+    assert [found[i].details["executor"] for i in range(3)] == ["population", "compact", "compact"]
+    assert found[1].details["why"].startswith("it does not fit the lanes: kinds [Kind(module=")
+    assert found[2].details["why"].startswith("it does not fit the lanes: tokens [3]")
+    expected = evaluated(compact, [1], seeds=[1])[0]
+    np.testing.assert_array_equal(found[1].curve, expected.curve)
+
+
+def test_several_devices_share_the_trials(compact):
     devices = jax.local_devices()[1:3]
-    made = objective("population", group_devices=tuple(devices), workers=2)
+    made = objective("population", lane_devices=tuple(devices), workers=2, at_once=2)
     which, seeds = [0, 0, 4, 4], [0, 1, 2, 3]
     found = evaluated(made, which, seeds=seeds)
     expected = evaluated(compact, which, seeds=seeds)
     for i in range(4):
         close(found[i], expected[i])
-        assert found[i].details["models"] == 2
-    assert made.stats().num_compiles == 2  # one for each device
+        assert found[i].details["models"] == 1  # one lane on each of the two
+    again = evaluated(made, which[::-1], 1.0, seeds=seeds[::-1])  # on whichever device is free
+    expected = evaluated(compact, which, 1.0, seeds=seeds)
+    for i in range(4):
+        close(again[3 - i], expected[i])
 
 
-def test_a_group_out_of_memory_is_halved_down_to_compact_programs(monkeypatch, compact):
-    sizes = []
+@pytest.mark.parametrize("survives", [0, 1])
+def test_a_population_out_of_memory_is_halved_down_to_compact_programs(
+    monkeypatch, compact, survives
+):
+    sizes, build = [], LanePrograms.compile
 
-    def out_of_memory(self, layout, configs, device):
-        sizes.append(layout.size)
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    def out_of_memory(self, capacity, size, device):
+        sizes.append(size)
+        if size > survives:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return build(self, capacity, size, device)
 
-    monkeypatch.setattr(PopulationPrograms, "compile", out_of_memory)
-    found = evaluated(objective("population"), [0, 1, 4, 0], seeds=[0, 0, 0, 1])
-    assert sorted(sizes) == [1, 1, 1, 1, 2, 2, 4]
+    monkeypatch.setattr(LanePrograms, "compile", out_of_memory)
+    made = objective("population")
+    found = evaluated(made, [0, 1, 4, 0], seeds=[0, 0, 0, 1])
+    assert sizes == [4, 2, 1]
     expected = evaluated(compact, [0, 1, 4, 0], seeds=[0, 0, 0, 1])
     for i in range(4):
-        np.testing.assert_array_equal(found[i].curve, expected[i].curve)
-        assert found[i].details["why"].startswith("a population of 1 failed: JaxRuntimeError: RES")
+        close(found[i], expected[i])
+        failed = 2 if survives else 1
+        form = "population" if survives else "compact"
+        assert found[i].details["executor"] == form
+        why = f"a population of {failed} failed: JaxRuntimeError: RES"
+        assert found[i].details["why"].startswith(why)
+    # Later calls know it.
+    again = evaluated(made, [1], seeds=[5])[0].details["executor"]
+    assert again == ("population" if survives else "compact") and sizes[3:] == [1] * survives
+
+
+def test_a_failure_while_training_starts_its_trials_over(monkeypatch, compact):
+    made = objective("population", max_lanes=2)
+    pool, advance = [], LaneDriver._advance
+
+    def fails_once(self):
+        pool.append(self)
+        if len(pool) == 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return advance(self)
+
+    monkeypatch.setattr(LaneDriver, "_advance", fails_once)
+    found, expected = (evaluated(m, [0, 1, 4, 0]) for m in (made, compact))
+    assert {driver.size for driver in pool} == {1, 2}
+    for i in range(4):
+        close(found[i], expected[i])
+
+
+def test_outcomes_come_while_the_lanes_go_on():
+    made = objective("population", max_lanes=2, workers=1)
+    configs = np.array([[0], [4], [0]], np.int32)
+    results = made.evaluate(configs, [0, 1, 2], 1.0)
+    first = next(results)
+    results.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert first[0] in (0, 1)
+    # What was under way goes on from where it was.
+    assert set(dict(made.evaluate(configs, [0, 1, 2], 1.0))) == {0, 1, 2}
+
+
+def test_the_number_of_lanes_is_fixed_by_the_first_call_and_by_the_memory():
+    programs = LanePrograms.__new__(LanePrograms)
+    object.__setattr__(programs, "shape", SHAPE)
+    device = jax.local_devices()[0]
+    pool = LanePool(programs, States(0), [device], max_lanes=6)
+    capacity = pool.capacity(MODELS[:2])
+    assert capacity is not None and pool.size(capacity, device, 3) == 3
+    assert pool.size(capacity, device, 9) == 3  # queues instead of another program
+    assert pool.halve(capacity, device) == 1 and pool.size(capacity, device, 9) == 1
+    assert pool.capacity(MODELS[:1]) == capacity
+    larger = pool.capacity([MODELS[2]])  # other tokens: both fit from now on
+    assert larger is not None and pool.capacity(MODELS) == larger != capacity
+    assert pool.size(larger, device, 9) == 6
+    huge = larger._replace(width=1 << 40)
+    assert pool.size(huge, device, 9) == 0
+    assert LanePool(programs, States(0), [device], at_once=2).size(capacity, device, 9) == 2
+
+
+def test_a_table_of_many_ids_counts_its_rows_and_accumulators():
+    capacity = capacity_of(MODELS, 2, 1)
+    few, many = (lane_bytes(capacity, SHAPE._replace(num_ids=n)) for n in (0, 1_000_000))
+    assert many - few == 1_000_000 * (4 * 4 + 4)
 
 
 # --- the choice -----------------------------------------------------------------------------------------------
 
+SHAPE = Shape(2, 1, IDS, BATCH, WINDOWS, 40)
 COSTS = Costs(
     compact_compile=10.0,
     compact_rate=1000.0,
     population_compile=20.0,
-    population_compile_model=1.0,
     population_rate=500.0,
     row_flops=1.0,
     cores_train=False,
@@ -192,91 +263,72 @@ def trials(count: int, rows: int = 100, structures: int | None = None) -> list[W
 
 
 def test_the_estimates_are_written_out():
-    found = choose(trials(4), "layout", (), (), 2, COSTS)
-    # Compact: 40 s of compiling on 2 threads, then the last trial's 1 s. Population: 20 + 4, and 4000 / 500.
+    found = choose(trials(4), (), False, 2, COSTS)
+    # Compact: 40 s of compiling on 2 threads, then the last trial's 1 s. Population: 20, and 4000 / 500.
     assert found.compact_seconds == pytest.approx(21.0)
-    assert found.population_seconds == pytest.approx(32.0)
+    assert found.population_seconds == pytest.approx(28.0)
     assert found.form == "compact" and "4 trials, 4 structures to compile" in found.reason
-    on_cores = choose(trials(4), "layout", (), (), 2, COSTS._replace(cores_train=True))
+    on_cores = choose(trials(4), (), False, 2, COSTS._replace(cores_train=True))
     assert on_cores.compact_seconds == pytest.approx((40 + 4) / 2)
+    ahead = choose(trials(4), (), False, 2, COSTS, expected=40)
+    assert ahead.compact_seconds == pytest.approx(201.0)
+    assert ahead.population_seconds == pytest.approx(100.0)
+    assert ahead.form == "population" and "4 trials of 40 to come" in ahead.reason
 
 
 def test_many_structures_are_for_a_population_and_known_programs_tip_the_scales():
-    assert choose(trials(40), "layout", (), (), 2, COSTS).form == "population"
+    assert choose(trials(40), (), False, 2, COSTS).form == "population"
     # One structure with many rates or seeds has nothing to compile but once.
-    assert choose(trials(40, structures=1), "layout", (), (), 2, COSTS).form == "compact"
+    assert choose(trials(40, structures=1), (), False, 2, COSTS).form == "compact"
     known = {str(i) for i in range(40)}
-    assert choose(trials(40), "layout", known, (), 2, COSTS).form == "compact"
-    assert choose(trials(4), "layout", (), {"layout"}, 2, COSTS).form == "population"
+    assert choose(trials(40), known, False, 2, COSTS).form == "compact"
+    assert choose(trials(4), (), True, 2, COSTS).form == "population"
     # Long runs: training outweighs compiling, and single programs train faster here.
-    assert choose(trials(40, rows=10_000), "layout", (), (), 2, COSTS).form == "compact"
-    assert (
-        choose(trials(40), "layout", (), (), 2, COSTS._replace(population_rate=1.0)).form
-        == "compact"
-    )
+    assert choose(trials(40, rows=10_000), (), False, 2, COSTS).form == "compact"
+    slow = COSTS._replace(population_rate=1.0)
+    assert choose(trials(40), (), False, 2, slow).form == "compact"
 
 
 @pytest.mark.parametrize("setting", ["compact", "population"])
 def test_a_setting_decides(setting):
     for count in (1, 40):
-        found = choose(trials(count), "layout", (), (), 2, COSTS, setting)
+        found = choose(trials(count), (), False, 2, COSTS, setting)
         assert found.form == setting and found.reason.startswith(f"search.executor={setting}")
 
 
-def test_priors_take_many_structures_to_a_population_on_an_accelerator_only():
-    # What one of two threads gets of a hundred.
-    half = [Work(str(i), 7e5, 10_000_000) for i in range(50)]
-    assert choose(half, "layout", (), (), 1, PRIORS["gpu"]).form == "population"
+def test_priors_take_a_search_to_a_population_on_an_accelerator_only():
+    batch = [Work(str(i), 7e5, 2_000_000) for i in range(10)]
+    for workers in (1, 2, 8, 16):
+        for expected in (0, 35, 117):
+            chosen = choose(batch, (), False, workers, PRIORS["cpu"], expected=expected)
+            assert chosen.form == "compact"
+        assert choose(batch, (), False, workers, PRIORS["gpu"], expected=117).form == "population"
+        assert choose(batch, (), True, workers, PRIORS["gpu"]).form == "population"
     # Compiled already, single programs are the faster ones there, too.
-    assert (
-        choose(half, "layout", {w.structure for w in half}, (), 1, PRIORS["gpu"]).form == "compact"
-    )
-    for workers in (1, 2, 8):
-        assert choose(half, "layout", (), (), workers, PRIORS["cpu"]).form == "compact"
+    known = {w.structure for w in batch}
+    assert choose(batch, known, False, 1, PRIORS["gpu"]).form == "compact"
 
 
 def test_measured_costs_replace_the_priors_and_are_averaged():
     costs = CostModel(COSTS)
     costs.compiled("compact", 40.0)
     assert costs.costs.compact_compile == pytest.approx(40.0)
+    # Not measured itself, it moves with what was: the machine is slower than the prior's by this much.
+    assert costs.costs.population_compile == pytest.approx(80.0)
     costs.compiled("compact", 10.0)
     assert costs.costs.compact_compile == pytest.approx(40 * (10 / 40) ** 0.4)
-    costs.compiled("population", 60.0, size=10)
-    assert costs.costs.population_compile == pytest.approx(40.0)
-    assert costs.costs.population_compile_model == pytest.approx(2.0)
+    costs.compiled("population", 60.0)
+    assert costs.costs.population_compile == pytest.approx(60.0)
     works = trials(3)
     costs.trained("population", works, 10.0)
     assert costs.costs.population_rate == pytest.approx(total_work(works, COSTS) / 10)
     costs.trained("compact", works, 0.0)  # nothing measured
-    # Not measured itself, it moves with what was: the machine is slower than the prior's by this much.
+    costs.trained("population", [], 5.0)
     slower = total_work(works, COSTS) / 10 / COSTS.population_rate
     assert costs.costs.compact_rate == pytest.approx(COSTS.compact_rate * slower)
     costs.trained("compact", works, 1.0)
     assert costs.costs.compact_rate == pytest.approx(total_work(works, COSTS))
     assert costs.costs.population_rate == pytest.approx(total_work(works, COSTS) / 10)
-
-
-SHAPE = Shape(2, 1, IDS, BATCH, WINDOWS, 40)
-
-
-def test_groups_hold_one_width_and_fit_the_memory():
-    deep = model("linear", num_layers=2, layer2=LayerConfig("dot"))
-    configs = [model("linear"), model("cross", width=8), deep, model("dot")]
-    groups = form_groups(configs, SHAPE, free=1 << 40)
-    assert sorted(map(sorted, groups)) == [[0, 2, 3], [1]]
-    assert groups[0][0] == 2  # deepest first
-    largest = max(bytes_per_model(configs[i], SHAPE) for i in (0, 2, 3))
-    tight = form_groups(configs, SHAPE, free=int(2 * largest / MEMORY_SHARE) + 1)
-    assert sorted(map(len, tight)) == [1, 1, 2]
-    assert sorted(map(len, form_groups(configs, SHAPE, free=0))) == [1, 1, 1, 1]
-    assert sorted(map(len, form_groups(configs, SHAPE, free=1 << 40, parts=3))) == [1, 1, 1, 1]
-    assert sorted(map(len, form_groups(configs, SHAPE, free=1 << 40, limit=2))) == [1, 1, 2]
-    assert form_groups([], SHAPE, free=0) == []
-
-
-def test_a_table_of_many_ids_counts_its_rows_and_accumulators():
-    few, many = (bytes_per_model(MODELS[0], SHAPE._replace(num_ids=n)) for n in (0, 1_000_000))
-    assert many - few == 1_000_000 * (4 * 4 + 4)
 
 
 # --- compiling ahead ------------------------------------------------------------------------------------------
@@ -321,6 +373,25 @@ def test_one_thread_trains_what_is_ready_before_it_compiles_what_is_next():
         ("compile", "b"),
         ("start", 1),
     ]
+
+
+def test_an_iterators_results_go_out_as_they_come_and_its_jobs_are_read_at_its_end():
+    seen, more, got = Recorder(), [], threading.Event()
+
+    def train(prepared):
+        def results():
+            yield 0
+            yield None  # nothing yet
+            assert got.wait(60)
+            more.append(seen.job(2, "b"))
+            yield 1
+
+        return results(), more
+
+    found = run_jobs([Job("a", lambda: None, train)], 1, {})
+    assert next(found) == 0
+    got.set()
+    assert list(found) == [1, 2]
 
 
 def test_jobs_that_a_job_adds_are_run_too():

@@ -1,0 +1,181 @@
+"""The lane programs of one objective: each capacity is compiled once for each device and number of lanes."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from autorank.base.programs import ProgramCache, compiler_options, lower
+from autorank.base.typing import Array, PyTree
+from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
+from autorank.models.parameters import fill, noise_size
+from autorank.population.capacity import Capacity, empty_lane
+from autorank.population.network import Network
+from autorank.population.pairs import pairs_of
+from autorank.population.storage import insert, is_shape, shapes
+from autorank.training.lanes import Distinct, LaneProgram, Lanes, distinct_ids
+from autorank.training.memory import Device, Shape, lane_size
+from autorank.training.step import Data, Hparams, Schedule, TrainState
+from autorank.training.trainer import zero_hparams
+
+# Pairs of a lane and a slot that a loop handles side by side.
+CHUNK = 1
+
+
+class Inputs(NamedTuple):
+    """What every dispatch on a device reads."""
+
+    schedule: Schedule
+    data: Data
+    distinct: Distinct
+
+
+class Compiled(NamedTuple):
+    """The executables of a `LaneProgram`; `run` and `put` donate the state, `put` also the lanes."""
+
+    program: LaneProgram
+    begin: Any
+    fresh: Any
+    put: Any
+    take: Any
+    run: Any
+    draw: Any
+
+    @property
+    def capacity(self) -> Capacity:
+        """What the program can hold."""
+        return self.program.network.capacity
+
+    def start(self, model: DhenConfig, seed: int, hparams: Hparams, device: Device) -> TrainState:
+        """The state of a model before its first step: the compact program's for the same seed."""
+        config, c = canonical(model), self.capacity
+        tree = parameters(config, c.num_fields, c.num_dense)
+        number = jax.device_put(np.uint32(seed), device)
+        # Its beginning does not depend on its length, so one draw serves all models.
+        noise = np.asarray(self.draw(number))[: noise_size(tree)]
+        scale = np.asarray(hparams.init_scale)
+        params = fill(noise, tree, lambda leaf: scale * initial_spread(config, leaf))
+        params = jax.device_put(insert(params, config, c), device)
+        return self.fresh(params, number, jax.device_put(hparams.table_scale, device))
+
+
+@dataclass(frozen=True, eq=False)
+class LanePrograms:
+    """Compiles lane programs on the rows of one objective.
+
+    Args:
+        data: rows in time order; copied once to each device that is used.
+        schedule: of a full run.
+        shape: of the data and the steps.
+        cache: where compiled programs are kept.
+        dtype: of activations (`Network`).
+        most_distinct: bound on the distinct ids of a batch (`tables.max_distinct`); None for the number of look-ups.
+    """
+
+    data: Data
+    schedule: Schedule
+    shape: Shape
+    cache: ProgramCache
+    dtype: Any = jnp.float32
+    most_distinct: int | None = None
+    _lock: Any = field(default_factory=threading.Lock)
+    _inputs: dict[Device, Inputs] = field(default_factory=dict)
+
+    def program(self, capacity: Capacity, size: int) -> LaneProgram:
+        """The program of ``size`` lanes, not compiled."""
+        shape = self.shape
+        network = Network(capacity, CHUNK, self.dtype).tuned(jax.default_backend())
+        return LaneProgram(
+            network, size, shape.num_ids, shape.batch_size, shape.num_windows, shape.untrained
+        )
+
+    @staticmethod
+    def name(capacity: Capacity, size: int, device: Device) -> str:
+        """Cache key of a program."""
+        return f"{size} lanes on {device}: {capacity}"
+
+    def compile(self, capacity: Capacity, size: int, device: Device) -> tuple[Compiled, float]:
+        """The compiled program and the seconds spent on compiling it now (0 for a known one)."""
+        return self.cache.get(
+            self.name(capacity, size, device),
+            lambda: self._build(self.program(capacity, size), device),
+        )
+
+    def inputs(self, device: Device) -> Inputs:
+        """The rows on a device, and the distinct ids of each of their batches."""
+        with self._lock:
+            if device not in self._inputs:
+                schedule, data = jax.device_put((self.schedule, self.data), device)
+                shape = self.shape
+                found = distinct_ids(
+                    data.sparse,
+                    batch_size=shape.batch_size,
+                    num_ids=shape.num_ids,
+                    capacity=self._most_distinct(),
+                )
+                self._inputs[device] = Inputs(schedule, data, found)
+            return self._inputs[device]
+
+    def _most_distinct(self) -> int:
+        look_ups = self.shape.batch_size * self.shape.num_fields
+        return min(self.most_distinct or look_ups, look_ups, self.shape.num_ids)
+
+    def _build(self, program: LaneProgram, device: Device) -> Compiled:
+        where = jax.sharding.SingleDeviceSharding(device)
+
+        def shaped(tree: PyTree) -> PyTree:
+            return jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), tree
+            )
+
+        def built(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+            options |= {"compiler_options": compiler_options(), "out_shardings": where}
+            return lower(function, *map(shaped, arguments), **options).compile()
+
+        def begin() -> tuple[TrainState, Any]:
+            return program.empty(), program.no_lanes()
+
+        def draw(seed: Array) -> Array:
+            dense_key = jax.random.split(jax.random.key(seed))[0]
+            return jax.random.normal(dense_key, (lane_size(program.network.capacity),))
+
+        state, lanes = jax.eval_shape(begin)
+        at, seed = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.uint32)
+        one = jax.eval_shape(program.take, state, at)
+        lane = self._lane(program.network.capacity)
+        models = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), lanes.models)
+        running = np.zeros(program.size, bool)
+        pairs = pairs_of(program.network.capacity, models, running)
+        scale = zero_hparams().table_scale
+        inputs = self._shapes()
+        return Compiled(
+            program,
+            built(begin),
+            built(program.fresh, one.params, seed, scale),
+            built(program.put, state, lanes, at, one, lane, donate_argnums=(0, 1)),
+            built(program.take, state, at),
+            built(program.run, state, lanes, pairs, *inputs, at, donate_argnums=0),
+            built(draw, seed),
+        )
+
+    def _shapes(self) -> Inputs:
+        batch_size = self.shape.batch_size
+        num_steps = self.data.sparse.shape[0] // batch_size
+        ids = num_steps, self._most_distinct()
+        inverse = num_steps * batch_size, self.shape.num_fields
+        found: Any = (jax.ShapeDtypeStruct(s, jnp.int32) for s in (ids, inverse))
+        distinct = Distinct(*found)
+        return Inputs(self.schedule, self.data, distinct)
+
+    @staticmethod
+    def _lane(capacity: Capacity) -> Lanes:
+        """The shapes of one lane's arguments."""
+        own = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s, bool), shapes(capacity), is_leaf=is_shape
+        )
+        stop: Any = np.int32(0)
+        return Lanes(empty_lane(capacity), zero_hparams(), own, stop)
