@@ -51,7 +51,7 @@ class Hidden(nn.Module):
     def __call__(
         self, x: Array, depth: Array | None = None, columns: np.ndarray | None = None
     ) -> Array:
-        """``[b, *inputs]`` -> ``[b, width]``; layers beyond ``depth`` (masked models) are skipped.
+        """``[b, *inputs]`` -> ``[b, width]``; layers beyond ``depth`` (lanes) are skipped.
 
         With ``columns``, ``x`` is ``[b, n]`` and those of its columns are the inputs: choosing weights instead of
         activations leaves one plain product.

@@ -36,7 +36,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b m d"], depth: Array | None = None) -> Float[Array, "b t"]:
-        """``t = num_logits``; hidden layers beyond ``depth`` (masked models) are skipped."""
+        """``t = num_logits``; hidden layers beyond ``depth`` (lanes) are skipped."""
         h = Hidden(self.inputs, self.depth, self.width, "head", name="trunk")(x, depth)
         hidden, tasks = {"head": self.width}, {"task": self.num_logits}
         offset = bias(self, "logit_bias", tasks)[None]

@@ -1,6 +1,6 @@
 """The interaction modules of a DHEN layer: ``m`` embeddings of width ``d`` in, ``l`` out.
 
-Each is a linen module on `Sizes`, called as ``module(x)`` in a compact model, ``module(x, active)`` in a masked one,
+Each is a linen module on `Sizes`, called as ``module(x)`` in a compact model, ``module(x, active)`` in a lane,
 where ``x`` is zero beyond the active prefix of each axis and the weights are already cut. Only what a zero does not
 switch off (norms, softmax, depth) looks at ``active``. The kernel named ``out`` is the module's last one.
 
@@ -32,7 +32,7 @@ SHARED_SIZES = ("rank", "heads", "kernel", "mlp_depth", "mlp_width")
 
 
 class Sizes(NamedTuple):
-    """Static sizes of one module: real ones in a compact model, maxima in a masked one."""
+    """Static sizes of one module: real ones in a compact model, maxima in a lane."""
 
     positions: int  # m, embeddings in
     tokens: int  # l, embeddings out

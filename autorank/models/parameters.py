@@ -1,8 +1,7 @@
-"""Parameters with named axes: declared, drawn from one flat draw, cut to what is active.
+"""Parameters with named axes: declared, and drawn from one flat draw.
 
-Every parameter names its axes, and is active on a *prefix* of each of them. A masked model (`masked`) is the same
-modules at maximum sizes with the rest of every axis cut off. So the names are all that is needed to mask it, to scale
-its initialisation, and to cut a compact model out of it.
+A lane of a population is the same modules at maximum sizes, of which a model uses a *prefix* of every axis. The names
+are what is needed to scale the initialisation and to find a compact model's parameters in a lane.
 """
 
 import math
@@ -21,7 +20,7 @@ IN = "in "  # marks the axes of a kernel that are summed over
 
 
 class Active(NamedTuple):
-    """The part of the maximum sizes that a masked layer uses: int32 scalars, None for a size that is not padded."""
+    """The part of the maximum sizes that a lane's layer uses: int32 scalars, None for a size that is not padded."""
 
     positions: Int[Array, ""]  # embeddings coming in
     width: Int[Array, ""] | None
@@ -130,24 +129,3 @@ def prefix(size: int, active: Int[Array, ""]) -> Bool[Array, " n"]:
 def within(size: int, active: Int[Array, ""] | None) -> Bool[Array, " n"] | None:
     """`prefix`, or None where nothing is padded."""
     return None if active is None else prefix(size, active)
-
-
-def cut(
-    params: PyTree, tree: PyTree, counts: dict, gate: Array | None = None, skip: int = 0
-) -> PyTree:
-    """Zeros beyond the active prefix of each axis, and everywhere if ``gate`` is False.
-
-    ``skip`` leading axes of the leaves (layers, slots) are not in ``params``.
-    """
-
-    def one(leaf: Leaf, value: Array) -> Array:
-        where = gate
-        for i, axis in enumerate(leaf.axes[skip:]):
-            count = counts.get(axis.removeprefix(IN))
-            if count is not None:
-                lead = tuple(j for j in range(value.ndim) if j != i)
-                inside = jnp.expand_dims(prefix(value.shape[i], count), lead)
-                where = inside if where is None else where & inside
-        return value if where is None else jnp.where(where, value, 0.0)
-
-    return jax.tree.map(one, tree, params, is_leaf=is_leaf)

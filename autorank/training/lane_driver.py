@@ -203,21 +203,10 @@ class LaneDriver:
         else:
             self._make_room(place)
             step = 0 if found is None else int(found.step)
-            state = self._state_of(task, found)
+            state = state_for(self._lanes, task.request, found)
             self._states.pop(request.key)
             self._lanes.load(at, *request.setting, state)
         self._places[at] = Place(task, None, step, step)
-
-    def _state_of(self, task: Task, found: TrainState | Held | None) -> TrainState:
-        model, hparams = task.request.setting
-        if found is None:
-            return self._lanes.start(model, task.request.seed, hparams)
-        if not isinstance(found, TrainState):
-            found = found.snapshot()
-            if found.capacity == self._lanes.capacity:
-                return found.state
-            found = found.compact()
-        return lane_state(found, model, self._lanes.capacity)
 
     def _make_room(self, place: Place) -> None:
         """Copies the state of an ended model out of its lane, if it may still be asked for."""
@@ -281,3 +270,16 @@ def best_place(
         return held.request.key in wanted, True, ended
 
     return min(free, key=rank)
+
+
+def state_for(lanes: DeviceLanes, request: Request, found: TrainState | Held | None) -> TrainState:
+    """What a request begins with in a lane: new values, or the state that was ``found``."""
+    model, hparams = request.setting
+    if found is None:
+        return lanes.start(model, request.seed, hparams)
+    if not isinstance(found, TrainState):
+        found = found.snapshot()
+        if found.capacity == lanes.capacity:
+            return found.state
+        found = found.compact()
+    return lane_state(found, model, lanes.capacity)

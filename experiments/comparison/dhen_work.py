@@ -18,20 +18,14 @@ class Group(NamedTuple):
     seed: int
 
 
-def groups_of(
-    values: Sequence[dict[str, Any]], seeds: int, sizes: Sequence[int], most: int, free: int
-) -> list[Group]:
-    """Groups that cover the grid, first seed first.
-
-    Groups of one width hold the same architectures in the same order, so that they share a program.
+def groups_of(values: Sequence[dict[str, Any]], seeds: int, most: int) -> list[Group]:
+    """Groups that cover the grid, first seed first; those of one width hold the same architectures.
 
     Args:
         values: every configuration.
         seeds: number of seeds of each.
-        sizes: device bytes of each.
         most: largest number of models of a group. A group has at least all architectures of one width under one pair of
             rates.
-        free: bytes for one group.
     """
     by_width: dict[int, dict[tuple, list[int]]] = {}
     for i, v in enumerate(values):
@@ -40,10 +34,7 @@ def groups_of(
     found = []
     for width in sorted(by_width):
         rates = list(by_width[width].values())
-        largest = max(sum(sizes[i] for i in rows) for rows in rates)
-        fits = max(1, min(most // len(rates[0]), free // largest))
-        # Groups of equal size share a program.
-        fits = max(n for n in range(1, fits + 1) if len(rates) % n == 0)
+        fits = max(1, most // len(rates[0]))
         found += [
             tuple(i for rows in rates[at : at + fits] for i in rows)
             for at in range(0, len(rates), fits)

@@ -1,14 +1,14 @@
-"""A table of DHEN configurations: every one of a small grid, trained in one pass over a log by the population trainer.
+"""A table of DHEN configurations: every one of a small grid, trained in one pass over a log, in lanes.
 
     python -m experiments.comparison.make_dhen_table --data synthetic                   # a million rows, made now
     python -m experiments.comparison.make_dhen_table --data kuairand --path FOLDER      # KuaiRand-Pure's own files
     python -m experiments.comparison.make_dhen_table --data kuairand --prepared FOLDER  # prepared by prepare_data
 
 Writes ``dhen_table_DATA.csv`` and its provenance (.json), which the benchmarks ``dhen/DATA`` read. A group is all
-architectures of one width under some of the rates; the groups of a width share one compiled program. ``--work`` keeps
+architectures of one width under some of the rates; a width has one compiled program. ``--work`` keeps
 finished groups, which are not trained again. ``--minutes`` starts no group later than that; the same command continues.
 All configurations get a first seed before any gets a second; the table has the seeds that all have. If a group does
-not fit the memory, write fewer ``--models``. ``--only model.width=8,16`` (repeatable) makes the table of a part of the
+not fit the memory, it trains in fewer lanes. ``--only model.width=8,16`` (repeatable) makes the table of a part of the
 grid. An accelerator sums over rows in no fixed order: made again there, values differ in the last digits.
 """
 
@@ -38,8 +38,8 @@ from autorank.data.logs import kuairand, synthetic
 from autorank.data.prepare import store
 from autorank.ledger.strict_json import dumps
 from autorank.space.space import Space
-from autorank.training.groups import MEMORY_SHARE, free_bytes
-from experiments.comparison.dhen_training import SIDE_BY_SIDE, TAIL, GridTrainer, train_missing
+from autorank.training.lane_pool import MAX_LANES
+from experiments.comparison.dhen_training import TAIL, GridTrainer, train_missing
 from experiments.comparison.dhen_work import Work, groups_of
 from experiments.machine import RESULTS, ROOT, device_name, revision, versions
 
@@ -157,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     found.add_argument("--only", action="append", default=[], metavar="NAME=VALUE,VALUE")
     found.add_argument("--models", type=int, default=MODELS, help="of a group, at most")
+    found.add_argument("--lanes", type=int, default=MAX_LANES, help="models side by side, at most")
     found.add_argument("--minutes", type=float, default=1e9, help="start no group later than this")
     found.add_argument("--folder", type=Path, default=ROOT / "data_cache")
     found.add_argument("--work", type=Path, default=ROOT / "runs" / "dhen_table")
@@ -190,12 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "settings": "defaults of autorank.app.settings.SearchConfig",
     }
     work = Work(options.work / f"dhen_table_{options.data}.jsonl", belongs)
-    trainer = GridTrainer(log, values, batch_size, options.precision)
-    free = int(MEMORY_SHARE * free_bytes(jax.local_devices()[0])) // SIDE_BY_SIDE
-    groups = groups_of(values, options.seeds, trainer.sizes, options.models, free)
-    largest = max(sum(trainer.sizes[i] for i in g.rows) for g in groups)
-    most = max(len(g.rows) for g in groups)
-    print(f"groups of up to {most} models, about {largest / 2**30:.1f} GiB at most", flush=True)
+    trainer = GridTrainer(log, values, batch_size, options.precision, options.lanes)
+    groups = groups_of(values, options.seeds, options.models)
+    print(f"groups of up to {max(len(g.rows) for g in groups)} models", flush=True)
     used = log.schema.num_train // batch_size * batch_size
     left = train_missing(trainer, groups, work, used, options.minutes)
     whole = 0

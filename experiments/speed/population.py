@@ -63,8 +63,8 @@ def population_part(setup: Setup) -> None:
     configs = sample(sizes["models"])
     size = f"{sizes['rows'] / 1e6:g}M rows, V={num_ids / 1e6:.2g}M, B={sizes['batch']}"
     shape = f"{len(configs)} DHENs (dhen_small), {size}"
-    run = PopulationRun(data, num_ids, sizes["batch"], jnp.bfloat16, setup.options)
-    levels, seconds = run.train(configs, range(len(configs)), sizes["group"])
+    run = PopulationRun(data, num_ids, sizes["batch"], jnp.bfloat16)
+    levels, seconds = run.train(configs, range(len(configs)), sizes["lanes"])
     rows = len(configs) * (sizes["rows"] // sizes["batch"]) * sizes["batch"]
     rate = rows / seconds["training"]
     flops = 3 * float(np.mean([flops_per_example(c, F, N) for c in configs])) * rate
@@ -73,7 +73,6 @@ def population_part(setup: Setup) -> None:
     def say(metric: str, unit: str, *values: float) -> None:
         setup.found.say(shape, "population bf16", metric, unit, *values)
 
-    say("initial tables and weights", "s", seconds["drawing"])
     say("total with compiling", "s", seconds["total"])
     say("waiting for compilers", "s", seconds["waiting"])
     say("compiling, summed over threads", "s", seconds["compiling"])
@@ -122,7 +121,7 @@ def precision_part(setup: Setup) -> None:
     seeds = list(range(repeats)) * len(models)
     levels = []
     for dtype in (jnp.float32, jnp.bfloat16):
-        run = PopulationRun(data, num_ids, sizes["batch"], dtype, setup.options)
+        run = PopulationRun(data, num_ids, sizes["batch"], dtype)
         ne, _ = run.train(configs, seeds, len(configs))
         levels.append(ne.reshape(len(models), repeats))
     say_change(setup.found, models, sizes["precision_rows"], "bf16 / f32", *levels)
@@ -312,7 +311,7 @@ FULL = {
     "rows": 10_000_000,
     "ids": 2_000_000,
     "batch": 4096,
-    "group": 17,
+    "lanes": 16,
     "precision_rows": 2_000_000,
     "products_rows": 400_000,
     "seeds": 5,
@@ -325,7 +324,7 @@ SMALL = {
     "rows": 4_000,
     "ids": 2_000,
     "batch": 64,
-    "group": 2,
+    "lanes": 2,
     "precision_rows": 2_000,
     "products_rows": 4_000,
     "seeds": 2,

@@ -27,15 +27,16 @@ import jax
 import jax.numpy as jnp
 
 from autorank.models.cost import flops_per_example
-from autorank.population.layouts import layout_of, tuned
-from autorank.training.population import make_population
+from autorank.population.capacity import capacity_of
+from autorank.training.device_lanes import DeviceLanes
 from autorank.training.step import Data
 from autorank.training.tables import deduplicate
 from autorank.training.trainer import PHASES, make_program
 from experiments.machine import RESULTS
-from experiments.speed.criteo_shaped import WINDOWS, F, N, hparams, log, sample, schedule
+from experiments.speed.criteo_shaped import F, N, hparams, log, sample, schedule
 from experiments.speed.figures import Findings, write
-from experiments.speed.population import FULL, QUICK_TO_COMPILE, SMALL
+from experiments.speed.population import FULL, SMALL
+from experiments.speed.population_run import PopulationRun
 from experiments.speed.reference_networks import NAMES, matrix_rate, network
 
 
@@ -131,39 +132,31 @@ def floors_of(
 
 
 def population_subject(
-    sizes: Mapping[str, int],
-    width: int,
-    count: int,
-    rates: tuple[float, float],
-    options: dict[str, Any] | None,
+    sizes: Mapping[str, int], width: int, count: int, rates: tuple[float, float]
 ) -> Subject:
-    """A group of the hundred models."""
+    """Some of the hundred models in lanes."""
     data, num_ids = log(sizes["sample_rows"], sizes["ids"])
     configs = [c for c in sample(100) if c.width == width][:count]
-    batch_size = sizes["batch"]
-    last = schedule(data, batch_size)
-    layout = tuned(layout_of(configs, F, N), jax.default_backend())
-    program = make_population(
-        layout,
-        F,
-        N,
-        num_ids=num_ids,
-        batch_size=batch_size,
-        num_windows=WINDOWS,
-        dtype=jnp.bfloat16,
-    )
-    run = jax.jit(program.run, donate_argnums=0)
-    state, route = program.start(configs, list(range(len(configs))), hparams(len(configs)))
-    rest = (route, hparams(len(configs)), last, data)
-    compiled = run.lower(state, *rest, jnp.int32(0)).compile(compiler_options=options)
+    batch_size, device = sizes["batch"], jax.local_devices()[0]
+    programs = PopulationRun(data, num_ids, batch_size, jnp.bfloat16).programs()
+    compiled, _ = programs.compile(capacity_of(configs, F, N), len(configs), device)
+    lanes = DeviceLanes(compiled, programs.inputs(device), device)
+    for at, config in enumerate(configs):
+        lanes.load(at, config, hparams(None), lanes.start(config, at, hparams(None)))
+
+    def advance(step: int, stop: int) -> int:
+        lanes.run(dict.fromkeys(range(len(configs)), stop), stop - step)
+        return stop
+
     flops = sum(flops_per_example(c, F, N) for c in configs)
-    floors = floors_of(data, batch_size, num_ids, width, len(configs), state.params, flops)
+    params = jax.eval_shape(compiled.program.empty).params
+    floors = floors_of(data, batch_size, num_ids, width, len(configs), params, flops)
     return Subject(
         f"{len(configs)} DHENs of width {width}, V={num_ids / 1e6:.2g}M, B={batch_size}",
         "population bf16",
-        compiled.as_text() or "",
-        state,
-        lambda state, stop: compiled(state, *rest, jnp.int32(stop)),
+        compiled.run.as_text() or "",
+        0,
+        advance,
         seconds_of(floors, rates),
     )
 
@@ -241,12 +234,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "bench_profile.csv")
     options = parser.parse_args()
     sizes = SMALL if options.small else FULL
-    quick = QUICK_TO_COMPILE if jax.default_backend() == "gpu" else None
     findings = Findings("profile")
     rates = bandwidth(), matrix_rate()
     findings.say("copy", "jax", "bandwidth", "TB/s", rates[0] / 1e12)
     subjects: list[Callable[[], Subject]] = [
-        partial(population_subject, sizes, width, options.count, rates, quick)
+        partial(population_subject, sizes, width, options.count, rates)
         for width in options.width or (8, 16, 32)
     ]
     if options.only != "population":

@@ -167,15 +167,15 @@ def test_the_command_trains_as_the_compact_build_and_goes_on_where_it_stopped(tm
     ]
     table = tmp_path / "dhen_table_synthetic.csv"
     assert make_dhen_table.main([*options, "--minutes", "0"]) == 1
-    assert "6 groups are left" in capsys.readouterr().out and not table.exists()
+    assert "4 groups are left" in capsys.readouterr().out and not table.exists()
     assert make_dhen_table.main(options) == 0
     work = tmp_path / "work" / "dhen_table_synthetic.jsonl"
     # A kill in the middle of the last group's line: it is trained again, the others are not.
     whole, lines = table.read_text(), work.read_text().splitlines()
-    assert [line.startswith('{"rows"') for line in lines] == [False, *[True] * 6, False]
-    work.write_text("\n".join([*lines[:6], lines[6][:-20]]))
+    assert [line.startswith('{"rows"') for line in lines] == [False, *[True] * 4, False]
+    work.write_text("\n".join([*lines[:4], lines[4][:-20]]))
     assert make_dhen_table.main(options) == 0
-    assert "6 groups, 5 there" in capsys.readouterr().out
+    assert "4 groups, 3 there" in capsys.readouterr().out
     assert table.read_text() == whole
     with pytest.raises(ValueError, match="batch_size differ"):
         make_dhen_table.main([*options, "--batch", "15"])
