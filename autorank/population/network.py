@@ -19,10 +19,12 @@ from autorank.models.blocks import Norm
 from autorank.models.embedding import Embedding
 from autorank.models.maps import mix
 from autorank.models.parameters import call, prefix
+from autorank.models.row_kernels import by_row, fits
 from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Lane
 from autorank.population.chunks import Chunk, LaneLayer, PairAt, SlotParams
 from autorank.population.families import Forms, Group, Slot, groups
 from autorank.population.pairs import Pairs
+from autorank.population.row_functions import NormRow, ShortcutRow
 from autorank.population.storage import LAYERED, head_module, slot_params
 
 
@@ -35,7 +37,7 @@ class Network:
         chunk: pairs that a loop handles at a time, side by side: few for large batches, more for small ones.
         dtype: of activations and of the weights' copies in matrix products, whose sums are float32.
         flat: whether linear maps are products over the flattened embeddings (`maps.mix`).
-        kernels: which form of `small_products`, "" for none.
+        kernels: which form of `row_kernels`, "" for none.
     """
 
     capacity: Capacity
@@ -78,32 +80,48 @@ class Network:
         """What the modules of a layer read: its input, normed where the model does so first."""
         if not self.capacity.pre:
             return x
-        normed = jax.vmap(self._normed)(norm, x, at.positions)
-        return jnp.where(at.lanes.pre[:, None, None, None], normed, x)
+        return jax.vmap(self._normed)(norm, x, at.positions, at.lanes.pre & at.on)
 
     def after(self, norm: PyTree, y: Float[Array, "p b m d"], at: "LayerAt") -> Array:
         """What a layer puts out from the sum of its parts."""
         if not self.capacity.post:
             return y
-        normed = jax.vmap(self._normed)(norm, y, at.outputs)
-        return jnp.where((at.lanes.post & at.on)[:, None, None, None], normed, y)
+        return jax.vmap(self._normed)(norm, y, at.outputs, at.lanes.post & at.on)
 
     def shortcut(self, weight: Float[Array, "p m l"], x: Array, at: "LayerAt") -> Array:
         """The input itself, or its linear map to another number of embeddings."""
+        if not self.capacity.reshapes:
+            return x
         changes = at.positions != at.outputs
 
         def mixed(x: Array) -> Array:
-            y = jax.vmap(partial(mix, flat=self.flat))(x, weight.astype(self.dtype))
-            return jnp.where(changes[:, None, None, None], y, x)
+            return jax.vmap(self._mixed)(weight.astype(self.dtype), x, changes)
 
-        if not self.capacity.reshapes:
-            return x
         return jax.lax.cond(jnp.any(changes), mixed, lambda x: x, x)
 
-    def _normed(self, params: PyTree, x: Array, count: Array) -> Array:
-        """Layer norm over the width, of the first ``count`` embeddings of one lane."""
-        y = call(Norm({"width": self.capacity.width}), params, x)
-        return jnp.where(prefix(x.shape[1], count)[None, :, None], y, 0).astype(self.dtype)
+    def _mixed(self, weight: Array, x: Array, changes: Array) -> Array:
+        if self._by_row:
+            number = changes[None].astype(jnp.int32)
+            shape = x.shape[1], x.shape[2]
+            return by_row(ShortcutRow(), shape, self.kernels, (weight,), number, (x,))
+        return jnp.where(changes, mix(x, weight, flat=self.flat), x)
+
+    def _normed(self, params: PyTree, x: Array, count: Array, chosen: Array) -> Array:
+        """Layer norm over the width, of the first ``count`` embeddings of one lane, where it is ``chosen``."""
+        width = self.capacity.width
+        if self._by_row:
+            own = params["scale"][None], params["bias"][None]
+            numbers = jnp.stack([count, chosen.astype(jnp.int32)])
+            shape = x.shape[1], x.shape[2]
+            return by_row(NormRow(width), shape, self.kernels, own, numbers, (x,))
+        y = call(Norm({"width": width}), params, x)
+        y = jnp.where(prefix(x.shape[1], count)[None, :, None], y, 0).astype(self.dtype)
+        return jnp.where(chosen, y, x)
+
+    @property
+    def _by_row(self) -> bool:
+        """Whether small functions of a row are kernels of their own."""
+        return fits(self.kernels, self.capacity.positions, self.capacity.width)
 
     def contribution(
         self,
