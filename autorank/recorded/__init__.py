@@ -1,0 +1,7 @@
+"""Tables of recorded runs: random configurations of a space with their whole learning curves.
+
+- `plan`: which configurations and seeds a table has.
+- `journal`: runs as they come, in a file that survives a kill.
+- `table`: the finished table, and the Parquet file that holds it.
+- `statistics`: what a table says about its seed noise, its order and its cost.
+"""
