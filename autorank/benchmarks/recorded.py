@@ -27,14 +27,16 @@ def recorded_benchmark(task: str, file: Path) -> Benchmark:
     """
     table = read_table(file)
     number, repeat = table.columns["number"], table.columns["repeat"]
-    rows = np.flatnonzero((number > 0) & (repeat == 0))
-    losses, log_costs = final_ne(table)[rows], np.log(table.columns["flops"][rows])
+    first = np.flatnonzero((number > 0) & (repeat == 0))
+    losses, log_costs = final_ne(table)[first], np.log(table.columns["flops"][first])
     if not np.isfinite(losses).any():
-        raise ValueError(f"{file}: all {len(rows)} configurations failed; there is nothing to find")
-    pool = Pool(table.space, table.configs[rows])
+        raise ValueError(
+            f"{file}: all {len(first)} configurations failed; there is nothing to find"
+        )
+    pool = Pool(table.space, table.configs[first])
 
-    def query(asked: Sequence[Values]) -> np.ndarray:
-        places = [pool.place(values) for values in asked]
+    def query(rows: Sequence[Values]) -> np.ndarray:
+        places = [pool.place(values) for values in rows]
         return np.stack([losses[places], log_costs[places]], axis=1).reshape(-1, 2)
 
     best = float(np.nanmin(losses))

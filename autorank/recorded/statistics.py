@@ -119,24 +119,22 @@ def cost_statistics(table: RecordedTable) -> dict[str, Any]:
 
 def described(found: dict[str, Any]) -> str:
     """The statistics as lines of text."""
-    noise, tau = found["seed_noise"], found["tau_of_two_seeds"]
-    seeds = f"{found['configurations_with_seeds']} configurations with {found['seeds_each']} seeds"
     parts = found["tau_of_a_part_with_the_whole"].items()
     lines = (
         f"{found['configurations']} configurations, {found['runs']} runs of {found['rows_of_a_pass']:,} rows, "
         f"{found['windows']} windows, metric {found['metric']}",
-        f"failed: {found['failed_configurations']} ({_text(found['share_failed'], 100, 2)} %)",
+        f"failed: {found['failed_configurations']} configurations, share {_text(found['share_failed'], 4)}",
         f"final NE: best {_text(found['best_ne'])}, median {_text(found['median_ne'])}, "
         f"baseline {_text(found['baseline_ne'])}, best possible {_text(found['bayes_ne'])}",
-        f"seed noise: {_text(noise['value'], 1, 6)} [{_text(noise['low'], 1, 6)}, {_text(noise['high'], 1, 6)}] "
-        f"({_text(found['seed_noise_percent'], 1, 3)} %), of the best quarter "
-        f"{_text(found['seed_noise_of_the_best_quarter'], 1, 6)}; {seeds}",
-        f"tau-b between two seeds: {_text(tau['value'], 1, 3)} [{_text(tau['low'], 1, 3)}, {_text(tau['high'], 1, 3)}]",
+        f"seed noise: {_bounds(found['seed_noise'], 6)} ({_text(found['seed_noise_percent'], 3)} %), "
+        f"of the best quarter {_text(found['seed_noise_of_the_best_quarter'], 6)}; "
+        f"{found['configurations_with_seeds']} configurations with {found['seeds_each']} seeds each",
+        f"tau-b between two seeds: {_bounds(found['tau_of_two_seeds'], 3)}",
         "tau-b of a part of the pass with the whole: "
-        + ", ".join(f"{_text(tau, 1, 3)} at {fraction}" for fraction, tau in parts),
+        + ", ".join(f"{_text(tau, 3)} at {fraction}" for fraction, tau in parts),
         f"{found['seconds']:,.1f} s ({found['training_seconds']:,.1f} s of training and "
         f"{found['compile_seconds']:,.1f} s of compiling, side by side), "
-        f"{_text(found['model_rows_per_second'], 1, 0)} model-rows/s, {'; '.join(found['devices'])}",
+        f"{_text(found['model_rows_per_second'], 0)} model-rows/s, {'; '.join(found['devices'])}",
     )
     return "\n".join(lines)
 
@@ -159,5 +157,10 @@ def _interval(found: Interval) -> dict[str, float | None]:
     return {name: _number(value) for name, value in found._asdict().items()}
 
 
-def _text(value: float | None, factor: float = 1, digits: int = 5) -> str:
-    return "-" if value is None else f"{factor * value:,.{digits}f}"
+def _text(value: float | None, digits: int = 5) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _bounds(found: dict[str, float | None], digits: int) -> str:
+    value, low, high = (_text(found[name], digits) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

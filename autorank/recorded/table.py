@@ -9,10 +9,11 @@ Columns of the file, one row a run, ordered by ``number`` and ``repeat``:
 - ``flops`` (forward, a row, dense part), ``rows``, ``seconds``, ``compile_seconds``, ``at`` (seconds from the start of
   its session), ``failed`` (empty, or the reason).
 
-The schema's metadata has ``autorank.format``, ``autorank.space`` (YAML: `space_text`) and ``autorank.about`` (JSON).
-Pages have checksums, which reading verifies.
+The schema's metadata has ``autorank.format``, ``autorank.space`` (YAML: `space_text`) and ``autorank.about`` (JSON),
+with a hash of all values (``content_sha256``), which reading verifies.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,18 @@ PLAIN = {
     "failed": "string",
 }
 
+# Entries of ``autorank.about`` that every reader needs.
+NEEDED = (
+    "metrics",
+    "num_windows",
+    "num_rows",
+    "space_fingerprint",
+    "plan",
+    "sessions",
+    "runs",
+    "content_sha256",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class RecordedTable:
@@ -66,12 +79,19 @@ class RecordedTable:
     @cached_property
     def measurable(self) -> np.ndarray:
         """Windows that have an NE in any run, bool ``[t, q]``; the others hold one class only."""
-        return np.isfinite(self.curves).any(axis=0)
+        return np.asarray(np.isfinite(self.curves).any(axis=0))
 
     @cached_property
     def lost(self) -> np.ndarray:
         """Runs that failed, bool ``[n]``."""
         return np.array([bool(reason) for reason in self.failed], bool)
+
+    def digest(self) -> str:
+        """sha256 of all values, whatever the file's encoding."""
+        digest = hashlib.sha256(dumps(self.failed).encode())
+        for part in (self.configs, self.curves, self.ne, *self.columns.values()):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
 
 def made_table(
@@ -130,22 +150,19 @@ def write_table(path: Path, table: RecordedTable) -> None:
     metadata = {
         "autorank.format": FORMAT,
         "autorank.space": space_text(table.space),
-        "autorank.about": dumps(table.about | {"runs": n}),
+        "autorank.about": dumps(table.about | {"runs": n, "content_sha256": table.digest()}),
     }
     made = pa.table(arrays).replace_schema_metadata(metadata)
-    split = [f"curve_{metric}.list.element" for metric in table.metrics]
+    how: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": 9,
+        "use_dictionary": ["failed", "choices.list.element", "repeat", "session", "rows"],
+        "use_byte_stream_split": [f"curve_{metric}.list.element" for metric in table.metrics],
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as stream:
-        pq.write_table(
-            made,
-            stream,
-            compression="zstd",
-            compression_level=9,
-            use_dictionary=["failed", "choices.list.element", "repeat", "session", "rows"],
-            use_byte_stream_split=split,
-            write_page_checksum=True,
-        )
+        pq.write_table(made, stream, **how)
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
@@ -164,12 +181,13 @@ def read_table(path: Path) -> RecordedTable:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; {RECORD}")
     try:
-        read = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        read = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"{path} is not a whole Parquet file ({error}); fetch it again, or {RECORD}"
         ) from error
-    known = {k.decode(): v.decode() for k, v in (read.schema.metadata or {}).items()}
+    pairs = (read.schema.metadata or {}).items()
+    known = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in pairs}
     if known.get("autorank.format") != FORMAT:
         found = known.get("autorank.format", "none")
         raise ValueError(
@@ -186,6 +204,10 @@ def read_table(path: Path) -> RecordedTable:
         raise ValueError(f"{path} has {read.num_rows} rows, not the {about['runs']} that it names")
     table = _table(read, space, about)
     _check_rows(path, table)
+    if about["content_sha256"] != table.digest():
+        raise ValueError(
+            f"{path}: its values are not those that were written; fetch it again, or {RECORD}"
+        )
     return table
 
 
@@ -195,8 +217,7 @@ def _about(path: Path, text: str, space: Space) -> dict[str, Any]:
         about = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}, metadata autorank.about: no JSON ({error})") from error
-    needed = ("metrics", "num_windows", "num_rows", "space_fingerprint", "plan", "sessions", "runs")
-    for key in needed:
+    for key in NEEDED:
         if key not in about:
             raise ValueError(f"{path}, metadata autorank.about: {key} is missing")
     if about["space_fingerprint"] != space.fingerprint():
