@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from autorank.benchmarks.pool import Pool, Values
 from autorank.objectives.base import Objective
+from autorank.recorded.pool import Pool, Values
 from autorank.space.space import Decision, Space
 
 

@@ -106,6 +106,11 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
         >>> bool(loss > benchmark.optimum)
         True
     """
+    if name.startswith("tables/") and name not in NAMES:
+        raise ValueError(
+            f"{name}: {TABLES} has no {name.partition('/')[2]}.parquet; record it "
+            "(python -m experiments.record_table), or name another folder in AUTORANK_TABLES"
+        )
     if name not in NAMES:
         raise ValueError(f"{name} is not a benchmark; write one of {', '.join(NAMES)}")
     suite_name, _, task = name.partition("/")

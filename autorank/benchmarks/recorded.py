@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, Values
-from autorank.benchmarks.pool import Pool
 from autorank.objectives.base import Objective
 from autorank.objectives.table import table_objective
+from autorank.recorded.pool import Pool
 from autorank.recorded.statistics import final_ne
 from autorank.recorded.table import RecordedTable, read_table
 

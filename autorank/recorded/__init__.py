@@ -3,5 +3,6 @@
 - `plan`: which configurations and seeds a table has.
 - `journal`: runs as they come, in a file that survives a kill.
 - `table`: the finished table, and the Parquet file that holds it.
+- `pool`: how a proposal is answered by a table that does not have it.
 - `statistics`: what a table says about its seed noise, its order and its cost.
 """

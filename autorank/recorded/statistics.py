@@ -8,16 +8,19 @@ import itertools
 import math
 from typing import Any
 
+import jax
 import numpy as np
 
 from autorank.base.metrics import Interval, bootstrap_interval, finite_or_none, kendall_tau_b
 from autorank.fidelity.agreement import bootstrap_tau, interval
 from autorank.fidelity.curve_label import curve_labels
+from autorank.recorded.pool import Pool
 from autorank.recorded.table import RecordedTable
 
 TAIL = 0.25
 FRACTIONS = (0.05, 0.1, 0.25, 0.5)
 NUM_BOOTSTRAP = 1000
+NUM_PROPOSALS = 200  # random ones that `distance_statistics` asks for
 
 
 def final_ne(table: RecordedTable, metric: int = 0, fraction: float = 1.0) -> np.ndarray:
@@ -53,7 +56,7 @@ def statistics(table: RecordedTable) -> dict[str, Any]:
     found["tau_of_a_part_with_the_whole"] = {
         str(f): _number(_tau(final_ne(table, fraction=f)[first], final[first])) for f in FRACTIONS
     }
-    return found | cost_statistics(table)
+    return found | distance_statistics(table, first) | cost_statistics(table)
 
 
 def repeated(final: np.ndarray, number: np.ndarray, repeat: np.ndarray) -> np.ndarray:
@@ -102,6 +105,26 @@ def seed_tau(runs: np.ndarray) -> Interval:
     return Interval(float(np.mean(values)), *interval(np.mean(replicates, axis=0), 0.95))
 
 
+def distance_statistics(table: RecordedTable, first: np.ndarray) -> dict[str, float | None]:
+    """How far the nearest recorded configuration is from a random proposal, in decisions, by `Pool.distances`.
+
+    Args:
+        table: the table.
+        first: bool ``[n]``, runs whose configurations make the pool.
+    """
+    space = table.space
+    asked = np.asarray(space.sample(jax.random.key(0), NUM_PROPOSALS))
+    active = np.asarray(space.active(asked)).sum(axis=1)
+    pool = Pool(space, table.configs[first])
+    far = np.array([pool.distances(space.decode(config)) for config in asked])
+    known = far.size > 0
+    return {
+        "decisions_of_a_proposal": _number(active.mean()),
+        "distance_to_the_nearest": _number(far.min(axis=1).mean() if known else math.nan),
+        "distance_of_two": _number(far.mean() if known else math.nan),
+    }
+
+
 def cost_statistics(table: RecordedTable) -> dict[str, Any]:
     """Seconds and rows; a session lasts from its start to its last run."""
     session, at = table.columns["session"], table.columns["at"].astype(np.float64)
@@ -132,6 +155,8 @@ def described(found: dict[str, Any]) -> str:
         f"tau-b between two seeds: {_bounds(found['tau_of_two_seeds'], 3)}",
         "tau-b of a part of the pass with the whole: "
         + ", ".join(f"{_text(tau, 3)} at {fraction}" for fraction, tau in parts),
+        f"a random proposal of {_text(found['decisions_of_a_proposal'], 1)} decisions: the nearest recorded one is "
+        f"{_text(found['distance_to_the_nearest'], 1)} of them away, any {_text(found['distance_of_two'], 1)}",
         f"{found['seconds']:,.1f} s ({found['training_seconds']:,.1f} s of training and "
         f"{found['compile_seconds']:,.1f} s of compiling, side by side), "
         f"{_text(found['model_rows_per_second'], 0)} model-rows/s, {'; '.join(found['devices'])}",

@@ -81,6 +81,11 @@ def settings_of(name: str) -> SearcherConfig:
     return with_values(SEARCHERS[base].settings(), values)
 
 
+def is_unanswered(job: Job) -> bool:
+    """Whether a peer would have to be told of configurations that it did not propose."""
+    return job.searcher in PEERS and job.task.startswith("tables/")
+
+
 def run(job: Job, folder: Path) -> int:
     """Starts or continues a run; returns the number of new trials.
 
@@ -88,12 +93,12 @@ def run(job: Job, folder: Path) -> int:
         PeerError: the peer's package failed, which ends the run.
         RuntimeError: another process is at it, or the peer cannot be run.
     """
-    benchmark = get(job.task, DATA)
-    if benchmark.pool is not None and job.searcher in PEERS:
+    if is_unanswered(job):
         raise RuntimeError(
             f"{job.searcher} on {job.task}: a recorded table answers with another configuration than was proposed, of "
             f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
         )
+    benchmark = get(job.task, DATA)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+from autorank.app.record_job import write_summary
+from autorank.benchmarks import catalogue
 from autorank.benchmarks.base import Benchmark
-from autorank.benchmarks.pool import Pool
 from autorank.benchmarks.recorded import pool_levels, recorded_benchmark
-from autorank.recorded.table import write_table
+from autorank.recorded.pool import Pool
+from autorank.recorded.table import read_table, write_table
+from experiments.comparison import report, runs
 from tests.recorded.making import FAILED, SPACE, WINDOWS, recorded_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,7 +145,9 @@ def bench(folder: Path, runs: Path, *options: str) -> str:
 def test_searchers_run_on_a_table_go_on_and_end_with_its_best(folder, tmp_path):
     bench(folder, tmp_path, "searchers=[random,evolution]", "trials=12", "batch=3")
     said = bench(folder, tmp_path, "searchers=[random,evolution,optuna-tpe]", "trials=20", "batch=3")  # fmt: skip
-    assert "optuna-tpe on tables/toy: a recorded table answers with another" in said
+    assert "left out: runs of peers on recorded tables (1)" in said and "0 runs failed" in said
+    with pytest.raises(RuntimeError, match="optuna-tpe on tables/toy: a recorded table answers"):
+        runs.run(runs.Job("optuna-tpe", "tables/toy", 1, 0.0, 0, 5), tmp_path)
     table = recorded_benchmark("toy", folder / "toy.parquet")
     for searcher in ("random", "evolution"):
         (file,) = (tmp_path / "bench_search" / searcher).glob("*.jsonl")
@@ -165,5 +170,19 @@ def test_searchers_run_on_a_table_go_on_and_end_with_its_best(folder, tmp_path):
 
 
 def test_without_tables_the_message_says_where_they_would_be(tmp_path):
+    with pytest.raises(ValueError, match=r"has no absent\.parquet; record it"):
+        catalogue.get("tables/absent", tmp_path)
     said = bench(tmp_path / "none", tmp_path, "searchers=[random]")
     assert f"{tmp_path}/none holds no recorded table" in said
+
+
+def test_the_page_has_a_line_for_each_table(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "CSV", tmp_path / "bench_search.csv")
+    assert report.recorded_tables(report.Table([])) == ["No table is recorded yet."]
+    (tmp_path / "tables").mkdir()
+    file = tmp_path / "tables" / "toy.parquet"
+    write_table(file, recorded_table())
+    write_summary(file, read_table(file))
+    (line,) = report.recorded_tables(report.Table([]))[2:]
+    assert line.startswith("| tables/toy | 20 | 0.0500 | 35 | 800 | 8 |")
+    assert line.endswith("| a device |") and "| 0.50000 |" in line

@@ -36,6 +36,8 @@ def test_the_numbers_of_a_small_table():
     ]
     assert found["tau_of_two_seeds"]["value"] == pytest.approx(np.mean(taus), rel=1e-5)
     assert found["seconds"] == 20.0 and found["model_rows_per_second"] == 35 * 800 / 20
+    assert 3 <= found["decisions_of_a_proposal"] <= 4
+    assert 0 < found["distance_to_the_nearest"] < found["distance_of_two"] < 4
     text = described(found)
     assert "failed: 1 configurations, share 0.0500" in text and "best possible 0.50000" in text
 
