@@ -11,11 +11,12 @@ from autorank.objectives.base import Objective
 from autorank.objectives.table import table_objective
 from autorank.recorded.pool import Pool
 from autorank.recorded.statistics import final_ne
-from autorank.recorded.table import RecordedTable, read_table
+from autorank.recorded.table import RecordedTable
+from autorank.recorded.table_file import read_table
 
 
 def recorded_benchmark(task: str, file: Path) -> Benchmark:
-    """A pool of the random configurations of a table; see `autorank.recorded.table` for the file.
+    """A pool of the random configurations of a table; see `autorank.recorded.table_file`.
 
     The loss is the final NE of the first seed, so that no configuration is judged by more luck than another: the mean
     of the last quarter of the windows, of the first metric. The cost is the forward FLOPs of a row. The baseline is

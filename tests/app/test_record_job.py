@@ -16,7 +16,7 @@ from autorank.data.logs.synthetic import SyntheticConfig
 from autorank.models.dhen import DhenConfig
 from autorank.objectives.base import Objective, Outcome
 from autorank.recorded.journal import read_journal
-from autorank.recorded.table import read_table
+from autorank.recorded.table_file import read_table
 from autorank.training.settings import TrainingConfig
 
 WINDOWS = 6

@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from autorank.app.record_job import write_summary
+from autorank.app.recorded_output import write_summary
 from autorank.benchmarks import catalogue
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.recorded import pool_levels, recorded_benchmark
 from autorank.recorded.pool import Pool
-from autorank.recorded.table import read_table, write_table
+from autorank.recorded.table_file import read_table, write_table
 from experiments.comparison import report, runs
 from tests.recorded.making import FAILED, SPACE, WINDOWS, recorded_table
 

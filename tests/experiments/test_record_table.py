@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from autorank.recorded.journal import read_journal
-from autorank.recorded.table import read_table
+from autorank.recorded.table_file import read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """

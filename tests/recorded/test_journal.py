@@ -4,7 +4,11 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
+from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies
 import numpy as np
 import pytest
 
@@ -36,6 +40,28 @@ def test_runs_read_back_bit_for_bit_failures_with_the_windows_that_they_reached(
     lost = content.runs[FAILED, 1]
     assert lost.failed.startswith("non-finite") and np.isfinite(lost.curve[1:3]).all()
     assert np.isnan(lost.curve[3:]).all()
+
+
+@hypothesis.given(hypothesis.strategies.data())
+@hypothesis.settings(max_examples=40)
+def test_wherever_a_file_is_cut_its_whole_lines_are_read(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        written(path, RUNS[:6])
+        content = path.read_bytes()
+        first = content.index(b"\n") + 1
+        cut = data.draw(hypothesis.strategies.integers(first, len(content)))
+        path.write_bytes(content[:cut])
+        whole = [r for r in RUNS[:6] if ends_of(content)[RUNS.index(r) + 2] <= cut]
+        found = read_journal(path)
+        assert [k for k in found.runs] == [(r.number, r.repeat) for r in whole]
+        again = written(path, [r for r in RUNS if (r.number, r.repeat) not in found.runs])
+        assert len(again.runs) == len(RUNS) and len(again.broken) == len(found.broken) <= 1
+
+
+def ends_of(content: bytes) -> list[int]:
+    """Where each line's text ends; the line feed may be missing."""
+    return [i for i, byte in enumerate(content) if byte == ord("\n")]
 
 
 @pytest.mark.parametrize("cut", [1, 20, -1])

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from autorank.recorded.table import made_table, read_table, runs_of, write_table
+from autorank.recorded.table import made_table, runs_of
+from autorank.recorded.table_file import read_table, write_table
 from tests.recorded.making import FAILED, PLAN, SPACE, WINDOWS, all_runs, recorded_table
 
 
