@@ -215,7 +215,7 @@ class Perceptrons:
         outputs = m if "mask" in self._has else max(c.tokens)
         found |= {"out": (h, outputs, d), "bias": (outputs, d)}
         if "fmb" in self._has:
-            found |= {"project": (m, n), "scale": (m, n), "offset": (m, n)}
+            found |= {"project": (m, c.rank), "scale": (m, n), "offset": (m, n)}
         if "mask" in self._has:
             found |= {f"{name}{i}": (d,) for i in (1, 2) for name in ("norm_scale", "norm_offset")}
             found["mixed"] = (m, max(c.tokens))
@@ -260,10 +260,13 @@ class Perceptrons:
         c, n = self.capacity, self._columns
         found: Any = None
         if self._has & {"dot", "fmb"}:
-            weight: Any = params.get("project", 0)
-            if "dot" in self._has:
-                weight = weight + is_module(c, slot, "dot") * jnp.eye(c.positions, n, dtype=x.dtype)
-            others = mix(x, weight.astype(x.dtype), flat=forms.flat)
+            others = x
+            if "fmb" in self._has:
+                mixed = mix(x, params["project"], flat=forms.flat)
+                others = jnp.pad(mixed, ((0, 0), (0, n - c.rank), (0, 0)))
+                if "dot" in self._has:
+                    own = jnp.pad(x, ((0, 0), (0, n - c.positions), (0, 0)))
+                    others = jnp.where(is_module(c, slot, "dot"), own, others)
             found = _products(x, others, forms)
             if "fmb" in self._has:
                 where = prefix(c.positions, slot.positions)[:, None] & prefix(n, slot.rank)[None]
@@ -375,10 +378,12 @@ def groups(capacity: Capacity) -> tuple[Group, ...]:
     def make() -> Iterator[Group]:
         left = list(range(len(capacity.kinds)))
         for family in FAMILIES:
-            own = tuple(k for k in left if capacity.kinds[k].module in family.MEMBERS)
-            left = [k for k in left if k not in own]
-            if own:
-                yield family(capacity, own)
+            parts = [(name,) for name in family.MEMBERS] if capacity.split else [family.MEMBERS]
+            for names in parts:
+                own = tuple(k for k in left if capacity.kinds[k].module in names)
+                left = [k for k in left if k not in own]
+                if own:
+                    yield family(capacity, own)
         for k in left:
             yield Single(capacity, (k,))
 
