@@ -64,7 +64,9 @@ def program(
     return done
 
 
-@pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report", "tune_baseline"])
+@pytest.mark.parametrize(
+    "name", ["search", "train", "prepare_data", "report", "tune_baseline", "record_table"]
+)
 def test_help_explains_itself(name):
     text = program(name, "--help").stdout
     assert "Settings (override with key=value)" in text
