@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from autorank.ledger.ledger import Ledger
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
@@ -53,34 +54,35 @@ FEW_STRUCTURES = [
 
 
 def program(
-    name: str, *overrides: str, check: bool = True, as_file: bool = False, cheap: bool = False
+    name: str,
+    *overrides: str,
+    check: bool = True,
+    as_file: bool = False,
+    cheap: bool = False,
+    cold: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program as a user does; a cheap one compiles as the tests themselves do."""
+    """Runs a program; a cheap one compiles as the tests themselves do, a cold one is started as a user starts it."""
     environment = os.environ | {"HYDRA_FULL_ERROR": "0", "WANDB_MODE": "offline"}
     environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(cheap))}
     way = [f"experiments/{name}.py"] if as_file else ["-m", f"experiments.{name}"]
-    done = subprocess.run(
-        [sys.executable, *way, *overrides],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=environment,
-    )
+    command = [sys.executable, *way, *overrides]
+    start = warm.start_cold if cold else warm.start
+    done = warm.ended(start(command, environment), timeout=600)
     if check:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert done.returncode == 0, done.stdout[-6000:]
     return done
 
 
 @pytest.mark.parametrize("name", ["search", "train", "prepare_data", "report", "tune_baseline"])
 def test_help_explains_itself(name):
-    text = program(name, "--help").stdout
+    text = program(name, "--help", cold=name == "search").stdout
     assert "Settings (override with key=value)" in text
     assert f"python -m experiments.{name}" in text
 
 
 def test_users_programs_run_as_files_too():
-    assert program("search", "--help", as_file=True).stdout == program("search", "--help").stdout
+    as_file = program("search", "--help", as_file=True, cold=True)
+    assert as_file.stdout == program("search", "--help").stdout
     for path in (ROOT / "experiments").glob("*.py"):
         if path.stem in NO_PROGRAMS:
             continue
@@ -103,7 +105,7 @@ def test_users_programs_run_as_files_too():
 def test_mistakes_are_named(override, words):
     done = program("search", *override.split(), check=False)
     assert done.returncode != 0
-    assert words in done.stderr + done.stdout
+    assert words in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +169,7 @@ def test_resuming_a_finished_run_changes_nothing(toy_run):
         cheap=True,
     )
     after = json.loads((toy_run / "summary.json").read_text())
-    assert "resuming" in done.stdout + done.stderr
+    assert "resuming" in done.stdout
     for key in ("winner", "baseline", "ne_gain_percent", "num_trials", "trained_examples", "front"):
         assert after[key] == before[key], key
 
@@ -184,7 +186,7 @@ def test_another_search_on_the_same_ledger_is_refused(toy_run):
         check=False,
     )
     assert done.returncode != 0
-    assert "model and training" in done.stderr + done.stdout
+    assert "model and training" in done.stdout
 
 
 def test_report_is_rebuilt_from_the_ledger_alone(toy_run):
@@ -228,14 +230,9 @@ def test_scoring_names_a_missing_column(toy_run):
     import polars as pl
 
     pl.DataFrame({"field0": [1, 2]}).write_parquet(toy_run / "short.parquet")
-    done = subprocess.run(
-        [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "short.parquet")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 1 and "field1" in done.stderr
+    score = [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "short.parquet")]
+    done = warm.ended(warm.start(score, os.environ), timeout=300)
+    assert done.returncode == 1 and "field1" in done.stdout
 
 
 def test_notebooks_run_and_hold_no_outputs(toy_run):
@@ -294,6 +291,7 @@ def test_train_writes_curve_result_and_model(tmp_path):
         f"runs={tmp_path}",
         "name=one",
         f"data.folder={tmp_path}/data",
+        cold=True,
     )
     result = json.loads((tmp_path / "one" / "result.json").read_text())
     assert len(result["runs"]) == len(result["test"]) == 2
