@@ -35,8 +35,10 @@ IMPORTS = (
     "autorank.app.search_job",
     "autorank.app.training_job",
 )
-# JAX reads its options as it is imported; this one may differ from program to program.
+# Read as Python starts and as JAX is imported; only these may differ from program to program.
+READ_EARLY = ("JAX_", "PYTHON")
 CHEAP = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+READ_AGAIN = {CHEAP, "PYTHONPATH"}
 LONGEST = 1 << 20
 
 
@@ -102,8 +104,8 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> Any:
     if not hasattr(os, "pidfd_open"):
         return start_cold(command, environment)
     channel, imported = _starter()
-    read_by_jax = {k for k in {*environment, *imported} if k.startswith("JAX_")} - {CHEAP}
-    assert all(environment.get(k) == imported.get(k) for k in read_by_jax), "start it from nothing"
+    read = {k for k in {*environment, *imported} if k.startswith(READ_EARLY)} - READ_AGAIN
+    assert all(environment.get(k) == imported.get(k) for k in read), "start it from nothing"
     (output, written), (status, told) = os.pipe(), os.pipe()
     request = json.dumps({"command": command[1:], "environment": dict(environment)})
     socket.send_fds(channel, [request.encode()], [written, told])
