@@ -29,7 +29,8 @@ from autorank.app.settings import TrainConfig
 
 if TYPE_CHECKING:  # JAX is set up before it is imported
     from autorank.data.format.batches import Dataset
-    from autorank.training.trainer import Data, Program
+    from autorank.training.step import Data
+    from autorank.training.trainer import Program
 
 register()
 DROPOUT = {"dropout .01": 0.01, "dropout .03": 0.03, "dropout .1": 0.1}
@@ -56,7 +57,8 @@ def one_run(cfg: TrainConfig, row: Row) -> dict[str, Any]:
     from autorank.base.metrics import normalized_entropy
     from autorank.fidelity.curve_label import curve_label
     from autorank.models.heads import METRICS
-    from autorank.training.trainer import Schedule, window_ne
+    from autorank.training.step import Schedule
+    from autorank.training.trainer import window_ne
 
     data = build.dataset(cfg.data, lambda _: None)
     program = program_of(cfg, data, row.kind)
@@ -130,7 +132,7 @@ def on_device(sparse: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> "Dat
     """Rows as a program takes them."""
     import jax.numpy as jnp
 
-    from autorank.training.trainer import Data
+    from autorank.training.step import Data
 
     floats = (jnp.asarray(np.asarray(a), jnp.float32) for a in (dense, labels))
     return Data(jnp.asarray(sparse), *floats)

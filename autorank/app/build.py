@@ -32,7 +32,7 @@ from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor, make_predictor
 from autorank.training.compact import Setting
 from autorank.training.settings import TrainingConfig
-from autorank.training.trainer import Hparams
+from autorank.training.step import Hparams
 
 LOG = logging.getLogger("autorank")
 

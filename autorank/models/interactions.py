@@ -133,9 +133,10 @@ class Attention(nn.Module):
         qkv = kernel(self, "qkv", width, {"part": 3, **width})
         project = kernel(self, "project", width, width)
         parts = along(x, qkv.reshape(s.width, -1), flat=s.flat)
-        if small_products.fits(s.kernels, s.positions, s.width // s.heads):
+        if small_products.fits(s.kernels, s.positions, s.width):
             positions = jnp.int32(s.positions) if active is None else active.positions
-            mixed: Array = small_products.attend(parts, positions, s.heads, s.kernels)
+            heads = jnp.int32(s.heads)
+            mixed: Array = small_products.attend(parts, positions, heads, s.heads, s.kernels)
         else:
             mixed = attention_of(parts.reshape(*x.shape[:2], 3, s.width), s.heads, active)
         mixed = along(mixed, project, flat=s.flat)

@@ -58,72 +58,98 @@ def _products_bwd(kernels: str, saved: tuple[Array, Array], slope: Array) -> tup
 products.defvjp(_products_fwd, _products_bwd)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def attend(
-    qkv: Float[Array, "b m c"], positions: Int[Array, ""], heads: int, kernels: str
+    qkv: Float[Array, "b m c"],
+    positions: Int[Array, ""],
+    heads: Int[Array, ""],
+    most_heads: int,
+    kernels: str,
 ) -> Float[Array, "b m d"]:
-    """Scaled dot-product attention of every head over the first ``positions`` embeddings.
+    """Scaled dot-product attention of ``heads`` heads over the first ``positions`` embeddings.
 
     ``qkv`` holds query, key and value side by side (``c = 3 d``), each with its heads side by side. Softmax and sums
-    are float32; nothing of the size of the scores is kept for the backward pass.
+    are float32; nothing of the size of the scores is kept for the backward pass. ``heads`` divides ``d`` and is at most
+    ``most_heads``.
     """
-    return _attend_fwd(qkv, positions, heads, kernels)[0]
+    return _attend_fwd(qkv, positions, heads, most_heads, kernels)[0]
 
 
 def _attend_fwd(
-    qkv: Array, positions: Array, heads: int, kernels: str
-) -> tuple[Array, tuple[Array, Array]]:
+    qkv: Array, positions: Array, heads: Array, most_heads: int, kernels: str
+) -> tuple[Array, tuple[Array, Array, Array]]:
     batch, m, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    size = width // heads
 
-    def kernel(qkv_ref: Any, positions_ref: Any, out_ref: Any) -> None:
-        query, key, value, first = _head(qkv_ref, width, size)
-        scores = _scores(query, key, positions_ref[0], size)
+    def kernel(qkv_ref: Any, positions_ref: Any, heads_ref: Any, out_ref: Any) -> None:
+        own = _Head(heads_ref[0], m, width)
+        query, key, value = (_load(qkv_ref, part * width, width) for part in range(3))
+        scores = _scores(own.only(query), key, positions_ref[0], own.size)
         mixed = sum_float32(scores.astype(qkv.dtype), value, (1, 0))
-        _store(out_ref, mixed, first, size)
+        own.store(out_ref, mixed, 0)
 
     shape = jax.ShapeDtypeStruct((batch, m, width), qkv.dtype)
-    (mixed,) = _call(kernel, kernels, (batch, heads), (qkv, positions), (shape,))
-    return mixed, (qkv, positions)
+    inputs = (qkv, positions, heads)
+    (mixed,) = _call(kernel, kernels, (batch, most_heads), inputs, (shape,))
+    return mixed, inputs
 
 
 def _attend_bwd(
-    heads: int, kernels: str, saved: tuple[Array, Array], slope: Array
-) -> tuple[Array, None]:
-    qkv, positions = saved
-    width = qkv.shape[2] // 3
-    size = width // heads
+    most_heads: int, kernels: str, saved: tuple[Array, Array, Array], slope: Array
+) -> tuple[Array, None, None]:
+    qkv, positions, heads = saved
+    m, width = qkv.shape[1], qkv.shape[2] // 3
 
-    def kernel(qkv_ref: Any, positions_ref: Any, slope_ref: Any, out_ref: Any) -> None:
-        query, key, value, first = _head(qkv_ref, width, size)
-        slope = _load(slope_ref, first, size)
-        scores = _scores(query, key, positions_ref[0], size)
+    def kernel(
+        qkv_ref: Any, positions_ref: Any, heads_ref: Any, slope_ref: Any, out_ref: Any
+    ) -> None:
+        own = _Head(heads_ref[0], m, width)
+        query, key, value = (_load(qkv_ref, part * width, width) for part in range(3))
+        slope = own.only(_load(slope_ref, 0, width))
+        scores = _scores(own.only(query), key, positions_ref[0], own.size)
         to_value = sum_float32(scores.astype(qkv.dtype), slope, (0, 0))
         to_scores = sum_float32(slope, value, (1, 1))
         inner = jnp.sum(to_scores * scores, axis=1, keepdims=True)
-        to_logits = (scores * (to_scores - inner) * size**-0.5).astype(qkv.dtype)
-        _store(out_ref, sum_float32(to_logits, key, (1, 0)), first, size)
-        _store(out_ref, sum_float32(to_logits, query, (0, 0)), width + first, size)
-        _store(out_ref, to_value, 2 * width + first, size)
+        scale = jax.lax.rsqrt(own.size.astype(jnp.float32))
+        to_logits = (scores * (to_scores - inner) * scale).astype(qkv.dtype)
+        own.store(out_ref, sum_float32(to_logits, key, (1, 0)), 0)
+        own.store(out_ref, sum_float32(to_logits, query, (0, 0)), width)
+        own.store(out_ref, to_value, 2 * width)
 
     shape = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
-    (found,) = _call(kernel, kernels, (qkv.shape[0], heads), (qkv, positions, slope), (shape,))
-    return found, None
+    inputs = (qkv, positions, heads, slope)
+    (found,) = _call(kernel, kernels, (qkv.shape[0], most_heads), inputs, (shape,))
+    return found, None, None
 
 
 attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def _head(ref: Any, width: int, size: int) -> tuple[Array, Array, Array, Any]:
-    """Query, key and value of this program's head, and its first column."""
-    first = pl.program_id(1) * size
-    query, key, value = (_load(ref, part * width + first, size) for part in range(3))
-    return query, key, value, first
+class _Head:
+    """The columns of this program's head; none where the model has fewer heads."""
+
+    def __init__(self, heads: Array, rows: int, width: int) -> None:
+        head = pl.program_id(1)
+        self.size = width // heads
+        shape = _padded(rows), _padded(width)
+        at = [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
+        column = at[1]
+        inside = (column >= head * self.size) & (column < (head + 1) * self.size)
+        self._inside = inside & (at[0] < rows) & (column < width)
+
+    def only(self, value: Array) -> Array:
+        """Zeros outside the head."""
+        return jnp.where(self._inside, value, jnp.zeros_like(value))
+
+    def store(self, ref: Any, value: Array, first: int) -> None:
+        """Writes the head's columns, which begin at column ``first`` of their part."""
+        here = _block(ref, first, self._inside.shape)
+        triton.store(here, value.astype(ref.dtype), mask=self._inside)
 
 
-def _scores(query: Array, key: Array, positions: Array, size: int) -> Array:
+def _scores(query: Array, key: Array, positions: Array, size: Array) -> Array:
     """Softmax over the active keys, float32."""
-    logits = sum_float32(query, key, (1, 1)) * size**-0.5
+    scale = jax.lax.rsqrt(size.astype(jnp.float32))
+    logits = sum_float32(query, key, (1, 1)) * scale
     column = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
     logits = jnp.where(column < positions, logits, -jnp.inf)
     powers = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
@@ -135,21 +161,28 @@ def _padded(size: int) -> int:
     return max(16, 1 << (size - 1).bit_length())
 
 
-def _where(ref: Any, first: Any, size: int | None) -> tuple[Any, Array]:
+def _where(ref: Any, first: int, size: int | None) -> tuple[Any, Array]:
     """Columns ``[first, first + size)`` of a ``[m, c]`` block, padded, and the mask of what is inside."""
     rows: int = ref.shape[0]
     columns: int = ref.shape[1] if size is None else size
     shape = _padded(rows), _padded(columns)
     at = [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1)]
-    return ref.at[pl.ds(0, shape[0]), pl.ds(first, shape[1])], (at[0] < rows) & (at[1] < columns)
+    return _block(ref, first, shape), (at[0] < rows) & (at[1] < columns)
 
 
-def _load(ref: Any, first: Any = 0, size: int | None = None) -> Array:
+def _block(ref: Any, first: int, shape: tuple[int, ...]) -> Any:
+    """A block from column ``first`` on; it may reach beyond the array, where a mask keeps it from being read."""
+    # A traced number: a constant one would be checked against the array's bounds.
+    column = first + 0 * pl.program_id(0)
+    return ref.at[pl.ds(0, shape[0]), pl.ds(column, shape[1])]
+
+
+def _load(ref: Any, first: int = 0, size: int | None = None) -> Array:
     here, inside = _where(ref, first, size)
     return triton.load(here, mask=inside, other=0.0)
 
 
-def _store(ref: Any, value: Array, first: Any, size: int | None = None) -> None:
+def _store(ref: Any, value: Array, first: int, size: int | None = None) -> None:
     here, inside = _where(ref, first, size)
     triton.store(here, value.astype(ref.dtype), mask=inside)
 

@@ -17,7 +17,7 @@ from autorank.models.heads import METRICS
 from autorank.objectives.base import Trained, predict_rows
 from autorank.objectives.placement import on_devices, padded
 from autorank.training.compact import CompactPrograms, Request, Setting
-from autorank.training.trainer import TrainState
+from autorank.training.step import TrainState
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from autorank.training.compact import CompactPrograms, Request
 from autorank.training.groups import Device, Shape, dense_size, member_bytes
 from autorank.training.pipeline import Job
 from autorank.training.population_programs import GroupResult, PopulationPrograms, member_state
-from autorank.training.trainer import Curve
+from autorank.training.step import Curve
 
 LOG = logging.getLogger(__name__)
 # One model too big for the device is a failed trial, not the end of the search.

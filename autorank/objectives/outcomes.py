@@ -7,7 +7,8 @@ import numpy as np
 
 from autorank.objectives.base import Outcome
 from autorank.training.groups import Shape
-from autorank.training.trainer import Curve, lifetime_ne, window_ne
+from autorank.training.step import Curve
+from autorank.training.trainer import lifetime_ne, window_ne
 
 
 def outcome_of(

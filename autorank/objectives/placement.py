@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from autorank.training import sharded
-from autorank.training.trainer import Data
+from autorank.training.step import Data
 
 
 def checked_mesh(devices: int, workers: int, precision: str) -> Mesh | None:

@@ -28,8 +28,8 @@ from autorank.training.groups import Device, Shape
 from autorank.training.pipeline import run_jobs
 from autorank.training.population_programs import PopulationPrograms
 from autorank.training.settings import TrainingConfig
+from autorank.training.step import Schedule
 from autorank.training.tables import max_distinct
-from autorank.training.trainer import Schedule
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,8 @@ from autorank.base.typing import PyTree
 from autorank.models.dhen import DhenConfig, compact, structure_key
 from autorank.training import sharded
 from autorank.training.groups import Shape
-from autorank.training.trainer import (
-    Data,
-    Hparams,
-    Program,
-    Schedule,
-    TrainState,
-    make_program,
-    zero_hparams,
-)
+from autorank.training.step import Data, Hparams, Schedule, TrainState
+from autorank.training.trainer import Program, make_program, zero_hparams
 
 Compiled = tuple[Any, Program]  # the executable of `run`, and the program
 

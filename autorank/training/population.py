@@ -22,17 +22,9 @@ from autorank.population.layouts import Layout
 from autorank.population.model import Population
 from autorank.population.routing import Routing, routing
 from autorank.population.weights import insert, owners, shapes
+from autorank.training.step import Curve, Data, Hparams, Schedule
 from autorank.training.tables import deduplicate, draw_rows, freeze_rows
-from autorank.training.trainer import (
-    DENSE,
-    EMBEDDING,
-    INPUT,
-    OPTIMIZER,
-    Curve,
-    Data,
-    Hparams,
-    Schedule,
-)
+from autorank.training.trainer import DENSE, EMBEDDING, INPUT, OPTIMIZER
 
 BETA1, BETA2 = 0.9, 0.999  # Adam, as in compact programs
 

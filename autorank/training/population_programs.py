@@ -20,8 +20,8 @@ from autorank.population.routing import Routing
 from autorank.population.weights import extract
 from autorank.training.groups import Device, Shape
 from autorank.training.population import PopulationProgram, PopulationState, make_population
+from autorank.training.step import Curve, Data, Hparams, Schedule, TrainState, dense_optimizer
 from autorank.training.tables import Table
-from autorank.training.trainer import Curve, Data, Hparams, Schedule, TrainState, dense_optimizer
 
 Compiled = tuple[Any, PopulationProgram]  # the executable of `run`, and the program
 

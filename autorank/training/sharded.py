@@ -10,32 +10,34 @@ given global arrays; not tested here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from autorank.base.typing import Array, Float, Key, PyTree
 from autorank.models.dhen import Model
-from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
+from autorank.models.heads import METRICS, probabilities
 from autorank.training.row_exchange import AXIS, RowExchange, rows_per_device
-from autorank.training.tables import Table, draw_rows, freeze_rows
-from autorank.training.trainer import (
+from autorank.training.step import (
     Curve,
     Data,
     Hparams,
+    Progress,
     Schedule,
-    SingleProgram,
     TrainState,
+    advance,
+    batch_loss,
     dense_optimizer,
-    fresh_state,
-    make_program,
-    zero_hparams,
+    learn,
+    warmup,
 )
+from autorank.training.tables import Table, draw_rows, freeze_rows
+from autorank.training.trainer import SingleProgram, fresh_state, make_program, zero_hparams
 
 TABLE_SPEC = Table(*(P(AXIS),) * 3)  # pyright: ignore[reportArgumentType]
 STATE_SPEC = TrainState(P(), P(), TABLE_SPEC, P(), P(), P())  # pyright: ignore[reportArgumentType]
@@ -251,18 +253,13 @@ class ShardedProgram:
 
     def _loss(
         self, params: PyTree, rows: Array, inverse: Array, dense: Array, labels: Array
-    ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
+    ) -> tuple[Array, tuple[Curve, Array]]:
         """This device's summand of the loss over the whole batch."""
         looked_up = rows.at[inverse].get(mode="promise_in_bounds")
         logits = self.single.model.apply(params, looked_up, dense)
-        losses, where, targets = task_losses(logits, labels, self.single.head)
-        where = where.astype(losses.dtype)
-        sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
-        counts = jax.lax.psum(jnp.sum(where, axis=0), AXIS)
-        weights = jnp.asarray(objective_weights(self.single.head), jnp.float32)
-        loss = jnp.sum(weights * sums / jnp.maximum(counts, 1.0))
-        positives = jnp.sum(targets * where, axis=0)
-        return loss, ((sums, positives, counts), logits)
+        over_devices = partial(jax.lax.psum, axis_name=AXIS)
+        loss, sums = batch_loss(logits, labels, self.single.head, over_devices)
+        return loss, (sums, logits)
 
     def _train_step(
         self, hparams: Hparams, schedule: Schedule, data: Data, state: TrainState, first: Array
@@ -275,26 +272,19 @@ class ShardedProgram:
         # A copy that varies over devices has this device's gradient, summed below.
         params = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), state.params)
         rows = self.table.fetch(state.table.rows, exchanged)
-        (loss, ((sums, positives, counts), logits)), gradients = jax.value_and_grad(
+        (loss, (sums, logits)), gradients = jax.value_and_grad(
             self._loss, argnums=(0, 1), has_aux=True
         )(params, rows, exchanged.inverse, dense, labels)
-        loss, sums, positives, dense_gradient = jax.lax.psum(
-            (loss, sums, positives, gradients[0]), AXIS
+        loss, losses, positives, dense_gradient = jax.lax.psum(
+            (loss, sums.losses, sums.positives, gradients[0]), AXIS
         )
-        factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
-        updates, opt_state = dense_optimizer(hparams, factor).update(
-            dense_gradient, state.optimizer, state.params
+        factor = warmup(state.step, schedule)
+        params, opt_state = learn(
+            dense_optimizer(hparams, factor), dense_gradient, state.optimizer, state.params
         )
         rate, eps = hparams.table_rate * factor, hparams.table_eps
         table = self.table.update(state.table, exchanged, gradients[1], rate, eps)
-        window = state.step * self.single.num_windows // jnp.maximum(schedule.num_steps, 1)
-        added = zip(state.curve, (sums, positives, counts), strict=True)
-        state = TrainState(
-            params=optax.apply_updates(state.params, updates),
-            optimizer=opt_state,
-            table=table,
-            curve=Curve(*(c.at[window].add(s) for c, s in added)),
-            step=state.step + 1,
-            failed_step=jnp.where(jnp.isfinite(loss), state.failed_step, state.step),
-        )
-        return state, logits
+        progress = Progress(state.curve, state.step, state.failed_step)
+        sums = Curve(losses, positives, sums.counts)
+        progress = advance(progress, sums, jnp.isfinite(loss), schedule, self.single.num_windows)
+        return TrainState(params, opt_state, table, *progress), logits

@@ -6,17 +6,29 @@ arguments, so trials that differ only in those share it, and a low-fidelity run 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from autorank.base.metrics import normalized_entropy_from_sums
-from autorank.base.typing import Array, Float, Int, Key, PyTree
+from autorank.base.typing import Array, Key, PyTree
 from autorank.models.dhen import Model
-from autorank.models.heads import METRICS, objective_weights, probabilities, task_losses
+from autorank.models.heads import METRICS, probabilities
+from autorank.training.step import (
+    Curve,
+    Data,
+    Hparams,
+    Progress,
+    Schedule,
+    TrainState,
+    advance,
+    batch_loss,
+    dense_optimizer,
+    learn,
+    warmup,
+)
 from autorank.training.tables import (
     Table,
     deduplicate,
@@ -30,52 +42,6 @@ from autorank.training.tables import (
 
 # Names of the parts of a step in profiles (`experiments/speed/profile.py`).
 INPUT, EMBEDDING, DENSE, OPTIMIZER = PHASES = ("input", "embedding", "dense", "optimizer")
-
-
-class Hparams(NamedTuple):
-    """What a trial may change without a new program; float32 scalars (``[p]`` for a population)."""
-
-    dense_rate: Float[Array, "..."]
-    table_rate: Float[Array, "..."]
-    dense_eps: Float[Array, "..."]
-    table_eps: Float[Array, "..."]
-    weight_decay: Float[Array, "..."]
-    init_scale: Float[Array, "..."]
-    table_scale: Float[Array, "..."]
-
-
-class Data(NamedTuple):
-    """Rows in time order, on the device."""
-
-    sparse: Int[Array, "n f"]
-    dense: Float[Array, "n m"]
-    labels: Float[Array, "n t"]
-
-
-class Schedule(NamedTuple):
-    """Lengths in steps of the *full* run; a partial run uses the same ones."""
-
-    num_steps: Int[Array, "..."]
-    warmup_steps: Int[Array, "..."]
-
-
-class Curve(NamedTuple):
-    """Sums per window of predict-before-train, from which window and lifetime NE follow."""
-
-    losses: Float[Array, "t q"]  # nats
-    positives: Float[Array, "t q"]
-    counts: Float[Array, "t q"]  # rows
-
-
-class TrainState(NamedTuple):
-    """What a run carries from step to step."""
-
-    params: PyTree
-    optimizer: PyTree
-    table: Table
-    curve: Curve
-    step: Int[Array, ""]
-    failed_step: Int[Array, ""]  # first step with a non-finite loss, -1 for none
 
 
 @runtime_checkable
@@ -122,17 +88,6 @@ def rounded(params: PyTree, precision: Any) -> PyTree:
 def zero_hparams() -> Hparams:
     """Zero hyperparameters for shape inference."""
     return Hparams(*(jnp.float32(0) for _ in Hparams._fields))
-
-
-def dense_optimizer(hparams: Hparams, factor: Array) -> optax.GradientTransformation:
-    """AdamW at ``factor`` of its rate, on one flat vector: one fused update instead of one for each array."""
-    return optax.flatten(
-        optax.adamw(
-            hparams.dense_rate * factor,
-            eps=hparams.dense_eps,  # pyright: ignore[reportArgumentType]
-            weight_decay=hparams.weight_decay,  # pyright: ignore[reportArgumentType]
-        )
-    )
 
 
 def fresh_state(
@@ -272,16 +227,11 @@ class SingleProgram:
     @jax.named_scope(DENSE)
     def _loss(
         self, params: PyTree, x: Array, dense: Array, labels: Array
-    ) -> tuple[Array, tuple[tuple[Array, Array, Array], Array]]:
+    ) -> tuple[Array, tuple[Curve, Array]]:
         """Mean loss of the batch, with its sums for the curve and the logits."""
         logits = self.model.apply(rounded(params, self.precision), x, dense)
-        losses, where, targets = task_losses(logits, labels, self.head)
-        where = where.astype(losses.dtype)
-        sums = jnp.sum(jnp.where(where > 0, losses, 0.0), axis=0)
-        counts = jnp.sum(where, axis=0)
-        weights = jnp.asarray(objective_weights(self.head), jnp.float32)
-        loss = jnp.sum(weights * sums / jnp.maximum(counts, 1.0))
-        return loss, ((sums, jnp.sum(targets * where, axis=0), counts), logits)
+        loss, sums = batch_loss(logits, labels, self.head)
+        return loss, (sums, logits)
 
     def _train_step(
         self, hparams: Hparams, schedule: Schedule, data: Data, state: TrainState, first: Array
@@ -298,10 +248,10 @@ class SingleProgram:
         (loss, (sums, logits)), (dense_gradient, gradient) = jax.value_and_grad(
             self._loss, argnums=(0, 1), has_aux=True
         )(state.params, x, dense, labels)
-        factor = jnp.minimum(1.0, (state.step + 1) / jnp.maximum(schedule.warmup_steps, 1))
+        factor = warmup(state.step, schedule)
         with jax.named_scope(OPTIMIZER):
-            updates, opt_state = dense_optimizer(hparams, factor).update(
-                dense_gradient, state.optimizer, state.params
+            params, opt_state = learn(
+                dense_optimizer(hparams, factor), dense_gradient, state.optimizer, state.params
             )
         with jax.named_scope(EMBEDDING):
             table = rowwise_adagrad(
@@ -312,16 +262,9 @@ class SingleProgram:
                 eps=hparams.table_eps,
             )
         healthy = jnp.isfinite(loss) & ~overflows(touched)
-        window = state.step * self.num_windows // jnp.maximum(schedule.num_steps, 1)
-        state = TrainState(
-            params=optax.apply_updates(state.params, updates),
-            optimizer=opt_state,
-            table=table,
-            curve=Curve(*(c.at[window].add(s) for c, s in zip(state.curve, sums, strict=True))),
-            step=state.step + 1,
-            failed_step=jnp.where(healthy, state.failed_step, state.step),
-        )
-        return state, logits
+        progress = Progress(state.curve, state.step, state.failed_step)
+        progress = advance(progress, sums, healthy, schedule, self.num_windows)
+        return TrainState(params, opt_state, table, *progress), logits
 
 
 def window_ne(curve: Curve) -> np.ndarray:

@@ -17,8 +17,9 @@ from autorank.data.format.batches import Dataset
 from autorank.models.cost import flops_per_example
 from autorank.training.groups import Shape, bytes_per_model
 from autorank.training.population_programs import PopulationPrograms
+from autorank.training.step import Data, Hparams, Schedule
 from autorank.training.tables import max_distinct
-from autorank.training.trainer import Data, Hparams, Schedule, window_ne
+from autorank.training.trainer import window_ne
 from experiments.comparison.dhen_work import Group, Work
 
 TAIL = 0.25  # of the windows whose mean NE is the loss

@@ -57,7 +57,8 @@ from autorank.models.heads import METRICS
 from autorank.score import score
 from autorank.serving.export import Scorer
 from autorank.serving.score_file import write_scores
-from autorank.training.trainer import Data, Hparams, Schedule, make_program
+from autorank.training.step import Data, Hparams, Schedule
+from autorank.training.trainer import make_program
 from experiments.fuzz.made_tables import MOST_ROWS, Fuzzed, fuzz
 
 BATCH, IDS, SAVED_EVERY = 4, 3 * 64, 200

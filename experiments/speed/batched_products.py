@@ -109,4 +109,6 @@ def _attention(qkv: Any, heads: int) -> Any:
 
 
 def _attention_of_ours(qkv: Any, heads: int, kernels: str) -> Any:
-    return small_products.attend(qkv, jnp.int32(20), heads=heads, kernels=kernels)
+    return small_products.attend(
+        qkv, jnp.int32(20), jnp.int32(heads), most_heads=heads, kernels=kernels
+    )

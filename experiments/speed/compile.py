@@ -16,7 +16,8 @@ import numpy as np
 
 from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
-from autorank.training.trainer import Data, Hparams, Schedule, make_program
+from autorank.training.step import Data, Hparams, Schedule
+from autorank.training.trainer import make_program
 
 ROWS, FIELDS, IDS, BATCH = 80_000, 10, 5_000, 256
 MODELS = {

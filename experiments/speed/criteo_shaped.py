@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from autorank.data.logs import criteo_like, criteo_like_truth
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.training.trainer import Data, Hparams, Schedule
+from autorank.training.step import Data, Hparams, Schedule
 
 # The space of configs/space/dhen_small.yaml; Hydra, which reads that file, is not needed here.
 SPACE: dict[str, tuple[Any, ...]] = {

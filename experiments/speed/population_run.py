@@ -13,7 +13,8 @@ from autorank.base.programs import lower
 from autorank.models.dhen import DhenConfig
 from autorank.population.layouts import layout_of, tuned
 from autorank.training.population import make_population
-from autorank.training.trainer import Data, window_ne
+from autorank.training.step import Data
+from autorank.training.trainer import window_ne
 from experiments.speed.criteo_shaped import WINDOWS, F, N, hparams, schedule
 
 

@@ -29,8 +29,9 @@ import jax.numpy as jnp
 from autorank.models.cost import flops_per_example
 from autorank.population.layouts import layout_of, tuned
 from autorank.training.population import make_population
+from autorank.training.step import Data
 from autorank.training.tables import deduplicate
-from autorank.training.trainer import PHASES, Data, make_program
+from autorank.training.trainer import PHASES, make_program
 from experiments.machine import RESULTS
 from experiments.speed.criteo_shaped import WINDOWS, F, N, hparams, log, sample, schedule
 from experiments.speed.figures import Findings, write

@@ -22,7 +22,8 @@ from autorank.base.programs import compiler_options
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.training.row_exchange import exchange_bytes
 from autorank.training.sharded import device_mesh, make_sharded_program, place
-from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program
+from autorank.training.step import Data, Hparams, Schedule
+from autorank.training.trainer import lifetime_ne, make_program
 from experiments.speed.criteo_shaped import F, N
 from experiments.speed.figures import Figure
 from experiments.speed.harness import Bench, Timer, run

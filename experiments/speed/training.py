@@ -138,8 +138,9 @@ def ours(
     import jax.numpy as jnp
 
     from autorank.base.programs import compiler_options
+    from autorank.training.step import Data, Hparams, Schedule
     from autorank.training.tables import max_distinct
-    from autorank.training.trainer import Data, Hparams, Schedule, make_program
+    from autorank.training.trainer import make_program
 
     ids = (rows.sparse + rows.offsets).reshape(-1, len(rows.sizes))
     distinct = max_distinct(ids, shape.batch_size)

@@ -37,7 +37,7 @@ from autorank.sweep.rules import SweepRules
 from autorank.sweep.sweep import Sweep
 from autorank.training.compact import Setting
 from autorank.training.pipeline import Job, run_jobs
-from autorank.training.trainer import Hparams
+from autorank.training.step import Hparams
 from tests.making import make_objective, make_searcher
 from tests.planted import planted_objective, planted_space
 

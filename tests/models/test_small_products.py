@@ -9,7 +9,11 @@ import pytest
 
 from autorank.models import small_products
 
-attend = partial(small_products.attend, kernels="interpret")
+
+def attend(qkv, positions, heads, most=4):
+    return small_products.attend(qkv, positions, jnp.int32(heads), most, "interpret")
+
+
 products = partial(small_products.products, kernels="interpret")
 
 

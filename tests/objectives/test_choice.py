@@ -26,7 +26,7 @@ from autorank.training.compact import Setting
 from autorank.training.groups import MEMORY_SHARE, Shape, bytes_per_model, form_groups
 from autorank.training.pipeline import Job, Lane, run_jobs
 from autorank.training.population_programs import PopulationPrograms
-from autorank.training.trainer import Hparams
+from autorank.training.step import Hparams
 from tests.making import make_objective
 from tests.report.fake_run import write_run
 

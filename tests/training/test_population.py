@@ -10,7 +10,8 @@ from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.population.layouts import layout_of
 from autorank.population.weights import extract
 from autorank.training.population import make_population
-from autorank.training.trainer import Data, Hparams, Schedule, make_program, window_ne
+from autorank.training.step import Data, Hparams, Schedule
+from autorank.training.trainer import make_program, window_ne
 
 # Bit-for-bit claims are about programs as production compiles them.
 pytestmark = pytest.mark.optimized

@@ -20,7 +20,8 @@ from autorank.objectives.base import predict_rows
 from autorank.training.compact import Setting
 from autorank.training.row_exchange import exchange_bytes, unique_ids
 from autorank.training.sharded import device_mesh, make_sharded_program, on_one_device, place
-from autorank.training.trainer import Data, Hparams, Schedule, make_program
+from autorank.training.step import Data, Hparams, Schedule
+from autorank.training.trainer import make_program
 from tests.making import make_objective
 
 # Bit-for-bit claims, of memory and of `four`, are about programs as production compiles them; other heads and eight

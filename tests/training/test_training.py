@@ -12,7 +12,8 @@ from autorank.models.dhen import DhenConfig, LayerConfig, compact
 from autorank.objectives.base import predict_rows
 from autorank.objectives.table import table_objective
 from autorank.training.compact import Setting
-from autorank.training.trainer import Data, Hparams, Schedule, lifetime_ne, make_program, window_ne
+from autorank.training.step import Data, Hparams, Schedule
+from autorank.training.trainer import lifetime_ne, make_program, window_ne
 from tests.making import make_objective
 
 # Bit-for-bit claims are about programs as production compiles them.
