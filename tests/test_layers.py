@@ -20,6 +20,7 @@ LEVELS = {
     "autorank.models": 1,
     "autorank.data.prepare": 1,
     "autorank.fidelity": 1,
+    "autorank.recorded": 2,
     "autorank.data.logs": 2,
     "autorank.population": 2,
     "autorank.surrogates": 2,

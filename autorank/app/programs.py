@@ -25,6 +25,7 @@ from autorank.app.composition import settings as settings
 from autorank.app.settings import (
     BenchSearchConfig,
     PrepareConfig,
+    RecordTableConfig,
     ReportConfig,
     SearchConfig,
     TrainConfig,
@@ -49,6 +50,7 @@ def register() -> None:
         "base_report": ReportConfig,
         "base_tune": TuneConfig,
         "base_bench_search": BenchSearchConfig,
+        "base_record_table": RecordTableConfig,
     }
     for name, record in records.items():
         store.store(name=name, node=schema(record))

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from autorank.app.settings import TrainConfig, TuneConfig
+from autorank.app.settings import RecordTableConfig, TrainConfig, TuneConfig
 from autorank.base.code_revision import code_revision
 from autorank.base.records import locations, plain
 from autorank.ledger.safe_write import write_atomically
@@ -41,7 +41,7 @@ def package_version(name: str) -> str:
         return "unknown"
 
 
-def shareable(config: TuneConfig | TrainConfig) -> dict[str, Any]:
+def shareable(config: TuneConfig | TrainConfig | RecordTableConfig) -> dict[str, Any]:
     """The settings without where this machine keeps its files."""
     usual = type(config)()
     places = {name: place and Path(place).name for name, place in locations(config.data).items()}

@@ -12,6 +12,7 @@ from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.registry import Registry
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.movielens import MovielensConfig
+from autorank.data.logs.synthetic import SyntheticConfig
 from autorank.fidelity.rules import FIDELITIES, FidelityConfig, PilotsConfig
 from autorank.models.dhen import DhenConfig
 from autorank.objectives.choice import CHOICES
@@ -178,6 +179,58 @@ class TuneConfig:
     model: DhenConfig = field(default_factory=DhenConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     grid: dict[str, Any] = field(default_factory=dict)  # key -> values; may be nested
+
+
+@dataclass(frozen=True)
+class FormConfig:
+    """How many trials train; changes no outcome beyond rounding."""
+
+    workers: int = 2  # compiled and trained side by side
+    executor: str = "auto"  # auto (the faster form by measured costs), compact, population
+
+    def __post_init__(self):
+        require("search.executor", self.executor, CHOICES)
+        require_range("search.workers", self.workers, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class RecordTableConfig:
+    """`experiments/record_table.py`: random configurations of a space with their whole curves."""
+
+    name: str = "table"  # the table is <out>/<name>.parquet
+    runs: str = "runs/tables"  # the journal is <runs>/<name>/journal.jsonl
+    out: str = "experiments/results/tables"
+    configurations: int = 5000  # random ones; the baseline comes on top, as number 0
+    repeated: int = 300  # the first of them, and the baseline, have more seeds
+    more_seeds: int = 4  # of those
+    seed: int = 0  # draws configurations and seeds
+    chunk: int = 512  # runs that are handed to training at a time
+    first: int = 0  # number of the first configuration that is recorded here
+    count: int | None = None  # how many are; null = all from there on
+    merge: tuple[
+        str, ...
+    ] = ()  # take the runs of these journals, or folders of journals; trains nothing
+    summary: bool = False  # only print the statistics; trains nothing
+    data: DataConfig = field(default_factory=SyntheticConfig)
+    model: DhenConfig = field(default_factory=DhenConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    search: FormConfig = field(default_factory=FormConfig)
+
+    def __post_init__(self):
+        as_tuples(self, "merge")
+        for key in ("configurations", "chunk"):
+            require_range(key, getattr(self, key), 1, 1_000_000)
+        require_range("repeated", self.repeated, 0, self.configurations)
+        require_range("more_seeds", self.more_seeds, 0, 1000)
+        require_range("seed", self.seed, 0, (1 << 32) - 1)
+        require_range("first", self.first, 0, self.configurations)
+        if self.count is not None:
+            require_range("count", self.count, 1, 1_000_000)
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name={self.name!r} names files; write a word without '/'")
+        if self.merge and self.summary:
+            raise ValueError("merge and summary exclude each other; write merge=[...] first")
 
 
 @dataclass(frozen=True)

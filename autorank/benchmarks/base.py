@@ -1,14 +1,13 @@
 """What every benchmark has: a space, a query of known results, and the native range of its numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from autorank.objectives.base import Objective
+from autorank.recorded.pool import Pool, Values
 from autorank.space.space import Decision, Space
-
-# Active decisions and their values, as `Space.decode` returns them.
-Values = Mapping[str, Any]
 
 
 class Interval(NamedTuple):
@@ -37,6 +36,10 @@ class Benchmark(NamedTuple):
     intervals: Mapping[str, Interval]
     query: Query
     optimum: float | None = None  # the exact lowest loss, if it is known
+    # Only these configurations can be looked up; a proposal is moved to one of them (`Pool.nearest`). None: all can.
+    pool: Pool | None = None
+    # Recorded curves: part of the windows is a lower fidelity, a seed chooses among those of a configuration.
+    curves: Objective | None = None
 
     @property
     def name(self) -> str:

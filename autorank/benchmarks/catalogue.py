@@ -2,6 +2,7 @@
 
 import csv
 import fnmatch
+import os
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,11 +12,14 @@ from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.dhen import DHEN_TASKS, dhen_table
 from autorank.benchmarks.hpo_tables import HPO_TASKS, hpo_table
 from autorank.benchmarks.mixed import mixed
+from autorank.benchmarks.recorded import pool_levels, recorded_benchmark
 from autorank.benchmarks.yahpo import LCBENCH_TASKS, lcbench, nb301
 
 # Our own tables are committed beside the other results of a checkout.
 RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results"
 MIXED_SEEDS = ("0", "1", "2")
+# Recorded tables of random configurations: committed ones, or those of another folder.
+TABLES = Path(os.environ.get("AUTORANK_TABLES", RESULTS / "tables"))
 
 
 @runtime_checkable
@@ -73,6 +77,10 @@ SUITES = {
     "dhen": Suite(
         DHEN_TASKS, lambda task, *_: dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
     ),
+    "tables": Suite(
+        tuple(sorted(file.stem for file in TABLES.glob("*.parquet"))),
+        lambda task, *_: recorded_benchmark(task, TABLES / f"{task}.parquet"),
+    ),
 }
 NAMES = tuple(f"{name}/{task}" for name, suite in SUITES.items() for task in suite.tasks)
 
@@ -98,6 +106,11 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
         >>> bool(loss > benchmark.optimum)
         True
     """
+    if name.startswith("tables/") and name not in NAMES:
+        raise ValueError(
+            f"{name}: {TABLES} has no {name.partition('/')[2]}.parquet; record it "
+            "(python -m experiments.record_table), or name another folder in AUTORANK_TABLES"
+        )
     if name not in NAMES:
         raise ValueError(f"{name} is not a benchmark; write one of {', '.join(NAMES)}")
     suite_name, _, task = name.partition("/")
@@ -125,14 +138,26 @@ def matching(globs: str) -> list[str]:
     for glob in globs.split(","):
         names = set(fnmatch.filter(NAMES, glob.strip()))
         if not names:
-            raise ValueError(f"tasks: no benchmark is called {glob!r}; known: {', '.join(NAMES)}")
+            hint = "" if SUITES["tables"].tasks else f"; {TABLES} holds no recorded table"
+            raise ValueError(
+                f"tasks: no benchmark is called {glob!r}; known: {', '.join(NAMES)}{hint}"
+            )
         found |= names
     return [n for n in NAMES if n in found]
 
 
 def levels(file: Path) -> dict[str, tuple[float, float]]:
-    """The best known and the median random loss by name, from the table of `experiments/comparison/levels.py`."""
+    """The best known and the median random loss by name.
+
+    A recorded table says them itself; the others are in the table of `experiments/comparison/levels.py`.
+    """
     with file.open(newline="") as stream:
-        return {
+        found = {
             r["benchmark"]: (float(r["best"]), float(r["typical"])) for r in csv.DictReader(stream)
         }
+    return found | {name: _table_levels(name) for name in NAMES if name.startswith("tables/")}
+
+
+@cache
+def _table_levels(name: str) -> tuple[float, float]:
+    return pool_levels(get(name, RESULTS))

@@ -54,6 +54,8 @@ class Capacity(NamedTuple):
     weighted: bool
     pre: bool
     post: bool
+    # Whether the modules of a family run apart (`families`): with large batches, fewer kernels gain nothing.
+    split: bool = False
 
     def sizes(self, kind: Kind, *, flat: bool = False, kernels: str = "") -> Sizes:
         """The sizes of a module of this kind."""

@@ -17,14 +17,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Float, Int, PyTree
-from autorank.models import small_products
+from autorank.models import row_kernels
 from autorank.models.blocks import EPS
 from autorank.models.interactions import FFN_FACTOR, MODULES, attention_of
 from autorank.models.maps import along, flat_map, kronecker, mix
 from autorank.models.parameters import Active, call, is_leaf, leaves, prefix
 from autorank.population.capacity import Capacity, Kind
+from autorank.population.row_functions import (
+    AttentionRow,
+    ConvolutionRow,
+    CrossRow,
+    GramRow,
+    LinearRow,
+    MaskedRow,
+    MixtureProductsRow,
+)
 
 Index = tuple[Any, ...]
+NO_NUMBERS = np.zeros(1, np.int32)
 
 
 class Slot(NamedTuple):
@@ -41,7 +51,7 @@ class Forms:
     """How maps are computed; equal up to rounding."""
 
     flat: bool = False  # `maps.mix`
-    kernels: str = ""  # `small_products`
+    kernels: str = ""  # `row_kernels`
 
 
 @runtime_checkable
@@ -149,6 +159,13 @@ class Gated:
 
     def apply(self, params: dict[str, Array], x: Array, slot: Slot, forms: Forms) -> Array:
         """See `Group`."""
+        c = self.capacity
+        if row_kernels.fits(forms.kernels, c.positions, c.width) and len(self._has) == 1:
+            if found := self._row_function(params):
+                shape = max(c.tokens), c.width
+                return row_kernels.by_row(
+                    found[0], shape, forms.kernels, found[1], NO_NUMBERS, (x,)
+                )
         y = x
         if self._has != {"linear"}:
             slope = flat_map(x, self._matrix(params))
@@ -163,6 +180,24 @@ class Gated:
                 y = jnp.where(self._is(slot, "convolution"), nn.relu(slope), y)
         return mix(y, params["out"], flat=forms.flat)
 
+    def _row_function(self, params: dict[str, Array]) -> tuple[Any, tuple[Array, ...]] | None:
+        """The function of one row with its parameters; None for a module that is large products itself."""
+        p, (module,) = params, self._has
+        if module == "linear":
+            return LinearRow(), (p["out"],)
+        if module == "cross":
+            return CrossRow(), (p["across"], p["along"], p["bias"], p["out"])
+        if module == "convolution":
+            taps = (p["kernel"][i] for i in range(self.capacity.kernel))
+            return ConvolutionRow(self._offsets), (*taps, p["channels"][None], p["out"])
+        return None
+
+    @property
+    def _offsets(self) -> tuple[int, ...]:
+        """Positions that the taps read, from the centre out as in the module."""
+        reach = self.capacity.kernel // 2
+        return tuple(sorted(range(-reach, reach + 1), key=abs))
+
     def _matrix(self, params: dict[str, Array]) -> Float[Array, "m d m d"]:
         found: Any = 0
         if "across" in params:
@@ -173,10 +208,8 @@ class Gated:
             shape = params["down"].shape[:2]
             found = found + low.reshape(*shape, *shape)
         if "kernel" in params:
-            reach, m = self.capacity.kernel // 2, self.capacity.positions
-            # Taps from the centre out, as in the module.
-            for tap, offset in enumerate(sorted(range(-reach, reach + 1), key=abs)):
-                band = jnp.eye(m, k=-offset, dtype=params["kernel"].dtype)
+            for tap, offset in enumerate(self._offsets):
+                band = jnp.eye(self.capacity.positions, k=-offset, dtype=params["kernel"].dtype)
                 found = found + kronecker(band, params["kernel"][tap])
         return found
 
@@ -216,7 +249,7 @@ class Perceptrons:
         outputs = m if "mask" in self._has else max(c.tokens)
         found |= {"out": (h, outputs, d), "bias": (outputs, d)}
         if "fmb" in self._has:
-            found |= {"project": (m, n), "scale": (m, n), "offset": (m, n)}
+            found |= {"project": (m, c.rank), "scale": (m, n), "offset": (m, n)}
         if "mask" in self._has:
             found |= {f"{name}{i}": (d,) for i in (1, 2) for name in ("norm_scale", "norm_offset")}
             found["mixed"] = (m, max(c.tokens))
@@ -252,6 +285,11 @@ class Perceptrons:
         if "mask" not in self._has:
             return y
         norms = [[params[f"{name}{i}"] for name in ("norm_scale", "norm_offset")] for i in (1, 2)]
+        if row_kernels.fits(forms.kernels, c.positions, c.width) and len(self._has) == 1:
+            own = (*(a[None] for pair in norms for a in pair), params["mixed"])
+            shape = tokens, c.width
+            function = MaskedRow(c.width)
+            return row_kernels.by_row(function, shape, forms.kernels, own, NO_NUMBERS, (x, y))
         gated = mix(normed(x, *norms[0]) * y, params["mixed"], flat=forms.flat)
         gated = nn.relu(normed(gated, *norms[1]))
         return jnp.where(is_module(c, slot, "mask"), gated, y[:, :tokens])
@@ -260,12 +298,25 @@ class Perceptrons:
         """The MLP's inputs ``[b, m, columns]``."""
         c, n = self.capacity, self._columns
         found: Any = None
+        if row_kernels.fits(forms.kernels, c.positions, c.width, n) and len(self._has) == 1:
+            if self._has == {"dot"}:
+                none = NO_NUMBERS
+                return row_kernels.by_row(GramRow(), (n, n), forms.kernels, (), none, (x,))
+            if self._has == {"fmb"}:
+                own = params["project"], params["scale"], params["offset"]
+                numbers = jnp.stack([slot.positions, slot.rank])
+                function = MixtureProductsRow()
+                shape = c.positions, n
+                return row_kernels.by_row(function, shape, forms.kernels, own, numbers, (x,))
         if self._has & {"dot", "fmb"}:
-            weight: Any = params.get("project", 0)
-            if "dot" in self._has:
-                weight = weight + is_module(c, slot, "dot") * jnp.eye(c.positions, n, dtype=x.dtype)
-            others = mix(x, weight.astype(x.dtype), flat=forms.flat)
-            found = _products(x, others, forms)
+            others = x
+            if "fmb" in self._has:
+                mixed = mix(x, params["project"], flat=forms.flat)
+                others = jnp.pad(mixed, ((0, 0), (0, n - c.rank), (0, 0)))
+                if "dot" in self._has:
+                    own = jnp.pad(x, ((0, 0), (0, n - c.positions), (0, 0)))
+                    others = jnp.where(is_module(c, slot, "dot"), own, others)
+            found = jnp.einsum("bmd,bnd->bmn", x, others)
             if "fmb" in self._has:
                 where = prefix(c.positions, slot.positions)[:, None] & prefix(n, slot.rank)[None]
                 fmb = is_module(c, slot, "fmb")
@@ -307,25 +358,43 @@ class Heads:
         c, flat = self.capacity, forms.flat
         d = c.width
         norms = [[params[f"{name}{i}"] for name in ("norm_scale", "norm_offset")] for i in (1, 2)]
+        if row_kernels.fits(forms.kernels, c.positions, FFN_FACTOR * d):
+            return self._by_row(params, norms, x, slot, forms)
         parts = along(x, params["qkv"].reshape(d, -1), flat=flat)
-        mixed = along(self._attend(parts, slot, forms), params["project"], flat=flat)
+        mixed = along(self._attend(parts, slot), params["project"], flat=flat)
         x = normed(x + mixed, *norms[0])
         hidden = nn.relu(along(x, params["up"], flat=flat) + params["up_bias"][None, None])
         down = along(hidden, params["down"], flat=flat) + params["down_bias"][None, None]
         return mix(normed(x + down, *norms[1]), params["out"], flat=flat)
 
-    def _attend(self, qkv: Float[Array, "b m c"], slot: Slot, forms: Forms) -> Array:
+    def _by_row(
+        self, params: dict[str, Array], norms: Any, x: Array, slot: Slot, forms: Forms
+    ) -> Array:
+        c, p = self.capacity, params
+        own = [p["qkv"][:, i] for i in range(3)] + [p["project"], p["up"], p["up_bias"][None]]
+        own += [p["down"], p["down_bias"][None], *(a[None] for pair in norms for a in pair)]
+        numbers = jnp.stack([slot.positions, self._heads(slot)])
+        function = AttentionRow(c.width, self._most_heads)
+        shape = max(c.tokens), c.width
+        own = (*own, p["out"])
+        return row_kernels.by_row(function, shape, forms.kernels, own, numbers, (x,))
+
+    @property
+    def _most_heads(self) -> int:
+        return max(self.capacity.kinds[k].heads for k in self.kinds)
+
+    def _heads(self, slot: Slot) -> Array:
+        """Heads of a slot's module."""
+        return jnp.asarray([kind.heads for kind in self.capacity.kinds], jnp.int32)[slot.kind]
+
+    def _attend(self, qkv: Float[Array, "b m c"], slot: Slot) -> Array:
         """Attention of every head."""
         c = self.capacity
-        numbers = sorted({c.kinds[k].heads for k in self.kinds})
-        heads = jnp.asarray([kind.heads for kind in c.kinds], jnp.int32)[slot.kind]
-        if small_products.fits(forms.kernels, c.positions, c.width):
-            return small_products.attend(qkv, slot.positions, heads, numbers[-1], forms.kernels)
         parts = qkv.reshape(*qkv.shape[:2], 3, c.width)
-        known = numbers[0] if len(numbers) == 1 else None
-        width = None if known else jnp.int32(c.width)
-        active = Active(slot.positions, width, slot.rank, None if known else heads, slot.mlp_depth)
-        return attention_of(parts, numbers[-1], active)
+        several = len({c.kinds[k].heads for k in self.kinds}) > 1
+        width, heads = (jnp.int32(c.width), self._heads(slot)) if several else (None, None)
+        active = Active(slot.positions, width, slot.rank, heads, slot.mlp_depth)
+        return attention_of(parts, self._most_heads, active)
 
 
 def is_module(capacity: Capacity, slot: Slot, module: str) -> Array:
@@ -354,13 +423,6 @@ def normed_within(
     return (x * jax.lax.rsqrt(variance + EPS) * scale[None] + offset[None]).astype(dtype)
 
 
-def _products(x: Array, y: Float[Array, "b n d"], forms: Forms) -> Float[Array, "b m n"]:
-    """All dot products of the embeddings of a row."""
-    if small_products.fits(forms.kernels, x.shape[1], y.shape[1], x.shape[2]):
-        return small_products.products(x, y, forms.kernels)
-    return jnp.einsum("bmd,bnd->bmn", x, y)
-
-
 def prefixes(shape: tuple[int, ...]) -> Index:
     """The active prefix of every axis."""
     return tuple(slice(n) for n in shape)
@@ -376,10 +438,12 @@ def groups(capacity: Capacity) -> tuple[Group, ...]:
     def make() -> Iterator[Group]:
         left = list(range(len(capacity.kinds)))
         for family in FAMILIES:
-            own = tuple(k for k in left if capacity.kinds[k].module in family.MEMBERS)
-            left = [k for k in left if k not in own]
-            if own:
-                yield family(capacity, own)
+            parts = [(name,) for name in family.MEMBERS] if capacity.split else [family.MEMBERS]
+            for names in parts:
+                own = tuple(k for k in left if capacity.kinds[k].module in names)
+                left = [k for k in left if k not in own]
+                if own:
+                    yield family(capacity, own)
         for k in left:
             yield Single(capacity, (k,))
 

@@ -19,10 +19,13 @@ from autorank.models.blocks import Norm
 from autorank.models.embedding import Embedding
 from autorank.models.maps import mix
 from autorank.models.parameters import call, prefix
+from autorank.models.row_kernels import by_row, fits
 from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Lane
+from autorank.population.chunks import Chunk, LaneLayer, PairAt, SlotParams
 from autorank.population.families import Forms, Group, Slot, groups
 from autorank.population.pairs import Pairs
-from autorank.population.storage import LAYERED, group_size, head_module, slot_params
+from autorank.population.row_functions import NormRow, ShortcutRow
+from autorank.population.storage import LAYERED, head_module, slot_params
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Network:
         chunk: pairs that a loop handles at a time, side by side: few for large batches, more for small ones.
         dtype: of activations and of the weights' copies in matrix products, whose sums are float32.
         flat: whether linear maps are products over the flattened embeddings (`maps.mix`).
-        kernels: which form of `small_products`, "" for none.
+        kernels: which form of `row_kernels`, "" for none.
     """
 
     capacity: Capacity
@@ -68,67 +71,64 @@ class Network:
         with jax.named_scope("features"):
             x = jax.vmap(partial(call, embedding))(cast(params["embedding"]), x, dense)
         x = jnp.pad(x, ((0, 0), (0, 0), (0, c.positions - x.shape[2]), (0, 0)))
-        on = jax.vmap(partial(prefix, c.num_layers))(lanes.num_layers)
-        by_layer = partial(jnp.swapaxes, axis1=0, axis2=1)
-        per_layer = LayerInputs(
-            {name: params[name] for name in LAYERED},
-            by_layer(lanes.positions[:, :-1]),
-            by_layer(lanes.positions[:, 1:]),
-            by_layer(on),
-            pairs,
-        )
-
-        def step(x: Array, at: LayerInputs) -> tuple[Array, None]:
-            return jax.lax.cond(jnp.any(at.on), self._layer, lambda x, *_: x, x, at, lanes), None
-
-        x, _ = jax.lax.scan(step, x, per_layer)
+        stack = {name: params[name] for name in LAYERED}
+        x = run_layers(self, stack, x, lanes, pairs)
         with jax.named_scope("head"):
             return jax.vmap(partial(call, head))(cast(params["head"]), x, lanes.head_depth)
 
-    def _layer(self, x: Float[Array, "p b m d"], at: "LayerInputs", lanes: Lane) -> Array:
-        """One layer of all lanes."""
-        c = self.capacity
-        y: Any = x
-        if c.reshapes:
-            changes = at.positions != at.outputs
-            y = jax.lax.cond(jnp.any(changes & at.on), self._shortcut, lambda x, *_: x, x, at)
-        if c.kinds:
-            before = x
-            if c.pre:
-                norm = jax.vmap(self._normed)(at.params["norm"], x, at.positions)
-                before = jnp.where(lanes.pre[:, None, None, None], norm, x)
-            own = SlotParams(at.params["arena"], at.params["scale"])
-            layer = LaneLayer(
-                at.positions,
-                lanes.num_tokens,
-                lanes.rank,
-                lanes.mlp_depth,
-                lanes.concat,
-                lanes.weighted,
-            )
-            y = _add_modules(self, before, y, own, layer, at.pairs)
-        if c.post:
-            norm = jax.vmap(self._normed)(at.params["norm"], y, at.outputs)
-            y = jnp.where((lanes.post)[:, None, None, None], norm, y)
-        return jnp.where(at.on[:, None, None, None], y, x)
+    def before(self, norm: PyTree, x: Float[Array, "p b m d"], at: "LayerAt") -> Array:
+        """What the modules of a layer read: its input, normed where the model does so first."""
+        if not self.capacity.pre:
+            return x
+        return jax.vmap(self._normed)(norm, x, at.positions, at.lanes.pre & at.on)
 
-    def _shortcut(self, x: Array, at: "LayerInputs") -> Array:
-        """The linear map to another number of embeddings, for the lanes where it changes."""
-        weight = at.params["shortcut"].astype(self.dtype)
-        mixed = jax.vmap(partial(mix, flat=self.flat))(x, weight)
-        return jnp.where((at.positions != at.outputs)[:, None, None, None], mixed, x)
+    def after(self, norm: PyTree, y: Float[Array, "p b m d"], at: "LayerAt") -> Array:
+        """What a layer puts out from the sum of its parts."""
+        if not self.capacity.post:
+            return y
+        return jax.vmap(self._normed)(norm, y, at.outputs, at.lanes.post & at.on)
 
-    def _normed(self, params: PyTree, x: Array, count: Array) -> Array:
-        """Layer norm over the width, of the first ``count`` embeddings of one lane."""
-        y = call(Norm({"width": self.capacity.width}), params, x)
-        return jnp.where(prefix(x.shape[1], count)[None, :, None], y, 0).astype(self.dtype)
+    def shortcut(self, weight: Float[Array, "p m l"], x: Array, at: "LayerAt") -> Array:
+        """The input itself, or its linear map to another number of embeddings."""
+        if not self.capacity.reshapes:
+            return x
+        changes = at.positions != at.outputs
+
+        def mixed(x: Array) -> Array:
+            return jax.vmap(self._mixed)(weight.astype(self.dtype), x, changes)
+
+        return jax.lax.cond(jnp.any(changes), mixed, lambda x: x, x)
+
+    def _mixed(self, weight: Array, x: Array, changes: Array) -> Array:
+        if self._by_row:
+            number = changes[None].astype(jnp.int32)
+            shape = x.shape[1], x.shape[2]
+            return by_row(ShortcutRow(), shape, self.kernels, (weight,), number, (x,))
+        return jnp.where(changes, mix(x, weight, flat=self.flat), x)
+
+    def _normed(self, params: PyTree, x: Array, count: Array, chosen: Array) -> Array:
+        """Layer norm over the width, of the first ``count`` embeddings of one lane, where it is ``chosen``."""
+        width = self.capacity.width
+        if self._by_row:
+            own = params["scale"][None], params["bias"][None]
+            numbers = jnp.stack([count, chosen.astype(jnp.int32)])
+            shape = x.shape[1], x.shape[2]
+            return by_row(NormRow(width), shape, self.kernels, own, numbers, (x,))
+        y = call(Norm({"width": width}), params, x)
+        y = jnp.where(prefix(x.shape[1], count)[None, :, None], y, 0).astype(self.dtype)
+        return jnp.where(chosen, y, x)
+
+    @property
+    def _by_row(self) -> bool:
+        """Whether small functions of a row are kernels of their own."""
+        return fits(self.kernels, self.capacity.positions, self.capacity.width)
 
     def contribution(
         self,
         group: Group,
-        params: "SlotParams",
+        params: SlotParams,
         x: Float[Array, "b m d"],
-        at: "PairAt",
+        at: PairAt,
     ) -> Float[Array, "b m d"]:
         """What one module adds to its layer's output; ``x`` is its input, normed where its model does so first."""
         c, lane = self.capacity, at.lane
@@ -147,7 +147,7 @@ class Network:
                 placed = jnp.where(here, _fit(y, first, c.positions), placed)
         return placed
 
-    def _offsets(self, at: "PairAt") -> list[tuple[int, Array]]:
+    def _offsets(self, at: PairAt) -> list[tuple[int, Array]]:
         """First embeddings that a slot's tokens may go to besides 0, and whether they do."""
         found = []
         for s in range(1, self.capacity.slots):
@@ -158,94 +158,150 @@ class Network:
         return found
 
 
-class LayerInputs(NamedTuple):
-    """What a layer takes beside its embeddings; an axis of layers comes first."""
+class LayerAt(NamedTuple):
+    """One layer of all lanes, as numbers."""
 
-    params: PyTree  # of `LAYERED`
-    positions: Int[Array, "... p"]
-    outputs: Int[Array, "... p"]
-    on: Bool[Array, "... p"]
-    pairs: Pairs
+    positions: Int[Array, " p"]  # embeddings coming in
+    outputs: Int[Array, " p"]
+    on: Bool[Array, " p"]  # whether the model has the layer
+    lanes: Lane
 
-
-class SlotParams(NamedTuple):
-    """Parameters of slots: of all lanes in a layer ``[p, s, ...]``, or of one slot."""
-
-    arena: Float[Array, "..."]
-    scale: Float[Array, "..."]
+    def of_pairs(self) -> LaneLayer:
+        """What a module needs to know of its lane."""
+        r = self.lanes
+        return LaneLayer(self.positions, r.num_tokens, r.rank, r.mlp_depth, r.concat, r.weighted)
 
 
-class LaneLayer(NamedTuple):
-    """One layer of the lanes as numbers ``[p]``, or of one lane."""
-
-    positions: Int[Array, "..."]
-    num_tokens: Int[Array, "..."]
-    rank: Int[Array, "..."]
-    mlp_depth: Int[Array, "..."]
-    concat: Bool[Array, "..."]
-    weighted: Bool[Array, "..."]
-
-
-class PairAt(NamedTuple):
-    """One (lane, slot) pair, or several of them."""
-
-    slot: Int[Array, "..."]
-    kind: Int[Array, "..."]
-    lane: LaneLayer
+def layer_at(lanes: Lane, layer: Array) -> LayerAt:
+    """A layer of the lanes."""
+    positions = lanes.positions.T
+    return LayerAt(positions[layer], positions[layer + 1], layer < lanes.num_layers, lanes)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _add_modules(
-    network: Network,
-    x: Float[Array, "p b m d"],
-    y: Float[Array, "p b m d"],
-    params: SlotParams,
-    layer: LaneLayer,
-    pairs: Pairs,
+def run_layers(
+    network: Network, params: PyTree, x: Float[Array, "p b m d"], lanes: Lane, pairs: Pairs
 ) -> Float[Array, "p b m d"]:
-    """``y`` with the modules' outputs on ``x`` added."""
-    return _add_modules_fwd(network, x, y, params, layer, pairs)[0]
+    """What comes out of the last layer of every lane; ``params`` are those of `LAYERED`.
+
+    A loop over the layers that any lane has. The backward pass is written out: it keeps every layer's input and sum of
+    parts, reads the parameters in place and writes their gradients in place.
+    """
+    return _run_layers_fwd(network, params, x, lanes, pairs)[0]
 
 
-def _add_modules_fwd(
-    network: Network, x: Array, y: Array, params: SlotParams, layer: LaneLayer, pairs: Pairs
+def _run_layers_fwd(
+    network: Network, params: PyTree, x: Array, lanes: Lane, pairs: Pairs
 ) -> tuple[Array, Any]:
-    for g, group in enumerate(groups(network.capacity)):
+    slots = SlotParams(params["arena"], params["scale"])
 
-        def body(first: Array, y: Array, g: int = g, group: Group = group) -> Array:
-            chunk = _Chunk(network, group, pairs, g, first)
-            parts = jax.vmap(partial(network.contribution, group))(
-                chunk.params(params), chunk.of_lanes(x), chunk.at(layer)
-            )
-            return chunk.add(y, parts)
+    def one(layer: Array, found: Any) -> Any:
+        x, inputs, sums = found
+        at = layer_at(lanes, layer)
+        inputs = inputs.at[layer].set(x)
+        before = network.before(_at(params["norm"], layer), x, at)
+        y = network.shortcut(params["shortcut"][layer], x, at)
+        for g, group in enumerate(groups(network.capacity)):
+            y = _add_group(network, group, g, slots, before, y, at, pairs, layer)
+        if network.capacity.post:
+            sums = sums.at[layer].set(y)
+        return network.after(_at(params["norm"], layer), y, at), inputs, sums
 
-        y = _loop(network, pairs.count[g], body, y)
-    return y, (x, params, layer, pairs)
+    kept = jnp.zeros((network.capacity.num_layers, *x.shape), x.dtype)
+    sums = kept if network.capacity.post else jnp.zeros(0)
+    depth = jnp.max(lanes.num_layers)
+    y, inputs, sums = jax.lax.fori_loop(0, depth, one, (x, kept, sums))
+    return y, (params, inputs, sums, lanes, pairs)
 
 
-def _add_modules_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ...]:
-    x, params, layer, pairs = saved
-    found = jnp.zeros_like(x), jax.tree.map(jnp.zeros_like, params)
-    for g, group in enumerate(groups(network.capacity)):
+def _add_group(
+    network: Network,
+    group: Group,
+    g: int,
+    params: SlotParams,
+    x: Array,
+    y: Array,
+    at: LayerAt,
+    pairs: Pairs,
+    layer: Array,
+) -> Array:
+    """``y`` with the outputs of one group's modules on ``x`` added."""
 
-        def body(first: Array, found: Any, g: int = g, group: Group = group) -> Any:
-            chunk = _Chunk(network, group, pairs, g, first)
-            at = chunk.at(layer)
+    def body(first: Array, y: Array) -> Array:
+        chunk = Chunk(group, network.chunk, pairs, layer, g, first)
+        parts = jax.vmap(partial(network.contribution, group))(
+            chunk.params(params), chunk.of_lanes(x), chunk.at(at.of_pairs())
+        )
+        return chunk.add(y, parts)
 
-            def run(params: SlotParams, x: Array) -> Array:
-                return jax.vmap(partial(network.contribution, group))(params, x, at)
+    return _loop(network, pairs.count[layer, g], body, y)
 
-            _, pull = jax.vjp(run, chunk.params(params), chunk.of_lanes(x))
-            to_params, to_x = pull(chunk.of_lanes(slope))
-            return chunk.add(found[0], to_x), chunk.set_params(found[1], to_params)
 
-        found = _loop(network, pairs.count[g], body, found)
-    to_x, to_params = found
+def _run_layers_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ...]:
+    params, inputs, sums, lanes, pairs = saved
+    depth = jnp.max(lanes.num_layers)
+
+    def one(i: Array, found: Any) -> Any:
+        slope, to = found
+        layer = depth - 1 - i
+        at, norm = layer_at(lanes, layer), _at(params["norm"], layer)
+        if network.capacity.post:
+            _, pull = jax.vjp(partial(network.after, at=at), norm, sums[layer])
+            to_norm, slope = pull(slope)
+            to = to | {"norm": _added(to["norm"], layer, to_norm)}
+        before, pull = jax.vjp(partial(network.before, at=at), norm, inputs[layer])
+        slots = SlotParams(params["arena"], params["scale"])
+        found = jnp.zeros_like(slope), SlotParams(to["arena"], to["scale"])
+        for g, group in enumerate(groups(network.capacity)):
+            found = _pull_group(network, group, g, slots, before, slope, found, at, pairs, layer)
+        to_before, to_slots = found
+        to = to | to_slots._asdict()
+        to_norm, to_x = pull(to_before)
+        if network.capacity.pre:
+            to = to | {"norm": _added(to["norm"], layer, to_norm)}
+        if not network.capacity.reshapes:
+            return to_x + slope, to
+        shortcut = partial(network.shortcut, at=at)
+        _, pull = jax.vjp(shortcut, params["shortcut"][layer], inputs[layer])
+        to_shortcut, direct = pull(slope)
+        to = to | {"shortcut": to["shortcut"].at[layer].set(to_shortcut)}
+        return to_x + direct, to
+
+    to = jax.tree.map(jnp.zeros_like, params)
+    slope, to = jax.lax.fori_loop(0, depth, one, (slope, to))
     none = partial(jax.tree.map, lambda a: np.zeros(a.shape, jax.dtypes.float0))
-    return to_x, slope, to_params, none(layer), none(pairs)
+    return to, slope, none(lanes), none(pairs)
 
 
-_add_modules.defvjp(_add_modules_fwd, _add_modules_bwd)
+run_layers.defvjp(_run_layers_fwd, _run_layers_bwd)
+
+
+def _pull_group(
+    network: Network,
+    group: Group,
+    g: int,
+    params: SlotParams,
+    x: Array,
+    slope: Array,
+    found: tuple[Array, SlotParams],
+    at: LayerAt,
+    pairs: Pairs,
+    layer: Array,
+) -> tuple[Array, SlotParams]:
+    """Gradients of ``x`` and of the slots' parameters, those of one group's modules added; they are computed again."""
+
+    def body(first: Array, found: tuple[Array, SlotParams]) -> tuple[Array, SlotParams]:
+        chunk = Chunk(group, network.chunk, pairs, layer, g, first)
+        here = chunk.at(at.of_pairs())
+
+        def run(params: SlotParams, x: Array) -> Array:
+            return jax.vmap(partial(network.contribution, group))(params, x, here)
+
+        _, pull = jax.vjp(run, chunk.params(params), chunk.of_lanes(x))
+        to_params, to_x = pull(chunk.of_lanes(slope))
+        return chunk.add(found[0], to_x), chunk.set_params(found[1], to_params)
+
+    return _loop(network, pairs.count[layer, g], body, found)
 
 
 def _loop(network: Network, count: Array, body: Callable[[Array, Any], Any], start: Any) -> Any:
@@ -254,58 +310,12 @@ def _loop(network: Network, count: Array, body: Callable[[Array, Any], Any], sta
     return jax.lax.fori_loop(0, chunks, lambda i, found: body(i * network.chunk, found), start)
 
 
-class _Chunk:
-    """Some pairs of a group: what they read, and where their results go. Padding reads lane 0 and adds nothing."""
+def _at(tree: PyTree, layer: Array) -> PyTree:
+    return jax.tree.map(lambda a: a[layer], tree)
 
-    def __init__(self, network: Network, group: Group, pairs: Pairs, g: int, first: Array) -> None:
-        self._n, self._size = network.chunk, group_size(group)
-        self._weighted = network.capacity.weighted
-        take = partial(jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=self._n)
-        pad = ((0, self._n - 1),)
-        self._lane, self._slot, self._kind = (
-            take(jnp.pad(a[g], pad)) for a in (pairs.lane, pairs.slot, pairs.kind)
-        )
-        self._valid = first + jnp.arange(self._n) < pairs.count[g]
 
-    def of_lanes(self, a: Array) -> Array:
-        """Rows of the pairs' lanes from an array with a first axis of lanes."""
-        one = partial(jax.lax.dynamic_slice_in_dim, a, slice_size=1)
-        return jnp.concatenate([one(self._lane[j]) for j in range(self._n)])
-
-    def at(self, layer: LaneLayer) -> PairAt:
-        """The pairs as numbers."""
-        return PairAt(self._slot, self._kind, LaneLayer(*(a[self._lane] for a in layer)))
-
-    def params(self, params: SlotParams) -> SlotParams:
-        """The parameters of the pairs' slots."""
-        arena = [self._arena_of(params.arena, j) for j in range(self._n)]
-        return SlotParams(jnp.concatenate(arena), params.scale[self._lane, self._slot])
-
-    def _arena_of(self, arena: Float[Array, "p s a"], j: int) -> Array:
-        at = self._lane[j], self._slot[j], 0
-        return jax.lax.dynamic_slice(arena, at, (1, 1, self._size))[0]
-
-    def add(self, whole: Array, parts: Array) -> Array:
-        """``whole`` with the pairs' ``parts`` added to their lanes."""
-        for j in range(self._n):
-            old = jax.lax.dynamic_slice_in_dim(whole, self._lane[j], 1)
-            part = jnp.where(self._valid[j], parts[j : j + 1], 0)
-            whole = jax.lax.dynamic_update_slice_in_dim(whole, old + part, self._lane[j], 0)
-        return whole
-
-    def set_params(self, whole: SlotParams, parts: SlotParams) -> SlotParams:
-        """``whole`` with the gradients of the pairs' slots, each of which is in one chunk only."""
-        arena, scale = whole
-        for j in range(self._n):
-            part = parts.arena[j][None, None]
-            if self._n > 1:
-                part = jnp.where(self._valid[j], part, self._arena_of(arena, j)[None])
-            at = self._lane[j], self._slot[j], 0
-            arena = jax.lax.dynamic_update_slice(arena, part, at)
-        if self._weighted:
-            own = jnp.where(self._valid, parts.scale, 0)
-            scale = scale.at[self._lane, self._slot].add(own)
-        return SlotParams(arena, scale)
+def _added(whole: PyTree, layer: Array, part: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: a.at[layer].add(b), whole, part)
 
 
 def _fit(y: Float[Array, "b l d"], first: int, positions: int) -> Float[Array, "b m d"]:

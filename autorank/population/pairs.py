@@ -10,7 +10,10 @@ from autorank.population.families import groups
 
 
 class Pairs(NamedTuple):
-    """The (lane, slot) pairs of each group ``g`` in each layer ``n``, first ones first; the rest is padding."""
+    """The (lane, slot) pairs of each group ``g`` in each layer ``n``, first ones first; the rest is padding.
+
+    Within a group, pairs of one kind lie side by side.
+    """
 
     lane: Int[Array, "n g i"]
     slot: Int[Array, "n g i"]
@@ -38,7 +41,9 @@ def pairs_of(capacity: Capacity, lanes: Lane, running: Bool[np.ndarray, " p"]) -
     )
     count = np.zeros(shape, np.int32)
     held = np.where(running[:, None, None], lanes.kinds, -1)
-    for i, n, s in zip(*np.nonzero(held >= 0), strict=True):
+    where = np.nonzero(held >= 0)
+    by_kind = np.argsort(held[where], kind="stable")
+    for i, n, s in zip(*(a[by_kind] for a in where), strict=True):
         g = group_of[int(held[i, n, s])]
         at = count[n, g]
         lane[n, g, at], slot[n, g, at], kind[n, g, at] = i, s, held[i, n, s]

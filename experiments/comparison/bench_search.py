@@ -58,6 +58,14 @@ def main(config: DictConfig) -> int:
         for searcher in cfg.searchers
         for task in tasks
     ]
+    answered = [job for job in jobs if not runs.is_unanswered(job)]
+    if len(answered) < len(jobs):
+        LOG.info(
+            "left out: runs of peers on recorded tables (%d); a table answers with another configuration than was "
+            "proposed, of which not every peer can be told",
+            len(jobs) - len(answered),
+        )
+    jobs = answered
     if cfg.table and not cfg.again:
         known = run_table.recorded(Path(cfg.table))
         missing = [

@@ -12,7 +12,7 @@ seeds within each. Seeds from 100 on are those that settings were chosen on: the
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -278,6 +278,44 @@ def dhen_tables(_: Table) -> list[str]:
     return lines
 
 
+def recorded_tables(_: Table) -> list[str]:
+    """What the committed tables of random configurations hold, from the statistics beside them."""
+    lines = [
+        "| task | configurations | share failed | runs | rows of a pass | windows | best NE | median NE "
+        "| best possible | seed noise [95 %] | tau-b of two seeds [95 %] | seconds | model-rows/s | device |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for file in sorted((CSV.parent / "tables").glob("*.json")):
+        told = json.loads(file.read_text())["statistics"]
+        cells = (
+            f"tables/{file.stem}",
+            told["configurations"],
+            number(told["share_failed"], 4),
+            told["runs"],
+            f"{told['rows_of_a_pass']:,}",
+            told["windows"],
+            *(number(told[name], 5) for name in ("best_ne", "median_ne", "bayes_ne")),
+            bounds(told["seed_noise"], 5),
+            bounds(told["tau_of_two_seeds"], 3),
+            f"{told['seconds']:.0f}",
+            number(told["model_rows_per_second"], 0),
+            "; ".join(told["devices"]),
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines if len(lines) > 2 else ["No table is recorded yet."]
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or a dash for one that is not known."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def bounds(found: Mapping[str, float | None], digits: int) -> str:
+    """``value [low, high]``."""
+    value, low, high = (number(found[name], digits) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
 # By marker in docs/results.md: the title on a page of your own runs, in this order.
 SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "overall": ("Regret at 25, 50 and 100 trials", overall),
@@ -295,6 +333,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "costs": ("CPU seconds of suggestions", costs),
     "tasks": ("By task", by_task),
     "dhen_tables": ("", dhen_tables),  # not of the runs
+    "recorded_tables": ("", recorded_tables),
 }
 
 

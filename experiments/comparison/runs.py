@@ -4,6 +4,9 @@ A file has one JSON line per batch, flushed after the batch. A line that was cut
 for again; lines that are there are told again in order, so that a run continues where it ended. (A ledger synchronises
 the disk twice a trial, which takes longer than most suggestions do.) Where a peer's own package fails, a last line says
 so, and the run is over: what it found stands, and the trials that it did not propose count as failed.
+
+On a recorded table (`Benchmark.pool`) each proposal is moved to the nearest configuration that is recorded and not
+tried yet. That one is evaluated, told and written; the line has the proposals too (``asked``).
 """
 
 import fcntl
@@ -11,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,6 +81,11 @@ def settings_of(name: str) -> SearcherConfig:
     return with_values(SEARCHERS[base].settings(), values)
 
 
+def is_unanswered(job: Job) -> bool:
+    """Whether a peer would have to be told of configurations that it did not propose."""
+    return job.searcher in PEERS and job.task.startswith("tables/")
+
+
 def run(job: Job, folder: Path) -> int:
     """Starts or continues a run; returns the number of new trials.
 
@@ -85,6 +93,11 @@ def run(job: Job, folder: Path) -> int:
         PeerError: the peer's package failed, which ends the run.
         RuntimeError: another process is at it, or the peer cannot be run.
     """
+    if is_unanswered(job):
+        raise RuntimeError(
+            f"{job.searcher} on {job.task}: a recorded table answers with another configuration than was proposed, of "
+            f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
+        )
     benchmark = get(job.task, DATA)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
@@ -99,6 +112,7 @@ def run(job: Job, folder: Path) -> int:
         lines, size = _whole(path)
         stream.truncate(size)  # drops a line that was cut off
         start = _told(lines)
+        tried = _tried(benchmark, lines)
         driver = (peer_driver if job.searcher in PEERS else our_driver)(job, benchmark)
         try:
             for line in lines:
@@ -107,7 +121,8 @@ def run(job: Job, folder: Path) -> int:
                 driver.tell(line["values"], losses_of(line), line["cost"])
             for told in range(start, job.trials, job.batch):
                 try:
-                    line = _next(job, benchmark, driver, told, job.noise * (typical - best))
+                    noise = job.noise * (typical - best)
+                    line = _next(job, benchmark, driver, told, noise, tried)
                 except PeerError as error:
                     end = {"ended": str(error).splitlines()[0][:300], "trials": job.trials}
                     stream.write(json.dumps(end) + "\n")
@@ -117,19 +132,32 @@ def run(job: Job, folder: Path) -> int:
                     line |= {"versions": driver.versions} if driver.versions else {}
                 stream.write(json.dumps(line) + "\n")
                 stream.flush()
+                tried |= _tried(benchmark, [line])
         finally:
             driver.close()
     return max(job.trials - start, 0)
 
 
 def _next(
-    job: Job, benchmark: Benchmark, driver: Driver, told: int, noise: float
+    job: Job, benchmark: Benchmark, driver: Driver, told: int, noise: float, tried: Collection[int]
 ) -> dict[str, Any]:
-    """The batch after ``told`` trials, asked for, evaluated and told; ``noise`` is a standard deviation."""
+    """The batch after ``told`` trials, asked for, evaluated and told.
+
+    Args:
+        job: the run.
+        benchmark: of its task.
+        driver: of its searcher.
+        told: number of trials so far.
+        noise: standard deviation in what is told.
+        tried: places in the benchmark's pool, if it has one.
+    """
     size = min(job.batch, job.trials - told)
     cpu, wall = driver.cpu(), time.perf_counter()
-    rows = driver.ask(size)
+    asked = rows = driver.ask(size)
     cpu, wall = driver.cpu() - cpu, time.perf_counter() - wall
+    if benchmark.pool is not None:
+        places = benchmark.pool.nearest(asked, tried)
+        rows = [benchmark.pool.values(place) for place in places]
     found = benchmark.query(rows)
     rng = np.random.default_rng([job.seed, told])
     seen = found[:, 0] + noise * rng.normal(size=size)
@@ -143,11 +171,19 @@ def _next(
     }
     begun = driver.cpu()
     driver.tell(rows, losses_of(line), line["cost"])
+    line |= {"asked": asked} if benchmark.pool is not None else {}
     return line | {"tell_cpu": round(driver.cpu() - begun, 6)}
 
 
 def _told(lines: Sequence[dict[str, Any]]) -> int:
     return sum(len(line["loss"]) for line in lines)
+
+
+def _tried(benchmark: Benchmark, lines: Sequence[dict[str, Any]]) -> set[int]:
+    """Places in the pool that a run has tried; empty without a pool."""
+    if benchmark.pool is None:
+        return set()
+    return {benchmark.pool.place(values) for line in lines for values in line["values"]}
 
 
 def losses_of(line: dict[str, Any]) -> list[float]:

@@ -3,8 +3,8 @@
 import dataclasses
 import inspect
 import json
+import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from autorank.searchers.base import SEARCHERS, SearcherConfig
 from autorank.searchers.paper import PaperConfig
 from autorank.surrogates.losses import LOSSES
 from autorank.surrogates.settings import PredictorConfig
+from tests import warm
 from tests.app import outside_parts, test_identity
 from tests.data import test_sources
 from tests.models import test_cost, test_interactions
@@ -238,23 +239,11 @@ def test_settings_files_of_users_may_name_a_part_or_extend_one(tmp_path):
 
 def test_a_sweep_over_the_predictor_is_refused_before_anything_trains(tmp_path):
     """Also its last job, whose value is the default."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.search",
-            "-m",
-            "predictor.members=1,10",
-            f"runs={tmp_path}",
-            f"data.folder={tmp_path / 'data'}",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode != 0 and "it is for searcher=paper" in done.stderr
-    assert "Traceback" not in done.stderr
+    search = [sys.executable, "-m", "experiments.search", "-m", "predictor.members=1,10"]
+    folders = [f"runs={tmp_path}", f"data.folder={tmp_path / 'data'}"]
+    done = warm.ended(warm.start([*search, *folders], os.environ), timeout=300)
+    assert done.returncode != 0 and "it is for searcher=paper" in done.stdout
+    assert "Traceback" not in done.stdout
     assert not (tmp_path / "data").exists() and not list(tmp_path.rglob("trials.db"))
 
 

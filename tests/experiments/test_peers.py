@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from autorank.benchmarks.catalogue import get
 from experiments.comparison import run_table, runs
 from experiments.comparison.peers import catalogue
 from experiments.comparison.peers.base import WorstSoFar, active_only, described, filled
+from tests import warm
 
 
 @pytest.mark.parametrize("name", ["optuna-tpe", "catcma", "smac-rf"])
@@ -170,8 +172,9 @@ def test_runs_that_the_table_has_are_not_run_again(tmp_path):
 
     def said(*more):
         command = [sys.executable, "-m", "experiments.comparison.bench_search", *settings, *more]
-        done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, check=True)
-        return done.stdout + done.stderr
+        done = warm.ended(warm.start(command, os.environ), timeout=300)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     first = said()
     assert "1 of 2 runs stand in" in first and "1/1 random mixed/0 seed 1: 10 new trials" in first

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autorank.ledger.ledger import Ledger
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = str(ROOT / "tests" / "sweeper" / "sweep_app" / "app.py")
@@ -28,20 +29,22 @@ def command(folder: Path, *more: str, trials: int = 9) -> list[str]:
     return [sys.executable, APP, "-m", *SPACE, *SWEEPER, *plan, *more]
 
 
-def start(folder: Path, *more: str, trials: int = 9, **options) -> subprocess.Popen:
+def start(folder: Path, *more: str, trials: int = 9, cold: bool = False) -> warm.Program:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        command(folder, *more, trials=trials),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        **options,
-    )
+    line = command(folder, *more, trials=trials)
+    return (warm.start_cold if cold else warm.start)(line, environment)
 
 
-def sweep(folder: Path, *more: str, trials: int = 9, ok: bool = True, rate: float = 0.5) -> str:
-    process = start(folder, f"hydra.sweeper.max_failure_rate={rate}", *more, trials=trials)
+def sweep(
+    folder: Path,
+    *more: str,
+    trials: int = 9,
+    ok: bool = True,
+    rate: float = 0.5,
+    cold: bool = False,
+) -> str:
+    plan = f"hydra.sweeper.max_failure_rate={rate}"
+    process = start(folder, plan, *more, trials=trials, cold=cold)
     try:
         text, _ = process.communicate(timeout=300)
     except BaseException:
@@ -72,9 +75,9 @@ def wait_for(folder: Path, ended: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """The undisturbed sweep; job x=3 raises."""
+    """The undisturbed sweep, as a user starts it; job x=3 raises."""
     folder = tmp_path_factory.mktemp("whole")
-    sweep(folder)
+    sweep(folder, cold=True)
     return folder
 
 

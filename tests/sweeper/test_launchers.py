@@ -195,7 +195,8 @@ def test_rounds_are_the_same_on_two_workers_and_under_another_hash_seed(tmp_path
         monkeypatch.setenv("PYTHONHASHSEED", seed)
         folder = tmp_path / seed
         # One worker is slower than the other: results arrive in another order.
-        sweep(folder, *launcher, "hydra.sweeper.asynchronous=false", "slow=0.5", "seconds=0.1")
+        slow = ["hydra.sweeper.asynchronous=false", "slow=0.5", "seconds=0.1"]
+        sweep(folder, *launcher, *slow, cold=True)
         found.append(rows(folder))
     assert found[0] == found[1]
 
