@@ -8,8 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from autorank.models.dhen import DhenConfig, LayerConfig, compact, layers
+from autorank.models.dhen import (
+    DhenConfig,
+    LayerConfig,
+    canonical,
+    compact,
+    initial_spread,
+    layers,
+    parameters,
+)
 from autorank.models.interactions import MODULES
+from autorank.models.parameters import is_leaf
 from autorank.population.capacity import (
     capacity_of,
     empty_lane,
@@ -52,7 +61,7 @@ def random_configs(head: str, count: int) -> list[DhenConfig]:
     return [random_config(rng, head) for _ in range(count)]
 
 
-CTR, ESMM = random_configs("ctr", 120), random_configs("esmm", 8)
+CTR, ESMM = random_configs("ctr", 100), random_configs("esmm", 8)
 
 
 class Shared:
@@ -75,13 +84,16 @@ class Shared:
         rng = np.random.default_rng(len(configs))
         x = rng.normal(size=(LANES, B, F, c.width)).astype(np.float32)
         dense = rng.normal(size=(LANES, B, c.num_dense)).astype(np.float32)
-        # Biases and scales away from 0 and 1, so that they are tested too.
+        # Biases and scales are random too, so that they are tested.
         own = [
             jax.tree.map(
-                lambda a: (a + 0.1 * rng.normal(size=a.shape)).astype(np.float32),
-                jax.device_get(compact(config, F, c.num_dense).init(jax.random.key(i), 1.0)),
+                lambda leaf, config=config: (
+                    initial_spread(config, leaf) * rng.normal(size=leaf.shape)
+                ).astype(np.float32),
+                parameters(config, F, c.num_dense),
+                is_leaf=is_leaf,
             )
-            for i, config in enumerate(configs)
+            for config in map(canonical, configs)
         ]
         held = [insert(params, config, c) for params, config in zip(own, configs, strict=True)]
         held += [jax.tree.map(np.zeros_like, held[0])] * spare
