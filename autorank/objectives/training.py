@@ -48,7 +48,7 @@ class ObjectiveConfig:
     lane_devices: tuple[Device, ...] | None = None
     # What populations can hold, by width; None where they follow the models that are asked for.
     capacities: Mapping[int, Capacity] | None = None
-    at_once: int = 0  # trials that are asked for at once, at most; 0 for those of the first call
+    at_once: int = 0  # trials that later calls ask for at once, at most
     expected_trials: int = 0  # of all calls together; 0 where each call is judged by itself
     prior: Costs | None = None  # until costs are measured; None for the backend's own
     state_bytes: int = 0  # of training states that are kept; 0 for the device's share

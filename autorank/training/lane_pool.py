@@ -23,7 +23,7 @@ class LanePool:
         states: where ended models go, and where others are continued from.
         devices: that train lanes.
         capacities: by width, fixed for all calls; None where they follow the models that are asked for.
-        at_once: requests that are asked for at once, at most; 0 for those of the first call.
+        at_once: requests that later calls ask for at once; the first call's own count in any case.
         max_lanes: of a program.
     """
 
@@ -79,7 +79,7 @@ class LanePool:
             if (capacity, device) not in self._sizes:
                 share = MEMORY_SHARE * free_bytes(device) / self.num_capacities
                 fits = int(share / lane_bytes(capacity, self.programs.shape))
-                wanted = -(-max(1, self._at_once or requests) // len(self.devices))
+                wanted = -(-max(1, self._at_once, requests) // len(self.devices))
                 self._sizes[capacity, device] = min(self._max_lanes, wanted, fits)
             return self._sizes[capacity, device]
 

@@ -151,7 +151,7 @@ def test_what_does_not_fit_the_space_is_compact_and_says_why(compact):
 
 def test_several_devices_share_the_trials(compact):
     devices = jax.local_devices()[1:3]
-    made = objective("population", lane_devices=tuple(devices), workers=2, at_once=2)
+    made = objective("population", lane_devices=tuple(devices), workers=2, max_lanes=1)
     which, seeds = [0, 0, 4, 4], [0, 1, 2, 3]
     found = evaluated(made, which, seeds=seeds)
     expected = evaluated(compact, which, seeds=seeds)
@@ -236,7 +236,9 @@ def test_the_number_of_lanes_is_fixed_by_the_first_call_and_by_the_memory():
     assert pool.size(larger, device, 9) == 6
     huge = larger._replace(width=1 << 40)
     assert pool.size(huge, device, 9) == 0
-    assert LanePool(programs, States(0), [device], at_once=2).size(capacity, device, 9) == 2
+    for at_once, devices, expected in ((12, 1, 12), (2, 1, 9), (40, 1, 16), (12, 2, 6)):
+        pool = LanePool(programs, States(0), [device] * devices, at_once=at_once)
+        assert pool.size(capacity, device, 9) == expected
 
 
 def test_a_table_of_many_ids_counts_its_rows_and_accumulators():
