@@ -30,12 +30,13 @@ class Costs(NamedTuple):
     cores_train: bool
 
 
-# Used until a run has measured. CPU: compile seconds from `experiments/speed/compile.py` (docs/design.md); lanes run at
-# about a quarter of the compact programs' speed there, and their program takes about a minute to compile.
-# Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of about 7e5 FLOPs a row. A compact program
-# took 11.8 s and ran at 6.4e6 rows/s (median of 3, float32); ten lanes ran at 5.5e6 rows/s together.
+# Used until a run has measured. CPU: compile seconds from `experiments/speed/compile.py` (docs/design.md); six DHENs of
+# width 16 on 20,000 rows trained in lanes at .19 of their compact programs' speed, and a program with fields as many as
+# Criteo's takes half a minute to compile. Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of
+# about 7e5 FLOPs a row. A compact program took 11.8 s and ran at 6.4e6 rows/s (median of 3, float32); ten lanes ran at
+# 5.5e6 rows/s together.
 PRIORS = {
-    "cpu": Costs(2.0, 5e9, 60.0, 0.25 * 5e9, 2e4, True),
+    "cpu": Costs(2.0, 5e9, 30.0, 0.19 * 5e9, 2e4, True),
     "gpu": Costs(11.8, 6.4e6 * 7e5, 30.0, 5.5e6 * 7e5, 2e4, False),
 }
 _COMPILE = {form: f"{form}_compile" for form in FORMS}
