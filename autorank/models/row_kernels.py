@@ -52,9 +52,14 @@ def fits(kernels: str, *sizes: int) -> bool:
     return kernels in KERNELS and max(sizes) <= MOST
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dot(a: Array, b: Array, over: tuple[int, int] = (1, 0)) -> Array:
     """The product of two matrices of one precision over one axis of each; float32 sums and result."""
+    found: Any = _dot(a, b, over)
+    return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dot(a: Array, b: Array, over: tuple[int, int]) -> Array:
     return sum_float32(a, b, over)
 
 
@@ -73,7 +78,7 @@ def _dot_bwd(
     return to_a.astype(a.dtype), to_b.astype(b.dtype)
 
 
-dot.defvjp(_dot_fwd, _dot_bwd)
+_dot.defvjp(_dot_fwd, _dot_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -160,13 +160,15 @@ class LaneProgram:
         )
 
     def fresh(
-        self, params: PyTree, seed: Int[Array, ""], table_scale: Float[Array, ""]
+        self, params: PyTree, seed: Int[Array, ""], table_scale: Float[Array, ""], width: int
     ) -> TrainState:
-        """The state of one model before its first step, around its dense parameters."""
+        """The state of one model before its first step, around its dense parameters; ``width`` is static."""
         table_key = jax.random.split(jax.random.key(seed))[1]
         c, zeros = self.network.capacity, jnp.zeros(self.num_ids)
-        rows = draw_rows(table_key, jnp.zeros((self.num_ids, c.width)), table_scale)
+        # As many numbers as the compact program draws: the same ones.
+        rows = draw_rows(table_key, jnp.zeros((self.num_ids, width)), table_scale)
         rows, accumulator = freeze_rows(rows, zeros, self.untrained)
+        rows = jnp.pad(rows, ((0, 0), (0, c.width - width)))
         hparams = Hparams(*[jnp.float32(0)] * len(Hparams._fields))
         curve = Curve(*(jnp.zeros((self.num_windows, len(METRICS[self.head]))) for _ in range(3)))
         return TrainState(
@@ -283,10 +285,10 @@ class LaneStep:
         with jax.named_scope(OPTIMIZER):
             params, optimizer = self._learn(state, slopes[0], factor, runs)
         with jax.named_scope(EMBEDDING):
-            table = jax.vmap(_update)(
-                state.table, Touched(ids, inverse), slopes[1],
-                hparams.table_rate * factor, hparams.table_eps,
-            )  # fmt: skip
+            rate, eps = hparams.table_rate * factor, hparams.table_eps
+            width = jnp.maximum(self.lanes.models.width, 1)
+            touched = Touched(ids, inverse)
+            table = jax.vmap(_update)(state.table, touched, slopes[1], rate, eps, width)
         progress = Progress(state.curve, state.step, state.failed_step)
         ahead = jax.vmap(partial(advance, schedule=self.schedule, num_windows=program.num_windows))(
             progress, sums, jnp.isfinite(loss)
@@ -336,9 +338,12 @@ def _rows(rows: Float[Array, "v d"], ids: Int[Array, "b f"]) -> Float[Array, "b 
     return rows.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _update(table: Table, touched: Touched, gradient: Array, rate: Array, eps: Array) -> Table:
+def _update(
+    table: Table, touched: Touched, gradient: Array, rate: Array, eps: Array, width: Array
+) -> Table:
     """Row-wise Adagrad on the touched rows of one lane."""
-    return rowwise_adagrad(table, touched, sum_duplicates(gradient, touched), rate=rate, eps=eps)
+    summed = sum_duplicates(gradient, touched)
+    return rowwise_adagrad(table, touched, summed, rate=rate, eps=eps, width=width)
 
 
 def _where(runs: Bool[Array, " p"], new: PyTree, old: PyTree) -> PyTree:
