@@ -12,7 +12,7 @@ of matrices (`dot`), elementwise operations and sums over one axis.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ MIN_ROWS, MOST_PROGRAMS = 4, 256
 WARPS = 2
 
 
+@runtime_checkable
 class RowFunction(Protocol):
     """A function of one row; hashable."""
 

@@ -9,7 +9,7 @@ family, such as those of a plug-in, are a group of their own and run as they are
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,6 @@ from autorank.population.row_functions import (
 )
 
 Index = tuple[Any, ...]
-NO_NUMBERS = np.zeros(1, np.int32)
 
 
 class Slot(NamedTuple):
@@ -55,6 +54,7 @@ class Forms:
     kernels: str = ""  # `row_kernels`
 
 
+@runtime_checkable
 class Group(Protocol):
     """Kinds of modules that run together."""
 
@@ -164,7 +164,7 @@ class Gated:
             if found := self._row_function(params):
                 shape = max(c.tokens), c.width
                 return row_kernels.by_row(
-                    found[0], shape, forms.kernels, found[1], NO_NUMBERS, (x,)
+                    found[0], shape, forms.kernels, found[1], jnp.zeros(1, jnp.int32), (x,)
                 )
         y = x
         if self._has != {"linear"}:
@@ -300,7 +300,7 @@ class Perceptrons:
         found: Any = None
         if row_kernels.fits(forms.kernels, c.positions, c.width, n) and len(self._has) == 1:
             if self._has == {"dot"}:
-                none = NO_NUMBERS
+                none = jnp.zeros(1, jnp.int32)
                 return row_kernels.by_row(GramRow(), (n, n), forms.kernels, (), none, (x,))
             if self._has == {"fmb"}:
                 own = params["project"], params["scale"], params["offset"]
