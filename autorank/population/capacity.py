@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 
 class Capacity(NamedTuple):
-    """Largest sizes of one program; static and hashable. All its models have one width and one head."""
+    """Largest sizes of one program; static and hashable. All its models have one head."""
 
     width: int
     head: str
@@ -81,6 +81,7 @@ class Lane(NamedTuple):
         Array, "... n"
     ]  # embeddings coming into each layer of the maximum, then the head
     kinds: Int[Array, "... n s"]  # index of the kind in each slot, -1 for none
+    width: Int[Array, "..."]
     num_tokens: Int[Array, "..."]
     rank: Int[Array, "..."]
     mlp_depth: Int[Array, "..."]
@@ -100,7 +101,7 @@ def capacity_of(configs: Iterable[DhenConfig], num_fields: int, num_dense: int) 
     """The smallest capacity that holds ``configs``.
 
     Raises:
-        ValueError: no configuration, several widths or several heads.
+        ValueError: no configuration, or several heads.
 
     Examples:
         >>> from autorank.models.dhen import LayerConfig
@@ -109,19 +110,18 @@ def capacity_of(configs: Iterable[DhenConfig], num_fields: int, num_dense: int) 
         ['cross', 'dot']
     """
     found = [canonical(config) for config in configs]
-    for name in ("width", "head"):
-        values = sorted({getattr(config, name) for config in found})
-        if len(values) != 1:
-            raise ValueError(
-                f"one population has one model.{name}, got {values}; form one population for each"
-            )
+    heads = sorted({config.head for config in found})
+    if len(heads) != 1:
+        raise ValueError(
+            f"one population has one model.head, got {heads}; form one population for each"
+        )
     first = num_embeddings(num_fields, num_dense)
     every = [(config, layer) for config in found for layer in layers(config)]
     positions = [_positions(config, first) for config in found]
     kinds = {kind_of(name, config) for config, layer in every for name in layer.modules}
     sizes = {name: max(getattr(config, name) for config in found) for name in PADDED}
     return Capacity(
-        width=found[0].width,
+        width=max(config.width for config in found),
         head=found[0].head,
         num_fields=num_fields,
         num_dense=num_dense,
@@ -145,10 +145,10 @@ def widest(capacities: Iterable[Capacity]) -> Capacity:
     """The smallest capacity that holds what any of ``capacities`` holds.
 
     Raises:
-        ValueError: none, or several widths, heads or data sets.
+        ValueError: none, or several heads or data sets.
     """
     found = list(capacities)
-    for name in ("width", "head", "num_fields", "num_dense"):
+    for name in ("head", "num_fields", "num_dense"):
         if len({getattr(c, name) for c in found}) != 1:
             raise ValueError(f"capacities of one {name} are joined, got {found}")
     joined: dict[str, Any] = {}
@@ -169,19 +169,18 @@ def misfit(capacity: Capacity, config: DhenConfig) -> str:
     Examples:
         >>> small = capacity_of([DhenConfig(width=8)], num_fields=4, num_dense=2)
         >>> misfit(small, DhenConfig(width=16))
-        'model.width=16, the program has 8'
+        "width=16 is beyond the program's 8"
     """
     own = capacity_of([config], capacity.num_fields, capacity.num_dense)
-    for name in ("width", "head"):
-        if getattr(own, name) != getattr(capacity, name):
-            return f"model.{name}={getattr(own, name)}, the program has {getattr(capacity, name)}"
+    if own.head != capacity.head:
+        return f"model.head={own.head}, the program has {capacity.head}"
     for name in ("tokens", "kinds"):
         beyond = set(getattr(own, name)) - set(getattr(capacity, name))
         if beyond:
             return f"{name} {sorted(beyond)} are not in the program"
     for name in Capacity._fields:
         mine, most = getattr(own, name), getattr(capacity, name)
-        if name not in ("width", "head", "tokens", "kinds") and mine > most:
+        if name not in ("head", "tokens", "kinds") and mine > most:
             return f"{name}={mine} is beyond the program's {most}"
     return ""
 
@@ -210,14 +209,14 @@ def lane_of(config: DhenConfig, capacity: Capacity) -> Lane:
         "pre": np.bool_(config.norm == "pre"),
         "post": np.bool_(config.norm == "post"),
     }
-    sizes = ("num_tokens", "rank", "mlp_depth", "head_depth")
+    sizes = ("width", "num_tokens", "rank", "mlp_depth", "head_depth")
     fields |= {name: np.int32(getattr(config, name)) for name in sizes}
     return Lane(**fields)
 
 
 def empty_lane(capacity: Capacity) -> Lane:
     """A lane without a model: no layer, no embedding."""
-    numbers = ("num_layers", "num_tokens", "rank", "mlp_depth", "head_depth")
+    numbers = ("num_layers", "width", "num_tokens", "rank", "mlp_depth", "head_depth")
     fields: dict[str, Any] = {name: np.int32(0) for name in numbers}
     fields |= {name: np.bool_(False) for name in ("concat", "weighted", "pre", "post")}
     fields["positions"] = np.zeros(capacity.num_layers + 1, np.int32)

@@ -23,6 +23,7 @@ class LaneLayer(NamedTuple):
     """One layer of the lanes as numbers ``[p]``, or of one lane."""
 
     positions: Int[Array, "..."]
+    width: Int[Array, "..."]
     num_tokens: Int[Array, "..."]
     rank: Int[Array, "..."]
     mlp_depth: Int[Array, "..."]

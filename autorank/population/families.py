@@ -34,7 +34,6 @@ from autorank.population.row_functions import (
 )
 
 Index = tuple[Any, ...]
-NO_NUMBERS = np.zeros(1, np.int32)
 
 
 class Slot(NamedTuple):
@@ -42,6 +41,7 @@ class Slot(NamedTuple):
 
     kind: Int[Array, "..."]  # index in `Capacity.kinds`
     positions: Int[Array, "..."]
+    width: Int[Array, "..."]
     rank: Int[Array, "..."]
     mlp_depth: Int[Array, "..."]
 
@@ -113,7 +113,7 @@ class Single:
         """See `Group`."""
         own = jax.tree.map(lambda leaf: params["/".join(leaf.path)], self._tree, is_leaf=is_leaf)
         sizes = self.capacity.sizes(self._kind, flat=forms.flat, kernels=forms.kernels)
-        active = Active(slot.positions, None, slot.rank, None, slot.mlp_depth)
+        active = Active(slot.positions, slot.width, slot.rank, None, slot.mlp_depth)
         return call(MODULES[self._kind.module].make(sizes), own, x, active)
 
 
@@ -164,7 +164,7 @@ class Gated:
             if found := self._row_function(params):
                 shape = max(c.tokens), c.width
                 return row_kernels.by_row(
-                    found[0], shape, forms.kernels, found[1], NO_NUMBERS, (x,)
+                    found[0], shape, forms.kernels, found[1], jnp.zeros(1, jnp.int32), (x,)
                 )
         y = x
         if self._has != {"linear"}:
@@ -284,14 +284,14 @@ class Perceptrons:
         tokens = max(c.tokens)
         if "mask" not in self._has:
             return y
-        norms = [[params[f"{name}{i}"] for name in ("norm_scale", "norm_offset")] for i in (1, 2)]
+        norms = norms_of(params)
         if row_kernels.fits(forms.kernels, c.positions, c.width) and len(self._has) == 1:
             own = (*(a[None] for pair in norms for a in pair), params["mixed"])
             shape = tokens, c.width
-            function = MaskedRow(c.width)
-            return row_kernels.by_row(function, shape, forms.kernels, own, NO_NUMBERS, (x, y))
-        gated = mix(normed(x, *norms[0]) * y, params["mixed"], flat=forms.flat)
-        gated = nn.relu(normed(gated, *norms[1]))
+            numbers = slot.width[None]
+            return row_kernels.by_row(MaskedRow(), shape, forms.kernels, own, numbers, (x, y))
+        gated = mix(normed(x, *norms[0], width=slot.width) * y, params["mixed"], flat=forms.flat)
+        gated = nn.relu(normed(gated, *norms[1], width=slot.width))
         return jnp.where(is_module(c, slot, "mask"), gated, y[:, :tokens])
 
     def _inputs(self, params: dict[str, Array], x: Array, slot: Slot, forms: Forms) -> Array:
@@ -300,7 +300,7 @@ class Perceptrons:
         found: Any = None
         if row_kernels.fits(forms.kernels, c.positions, c.width, n) and len(self._has) == 1:
             if self._has == {"dot"}:
-                none = NO_NUMBERS
+                none = jnp.zeros(1, jnp.int32)
                 return row_kernels.by_row(GramRow(), (n, n), forms.kernels, (), none, (x,))
             if self._has == {"fmb"}:
                 own = params["project"], params["scale"], params["offset"]
@@ -357,15 +357,15 @@ class Heads:
         """See `Group`."""
         c, flat = self.capacity, forms.flat
         d = c.width
-        norms = [[params[f"{name}{i}"] for name in ("norm_scale", "norm_offset")] for i in (1, 2)]
+        norms = norms_of(params)
         if row_kernels.fits(forms.kernels, c.positions, FFN_FACTOR * d):
             return self._by_row(params, norms, x, slot, forms)
         parts = along(x, params["qkv"].reshape(d, -1), flat=flat)
         mixed = along(self._attend(parts, slot), params["project"], flat=flat)
-        x = normed(x + mixed, *norms[0])
+        x = normed(x + mixed, *norms[0], width=slot.width)
         hidden = nn.relu(along(x, params["up"], flat=flat) + params["up_bias"][None, None])
         down = along(hidden, params["down"], flat=flat) + params["down_bias"][None, None]
-        return mix(normed(x + down, *norms[1]), params["out"], flat=flat)
+        return mix(normed(x + down, *norms[1], width=slot.width), params["out"], flat=flat)
 
     def _by_row(
         self, params: dict[str, Array], norms: Any, x: Array, slot: Slot, forms: Forms
@@ -373,8 +373,8 @@ class Heads:
         c, p = self.capacity, params
         own = [p["qkv"][:, i] for i in range(3)] + [p["project"], p["up"], p["up_bias"][None]]
         own += [p["down"], p["down_bias"][None], *(a[None] for pair in norms for a in pair)]
-        numbers = jnp.stack([slot.positions, self._heads(slot)])
-        function = AttentionRow(c.width, self._most_heads)
+        numbers = jnp.stack([slot.positions, slot.width, self._heads(slot)])
+        function = AttentionRow(self._most_heads)
         shape = max(c.tokens), c.width
         own = (*own, p["out"])
         return row_kernels.by_row(function, shape, forms.kernels, own, numbers, (x,))
@@ -391,10 +391,14 @@ class Heads:
         """Attention of every head."""
         c = self.capacity
         parts = qkv.reshape(*qkv.shape[:2], 3, c.width)
-        several = len({c.kinds[k].heads for k in self.kinds}) > 1
-        width, heads = (jnp.int32(c.width), self._heads(slot)) if several else (None, None)
-        active = Active(slot.positions, width, slot.rank, heads, slot.mlp_depth)
+        active = Active(slot.positions, slot.width, slot.rank, self._heads(slot), slot.mlp_depth)
         return attention_of(parts, self._most_heads, active)
+
+
+def norms_of(params: dict[str, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Scale and offset of a module's two layer norms."""
+    first, second = ((params[f"norm_scale{i}"], params[f"norm_offset{i}"]) for i in (1, 2))
+    return first, second
 
 
 def is_module(capacity: Capacity, slot: Slot, module: str) -> Array:
@@ -402,11 +406,15 @@ def is_module(capacity: Capacity, slot: Slot, module: str) -> Array:
     return jnp.asarray([kind.module == module for kind in capacity.kinds])[slot.kind]
 
 
-def normed(x: Float[Array, "b m d"], scale: Array, offset: Array) -> Float[Array, "b m d"]:
-    """Layer norm over the width (`blocks.Norm`)."""
+def normed(
+    x: Float[Array, "b m d"], scale: Array, offset: Array, width: Array
+) -> Float[Array, "b m d"]:
+    """Layer norm over the first ``width`` numbers of each embedding (`blocks.Norm`); the others have no part in it."""
     dtype, x = x.dtype, x.astype(jnp.float32)
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    inside = prefix(x.shape[-1], width)[None, None]
+    mean = jnp.sum(jnp.where(inside, x, 0.0), axis=-1, keepdims=True) / width
+    x = jnp.where(inside, x - mean, 0.0)
+    variance = jnp.sum(jnp.square(x), axis=-1, keepdims=True) / width
     x = x * jax.lax.rsqrt(variance + EPS) * scale[None, None] + offset[None, None]
     return x.astype(dtype)
 

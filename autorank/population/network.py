@@ -15,14 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Bool, Float, Int, PyTree
-from autorank.models.blocks import Norm
 from autorank.models.embedding import Embedding
 from autorank.models.maps import mix
 from autorank.models.parameters import call, prefix
 from autorank.models.row_kernels import by_row, fits
 from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Lane
 from autorank.population.chunks import Chunk, LaneLayer, PairAt, SlotParams
-from autorank.population.families import Forms, Group, Slot, groups
+from autorank.population.families import Forms, Group, Slot, groups, normed
 from autorank.population.pairs import Pairs
 from autorank.population.row_functions import NormRow, ShortcutRow
 from autorank.population.storage import LAYERED, head_module, slot_params
@@ -62,7 +61,7 @@ class Network:
         lanes: Lane,
         pairs: Pairs,
     ) -> Float[Array, "p b t"]:
-        """Logits of every lane from its looked-up rows and dense features."""
+        """Logits of every lane from its looked-up rows, zero beyond its width, and dense features."""
         c = self.capacity
         embedding, head = Embedding(c.width), head_module(c)
         # Without a model, a lane's logits are arbitrary.
@@ -80,13 +79,15 @@ class Network:
         """What the modules of a layer read: its input, normed where the model does so first."""
         if not self.capacity.pre:
             return x
-        return jax.vmap(self._normed)(norm, x, at.positions, at.lanes.pre & at.on)
+        chosen = at.lanes.pre & at.on
+        return jax.vmap(self._normed)(norm, x, at.positions, at.lanes.width, chosen)
 
     def after(self, norm: PyTree, y: Float[Array, "p b m d"], at: "LayerAt") -> Array:
         """What a layer puts out from the sum of its parts."""
         if not self.capacity.post:
             return y
-        return jax.vmap(self._normed)(norm, y, at.outputs, at.lanes.post & at.on)
+        chosen = at.lanes.post & at.on
+        return jax.vmap(self._normed)(norm, y, at.outputs, at.lanes.width, chosen)
 
     def shortcut(self, weight: Float[Array, "p m l"], x: Array, at: "LayerAt") -> Array:
         """The input itself, or its linear map to another number of embeddings."""
@@ -106,15 +107,14 @@ class Network:
             return by_row(ShortcutRow(), shape, self.kernels, (weight,), number, (x,))
         return jnp.where(changes, mix(x, weight, flat=self.flat), x)
 
-    def _normed(self, params: PyTree, x: Array, count: Array, chosen: Array) -> Array:
+    def _normed(self, params: PyTree, x: Array, count: Array, width: Array, chosen: Array) -> Array:
         """Layer norm over the width, of the first ``count`` embeddings of one lane, where it is ``chosen``."""
-        width = self.capacity.width
         if self._by_row:
             own = params["scale"][None], params["bias"][None]
-            numbers = jnp.stack([count, chosen.astype(jnp.int32)])
+            numbers = jnp.stack([count, width, chosen.astype(jnp.int32)])
             shape = x.shape[1], x.shape[2]
-            return by_row(NormRow(width), shape, self.kernels, own, numbers, (x,))
-        y = call(Norm({"width": width}), params, x)
+            return by_row(NormRow(), shape, self.kernels, own, numbers, (x,))
+        y = normed(x, params["scale"], params["bias"], width)
         y = jnp.where(prefix(x.shape[1], count)[None, :, None], y, 0).astype(self.dtype)
         return jnp.where(chosen, y, x)
 
@@ -133,7 +133,7 @@ class Network:
         """What one module adds to its layer's output; ``x`` is its input, normed where its model does so first."""
         c, lane = self.capacity, at.lane
         own = slot_params(group, params.arena.astype(self.dtype))
-        slot = Slot(at.kind, lane.positions, lane.rank, lane.mlp_depth)
+        slot = Slot(at.kind, lane.positions, lane.width, lane.rank, lane.mlp_depth)
         with jax.named_scope(type(group).__name__):
             y = group.apply(own, x, slot, Forms(self.flat, self.kernels))
         # A norm puts its offset everywhere, also beyond the tokens of the model.
@@ -169,7 +169,9 @@ class LayerAt(NamedTuple):
     def of_pairs(self) -> LaneLayer:
         """What a module needs to know of its lane."""
         r = self.lanes
-        return LaneLayer(self.positions, r.num_tokens, r.rank, r.mlp_depth, r.concat, r.weighted)
+        return LaneLayer(
+            self.positions, r.width, r.num_tokens, r.rank, r.mlp_depth, r.concat, r.weighted
+        )
 
 
 def layer_at(lanes: Lane, layer: Array) -> LayerAt:

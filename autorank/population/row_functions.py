@@ -23,11 +23,11 @@ def rows(x: Array) -> Array:
     return jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
 
 
-def normed(x: Array, scale: Array, offset: Array, width: int) -> Array:
+def normed(x: Array, scale: Array, offset: Array, width: Array) -> Array:
     """Layer norm of each embedding over its first ``width`` numbers; ``scale`` and ``offset`` are ``[1, d]``."""
     inside = columns(x) < width
     x = x.astype(jnp.float32)
-    mean = jnp.sum(x, axis=1) / width
+    mean = jnp.sum(jnp.where(inside, x, 0.0), axis=1) / width
     x = jnp.where(inside, x - mean[:, None], 0.0)
     variance = jnp.sum(x * x, axis=1) / width
     return x * jax.lax.rsqrt(variance + EPS)[:, None] * _row(scale) + _row(offset)
@@ -76,18 +76,17 @@ class ConvolutionRow:
 
 @dataclass(frozen=True)
 class AttentionRow:
-    """A post-norm encoder layer with up to ``most_heads`` heads, then ``W``; numbers: positions, heads."""
+    """A post-norm encoder layer with up to ``most_heads`` heads, then ``W``; numbers: positions, width, heads."""
 
-    width: int
     most_heads: int
 
     def __call__(self, params: Matrices, numbers: Matrices, xs: Matrices) -> Array:
         """See `RowFunction`."""
         query, key, value, project, up, up_bias, down, down_bias, *norms, out = params
-        (x,), (positions, heads) = xs, numbers
+        (x,), (positions, width, heads) = xs, numbers
         dtype = x.dtype
         q, k, v = (dot(x, w).astype(dtype) for w in (query, key, value))
-        size = self.width // heads
+        size = width // heads
         mixed = jnp.zeros(x.shape, jnp.float32)
         for head in range(self.most_heads):
             own = (columns(q) >= head * size) & (columns(q) < (head + 1) * size)
@@ -98,10 +97,10 @@ class AttentionRow:
             powers = powers / jnp.sum(powers, axis=1)[:, None]
             mixed = mixed + dot(powers.astype(dtype), jnp.where(own, v, jnp.zeros_like(v)))
         mixed = dot(mixed.astype(dtype), project)
-        x = normed(x.astype(jnp.float32) + mixed, norms[0], norms[1], self.width).astype(dtype)
+        x = normed(x.astype(jnp.float32) + mixed, norms[0], norms[1], width).astype(dtype)
         hidden = jnp.maximum(dot(x, up) + _row(up_bias), 0.0).astype(dtype)
         hidden = dot(hidden, down) + _row(down_bias)
-        x = normed(x.astype(jnp.float32) + hidden, norms[2], norms[3], self.width)
+        x = normed(x.astype(jnp.float32) + hidden, norms[2], norms[3], width)
         return dot(out, x.astype(dtype), (0, 0))
 
 
@@ -134,28 +133,24 @@ class MixtureProductsRow:
 
 @dataclass(frozen=True)
 class MaskedRow:
-    """``ReLU(LN(W (LN(x) * gate)))``."""
-
-    width: int
+    """``ReLU(LN(W (LN(x) * gate)))``; number: width."""
 
     def __call__(self, params: Matrices, numbers: Matrices, xs: Matrices) -> Array:
         """See `RowFunction`."""
-        (*norms, out), (x, gate) = params, xs
-        y = normed(x, norms[0], norms[1], self.width) * gate
+        (*norms, out), (x, gate), (width,) = params, xs, numbers
+        y = normed(x, norms[0], norms[1], width) * gate
         y = dot(out, y.astype(x.dtype), (0, 0))
-        return jnp.maximum(normed(y, norms[2], norms[3], self.width), 0.0)
+        return jnp.maximum(normed(y, norms[2], norms[3], width), 0.0)
 
 
 @dataclass(frozen=True)
 class NormRow:
-    """Layer norm of the first embeddings, if chosen; numbers: embeddings, whether it is chosen."""
-
-    width: int
+    """Layer norm of the first embeddings, if chosen; numbers: embeddings, width, whether it is chosen."""
 
     def __call__(self, params: Matrices, numbers: Matrices, xs: Matrices) -> Array:
         """See `RowFunction`."""
-        (scale, offset), (x,), (count, chosen) = params, xs, numbers
-        y = jnp.where(rows(x) < count, normed(x, scale, offset, self.width), 0.0)
+        (scale, offset), (x,), (count, width, chosen) = params, xs, numbers
+        y = jnp.where(rows(x) < count, normed(x, scale, offset, width), 0.0)
         return jnp.where(chosen > 0, y, x.astype(jnp.float32))
 
 

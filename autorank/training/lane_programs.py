@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +40,7 @@ class Compiled(NamedTuple):
 
     program: LaneProgram
     begin: Any
-    fresh: Any
+    fresh: Callable[[int], Any]  # by width, compiled on first use
     put: Any
     take: Any
     run: Any
@@ -60,7 +61,8 @@ class Compiled(NamedTuple):
         scale = np.asarray(hparams.init_scale)
         params = fill(noise, tree, lambda leaf: scale * initial_spread(config, leaf))
         params = jax.device_put(insert(params, config, c), device)
-        return self.fresh(params, number, jax.device_put(hparams.table_scale, device))
+        scale = jax.device_put(hparams.table_scale, device)
+        return self.fresh(config.width)(params, number, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +154,16 @@ class LanePrograms:
         pairs = pairs_of(program.network.capacity, models, running)
         scale = zero_hparams().table_scale
         inputs = self._shapes()
+
+        @cache
+        def fresh(width: int) -> Any:
+            return built(partial(program.fresh, width=width), one.params, seed, scale)
+
+        fresh(program.network.capacity.width)
         return Compiled(
             program,
             built(begin),
-            built(program.fresh, one.params, seed, scale),
+            fresh,
             built(program.put, state, lanes, at, one, lane, donate_argnums=(0, 1)),
             built(program.take, state, at),
             built(program.run, state, lanes, pairs, *inputs, at, donate_argnums=0),

@@ -110,7 +110,7 @@ class LaneProgram:
     def empty(self) -> TrainState:
         """Zeros: a state without models."""
         p, c = self.size, self.network.capacity
-        params = {name: self._zeros(tree, AXES[name]) for name, tree in shapes(c).items()}
+        params = {name: lane_zeros(tree, p, AXES[name]) for name, tree in shapes(c).items()}
         optimizer = jax.vmap(
             lambda params, hparams: adamw(hparams, jnp.float32(1)).init(params),
             in_axes=(AXES, 0),
@@ -147,8 +147,13 @@ class LaneProgram:
         self, state: TrainState, lanes: Lanes, at: Array, one: TrainState, lane: Lanes
     ) -> tuple[TrainState, Lanes]:
         """The state with ``one`` model's in lane ``at``; ``one`` and ``lane`` have no axis of lanes."""
-        return self._set(state, one, at), jax.tree.map(
-            lambda axis, a, b: _at(a, b, at, axis), self._lanes_axes(), lanes, lane
+
+        def put(axis: int, whole: Array, own: Array) -> Array:
+            return jax.lax.dynamic_update_index_in_dim(whole, own, at, axis)
+
+        return (
+            jax.tree.map(put, self._state_axes(), state, one),
+            jax.tree.map(put, self._lanes_axes(), lanes, lane),
         )
 
     def take(self, state: TrainState, at: Array) -> TrainState:
@@ -159,12 +164,16 @@ class LaneProgram:
             state,
         )
 
-    def fresh(self, params: PyTree, seed: Array, table_scale: Float[Array, ""]) -> TrainState:
-        """The state of one model before its first step, around its dense parameters."""
+    def fresh(
+        self, params: PyTree, seed: Array, table_scale: Float[Array, ""], width: int
+    ) -> TrainState:
+        """The state of one model before its first step, around its dense parameters; ``width`` is static."""
         table_key = jax.random.split(jax.random.key(seed))[1]
         c, zeros = self.network.capacity, jnp.zeros(self.num_ids)
-        rows = draw_rows(table_key, jnp.zeros((self.num_ids, c.width)), table_scale)
+        # As many numbers as the compact program draws: the same ones.
+        rows = draw_rows(table_key, jnp.zeros((self.num_ids, width)), table_scale)
         rows, accumulator = freeze_rows(rows, zeros, self.untrained)
+        rows = jnp.pad(rows, ((0, 0), (0, c.width - width)))
         hparams = Hparams(*[jnp.float32(0)] * len(Hparams._fields))
         curve = Curve(*(jnp.zeros((self.num_windows, len(METRICS[self.head]))) for _ in range(3)))
         return TrainState(
@@ -179,16 +188,10 @@ class LaneProgram:
     def no_lanes(self) -> Lanes:
         """The arguments of lanes without models, as shapes filled with zeros."""
         c, p = self.network.capacity, self.size
-        used = {name: self._zeros(tree, AXES[name], bool) for name, tree in shapes(c).items()}
+        used = {name: lane_zeros(tree, p, AXES[name], bool) for name, tree in shapes(c).items()}
         models = jax.tree.map(jnp.asarray, stacked([empty_lane(c)] * p))
         hparams = Hparams(*[jnp.zeros(p) for _ in Hparams._fields])
         return Lanes(models, hparams, used, jnp.zeros(p, jnp.int32))
-
-    def _zeros(self, tree: PyTree, axis: int, dtype: Any = jnp.float32) -> PyTree:
-        def one(shape: tuple[int, ...]) -> Array:
-            return jnp.zeros((*shape[:axis], self.size, *shape[axis:]), dtype)
-
-        return jax.tree.map(one, tree, is_leaf=is_shape)
 
     def params_axes(self) -> PyTree:
         """The axis of lanes of every parameter."""
@@ -229,8 +232,14 @@ class LaneProgram:
             zero,
         )
 
-    def _set(self, state: TrainState, one: TrainState, at: Array) -> TrainState:
-        return jax.tree.map(lambda axis, a, b: _at(a, b, at, axis), self._state_axes(), state, one)
+
+def lane_zeros(tree: PyTree, size: int, axis: int, dtype: Any = jnp.float32) -> PyTree:
+    """Arrays of zeros for a tree of shapes, with ``size`` lanes along ``axis``."""
+
+    def one(shape: tuple[int, ...]) -> Array:
+        return jnp.zeros((*shape[:axis], size, *shape[axis:]), dtype)
+
+    return jax.tree.map(one, tree, is_leaf=is_shape)
 
 
 def optax_axes(state: PyTree, params: PyTree) -> PyTree:
@@ -241,10 +250,6 @@ def optax_axes(state: PyTree, params: PyTree) -> PyTree:
         return jax.tree.structure(value) == treedef
 
     return jax.tree.map(lambda v: params if is_moment(v) else 0, state, is_leaf=is_moment)
-
-
-def _at(whole: Array, one: Array, at: Array, axis: int) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(whole, one, at, axis)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,10 +286,10 @@ class LaneStep:
         with jax.named_scope(OPTIMIZER):
             params, optimizer = self._learn(state, slopes[0], factor, runs)
         with jax.named_scope(EMBEDDING):
-            table = jax.vmap(_update)(
-                state.table, Touched(ids, inverse), slopes[1],
-                hparams.table_rate * factor, hparams.table_eps,
-            )  # fmt: skip
+            rate, eps = hparams.table_rate * factor, hparams.table_eps
+            width = jnp.maximum(self.lanes.models.width, 1)
+            touched = Touched(ids, inverse)
+            table = jax.vmap(_update)(state.table, touched, slopes[1], rate, eps, width)
         progress = Progress(state.curve, state.step, state.failed_step)
         ahead = jax.vmap(partial(advance, schedule=self.schedule, num_windows=program.num_windows))(
             progress, sums, jnp.isfinite(loss)
@@ -334,9 +339,12 @@ def _rows(rows: Float[Array, "v d"], ids: Int[Array, "b f"]) -> Float[Array, "b 
     return rows.at[ids].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _update(table: Table, touched: Touched, gradient: Array, rate: Array, eps: Array) -> Table:
+def _update(
+    table: Table, touched: Touched, gradient: Array, rate: Array, eps: Array, width: Array
+) -> Table:
     """Row-wise Adagrad on the touched rows of one lane."""
-    return rowwise_adagrad(table, touched, sum_duplicates(gradient, touched), rate=rate, eps=eps)
+    summed = sum_duplicates(gradient, touched)
+    return rowwise_adagrad(table, touched, summed, rate=rate, eps=eps, width=width)
 
 
 def _where(runs: Bool[Array, " p"], new: PyTree, old: PyTree) -> PyTree:

@@ -157,13 +157,19 @@ def rowwise_adagrad(
     *,
     rate: Float[Array, ""],
     eps: Float[Array, ""],
+    width: Int[Array, ""] | None = None,
 ) -> Table:
-    """``acc += mean_d g^2``; ``row -= rate g / (sqrt(acc) + eps)`` on the touched rows."""
+    """``acc += mean_d g^2``; ``row -= rate g / (sqrt(acc) + eps)`` on the touched rows.
+
+    The mean is over the first ``width`` numbers where the others are zero; None for all.
+    """
     # The padding's ids are large, not negative.
     rows = table.rows.at[touched.ids]
     of_row = table.accumulator.at[touched.ids]
     accumulator = of_row.get(mode="clip", unique_indices=True, wrap_negative_indices=False)
-    accumulator = accumulator + jnp.mean(jnp.square(gradient), axis=-1)
+    squares = jnp.square(gradient)
+    mean = jnp.mean(squares, axis=-1) if width is None else jnp.sum(squares, axis=-1) / width
+    accumulator = accumulator + mean
     step = gradient * (-rate / (jnp.sqrt(accumulator) + eps))[:, None]
     place: dict[str, Any] = {
         "mode": "drop",

@@ -174,14 +174,14 @@ def test_a_capacity_joins_what_its_models_need():
     assert not any(misfit(capacity_of(CTR, F, N), c) for c in CTR)
     with pytest.raises(ValueError, match=r"one population has one model.head, got"):
         capacity_of([CTR[0], ESMM[0]], F, N)
-    with pytest.raises(ValueError, match="capacities of one width are joined"):
-        widest([capacity_of([DhenConfig(width=w)], F, N) for w in (4, 8)])
+    with pytest.raises(ValueError, match="capacities of one num_fields are joined"):
+        widest([capacity_of([DhenConfig()], fields, N) for fields in (4, 8)])
 
 
 @pytest.mark.parametrize(
     "big, message",
     [
-        ({"width": 16}, "model.width=16, the program has 8"),
+        ({"width": 16}, "width=16 is beyond the program's 8"),
         ({"num_layers": 3}, "num_layers=3 is beyond the program's 2"),
         ({"layer1": LayerConfig("mask")}, r"kinds .*mask.* are not in the program"),
         ({"layer1": LayerConfig("dot", "dot", "dot")}, "slots=3 is beyond the program's 2"),
