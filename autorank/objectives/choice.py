@@ -1,7 +1,8 @@
 """Decides in which form each trial trains: alone as a compact program, or with others in the lanes of one population.
 
 The outcome is the same up to rounding (tested), so the choice is a matter of time alone. A compact program is compiled
-for every structure and trains at its own speed; the program of a population is compiled once for all models of a width.
+for every structure and trains at its own speed; the program of a population is compiled once for all models that it
+holds.
 The inputs are the measured costs (`costs.CostModel`), the programs that are already compiled, and how many trials are
 still to come.
 """
@@ -47,7 +48,7 @@ def choose(
     """The faster form for trials that fit one population, by the estimates; a pure function.
 
     Args:
-        trials: of one width and one head, at least one.
+        trials: that train in the same lanes, at least one.
         known_structures: structures whose compact program is compiled.
         is_compiled: whether the population's program is.
         workers: threads that these trials may use.
@@ -162,11 +163,11 @@ class Choice:
     def __call__(self, requests: Sequence[Request], stop: int) -> Chosen:
         """The form of each request that trains up to step ``stop``."""
         compact = {i: why for i, r in enumerate(requests) if (why := self._why_compact(r))}
-        alike: dict[tuple[int, str], list[int]] = defaultdict(list)
+        alike: dict[Hashable, list[int]] = defaultdict(list)
         for i, request in enumerate(requests):
             if i not in compact:
-                alike[request.setting.model.width, request.setting.model.head].append(i)
-        # Later calls ask for the widths in about the same shares.
+                alike[self._lanes.alike(request.setting.model)].append(i)
+        # Later calls ask for each of them in about the same shares.
         ahead = max(self._expected, len(requests)) / max(1, len(requests))
         self._expected = max(0, self._expected - len(requests))
         populations = []

@@ -25,7 +25,7 @@ from autorank.objectives.placement import checked_mesh, on_devices
 from autorank.population.capacity import Capacity
 from autorank.training.compact import CompactPrograms, Request, Setting
 from autorank.training.lane_pool import MAX_LANES, LanePool
-from autorank.training.lane_programs import LanePrograms
+from autorank.training.lane_programs import LanePrograms, shared
 from autorank.training.memory import Device, Shape, state_bytes
 from autorank.training.pipeline import run_jobs
 from autorank.training.settings import TrainingConfig
@@ -206,11 +206,14 @@ def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trai
 
 def _lanes(programs: LanePrograms, states: States, settings: ObjectiveConfig) -> LanePool:
     first_only = 1 if jax.default_backend() == "cpu" else None
+    capacities = settings.capacities
+    if capacities is not None:
+        capacities = shared(capacities, programs.shape.batch_size, jax.default_backend())
     return LanePool(
         programs,
         states,
         settings.lane_devices or jax.local_devices()[:first_only],
-        settings.capacities,
+        capacities,
         settings.at_once,
         settings.max_lanes,
     )

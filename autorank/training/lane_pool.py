@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from autorank.models.dhen import DhenConfig
 from autorank.population.capacity import Capacity, capacity_of, misfit, widest
@@ -22,7 +22,8 @@ class LanePool:
         programs: compiles and holds the rows.
         states: where ended models go, and where others are continued from.
         devices: that train lanes.
-        capacities: by width, fixed for all calls; None where they follow the models that are asked for.
+        capacities: by width, fixed for all calls; widths of one capacity share a program. None where they follow the
+            models that are asked for.
         at_once: requests that later calls ask for at once; the first call's own count in any case.
         max_lanes: of a program.
     """
@@ -39,7 +40,7 @@ class LanePool:
         self.programs, self.devices = programs, list(devices)
         self._states, self._at_once, self._max_lanes = states, at_once, max_lanes
         self._fixed = capacities is not None
-        self._capacities = {(c.width, c.head): c for c in (capacities or {}).values()}
+        self._capacities = {(width, c.head): c for width, c in (capacities or {}).items()}
         self._sizes: dict[tuple[Capacity, Device], int] = {}
         self._drivers: dict[tuple[Capacity, Device], LaneDriver] = {}
         self._lock = threading.RLock()
@@ -48,10 +49,15 @@ class LanePool:
     def num_capacities(self) -> int:
         """How many programs share the work, at least 1."""
         with self._lock:
-            return max(1, len(self._capacities))
+            return max(1, len(set(self._capacities.values())))
+
+    def alike(self, model: DhenConfig) -> Hashable:
+        """Equal for models that train in the same lanes."""
+        key = model.width, model.head
+        return self._capacities.get(key, key) if self._fixed else key
 
     def capacity(self, models: Sequence[DhenConfig]) -> Capacity | None:
-        """The capacity for models of one width and head; one that is not fixed grows where it has to."""
+        """The capacity for models that are `alike`; one that is not fixed grows where it has to."""
         key = models[0].width, models[0].head
         with self._lock:
             known = self._capacities.get(key)

@@ -1,7 +1,8 @@
 """The lane programs of one objective: each capacity is compiled once for each device and number of lanes."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.base.typing import Array, PyTree
 from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
 from autorank.models.parameters import fill, noise_size
-from autorank.population.capacity import Capacity, empty_lane
+from autorank.population.capacity import Capacity, empty_lane, widest
 from autorank.population.network import Network
 from autorank.population.pairs import pairs_of
 from autorank.population.storage import insert, is_shape, shapes
@@ -23,8 +24,27 @@ from autorank.training.memory import Device, Shape, lane_size
 from autorank.training.step import Data, Hparams, Schedule, TrainState
 from autorank.training.trainer import zero_hparams
 
-# Pairs of a lane and a slot that a loop handles side by side.
-CHUNK = 1
+# On an accelerator, pairs of a lane and a slot that a loop handles side by side: more where a batch is small and a step
+# waits for kernels to start rather than for their work.
+MOST_CHUNK, CHUNK_ROWS = 4, 8192
+# Batches below share one program for all widths of a space: small models cost about what the widest does.
+MIN_BATCH_OF_WIDTH = 2048
+
+
+def shared(
+    capacities: Mapping[int, Capacity], batch_size: int, backend: str
+) -> Mapping[int, Capacity]:
+    """Capacities by width, joined where one program for all of them is faster than one for each.
+
+    Examples:
+        >>> from autorank.population.capacity import capacity_of
+        >>> own = {width: capacity_of([DhenConfig(width=width)], 4, 2) for width in (8, 16)}
+        >>> {width: c.width for width, c in shared(own, 512, "gpu").items()}
+        {8: 16, 16: 16}
+    """
+    if backend == "cpu" or batch_size >= MIN_BATCH_OF_WIDTH:
+        return capacities
+    return dict.fromkeys(capacities, widest(capacities.values()))
 
 
 class Inputs(NamedTuple):
@@ -89,8 +109,13 @@ class LanePrograms:
 
     def program(self, capacity: Capacity, size: int) -> LaneProgram:
         """The program of ``size`` lanes, not compiled."""
-        shape = self.shape
-        network = Network(capacity, CHUNK, self.dtype).tuned(jax.default_backend())
+        shape, backend = self.shape, jax.default_backend()
+        chunk = 1
+        if backend != "cpu":
+            chunk = max(1, min(MOST_CHUNK, CHUNK_ROWS // shape.batch_size))
+            # Each module of a family has kernels of its own.
+            capacity = capacity._replace(split=True)
+        network = Network(capacity, chunk, self.dtype).tuned(backend)
         return LaneProgram(
             network, size, shape.num_ids, shape.batch_size, shape.num_windows, shape.untrained
         )
@@ -134,9 +159,9 @@ class LanePrograms:
                 lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), tree
             )
 
-        def built(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        def lowered(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
             options |= {"compiler_options": compiler_options(), "out_shardings": where}
-            return lower(function, *map(shaped, arguments), **options).compile()
+            return lower(function, *map(shaped, arguments), **options)
 
         def begin() -> tuple[TrainState, Any]:
             return program.empty(), program.no_lanes()
@@ -157,18 +182,19 @@ class LanePrograms:
 
         @cache
         def fresh(width: int) -> Any:
-            return built(partial(program.fresh, width=width), one.params, seed, scale)
+            return lowered(partial(program.fresh, width=width), one.params, seed, scale).compile()
 
-        fresh(program.network.capacity.width)
-        return Compiled(
-            program,
-            built(begin),
-            fresh,
-            built(program.put, state, lanes, at, one, lane, donate_argnums=(0, 1)),
-            built(program.take, state, at),
-            built(program.run, state, lanes, pairs, *inputs, at, donate_argnums=0),
-            built(draw, seed),
+        parts = (
+            lowered(program.run, state, lanes, pairs, *inputs, at, donate_argnums=0),
+            lowered(begin),
+            lowered(program.put, state, lanes, at, one, lane, donate_argnums=(0, 1)),
+            lowered(program.take, state, at),
+            lowered(draw, seed),
         )
+        # Side by side: XLA compiles outside the interpreter lock.
+        with ThreadPoolExecutor(len(parts)) as pool:
+            run, begun, put, take, drawn = pool.map(lambda part: part.compile(), parts)
+        return Compiled(program, begun, fresh, put, take, run, drawn)
 
     def _shapes(self) -> Inputs:
         batch_size = self.shape.batch_size
