@@ -130,6 +130,12 @@ def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray],
 
 def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objective:
     """Training on the log, one configuration of the space after another."""
+    own = objective_settings(config, data, search_space)
+    return _objective(config, data, decoder(config, search_space), own)
+
+
+def objective_settings(config: SearchConfig, data: Dataset, search_space: Space) -> ObjectiveConfig:
+    """How the trials of a search are trained."""
     p, prefix = config.search, "model."
     choices = {
         decision.name.removeprefix(prefix): decision.choices
@@ -137,7 +143,7 @@ def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objec
         if decision.name.startswith(prefix)
     }
     sizes = len(data.schema.fields), len(data.schema.dense)
-    settings = ObjectiveConfig(
+    return ObjectiveConfig(
         config.training,
         config.model.head,
         p.workers,
@@ -146,7 +152,6 @@ def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objec
         at_once=max(config.searcher.batch_size, config.fidelity.num_pilots, p.noise_seeds),
         expected_trials=p.trials + p.noise_seeds,
     )
-    return _objective(config, data, decoder(config, search_space), settings)
 
 
 def listed_objective(
