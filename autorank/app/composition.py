@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from autorank.app.idle import refuse_idle_predictor
 from autorank.app.settings import PARTS
+from autorank.app.sweep_folder import register_resolver
 from autorank.base.plugins import load_plugins
 from autorank.base.registry import Registry
 from autorank.surrogates.losses import LOSSES
@@ -28,6 +29,7 @@ def register_groups() -> None:
     """
     load_plugins()
     OmegaConf.register_new_resolver("parts", described_parts, replace=True)
+    register_resolver()
     store = ConfigStore.instance()
     for group, registry in PARTS.items():
         for name, entry in registry.items():

@@ -5,6 +5,8 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from autorank.app.sweep_folder import register_resolver
+
 
 @dataclass
 class AutorankSweeperConf:
@@ -47,6 +49,7 @@ class AutorankRayConf:
     num_gpus: float = 0.0  # of each job
 
 
+register_resolver()  # for our own programs: a launcher's process may import nothing else of them
 ConfigStore.instance().store(
     group="hydra/sweeper", name="autorank", node=AutorankSweeperConf, provider="autorank"
 )
