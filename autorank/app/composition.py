@@ -5,11 +5,13 @@ and its defaults as the values, so that a new part needs no YAML file.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from autorank.app.idle import refuse_idle_predictor
 from autorank.app.settings import PARTS
@@ -44,13 +46,21 @@ def schema(record: type) -> Any:
     """
     node = OmegaConf.structured(record)
     _unlock(node)
-    groups = {f.name for f in dataclasses.fields(record)}
-    for group in PARTS.keys() & groups:
+    types = {f.name: f.type for f in dataclasses.fields(record)}
+    for group in _parts_of(record):
         node[group] = "???"
         _open(node._get_node(group))
-    if "predictor" in groups:
+    if "predictor" in types:
         _open(node._get_node("predictor"))
+    if "searcher" in types.keys() - _parts_of(record):
+        _open(node._get_node("searcher"))  # settings of several searchers, by their names
     return node
+
+
+def _parts_of(record: Any) -> set[str]:
+    """The fields of a program's record that are one part's settings."""
+    types = {f.name: f.type for f in dataclasses.fields(record)}
+    return {name for name in PARTS if dataclasses.is_dataclass(types.get(name))}
 
 
 def open_schema(record: type) -> Any:
@@ -68,12 +78,33 @@ def settings(config: Any, record: type[T]) -> T:
         ValueError: a setting that the chosen part does not read, or a part's name beside the settings of another.
     """
     known = {f.name for f in dataclasses.fields(record)}  # pyright: ignore[reportArgumentType]
-    for group in PARTS.keys() & known:
+    for group in _parts_of(record):
         config[group] = _as_chosen(PARTS[group], config[group])
     if "predictor" in known:
         _refuse_unknown("predictor", config["predictor"], PredictorConfig)
-        refuse_idle_predictor(config["searcher"]["name"], _overridden("predictor"))
+    if "predictor" in known and "searcher" in _parts_of(record):
+        refuse_idle_predictor(config["searcher"]["name"], overridden("predictor"))
     return _as_record(record, config)
+
+
+def record_with(record: type[T], values: Mapping[str, Any], key: str) -> T:
+    """A record with some of its fields changed, converted to their types as those of a config are.
+
+    Args:
+        record: its type.
+        values: by field; nested where a field is.
+        key: the config key of the record, for messages.
+
+    Raises:
+        ValueError: a value that is not of its field's type.
+    """
+    node = open_schema(record)
+    for name, value in values.items():
+        try:
+            node = OmegaConf.merge(node, {name: value})
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{key}.{name}={value!r}: {str(error).splitlines()[0]}") from error
+    return _as_record(record, node)
 
 
 def _as_record(record: Any, node: Any) -> Any:
@@ -114,7 +145,7 @@ def refusal(registry: Registry[Any], key: str, chosen: str) -> str:
     return f"{group}.{key} has no effect with {group}={chosen}, which does not read it; it is for {choices}"
 
 
-def _overridden(group: str) -> list[str]:
+def overridden(group: str) -> list[str]:
     """The keys of a group that the command line sets, also to their defaults: a sweep may pass through them."""
     if not HydraConfig.initialized():
         return []
@@ -141,7 +172,17 @@ def _refuse_unknown(group: str, node: Any, record: type) -> None:
     known = [f.name for f in dataclasses.fields(record)]
     for key in node:
         if key not in known:
-            raise ValueError(f"{group}.{key} is not a setting; write one of {', '.join(known)}")
+            raise ValueError(unknown_setting(group, str(key), record))
+
+
+def unknown_setting(group: str, key: str, record: type) -> str:
+    """Says that a record has no such setting, and which loss of the predictor has one."""
+    known = ", ".join(f.name for f in dataclasses.fields(record))  # pyright: ignore[reportArgumentType]
+    losses = [
+        name for name, entry in LOSSES.items() if group == "predictor" and key in entry.fields
+    ]
+    hint = "".join(f"; predictor.loss={n} reads predictor.loss_settings.{key}" for n in losses)
+    return f"{group}.{key} is not a setting; write one of {known}{hint}"
 
 
 def _unlock(node: Any) -> None:

@@ -45,14 +45,25 @@ def refuse_idle_predictor(searcher: str, keys: Iterable[str]) -> None:
         )
 
 
+def idle_in_searcher(searcher: Any) -> Iterator[str]:
+    """Sentences about settings of a searcher that are not at their defaults and have no effect beside its others."""
+    changed = set(changed_fields(searcher))
+    if getattr(searcher, "num_local", None) == 0:
+        for key in sorted({"local_pool", "local_parents"} & changed):
+            yield f"searcher.{key}={getattr(searcher, key)} has no effect with searcher.num_local=0"
+    if "reward" in changed and not any(getattr(searcher, "alphas", (1.0,))):
+        yield (
+            f"searcher.reward={searcher.reward} has no effect with searcher.alphas={list(searcher.alphas)}: rewards "
+            f"differ in how the cost counts; write for example searcher.alphas=[0.1]"
+        )
+
+
 def idle_settings(config: Any) -> Iterator[str]:
     """Sentences about settings of a search that are not at their defaults and have no effect."""
     data, plan, searcher = config.data, config.search, config.searcher
     if data.encoding != "hash" and "hash_size" in changed_fields(data):
         yield f"data.hash_size={data.hash_size} has no effect with data.encoding={data.encoding}"
-    if getattr(searcher, "num_local", None) == 0:
-        for key in {"local_pool", "local_parents"} & set(changed_fields(searcher)):
-            yield f"searcher.{key}={getattr(searcher, key)} has no effect with searcher.num_local=0"
+    yield from idle_in_searcher(searcher)
     if plan.final_seeds != "auto":
         for key in {"final_half_width", "max_final_seeds"} & set(changed_fields(plan)):
             value = getattr(plan, key)

@@ -251,7 +251,9 @@ class ReportConfig:
 class BenchSearchConfig:
     """`experiments/comparison/bench_search.py`: searchers x tasks x seeds."""
 
-    searchers: tuple[str, ...] = ("autorank",)  # registered searchers (+key=value), or peers
+    searchers: tuple[str, ...] = ("autorank",)  # registered searchers ('NAME+key=value'), or peers
+    searcher: dict[str, Any] = field(default_factory=dict)  # settings by searcher
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)  # of searchers that read it
     tasks: str = "*"  # comma-separated globs over suite/task, or slow: ten of all suites
     seeds: int = 1
     first_seed: int = 0

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from autorank.base.plugins import load_plugins
@@ -28,6 +28,17 @@ def find_searcher(name: str) -> Entry[MakeSearcher]:
     """
     load_plugins()
     return SEARCHERS[name]
+
+
+def batch_settings(entry: Entry[MakeSearcher], batch_size: int) -> dict[str, Any]:
+    """A searcher's settings that depend on the size of a batch; its model proposes one of it at least.
+
+    Examples:
+        >>> batch_settings(find_searcher("paper"), 1), batch_settings(find_searcher("random"), 4)
+        ({'batch_size': 1, 'num_exploratory': 0}, {'batch_size': 4})
+    """
+    values = {"batch_size": batch_size, "num_exploratory": min(2, batch_size - 1)}
+    return {key: value for key, value in values.items() if key in entry.fields}
 
 
 @functools.lru_cache(maxsize=16)
@@ -56,10 +67,9 @@ def named_searcher(
         ValueError: an unknown name.
     """
     entry = find_searcher(name)
-    known = {f.name for f in fields(entry.settings)}
-    values = {"batch_size": batch_size, "alphas": (alpha,), "initial": initial}
-    values["num_exploratory"] = min(2, batch_size - 1)
-    values = {k: v for k, v in values.items() if k in known and v is not None}
+    values = {"alphas": (alpha,), "initial": initial}
+    values = {k: v for k, v in values.items() if k in entry.fields and v is not None}
+    values |= batch_settings(entry, batch_size)
     context = Context(capacity) if initial is None else Context(capacity, initial)
     values |= DEFAULTS.get(entry.name, {})
     return entry.make(search_space, replace(entry.settings(), **values), context)

@@ -70,7 +70,8 @@ class PaperConfig(SearcherConfig):
         if self.num_exploratory < 0 or self.num_local < 0 or extra > self.batch_size:
             raise ValueError(
                 f"searcher.num_exploratory={self.num_exploratory} and searcher.num_local={self.num_local} must not be "
-                f"negative nor exceed searcher.batch_size={self.batch_size} together"
+                f"negative nor exceed searcher.batch_size={self.batch_size} together; write for example "
+                f"searcher.num_exploratory=0 searcher.num_local=0, or searcher.batch_size={max(extra, 1)}"
             )
         for key in ("steps", "samples", "num_policies", "local_pool", "local_parents"):
             require_range(f"searcher.{key}", getattr(self, key), 1, 100_000_000)

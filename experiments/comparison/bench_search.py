@@ -11,8 +11,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from autorank.app.programs import CONFIGS, register, set_up_jax, settings
+from autorank.app.composition import overridden
+from autorank.app.idle import changed_fields
+from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
 from autorank.app.settings import BenchSearchConfig
+from autorank.app.variants import variant_names
 from autorank.benchmarks.catalogue import matching
 from experiments.comparison import run_table, runs
 from experiments.comparison.peers.catalogue import SLOW_TASKS
@@ -44,18 +47,21 @@ def start_worker(driver: int) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
+@plain_errors
 def main(config: DictConfig) -> int:
     """Runs what is missing, then grows the table; returns the number of failed runs."""
     cfg = settings(config, BenchSearchConfig)
     folder = Path(cfg.runs) / "bench_search"
-    for name in cfg.searchers:
-        if name not in runs.PEERS:
-            runs.settings_of(name)  # a wrong name ends it before the first run
+    # A wrong name or setting ends it before the first run.
+    written = (key.partition(".")[2].partition(".")[0] for key in overridden("predictor"))
+    chosen = {*changed_fields(cfg.predictor), *written} - {""}
+    predictor = {name: getattr(cfg.predictor, name) for name in sorted(chosen)}
+    searchers = variant_names(cfg.searchers, cfg.batch, cfg.searcher, predictor, runs.PEERS)
     tasks = SLOW_TASKS if cfg.tasks == "slow" else matching(cfg.tasks)
     jobs = [
         runs.Job(searcher, task, cfg.batch, cfg.noise, seed, cfg.trials)
         for seed in range(cfg.first_seed, cfg.first_seed + cfg.seeds)
-        for searcher in cfg.searchers
+        for searcher in searchers
         for task in tasks
     ]
     answered = [job for job in jobs if not runs.is_unanswered(job)]

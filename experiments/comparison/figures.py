@@ -112,6 +112,8 @@ def _of_many(table: Table) -> tuple[Curves, list[int], list[str], list[str]]:
     curves = table.curves()
     end = table.place(_LAST)
     searchers, tasks = of_many(at(curves, end))
+    if not tasks:
+        raise KeyError(f"{_LAST} trials on a task that all searchers have")
     return curves, table.points[: end + 1], searchers, tasks
 
 

@@ -48,8 +48,15 @@ def page(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>Searchers compared</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         "<h1>Searchers compared</h1>\n<p>Regret is normalised: 0 is the best known loss of a task, 1 a median random "
-        f"configuration.</p>\n{body}\n</body>\n</html>\n"
+        f"configuration. {_kind(table)}</p>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _kind(table: Any) -> str:
+    """What is shown where a title does not say otherwise."""
+    batch = "One proposal at a time" if table.batch == 1 else f"Batches of {table.batch}"
+    noise = f"noise of {table.noise:g} in what is told" if table.noise else "without noise"
+    return f"{batch}, {noise}, unless a title says otherwise."
 
 
 def _image(figure: Any, title: str) -> str:

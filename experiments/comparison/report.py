@@ -29,7 +29,6 @@ from experiments.comparison.report_table import (
     of_many,
     paired,
     read_table,
-    shown,
 )
 from experiments.machine import RESULTS, ROOT
 
@@ -38,7 +37,9 @@ DOCUMENT = ROOT / "docs" / "results.md"
 FIGURE_FOLDER = ROOT / "docs"
 
 
-def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) -> list[str]:
+def overall(
+    table: Table, batch: int | None = None, noise: float | None = None, end: int = 100
+) -> list[str]:
     """Regret by searcher at some numbers of trials up to ``end``, and the paired difference from autorank there."""
     curves = table.curves(batch, noise)
     last = table.place(end)
@@ -52,7 +53,7 @@ def overall(table: Table, batch: int = 1, noise: float = 0.0, end: int = 100) ->
         "|" + "---|" * (len(places) + 6),
     ]
     seconds = at(table.curves(batch, noise, "seconds_per_suggestion"), places[end])
-    order = sorted(shown(list(now)), key=lambda s: np.mean([v.mean() for v in now[s].values()]))
+    order = sorted(now, key=lambda s: np.mean([v.mean() for v in now[s].values()]))
     for s in order:
         # Only tasks and seeds that went as far as ``end``.
         done = {t: v[np.isfinite(v[:, places[end]])] for t, v in curves[s].items() if t in now[s]}
@@ -74,7 +75,7 @@ def of_few(table: Table) -> list[str]:
     """Regret at 100 on the tasks of the searchers that ran on a part of them (`of_many` has the others)."""
     now = at(table.curves(), table.place(100))
     many, _ = of_many(now)
-    few = sorted(set(shown(list(now))) - set(many))
+    few = sorted(set(now) - set(many))
     tasks = [t for t in now["autorank"] if any(t in now[s] for s in few)]
     columns = ["autorank", *few]
     lines = [f"| task | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
@@ -88,14 +89,14 @@ def of_few(table: Table) -> list[str]:
 
 def without_failures(table: Table) -> list[str]:
     """The paired difference over the tasks of which no part fails by design."""
-    now = at(table.curves(1), table.place(100))
+    now = at(table.curves(), table.place(100))
     kept = {
         s: {t: v for t, v in tasks.items() if not t.startswith("mixed_crash/")}
         for s, tasks in now.items()
     }
     lines = ["| peer | tasks | its regret at 100 | autorank | autorank minus it [95 % interval] |"]
     lines.append("|---|---|---|---|---|")
-    peers = sorted(set(shown(list(now))) - set(OURS))
+    peers = sorted(set(now) - set(OURS))
     if "optuna-gp-worst" in now:
         # All tasks again: that variant where a part of the space fails, the default where nothing does.
         mended = "optuna-gp, failing tasks as optuna-gp-worst"
@@ -117,7 +118,7 @@ def by_suite(table: Table) -> list[str]:
 
     Listed are the searchers that ran on half of the tasks or more.
     """
-    now = at(table.curves(1), table.place(100))
+    now = at(table.curves(), table.place(100))
     suites = list(dict.fromkeys(t.split("/")[0] for t in now["autorank"]))
     searchers, _ = of_many(now)
     lines = [f"| suite | tasks | {' | '.join(searchers)} | autorank's rank |"]
@@ -150,11 +151,11 @@ def behind(table: Table, margin: float = 0.005) -> list[str]:
 
 def reach(table: Table) -> list[str]:
     """Trials after which autorank's mean regret is at most a peer's at 100, on common tasks."""
-    curves = table.curves(1)
+    curves = table.curves()
     end = table.place(100)
     now = at(curves, end)
     lines = ["| peer | its regret at 100 | autorank is there after | tasks |", "|---|---|---|---|"]
-    for s in sorted(set(shown(list(now))) - set(OURS)):
+    for s in sorted(set(now) - set(OURS)):
         tasks = sorted(set(now[s]) & set(now["autorank"]))
         if not tasks:
             continue
@@ -170,9 +171,9 @@ def reach(table: Table) -> list[str]:
 
 def wasted(table: Table) -> list[str]:
     """Failed trials among the first 100 where 17 % of the space fail."""
-    found = at(table.curves(1, column="failed"), table.place(100))
+    found = at(table.curves(column="failed"), table.place(100))
     lines = ["| searcher | failed of 100 | regret at 100 | runs |", "|---|---|---|---|"]
-    regret = at(table.curves(1), table.place(100))
+    regret = at(table.curves(), table.place(100))
     rows = []
     for s, tasks in found.items():
         own = {t: v for t, v in tasks.items() if t.startswith("mixed_crash/")}
@@ -180,21 +181,21 @@ def wasted(table: Table) -> list[str]:
             values = np.concatenate(list(own.values()))
             level = np.mean([regret[s][t].mean() for t in own])
             rows.append((values.mean(), s, level, len(values)))
-    lines += [f"| {s} | {v:.1f} | {r:.3f} | {n} |" for v, s, r, n in sorted(rows) if "+" not in s]
+    lines += [f"| {s} | {v:.1f} | {r:.3f} | {n} |" for v, s, r, n in sorted(rows)]
     return lines
 
 
 def ablation(table: Table) -> list[str]:
     """Variants of a searcher against it, on common tasks of the tuning seeds, and variants of the other seeds."""
     lines = [
-        "| variant | seeds | tasks | runs | its regret at 100 | autorank on the same tasks | variant minus autorank "
+        "| variant | seeds | tasks | runs | its regret at 100 | without the change, same tasks | difference "
         "[95 % interval] |",
         "|---|---|---|---|---|---|---|",
     ]
     for tuning in (True, False):
-        now = at(table.curves(1, tuning=tuning), table.place(100))
-        ours = now.get("autorank", {})
+        now = at(table.curves(tuning=tuning, variants=True), table.place(100))
         for s in sorted(s for s in now if "+" in s):
+            ours = now.get(s.partition("+")[0], {})
             found = paired(now[s], ours)
             if n := found[-1]:
                 tasks = set(now[s]) & set(ours)
@@ -213,6 +214,8 @@ def ranks(table: Table) -> list[str]:
     curves = table.curves()
     searchers, tasks = of_many(at(curves, table.place(100)))
     lines = [f"| trials | {' | '.join(searchers)} | tasks |", "|" + "---|" * (len(searchers) + 2)]
+    if not tasks:
+        return lines
     for n in (25, 50, 75, 100):
         if n not in table.points:
             continue
@@ -223,7 +226,7 @@ def ranks(table: Table) -> list[str]:
 
 def by_task(table: Table) -> list[str]:
     """Mean regret at 100 and, in brackets, its standard error over seeds and their number."""
-    now = at(table.curves(1), table.place(100))
+    now = at(table.curves(), table.place(100))
     searchers, _ = of_many(now)
     lines = [f"| task | {' | '.join(searchers)} |", "|" + "---|" * (len(searchers) + 1)]
 
@@ -234,7 +237,7 @@ def by_task(table: Table) -> list[str]:
         error = f"±{values.std(ddof=1) / np.sqrt(n):.4f}, " if n > 1 else ""
         return f"{values.mean():.4f} ({error}{n})"
 
-    for task in max(now.values(), key=len):
+    for task in max(now.values(), key=len, default={}):
         cells = " | ".join(cell(now[s].get(task)) for s in searchers)
         lines.append(f"| {task} | {cells} |")
     return lines
@@ -320,8 +323,8 @@ def bounds(found: Mapping[str, float | None], digits: int) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "overall": ("Regret at 25, 50 and 100 trials", overall),
     "few": ("Searchers that ran on a part of the tasks (runs in brackets)", of_few),
-    "batch10": ("Batches of 10", lambda t: overall(t, 10)),
-    "noise": ("With noise in what is told", lambda t: overall(t, noise=0.05)),
+    "batch10": ("Batches of 10", lambda t: overall(t, 10, 0.0)),
+    "noise": ("With noise in what is told", lambda t: overall(t, 1, 0.05)),
     "longer": ("150 trials", lambda t: overall(t, end=150)),
     "without_failures": ("Without the tasks of which a part fails", without_failures),
     "suites": ("By suite", by_suite),
@@ -357,7 +360,8 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, default=CSV, help="a table that bench_search wrote")
     parser.add_argument("--page", type=Path, help="write one HTML file, not docs/results.md")
     options = parser.parse_args()
-    table = read_table(options.csv)
+    # A page of one's own runs has their variants in every table; the document has them in the ablation.
+    table = read_table(options.csv, variants=options.page is not None)
     if options.page is not None:
         options.page.write_text(page(table, SECTIONS, FIGURES))
         print(f"wrote {options.page}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,33 @@ Curves = dict[str, dict[str, np.ndarray]]
 
 
 class Table:
-    """The CSV, by batch size and noise."""
+    """The CSV, by batch size and noise.
+
+    Args:
+        rows: its rows.
+        costs: by searcher its runs, trials and cpu_seconds.
+        variants: whether searchers with changed settings (``NAME+key=value``) stand beside the others; else only the
+            ablation has them.
+    """
 
     def __init__(
-        self, rows: Sequence[Mapping[str, str]], costs: Mapping[str, Any] | None = None
+        self,
+        rows: Sequence[Mapping[str, str]],
+        costs: Mapping[str, Any] | None = None,
+        *,
+        variants: bool = False,
     ) -> None:
         self.rows = rows
-        self.costs = costs or {}  # by searcher: runs, trials, cpu_seconds
+        self.costs = costs or {}
+        self.variants = variants
         self.points = sorted({int(r["trials"]) for r in rows})
+        # What tables and figures show where they do not say otherwise: one proposal at a time and no noise, or, where
+        # no run is like that, what most rows are.
+        kinds = Counter((int(r["batch"]), float(r["noise"])) for r in rows)
+        usual = (1, 0.0)
+        if kinds and usual not in kinds:
+            usual = min(kinds, key=lambda kind: (-kinds[kind], kind))
+        self.batch, self.noise = usual
 
     def place(self, trials: int) -> int:
         """Where a number of trials stands among the points.
@@ -35,12 +55,29 @@ class Table:
         return self.points.index(trials)
 
     def curves(
-        self, batch: int = 1, noise: float = 0.0, column: str = "regret", *, tuning: bool = False
+        self,
+        batch: int | None = None,
+        noise: float | None = None,
+        column: str = "regret",
+        *,
+        tuning: bool = False,
+        variants: bool | None = None,
     ) -> Curves:
-        """Values at all points, of the seeds that settings were chosen on or of the others."""
+        """Values at all points, of the seeds that settings were chosen on or of the others.
+
+        Args:
+            batch, noise: of the runs; None is the table's own.
+            column: of the CSV.
+            tuning: of the seeds that settings were chosen on, or of the others.
+            variants: with searchers whose settings are changed; None is as the table says.
+        """
+        kind = self.batch if batch is None else batch, self.noise if noise is None else noise
+        variants = self.variants if variants is None else variants
         found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
         for r in self.rows:
-            if int(r["batch"]) != batch or float(r["noise"]) != noise:
+            if (int(r["batch"]), float(r["noise"])) != kind or (
+                "+" in r["searcher"] and not variants
+            ):
                 continue
             if (int(r["seed"]) >= FIRST_TUNING_SEED) != tuning:
                 continue
@@ -53,13 +90,13 @@ class Table:
         }
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, variants: bool = False) -> Table:
     """Reads the table that `bench_search` wrote, and the costs of its runs from the JSON beside it."""
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     beside = path.with_suffix(".json")
     costs = json.loads(beside.read_text())["searchers"] if beside.exists() else {}
-    return Table(rows, costs)
+    return Table(rows, costs, variants=variants)
 
 
 def at(curves: Curves, place: int) -> dict[str, dict[str, np.ndarray]]:
@@ -98,18 +135,13 @@ def gap(point: float, low: float, high: float, tasks: int) -> str:
     return f"{point:+.4f} [{low:+.4f}, {high:+.4f}]" if tasks > 2 else f"{point:+.4f}"
 
 
-def shown(searchers: Sequence[str]) -> list[str]:
-    """Searchers without the variants of an ablation."""
-    return [s for s in searchers if "+" not in s]
-
-
 def of_many(now: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[list[str], list[str]]:
     """Searchers that ran on half of autorank's tasks or more, and the tasks that all of them have.
 
     Without autorank: on half of the tasks of the searcher that has most.
     """
     most = now["autorank"] if "autorank" in now else max(now.values(), key=len, default={})
-    searchers = sorted(s for s in shown(list(now)) if 2 * len(now[s]) >= len(most))
+    searchers = sorted(s for s in now if 2 * len(now[s]) >= len(most))
     tasks = [t for t in most if all(t in now[s] for s in searchers)]
     return searchers, tasks
 

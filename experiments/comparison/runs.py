@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.app.variants import variant
+from autorank.base.file_names import file_name
 from autorank.base.metrics import finite_or_none
-from autorank.base.records import with_values
-from autorank.benchmarks.base import Benchmark
+from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.catalogue import get, levels
-from autorank.searchers.base import SEARCHERS, Context, SearcherConfig
+from autorank.searchers.base import SEARCHERS, Context
 from experiments.comparison.peers.base import Told, described
 from experiments.comparison.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
 from experiments.comparison.peers.process import PeerError, PeerProcess
@@ -33,12 +34,13 @@ from experiments.machine import RESULTS, ROOT, processor_name
 
 DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
 LEVELS = RESULTS / "bench_levels.csv"
+NAME_FILE = "searcher.txt"  # in a folder of runs whose searcher's name is no name of a folder
 
 
 class Job(NamedTuple):
     """The identity of a run."""
 
-    searcher: str  # a peer, or a registered searcher with +key=value changes
+    searcher: str  # a peer, or a canonical name of `autorank.app.variants`
     task: str  # suite/task
     batch: int
     noise: float  # of what is told, in units of the median random regret
@@ -48,7 +50,7 @@ class Job(NamedTuple):
     def path(self, folder: Path) -> Path:
         """The run's file. Runs of different length share it: a shorter one is a prefix."""
         name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
-        return folder / self.searcher.replace("/", "_") / name
+        return folder / file_name(self.searcher, also="=,[]") / name
 
 
 class Driver(NamedTuple):
@@ -64,21 +66,10 @@ class Driver(NamedTuple):
     versions: dict[str, str] | None = None  # of a peer's environment
 
 
-def settings_of(name: str) -> SearcherConfig:
-    """``NAME+key=value+...``: a registered searcher with changes of its settings.
-
-    Raises:
-        ValueError: no such searcher, or an unknown key.
-    """
-    import yaml
-
-    base, *changes = name.split("+")
-    if base not in SEARCHERS:
-        known = [*SEARCHERS, *PEERS]
-        raise ValueError(f"searcher {base!r} is not known; write one of {', '.join(known)}")
-    values = {k: yaml.safe_load(v) for k, _, v in (c.partition("=") for c in changes)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return with_values(SEARCHERS[base].settings(), values)
+def searcher_of(folder: Path) -> str:
+    """The searcher whose runs lie in a folder."""
+    named = folder / NAME_FILE
+    return named.read_text() if named.exists() else folder.name
 
 
 def is_unanswered(job: Job) -> bool:
@@ -102,6 +93,8 @@ def run(job: Job, folder: Path) -> int:
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.name != job.searcher:
+        (path.parent / NAME_FILE).write_text(job.searcher)
     if _told(read(path)) >= job.trials or ended(path):
         return 0
     with path.open("a") as stream:
@@ -266,13 +259,26 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
         configs = np.asarray(proposal.configs)[:n]
         return [space.decode(c) for c in configs]
 
+    # Only a searcher that weighs the cost is told of it: relative to the baseline's, as in a search.
+    alphas = getattr(variant(job.searcher, job.batch).settings, "alphas", ())
+    weight, baseline = (1.0, baseline_cost(benchmark)) if any(alphas) else (0.0, 0.0)
+
     def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
         nonlocal state
         configs = np.stack([space.encode(r) for r in rows])
-        metrics = np.stack([np.asarray(losses), np.zeros(len(losses))], axis=1).astype(np.float32)
+        relative = weight * (np.asarray(costs, np.float64) - baseline)
+        metrics = np.stack([np.asarray(losses), relative], axis=1).astype(np.float32)
         state = jax.block_until_ready(tell_jit(state, configs, metrics))
 
     return Driver(ask, tell)
+
+
+def baseline_cost(benchmark: Benchmark) -> float:
+    """The log cost of the baseline, which need not be among the configurations of a pool."""
+    configs = np.array([benchmark.space.baseline], np.int32)
+    if benchmark.curves is not None and benchmark.curves.cost is not None:
+        return float(np.log(benchmark.curves.cost(configs)[0]))
+    return float(ask_table(benchmark, configs)[0, 1])
 
 
 def _capacity(trials: int) -> int:
@@ -285,11 +291,9 @@ def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, An
 
     from autorank.base.programs import compiler_options
 
-    settings = settings_of(name)
-    entry = SEARCHERS[settings.name]
-    wanted = {"batch_size": batch, "alphas": (0.0,)}
-    settings = with_values(settings, {k: v for k, v in wanted.items() if k in entry.fields})
-    searcher = entry.make(space, settings, Context(capacity))
+    _, settings, predictor = variant(name, batch)
+    context = Context(capacity, predictor=predictor)
+    searcher = SEARCHERS[settings.name].make(space, settings, context)
     options = compiler_options()
     ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
     return searcher, ask, tell

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autorank.benchmarks.catalogue import get
+from autorank.surrogates.settings import PredictorConfig
 from experiments.comparison import run_table, runs
 from experiments.comparison.peers import catalogue
 from experiments.comparison.peers.base import WorstSoFar, active_only, described, filled
@@ -188,13 +190,46 @@ def test_runs_that_the_table_has_are_not_run_again(tmp_path):
     assert run_table.recorded(table)[next(iter(found))][-1]["incumbent"] != "0.5"
 
 
-def test_variants_are_read_as_settings():
-    found = runs.settings_of("autorank+warps=[none]+fit_steps=5")
-    assert (found.name, found.warps, found.fit_steps) == ("autorank", ("none",), 5)
-    with pytest.raises(ValueError, match="searcher 'nobody' is not known"):
-        runs.settings_of("nobody")
-    with pytest.raises(ValueError, match="unknown key steppes"):
-        runs.settings_of("paper+steppes=5")
+def test_settings_reach_the_searcher_that_is_run(monkeypatch):
+    made = []
+    entry = runs.SEARCHERS["paper"]
+    spy = replace(entry, make=lambda space, settings, context: made.append((settings, context)))
+    monkeypatch.setitem(runs.SEARCHERS._entries, "paper", spy)
+    monkeypatch.setattr(runs, "SEARCHERS", {"paper": spy})
+    name = "paper+alphas=[0.5]+predictor.loss=huber+predictor.loss_settings.delta=2.0+steps=7"
+    with pytest.raises(AttributeError, match="ask"):  # the spy makes nothing
+        runs._compiled(name, get("mixed/0", runs.DATA).space, 3, 32)
+    ((settings, context),) = made
+    assert (settings.steps, settings.alphas, settings.batch_size) == (7, (0.5,), 3)
+    assert context.predictor == PredictorConfig(loss="huber", loss_settings={"delta": 2.0})
+
+
+def test_only_a_searcher_that_weighs_the_cost_is_told_of_it(tmp_path):
+    benchmark = get("mixed/0", runs.DATA)
+    rows = [benchmark.space.decode(c) for c in benchmark.space.enumerate(3)]
+    found = benchmark.query(rows)
+    for name, weight in (("autorank", 0.0), ("autorank+alphas=[0.5]", 1.0)):
+        driver = runs.our_driver(runs.Job(name, "mixed/0", 3, 0.0, 0, 3), benchmark)
+        driver.tell(rows, found[:, 0].tolist(), found[:, 1].tolist())
+        state = dict(zip(driver.tell.__code__.co_freevars, driver.tell.__closure__, strict=True))
+        told = np.asarray(state["state"].cell_contents.history.metrics)[:3, 1]
+        own = benchmark.query([benchmark.space.decode(benchmark.space.baseline)])[0, 1]
+        np.testing.assert_allclose(told, weight * (found[:, 1] - own), atol=1e-5)
+
+
+def test_a_name_that_is_no_folders_name_comes_back_from_the_files(tmp_path):
+    name = "random+note=" + "a/b" * 100
+    path = runs.Job(name, "mixed/0", 1, 0.0, 0, 10).path(tmp_path)
+    assert len(path.parent.name) <= 200 and path.parent.parent == tmp_path
+    path.parent.mkdir()
+    (path.parent / runs.NAME_FILE).write_text(name)
+    lines_of(path, [0.5] * 10)
+    lines_of(tmp_path / "paper+hidden=[5,5]" / path.name, [0.4] * 10)
+    run_table.write_table(tmp_path, tmp_path / "t.csv")
+    found = {run.searcher for run in run_table.recorded(tmp_path / "t.csv")}
+    assert found == {name, "paper+hidden=[5,5]"}
+    told = json.loads((tmp_path / "t.json").read_text())["searchers"]
+    assert set(told) == found
 
 
 def test_failures_are_the_worst_so_far():
@@ -233,13 +268,15 @@ def test_a_paired_difference_and_its_interval():
     assert paired(left, {"other": np.zeros(3)})[3] == 0
 
 
-def rows_of(searcher: str, regrets: dict[str, float], seed: int = 0, trials: int = 100) -> list:
+def rows_of(
+    searcher: str, regrets: dict[str, float], seed: int = 0, trials: int = 100, batch: int = 1
+) -> list:
     return [
         {
             "suite": t.split("/")[0],
             "task": t.split("/")[1],
             "searcher": searcher,
-            "batch": "1",
+            "batch": str(batch),
             "noise": "0.0",
             "seed": str(seed),
             "trials": str(trials),
@@ -290,6 +327,38 @@ def test_a_page_of_ones_own_runs_has_what_they_suffice_for(tmp_path):
     assert made.count("<img ") == len(report.FIGURES) and "mine&lt;b&gt;" in made
     assert "<h2>150 trials</h2>" in made and "<b>" not in made
     assert "<li>Batches of 10 (no such runs)</li>" in made
+
+
+def test_a_page_of_batches_of_10_only_has_their_figures_and_their_variants():
+    from experiments.comparison import report
+
+    names = {"paper": 0.4, "paper+predictor.members=1": 0.6}
+    rows = [
+        row
+        for n in (50, 100)
+        for searcher, level in names.items()
+        for row in rows_of(searcher, {"a/1": level, "a/2": level / n}, trials=n, batch=10)
+    ]
+    made = report.page(report.Table(rows, variants=True), report.SECTIONS, report.FIGURES)
+    assert made.count("<img ") == len(report.FIGURES) and "Batches of 10, without noise" in made
+    table = report.Table(rows)
+    assert set(table.curves(variants=True)) == set(names) and set(table.curves()) == {"paper"}
+    (line,) = report.ablation(table)[2:]
+    assert "| 2 | 2 | 0.3030 | 0.2020 | +0.1010 |" in line
+    assert table.curves(1) == {}
+
+
+def test_a_page_says_what_is_missing_of_runs_that_are_too_few():
+    from experiments.comparison import report
+
+    for rows in (
+        rows_of("random", {"a/1": 0.5}, seed=100),  # a tuning seed
+        rows_of("random", {"a/1": 0.5}, trials=10),
+        rows_of("random", {"a/1": 0.5}) + rows_of("evolution", {"a/2": 0.5}),  # no common task
+        [],
+    ):
+        made = report.page(report.Table(rows), report.SECTIONS, report.FIGURES)
+        assert "<img " not in made and "Left out, as runs are missing" in made
 
 
 def test_runs_that_stopped_early_count_nowhere():
