@@ -33,8 +33,10 @@ from autorank.app.settings import (
 )
 from autorank.base.jax_settings import set_strict_settings
 from autorank.base.program_folder import program_folder
+from autorank.ledger.errors import LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse
 
 LIBRARY = Path(__file__).resolve().parents[1]
+LEDGER_ERRORS = (LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse)
 CONFIGS = str(LIBRARY.parent / "configs")
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -62,7 +64,7 @@ class Refused(CompactHydraException):
 
 
 def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
-    """Ends a program without a traceback where this library refused a setting or a file.
+    """Ends a program without a traceback where this library refused a setting, a file or a ledger.
 
     The message says what is wrong and what to write instead. Errors raised elsewhere keep their traceback;
     ``HYDRA_FULL_ERROR=1`` shows all of them. A job of a sweep must not exit, so it raises `Refused`.
@@ -72,7 +74,7 @@ def plain_errors(main: Callable[P, T]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return main(*args, **kwargs)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, *LEDGER_ERRORS) as error:
             if not _refused_by_us(error) or os.environ.get("HYDRA_FULL_ERROR", "") == "1":
                 raise
             if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:

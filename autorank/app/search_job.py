@@ -1,8 +1,10 @@
 """A search from settings to report."""
 
 import functools
+import itertools
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from autorank.base.measurable import of_metric
 from autorank.base.plugins import load_plugins
 from autorank.base.records import locations, plain
 from autorank.data.format.batches import Dataset
+from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
@@ -63,9 +66,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         objective = cluster.distributed(objective, make, workers)
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.budget(config).metric)
-    known_as = functools.partial(carried_over, config=config, folder=folder)
-    own = identity(config, space, data)
-    with Ledger.open(folder / "trials.db", own, known_as) as ledger:
+    with open_ledger(config, folder, identity(config, space, data)) as ledger:
         refuse_finished_by_earlier_version(ledger, config.search.seed)
         ledger.put("decisions", [d._asdict() for d in space.decisions])
         ledger.put("baseline", [int(v) for v in space.baseline])
@@ -99,6 +100,31 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     print(console_table(summary))
     print(f"report: {report}")
     return summary
+
+
+def open_ledger(config: SearchConfig, folder: Path, own: Mapping[str, str]) -> Ledger:
+    """The ledger of a run folder, new or of the same search.
+
+    Raises:
+        LedgerMismatch: it is another search's; with what to write on the command line.
+    """
+    known_as = functools.partial(carried_over, config=config, folder=folder)
+    try:
+        return Ledger.open(folder / "trials.db", own, known_as)
+    except LedgerMismatch as error:
+        raise LedgerMismatch(
+            f"{error}: write name={free_name(config)} to keep both, or fresh=true, which moves the old one aside"
+        ) from error
+
+
+def free_name(config: SearchConfig) -> str:
+    """A name for another run, that tells the searcher and that neither a run nor a sweep has."""
+    runs, name = Path(config.runs), f"{config.name}-{config.searcher.name}"
+    for number in itertools.count(2):
+        if not (runs / name).exists() and not (runs / f"{name}-sweep").exists():
+            break
+        name = f"{config.name}-{config.searcher.name}-{number}"
+    return name
 
 
 def leave_results(

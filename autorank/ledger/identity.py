@@ -23,13 +23,15 @@ def compare(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> 
 
 
 def difference(found: str | None, wanted: str | None) -> str:
-    """What differs in an item; of settings in JSON only those that do."""
+    """What differs in an item; of settings in JSON only those that do, and of two parts only their names."""
     if found and wanted and found.startswith("{") and wanted.startswith("{"):
         try:
             old, new = json.loads(found), json.loads(wanted)
         except ValueError:
             return f"is {found!r}, this run's is {wanted!r}"
         keys = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+        parts = [k for k in keys if k.endswith((".name", ".kind"))]
+        keys = parts or keys  # other parts have other settings
         ours, theirs = (
             ", ".join(f"{k}={json.dumps(s[k]) if k in s else '(not set)'}" for k in keys)
             for s in (new, old)

@@ -11,6 +11,7 @@ import yaml
 
 from autorank.app import identity as ids
 from autorank.app.earlier_ledgers import OLD_PLAN, as_shared, carried_over, without_later
+from autorank.app.search_job import free_name, open_ledger
 from autorank.app.settings import (
     BackendConfig,
     PlanConfig,
@@ -24,6 +25,7 @@ from autorank.data.format.schema import Schema
 from autorank.fidelity.rules import FIDELITIES
 from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.ledger import Ledger
+from autorank.searchers.autorank import AutorankConfig
 from autorank.searchers.base import SEARCHERS, Context
 from autorank.searchers.paper import PaperConfig
 from autorank.space.parse import parse_space
@@ -145,6 +147,20 @@ def test_settings_that_are_not_those_of_the_ledger_are_not_believed(tmp_path):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(LedgerMismatch, match="its plan is"):
             opened(tmp_path, CONFIG)
+
+
+def test_a_name_that_another_searcher_used_is_refused_with_what_to_write(tmp_path):
+    config = replace(CONFIG, name="mine", runs=str(tmp_path))
+    folder = tmp_path / "mine"
+    open_ledger(config, folder, own(config)).close()
+    other = replace(config, searcher=AutorankConfig())
+    said = r"""its searcher has searcher.name="paper", this run's has searcher.name="autorank"\. .*"""
+    with pytest.raises(LedgerMismatch, match=said + "write name=mine-autorank to .*or fresh=true"):
+        open_ledger(other, folder, own(other))
+    (tmp_path / "mine-autorank").mkdir()
+    (tmp_path / "mine-autorank-2-sweep").mkdir()
+    assert free_name(other) == "mine-autorank-3"
+    open_ledger(config, folder, own(config)).close()  # the run is as it was
 
 
 def test_a_setting_that_is_newer_than_the_ledger_has_its_default(tmp_path):

@@ -188,7 +188,8 @@ def test_another_search_on_the_same_ledger_is_refused(toy_run):
         check=False,
     )
     assert done.returncode != 0
-    assert "model and training" in done.stdout
+    assert "model and training" in done.stdout and "Traceback" not in done.stdout
+    assert "write name=toy-autorank to keep both, or fresh=true" in done.stdout
 
 
 def test_report_is_rebuilt_from_the_ledger_alone(toy_run):
