@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from autorank.base.records import later
-from autorank.base.typing import Array, Float, Int, Key
+from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.space.space import Space
 from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates.base import Data, Prediction
@@ -93,14 +93,23 @@ class GaussianSurrogate:
 
     def fit(self, key: Key, data: Data) -> GaussianFit:
         """Fits all processes; the key is not used, as every fit has a fixed start."""
+        return self.fit_features(self.embed(data.configs), data.metrics, data.where)
+
+    def fit_features(
+        self,
+        features: Float[Array, "n x"],
+        metrics: Float[Array, "n 2"],
+        where: Bool[Array, "n 2"],
+    ) -> GaussianFit:
+        """`fit` at embedded configurations."""
         s = self.settings
-        used, (quality, cost) = data.where[:, 0], data.metrics.T
+        used, (quality, cost) = where[:, 0], metrics.T
         finished, failed = used & jnp.isfinite(quality), used & ~jnp.isfinite(quality)
         any_failed = jnp.any(failed)
         warped = [warp(kind, quality, finished) for kind in s.warps]
         if s.failures == "worst":
             warped = [jnp.where(failed, jnp.max(t), t) for t in warped]
-        has_cost = data.where[:, 1] & jnp.isfinite(cost)
+        has_cost = where[:, 1] & jnp.isfinite(cost)
         costs = warp("none", cost, has_cost)
         has_quality = used if s.failures == "worst" else finished
         # Targets, rows, start and steps of each process.
@@ -111,13 +120,13 @@ class GaussianSurrogate:
         problems.append((failed.astype(jnp.float32), used, 0.0, steps))
         if self.weighs_cost:
             problems.append((costs, has_cost, 0.0, s.fit_steps))
-        targets, where, starts, steps = (
+        targets, rows, starts, steps = (
             jnp.stack([jnp.asarray(problem[i]) for problem in problems]) for i in range(4)
         )
         fitted = gp.fit(
-            self.embed(data.configs),
+            features,
             targets,
-            where,
+            rows,
             columns=self.columns,
             priors=self.priors,
             starts=starts,
@@ -134,7 +143,10 @@ class GaussianSurrogate:
 
     def predict(self, fitted: GaussianFit, configs: Int[Array, "n k"]) -> Prediction:
         """Predictions of the first process of the quality and of the process of the cost."""
-        features = self.embed(configs)
+        return self.predict_features(fitted, self.embed(configs))
+
+    def predict_features(self, fitted: GaussianFit, features: Float[Array, "n x"]) -> Prediction:
+        """`predict` at embedded configurations."""
         mean, variance = self.qualities(fitted, features)
         cost, cost_variance = gp.predict(_first(fitted.cost), features, self.columns)
         return Prediction(

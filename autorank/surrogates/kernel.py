@@ -16,7 +16,7 @@ inactive decision has no effect. One matrix product of features gives the sum ov
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -104,6 +104,33 @@ def embedding(space: Space, *, effects: bool = True) -> tuple[Embed, Columns]:
         gain=np.array([owned[at][1].gain for at in in_effects], np.float32),
         num_decisions=space.num_decisions,
     )
+
+
+def feature_columns(owner: Sequence[int] | np.ndarray, *, effects: bool = True) -> Columns:
+    """The roles of columns that are any features, such as `Space.features`; a zero is an inactive decision's.
+
+    Args:
+        owner: int ``[x]``, the decision of each column, from 0 on without gaps; columns of one decision share a length
+            scale.
+        effects: whether each decision has a main effect, which is linear in its columns.
+
+    Examples:
+        >>> feature_columns([0, 0, 1], effects=False).num_decisions
+        2
+
+    Raises:
+        ValueError: a decision without a column.
+    """
+    owner = np.asarray(owner, np.int32)
+    every = np.arange(len(owner), dtype=np.int32)
+    num_decisions = int(owner.max(initial=-1)) + 1
+    if not num_decisions or set(owner.tolist()) != set(range(num_decisions)):
+        raise ValueError(
+            f"owner={owner.tolist()} must name decisions from 0 on without gaps, for example [0, 0, 1]"
+        )
+    in_effects = every if effects else every[:0]
+    gain = np.ones(len(in_effects), np.float32)
+    return Columns(owner, every, in_effects, gain, num_decisions)
 
 
 def _columns_of(decision: Decision, effects: bool) -> Iterator[_Column]:

@@ -1,11 +1,15 @@
 import pytest
+from hydra import compose, initialize_config_dir
 
 from autorank.app import build
+from autorank.app.composition import settings
 from autorank.app.earlier_ledgers import without_later
-from autorank.app.settings import PlanConfig, SearchConfig, SpaceConfig
+from autorank.app.programs import CONFIGS, register
+from autorank.app.settings import BenchSearchConfig, PlanConfig, SearchConfig, SpaceConfig
 from autorank.base.records import digest, flatten, plain, value_at, with_values
 from autorank.fidelity.rules import PilotsConfig
 from autorank.models.dhen import DhenConfig, LayerConfig
+from autorank.surrogates.settings import loss_of
 
 BASE = SearchConfig(model=DhenConfig(layer1=LayerConfig("cross", "linear"), num_layers=1))
 
@@ -96,3 +100,30 @@ def test_contradicting_settings_are_refused():
         ValueError, match=r"search\.metric=cvr is not measured with model\.head=ctr"
     ):
         build.budget(with_values(BASE, {"search.metric": "cvr"}))
+
+
+def composed(program: str, record: type, *overrides: str):
+    register()
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        return settings(compose(program, list(overrides)), record)
+
+
+@pytest.mark.parametrize(
+    ("loss", "key", "value"), [("margin", "margin", 0.25), ("huber", "delta", 2.5)]
+)
+def test_settings_of_a_loss_reach_it_in_a_search_and_in_a_comparison(loss, key, value):
+    own = (f"predictor.loss={loss}", f"predictor.loss_settings.{key}={value}")
+    search = composed("search", SearchConfig, "searcher=paper", *own)
+    bench = composed("bench_search", BenchSearchConfig, "searchers=[paper]", *own)
+    assert search.predictor == bench.predictor
+    made = loss_of(loss, search.predictor.loss_settings)
+    assert made.keywords[key] == value  # pyright: ignore[reportFunctionMemberAccess]
+    with pytest.raises(
+        ValueError, match=rf"predictor\.loss={loss} reads predictor\.loss_settings\.{key}"
+    ):
+        composed("search", SearchConfig, "searcher=paper", f"predictor.{key}={value}")
+
+
+def test_settings_by_searcher_are_taken_by_the_comparison():
+    made = composed("bench_search", BenchSearchConfig, "searcher.paper.steps=5", "predictor=single")
+    assert made.searcher == {"paper": {"steps": 5}} and made.predictor.members == 1

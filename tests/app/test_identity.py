@@ -154,7 +154,9 @@ def test_a_name_that_another_searcher_used_is_refused_with_what_to_write(tmp_pat
     folder = tmp_path / "mine"
     open_ledger(config, folder, own(config)).close()
     other = replace(config, searcher=AutorankConfig())
-    said = r"""its searcher has searcher.name="paper", this run's has searcher.name="autorank"\. .*"""
+    said = (
+        r"""its searcher has searcher.name="paper", this run's has searcher.name="autorank"\. .*"""
+    )
     with pytest.raises(LedgerMismatch, match=said + "write name=mine-autorank to .*or fresh=true"):
         open_ledger(other, folder, own(other))
     (tmp_path / "mine-autorank").mkdir()
