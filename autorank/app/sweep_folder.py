@@ -14,7 +14,7 @@ from autorank.base.file_names import file_name
 RESOLVER = "overridden"
 # Where a run lies and how it is watched. Other keys that change no outcome (search.executor, training.devices) stay:
 # who sweeps over them compares them.
-LEFT_OUT = ("runs", "name", "fresh", "search.workers", "tracking", "backend")
+LEFT_OUT = ("runs", "name", "fresh", "data.folder", "search.workers", "tracking", "backend")
 
 
 def overridden(overrides: Sequence[str]) -> str:
