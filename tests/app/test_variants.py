@@ -1,5 +1,7 @@
 """Searchers of a comparison under names that say how they differ."""
 
+from typing import Any
+
 import pytest
 
 from autorank.app.variants import variant, variant_names
@@ -8,7 +10,7 @@ from autorank.searchers.base import SEARCHERS
 
 def test_a_name_is_its_settings():
     found = variant("autorank+warps=[none]+fit_rate=1e-2+fit_steps=5", 1)
-    own = found.settings
+    own: Any = found.settings
     assert (own.warps, own.fit_rate, own.fit_steps) == (("none",), 0.01, 5)
     assert found.name == "autorank+fit_rate=0.01+fit_steps=5+warps=[none]"
     assert variant(found.name, 1) == found
@@ -22,8 +24,8 @@ def test_every_searcher_is_itself_at_every_batch(name, batch):
 
 
 def test_the_papers_explorers_fit_into_the_batch():
-    explorers = [variant("paper", n).settings.num_exploratory for n in (1, 2, 3, 10)]
-    assert explorers == [0, 1, 2, 2]
+    made: list[Any] = [variant("paper", n).settings for n in (1, 2, 3, 10)]
+    assert [settings.num_exploratory for settings in made] == [0, 1, 2, 2]
     # What is usual at one batch is a change at another.
     assert variant("paper+num_exploratory=0", 1).name == "paper"
     assert variant("paper+num_exploratory=0", 10).name == "paper+num_exploratory=0"
