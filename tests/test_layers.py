@@ -33,6 +33,7 @@ LEVELS = {
     "autorank.serving": 5,
     "autorank.report": 5,
     "autorank.app": 6,
+    "autorank.comparison": 6,
     "autorank.score": 7,
     "autorank.integrations": 7,
     "hydra_plugins.autorank_sweeper": 8,

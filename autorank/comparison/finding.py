@@ -1,0 +1,52 @@
+"""Which run folders a command line means: folders, folders of runs, patterns."""
+
+import glob
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+LEDGER = "trials.db"
+MAGIC = re.compile(r"[*?\[]")
+
+
+def run_folders(places: Iterable[str]) -> list[Path]:
+    """The run folders that places name, each once, in the order given and by number within a pattern or a folder.
+
+    A place is a run's folder, its ledger, a folder of runs (such as a sweep's), or a pattern of these (``**`` too).
+    A folder that is named and has no ledger is kept, so that it is reported; what only a pattern meets is not.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        for folder in _of_place(place):
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _of_place(place: str) -> Iterator[Path]:
+    # A folder may have brackets in its name: Hydra's sweeps make such names.
+    is_pattern = bool(MAGIC.search(place)) and not Path(place).exists()
+    matches = sorted(glob.glob(place, recursive=True), key=by_number) if is_pattern else [place]
+    if not matches:
+        yield Path(place)
+    for match in map(Path, matches):
+        if match.name == LEDGER:
+            yield match.parent
+        elif (match / LEDGER).is_file():
+            yield match
+        else:
+            below = sorted(match.glob(f"*/{LEDGER}"), key=by_number)
+            yield from (path.parent for path in below)
+            # A folder that a search has begun in and left without a ledger is no surprise within a pattern.
+            if not below and not is_pattern:
+                yield match
+
+
+def by_number(path: Path | str) -> list[tuple[int, int, str]]:
+    """A sorting key by which ``run-10`` comes after ``run-9``.
+
+    Examples:
+        >>> sorted(["a/10", "a/9", "a/b"], key=by_number)
+        ['a/9', 'a/10', 'a/b']
+    """
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]

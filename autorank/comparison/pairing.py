@@ -1,0 +1,110 @@
+"""What pairs of runs with the same data and seed say about two groups.
+
+Seeds are the sample. A search's seed decides its proposals and the luck of its trials, which two groups share in part,
+so differences are taken within a seed first. The interval is Student's for the mean of the differences.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from autorank.comparison.grouping import Group
+from autorank.comparison.reading import Result
+from autorank.search.verdict import half_width
+
+LEVEL = 0.95
+# What runs are compared by; lower is better. Differences are in percent NE for all of them.
+MEASURES = {
+    "gain": "NE gain of the winner with fresh seeds (%)",
+    "label": "best label of a trial, the search's own seed (%)",
+    "ne": "held-out NE of the winner",
+}
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences from the reference, percent NE, negative is better; NaN where not known."""
+
+    seeds: tuple[int, ...]  # that both groups have
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says."""
+        if len(self.seeds) < 2:
+            return "one pair" if self.seeds else "no pair"
+        return "better" if self.high < 0 else "worse" if self.low > 0 else "not shown"
+
+
+class Row(NamedTuple):
+    """One group on one data set."""
+
+    group: Group
+    seeds: dict[int, float]  # values of the measure
+    results: list[Result]
+    mean: float
+    sd: float  # over seeds; NaN for one
+    noise: float  # percent NE: one run of the baseline, over seeds
+    difference: Difference | None  # None for the reference
+
+
+def by_seed(results: Iterable[Result], measure: str) -> dict[int, float]:
+    """The measure for each seed; runs of one seed count once, by their mean."""
+    found: dict[int, list[float]] = {}
+    for result in results:
+        if math.isfinite(result.values[measure]):
+            found.setdefault(result.seed, []).append(result.values[measure])
+    return {seed: float(np.mean(values)) for seed, values in sorted(found.items())}
+
+
+def paired(ours: dict[int, float], theirs: dict[int, float], measure: str) -> Difference:
+    """The differences of the seeds that both have.
+
+    Examples:
+        >>> paired({0: -0.2, 1: -0.4, 7: -9.0}, {0: 0.0, 1: 0.0}, "gain")[:2]
+        ((0, 1), -0.30000000000000004)
+    """
+    seeds = tuple(sorted(ours.keys() & theirs.keys()))
+    if not seeds:
+        return Difference((), math.nan, math.nan, math.nan)
+    a, b = (np.array([values[s] for s in seeds]) for values in (ours, theirs))
+    # Gains and labels are in percent already.
+    differences = 100 * (a / b - 1) if measure == "ne" else a - b
+    mean, half = float(differences.mean()), half_width(differences, LEVEL)
+    return Difference(seeds, mean, mean - half, mean + half)
+
+
+def noise_of(results: Iterable[Result]) -> float:
+    """The seed noise that the runs measured, as the root of their mean variance."""
+    known = [r.noise for r in results if math.isfinite(r.noise)]
+    return math.sqrt(float(np.mean(np.square(known)))) if known else math.nan
+
+
+def rows_of(
+    groups: Iterable[Group], results: Iterable[Result], reference: Group, measure: str
+) -> list[Row]:
+    """The rows of one data set: the reference, then by their means."""
+    here = {id(result) for result in results}
+    base = by_seed([r for r in reference.results if id(r) in here], measure)
+    rows = []
+    for group in groups:
+        own = [r for r in group.results if id(r) in here]
+        seeds = by_seed(own, measure)
+        if not own:
+            continue
+        values = np.array(list(seeds.values()))
+        rows.append(
+            Row(
+                group,
+                seeds,
+                own,
+                float(values.mean()) if values.size else math.nan,
+                float(values.std(ddof=1)) if values.size > 1 else math.nan,
+                noise_of(own),
+                None if group is reference else paired(seeds, base, measure),
+            )
+        )
+    return sorted(rows, key=lambda r: (r.difference is not None, math.isnan(r.mean), r.mean))
