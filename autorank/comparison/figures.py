@@ -298,13 +298,13 @@ FIGURES = {
     ),
     "curves": Drawing(
         curves,
-        "Mean over runs; the band is one standard error. The seeds' common luck is in it, so it is wider than what pairs "
-        "say. These are labels, too good as the lowest of many noisy ones. A curve ends where the first of its runs ends. On the right, trials of partial fidelity "
-        "cost what they saw of the log.",
+        "Mean over runs; the band is one standard error. The seeds' common luck is in it, so it is wider than what "
+        "pairs say. These are labels, too good as the lowest of many noisy ones. A curve ends where the first of its "
+        "runs ends. On the right, trials of partial fidelity cost what they saw of the log.",
     ),
     "fronts": Drawing(
         fronts,
-        "The lowest label among the trials of at most so many FLOPs. Thick: mean over runs with one standard error, from "
-        "where all runs have a trial. Thin: single runs.",
+        "The lowest label among the trials of at most so many FLOPs. Thick: mean over runs with one standard error, "
+        "from where all runs have a trial. Thin: single runs.",
     ),
 }

@@ -29,16 +29,15 @@ def _of_place(place: str) -> Iterator[Path]:
     if not matches:
         yield Path(place)
     for match in map(Path, matches):
+        # A sweep that a searcher drives has a ledger of its own beside those of its runs.
+        below = sorted(match.glob(f"*/{LEDGER}"), key=by_number)
         if match.name == LEDGER:
             yield match.parent
-        elif (match / LEDGER).is_file():
-            yield match
-        else:
-            below = sorted(match.glob(f"*/{LEDGER}"), key=by_number)
+        elif below:
             yield from (path.parent for path in below)
-            # A folder that a search has begun in and left without a ledger is no surprise within a pattern.
-            if not below and not is_pattern:
-                yield match
+        # A folder without a ledger is no surprise within a pattern.
+        elif (match / LEDGER).is_file() or not is_pattern:
+            yield match
 
 
 def by_number(path: Path | str) -> list[tuple[int, int, str]]:

@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from autorank.comparison.compare import Comparison, compare
 from autorank.comparison.figures import FIGURES, at, looks_of, mean_and_error
@@ -31,6 +34,7 @@ from tests.comparison.fake_runs import (
     write_twelve,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 NASTY = '<script>alert("x")</script>&amp;'
 
 
@@ -261,6 +265,25 @@ def test_a_ledger_with_fingerprints_of_an_earlier_version_counts_by_its_settings
     assert not isinstance(result, LeftOut)
     assert result.settings["predictor.members"] == 10
     assert not {"search.seed", "search.workers", "data.folder", "name"} & result.settings.keys()
+
+
+def test_a_sweep_ends_with_the_comparison_and_its_command(twelve, tmp_path, capsys):
+    written = yaml.safe_load((ROOT / "configs" / "search.yaml").read_text())["hydra"]["callbacks"]
+    callback = instantiate(written["compare"])
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(twelve)}}}))
+    said = capsys.readouterr().out
+    assert "12 runs in 4 groups" in said
+    assert said.endswith(
+        f"python -m experiments.compare {twelve} --page {twelve}/comparison.html\n"
+    )
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "no finished run to compare" in capsys.readouterr().out
+
+
+def test_a_sweep_with_a_ledger_of_its_own_means_its_runs(tmp_path):
+    write_run(tmp_path / "sweep", settings("paper", 0), -0.1)
+    write_run(tmp_path / "sweep" / "1", settings("paper", 1), -0.1)
+    assert run_folders([str(tmp_path / "sweep")]) == [tmp_path / "sweep" / "1"]
 
 
 # --- curves and fronts ----------------------------------------------------------------------------

@@ -1,0 +1,35 @@
+"""What a sweep of searches ends with: the comparison of its runs."""
+
+import shlex
+from typing import Any
+
+from hydra.experimental.callback import Callback
+
+from autorank.comparison.compare import compare
+from autorank.comparison.text import console_text
+
+
+class AfterSweep(Callback):
+    """Hydra's callback of ``experiments.search``: prints the comparison and the command that makes its page."""
+
+    def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
+        """Compares the runs in the sweep's folder; a sweep without a finished run says so and ends as it would."""
+        folder = str(config.hydra.sweep.dir)
+        try:
+            text = console_text(compare([folder]))
+        except ValueError as error:
+            text = str(error)
+        print(f"\n{text}\n\n{command(folder)}")
+
+
+def command(folder: str) -> str:
+    """What to type for another reference, the CSV or the page.
+
+    Examples:
+        >>> command("runs/a-sweep")
+        'python -m experiments.compare runs/a-sweep --page runs/a-sweep/comparison.html'
+        >>> command("my runs")
+        "python -m experiments.compare 'my runs' --page 'my runs/comparison.html'"
+    """
+    places = (shlex.quote(folder), shlex.quote(f"{folder}/comparison.html"))
+    return "python -m experiments.compare {} --page {}".format(*places)
