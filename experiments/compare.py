@@ -1,4 +1,4 @@
-"""Compares finished searches: groups them by everything that differs but the seed, and pairs them by data and seed.
+"""Compares finished searches or trained models: groups by all that differs but the seed, pairs by data and seed.
 
 python -m experiments.compare runs/a runs/b 'runs/sweep/*'
 python -m experiments.compare runs/sweep --reference searcher=paper --csv runs/sweep.csv --page runs/sweep.html
@@ -33,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
         help="what the others are compared with: a group's letter, the folder of one of its runs,\n"
         "or a setting key=value, repeated as needed; the group of the first run without it",
     )
-    made.add_argument("--measure", default="gain", choices=tuple(MEASURES), help=measures)
+    made.add_argument(
+        "--measure",
+        choices=tuple(MEASURES),
+        help=f"{measures}\nthe first that any run has without it",
+    )
     made.add_argument(
         "--by",
         action="append",

@@ -1,4 +1,4 @@
-"""What a sweep of searches ends with: the comparison of its runs."""
+"""What a sweep of searches or trainings ends with: the comparison of its runs."""
 
 import shlex
 from typing import Any
@@ -10,7 +10,7 @@ from autorank.comparison.text import console_text
 
 
 class AfterSweep(Callback):
-    """Hydra's callback of ``experiments.search``: prints the comparison and the command that makes its page."""
+    """Hydra's callback of ``experiments.search`` and ``.train``: prints the comparison and the command for its page."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Compares the runs in the sweep's folder; a sweep without a finished run says so and ends as it would."""

@@ -1,10 +1,12 @@
 """A comparison of runs, from folders to rows."""
 
+import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from autorank.base.records import require
-from autorank.comparison.finding import run_folders
+from autorank.comparison.finding import LEDGER, RESULT, run_folders
 from autorank.comparison.grouping import (
     Group,
     Idle,
@@ -17,7 +19,9 @@ from autorank.comparison.grouping import (
     tied_to_data,
 )
 from autorank.comparison.pairing import MEASURES, Row, rows_of
-from autorank.comparison.reading import LeftOut, Result, read_all
+from autorank.comparison.reading import read_search
+from autorank.comparison.reading_training import read_training
+from autorank.comparison.result import LeftOut, Result
 
 
 class Block(NamedTuple):
@@ -49,7 +53,7 @@ class Comparison(NamedTuple):
 def compare(
     places: Iterable[str],
     reference: Sequence[str] = (),
-    measure: str = "gain",
+    measure: str | None = None,
     by: Sequence[str] = (),
 ) -> Comparison:
     """Reads the runs of some places and compares them.
@@ -57,16 +61,19 @@ def compare(
     Args:
         places: folders, folders of runs, patterns: see `finding.run_folders`.
         reference: which group the others are compared with, see `grouping.chosen`; the first one without it.
-        measure: of `MEASURES`.
+        measure: of `MEASURES`; None is the first that any run has.
         by: more keys that tell groups apart, see `grouping.groups_of`.
 
     Raises:
         ValueError: no run is finished, or an argument says nothing that there is.
     """
-    require("--measure", measure, tuple(MEASURES))
     results, left_out = read_all(run_folders(places))
     if not results:
         raise ValueError("\n".join(["no finished run to compare", *left_out_lines(left_out)]))
+    if measure is None:
+        known = [m for m in MEASURES if any(math.isfinite(r.values[m]) for r in results)]
+        measure = known[0] if known else "gain"
+    require("--measure", measure, tuple(MEASURES))
     tied = tied_to_data(results)
     groups = groups_of(results, by, tied)
     base = chosen(groups, reference)
@@ -80,6 +87,31 @@ def compare(
         notes.append(f"Each data set has its own {', '.join(tied)}, which tell no groups apart.")
     return Comparison(
         measure, base, groups, blocks, keys, idle_differences(results), notes, left_out
+    )
+
+
+def read_all(folders: Iterable[Path]) -> tuple[list[Result], list[LeftOut]]:
+    """The finished runs, and those that are left out with the reason."""
+    results: list[Result] = []
+    left_out: list[LeftOut] = []
+    for folder in folders:
+        found = read(folder)
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+        else:
+            results += found
+    return results, left_out
+
+
+def read(folder: Path) -> list[Result] | LeftOut:
+    """The run, or the runs of several seeds, in a folder."""
+    if (folder / LEDGER).is_file():
+        found = read_search(folder)
+        return found if isinstance(found, LeftOut) else [found]
+    if (folder / RESULT).is_file():
+        return read_training(folder)
+    return LeftOut(
+        folder, f"no {LEDGER} or {RESULT} there, nor in a folder below; give a run's folder"
     )
 
 
@@ -142,7 +174,7 @@ def notes_of_group(group: Group, reference: Group, measure: str) -> Iterable[str
             f"{group.letter} has {len(seeds)} runs of {len(set(seeds))} seeds; runs of one seed count once, by "
             f"their mean."
         )
-    unknown = [str(r.folder) for r in group.results if r.values[measure] != r.values[measure]]
+    unknown = [str(r.folder) for r in group.results if not math.isfinite(r.values[measure])]
     if unknown:
         yield f"{group.letter}: {len(unknown)} without a known {measure}, left out of its row: {', '.join(unknown)}."
     revisions = {str(r.summary.get("git_revision")) for r in group.results}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from autorank.comparison.compare import Block, Comparison
 from autorank.comparison.grouping import Group
 from autorank.comparison.pairing import Row
-from autorank.comparison.reading import Result
+from autorank.comparison.result import Result
 from autorank.report.style import (
     BLUE,
     GREEN,
@@ -19,6 +19,7 @@ from autorank.report.style import (
     ORANGE,
     PALE,
     RED,
+    legend,
     name_axes,
     panels,
     ratios,
@@ -93,7 +94,7 @@ def differences(found: Comparison, block: Block) -> Figure | None:
     ax.set_yticks(places, [label_of(row.group) for row in rows])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     name_axes(ax, f"difference from {found.reference.letter} (% NE, lower is better)", "")
-    ax.legend(fontsize=8, edgecolor="none", loc="best")
+    legend(ax)
     return figure
 
 

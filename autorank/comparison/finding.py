@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 LEDGER = "trials.db"
+RESULT = "result.json"  # of a model that was trained alone
+FILES = (LEDGER, RESULT)
 MAGIC = re.compile(r"[*?\[]")
 
 
@@ -13,7 +15,7 @@ def run_folders(places: Iterable[str]) -> list[Path]:
     """The run folders that places name, each once, in the order given and by number within a pattern or a folder.
 
     A place is a run's folder, its ledger, a folder of runs (such as a sweep's), or a pattern of these (``**`` too).
-    A folder that is named and has no ledger is kept, so that it is reported; what only a pattern meets is not.
+    A folder that is named and holds no run is kept, so that it is reported; what only a pattern meets is not.
     """
     found: dict[Path, Path] = {}
     for place in places:
@@ -30,13 +32,13 @@ def _of_place(place: str) -> Iterator[Path]:
         yield Path(place)
     for match in map(Path, matches):
         # A sweep that a searcher drives has a ledger of its own beside those of its runs.
-        below = sorted(match.glob(f"*/{LEDGER}"), key=by_number)
-        if match.name == LEDGER:
+        below = sorted({p.parent for name in FILES for p in match.glob(f"*/{name}")}, key=by_number)
+        if match.name in FILES:
             yield match.parent
         elif below:
-            yield from (path.parent for path in below)
-        # A folder without a ledger is no surprise within a pattern.
-        elif (match / LEDGER).is_file() or not is_pattern:
+            yield from below
+        # A folder that holds no run is no surprise within a pattern.
+        elif any((match / name).is_file() for name in FILES) or not is_pattern:
             yield match
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autorank.comparison.finding import by_number
-from autorank.comparison.reading import Result
+from autorank.comparison.result import Result
 
 ABSENT = "-"  # a setting that a group's searcher or fidelity rule does not have
 MOST_SPACE_KEYS = 2  # that a name spells out

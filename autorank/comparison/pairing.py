@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autorank.comparison.grouping import Group
-from autorank.comparison.reading import Result
+from autorank.comparison.result import Result
 from autorank.search.verdict import half_width
 
 LEVEL = 0.95
@@ -19,7 +19,7 @@ LEVEL = 0.95
 MEASURES = {
     "gain": "NE gain of the winner with fresh seeds (%)",
     "label": "best label of a trial, the search's own seed (%)",
-    "ne": "held-out NE of the winner",
+    "ne": "held-out NE of the winner, or of a model trained alone",
 }
 
 

@@ -1,96 +1,38 @@
-"""A finished run as a comparison sees it, or the reason why it is left out."""
+"""A finished search as a comparison sees it, or the reason why it is left out."""
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatch
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import yaml
 
 from autorank.base.records import flatten
 from autorank.comparison.finding import LEDGER
-from autorank.ledger.errors import LedgerCorrupt, LedgerMismatch
+from autorank.comparison.result import METRIC, SEED, Course, LeftOut, Result, number, varies, why
+from autorank.ledger.errors import LedgerCorrupt, LedgerMismatch, RunInUse
 from autorank.ledger.front import front_of
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import Run, labelled, read_run, searched
 from autorank.report.sentences import state_of
 
-SEED, METRIC = "search.seed", "search.metric"
-# Where and how fast a run trained, and what it is called.
-NEVER = (
-    "name", "runs", "fresh", "tracking.*", "backend.*", "search.workers", "search.executor", "search.max_diverged",
-    "training.devices", "data.folder", "data.path",
-)  # fmt: skip
 
-
-class LeftOut(NamedTuple):
-    """A folder that takes no part, and why."""
-
-    folder: Path
-    reason: str
-
-
-class Course(NamedTuple):
-    """The best label so far, after each trial that ended."""
-
-    passes: np.ndarray  # [n], full passes over the log that the trials have cost
-    best: np.ndarray  # [n], NE gain in percent; NaN before the first label
-
-
-class Result(NamedTuple):
-    """One finished search."""
-
-    folder: Path
-    data: str  # the log's name
-    fingerprint: str  # of the prepared log
-    metric: str
-    seed: int
-    settings: dict[
-        str, Any
-    ]  # by dotted key, those that can change an outcome, but seed, metric and data
-    data_settings: dict[str, Any]
-    idle: dict[str, Any]  # settings that its searcher or fidelity rule does not read
-    machine: dict[str, Any]  # settings of `NEVER`
-    values: dict[str, float]  # by measure; NaN where unknown
-    noise: float  # standard deviation of one run of the baseline over seeds, percent NE
-    course: Course
-    front: np.ndarray  # [m, 2]: FLOPs against the baseline's, label in percent; cheapest first
-    summary: dict[str, Any]
-
-
-def read_all(folders: Iterable[Path]) -> tuple[list[Result], list[LeftOut]]:
-    """The finished runs, and those that are left out with the reason."""
-    results: list[Result] = []
-    left_out: list[LeftOut] = []
-    for folder in folders:
-        found = read(folder)
-        if isinstance(found, LeftOut):
-            left_out.append(found)
-        else:
-            results.append(found)
-    return results, left_out
-
-
-def read(folder: Path) -> Result | LeftOut:
-    """Reads one run; whatever is wrong with it becomes the reason."""
-    if not (folder / LEDGER).is_file():
-        return LeftOut(folder, f"no {LEDGER} there, nor in a folder below; give a run's folder")
+def read_search(folder: Path) -> Result | LeftOut:
+    """Reads a folder with a ledger; whatever is wrong with it becomes the reason."""
     try:
         with Ledger.read(folder / LEDGER) as ledger:
             identity = ledger.file.identity
         run = read_run(folder)
-    except (LedgerCorrupt, LedgerMismatch) as error:
+    except (LedgerCorrupt, LedgerMismatch, RunInUse, OSError) as error:
         return LeftOut(folder, str(error))
     if run.summary.get("status") != "finished":
         return LeftOut(folder, why_unfinished(run, identity))
     try:
         return result_of(run, identity)
     except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return LeftOut(folder, f"its summary or settings are of another format ({what})")
+        return LeftOut(folder, f"its summary or settings are of another format ({why(error)})")
 
 
 def why_unfinished(run: Run, identity: Mapping[str, str]) -> str:
@@ -138,11 +80,6 @@ def result_of(run: Run, identity: Mapping[str, str]) -> Result:
     )
 
 
-def varies(key: str) -> bool:
-    """Whether a difference in this setting is one of the searches, rather than of machines, folders and names."""
-    return not any(fnmatch(key, pattern) for pattern in NEVER)
-
-
 def counting_settings(identity: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that can change an outcome, by dotted key, seed and metric among them.
 
@@ -178,8 +115,3 @@ def course_of(run: Run) -> Course:
     best = np.minimum.accumulate(labels) if done else labels
     passes = np.cumsum([t.fidelity for t in done], dtype=np.float64)
     return Course(passes, np.where(np.isinf(best), np.nan, best))
-
-
-def number(value: Any) -> float:
-    """The value as a float; NaN for null."""
-    return math.nan if value is None else float(value)

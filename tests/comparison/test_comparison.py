@@ -23,7 +23,8 @@ from autorank.comparison.figures import FIGURES, at, looks_of, mean_and_error
 from autorank.comparison.finding import run_folders
 from autorank.comparison.grouping import names_of
 from autorank.comparison.page import comparison_page
-from autorank.comparison.reading import LeftOut, read
+from autorank.comparison.reading import read_search
+from autorank.comparison.result import LeftOut
 from autorank.comparison.text import console_text, csv_text
 from tests.comparison.fake_runs import (
     LUCK,
@@ -230,7 +231,7 @@ def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path):
     expected = {
         "cut": "interrupted after 2 of 8 trials", "damaged": "damaged", "later": "format 99",
         "half": "summary.json cannot be read", "other": "KeyError: 'metric'", "no-config": "no config.yaml",
-        "absent": "no trials.db there",
+        "absent": "no trials.db or result.json there",
     }  # fmt: skip
     assert reasons.keys() == expected.keys()
     for name, words in expected.items():
@@ -261,7 +262,7 @@ def test_a_ledger_with_fingerprints_of_an_earlier_version_counts_by_its_settings
             k: "0" * 64 if k not in ("format", "data") else v for k, v in json.loads(text).items()
         }
         connection.execute("UPDATE meta SET value = ? WHERE key = 'identity'", (json.dumps(old),))
-    result = read(folder)
+    result = read_search(folder)
     assert not isinstance(result, LeftOut)
     assert result.settings["predictor.members"] == 10
     assert not {"search.seed", "search.workers", "data.folder", "name"} & result.settings.keys()
@@ -286,11 +287,41 @@ def test_a_sweep_with_a_ledger_of_its_own_means_its_runs(tmp_path):
     assert run_folders([str(tmp_path / "sweep")]) == [tmp_path / "sweep" / "1"]
 
 
+def test_every_seed_of_a_training_is_a_run(tmp_path):
+    values = {8: {0: 0.9, 1: 0.92, 2: 0.91}, 16: {0: 0.89, 1: 0.90, 2: 0.91}}
+    for width, by_seed in values.items():
+        config = {
+            "name": f"train-{width}", "runs": "runs", "seeds": 5 - width // 8, "export": True, "fraction": 1.0,
+            "data": {"source": "log", "folder": f"cache-{width}", "path": None},
+            "model": {"width": width}, "training": {"devices": 1},
+        }  # fmt: skip
+        result = {
+            "metrics": ["ctr"],
+            "runs": [{"seed": s, "ne": [0.95], "failed": "", "num_rows": 9} for s in by_seed]
+            + [{"seed": 3, "ne": [None], "failed": "non-finite loss", "num_rows": 2}],
+            "test": [{"seed": s, "ctr": {"ne": v}} for s, v in by_seed.items()],
+            "config": config,
+        }
+        (tmp_path / str(width)).mkdir()
+        (tmp_path / str(width) / "result.json").write_text(json.dumps(result))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "result.json").write_text("{")
+    found = compare([str(tmp_path)], ["model.width=8"])
+    assert found.measure == "ne" and members(found).keys() == {"model.width=8", "model.width=16"}
+    assert ["broken"] == [entry.folder.name for entry in found.left_out]
+    percent = [100 * (values[16][s] / values[8][s] - 1) for s in range(3)]
+    gap = found.blocks[0].rows[1].difference
+    expected = scipy.stats.ttest_1samp(percent, 0.0).confidence_interval(0.95)
+    assert gap.seeds == (0, 1, 2) and gap[1:] == pytest.approx((np.mean(percent), *expected))
+    assert any("1 without a known ne" in note for note in found.notes)
+    assert "single models" in comparison_page(found)
+
+
 # --- curves and fronts ----------------------------------------------------------------------------
 
 
 def test_the_course_is_the_lowest_label_and_the_cost_so_far(twelve):
-    result = read(twelve / "job-0")
+    result = read_search(twelve / "job-0")
     assert not isinstance(result, LeftOut)
     with sqlite3.connect(twelve / "job-0" / "trials.db") as connection:
         rows = connection.execute(
