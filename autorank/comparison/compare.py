@@ -18,7 +18,7 @@ from autorank.comparison.grouping import (
     text_of,
     tied_to_data,
 )
-from autorank.comparison.pairing import MEASURES, Row, rows_of
+from autorank.comparison.pairing import MEASURES, Difference, Overall, Row, overall, rows_of
 from autorank.comparison.reading import read_search
 from autorank.comparison.reading_training import read_training
 from autorank.comparison.result import LeftOut, Result
@@ -39,6 +39,7 @@ class Comparison(NamedTuple):
     reference: Group
     groups: list[Group]
     blocks: list[Block]
+    overall: list[Overall]  # groups with pairs on several data sets
     keys: list[str]  # settings that differ between groups
     idle: list[Idle]
     notes: list[str]
@@ -86,8 +87,26 @@ def compare(
     if tied:
         notes.append(f"Each data set has its own {', '.join(tied)}, which tell no groups apart.")
     return Comparison(
-        measure, base, groups, blocks, keys, idle_differences(results), notes, left_out
+        measure,
+        base,
+        groups,
+        blocks,
+        overalls(groups, blocks),
+        keys,
+        idle_differences(results),
+        notes,
+        left_out,
     )
+
+
+def overalls(groups: Sequence[Group], blocks: Sequence[Block]) -> list[Overall]:
+    """The groups that have pairs on at least two data sets, best first."""
+    found: dict[str, list[Difference]] = {}
+    for row in (row for block in blocks for row in block.rows):
+        if row.difference is not None and row.difference.seeds:
+            found.setdefault(row.group.letter, []).append(row.difference)
+    rows = [overall(g, found[g.letter]) for g in groups if len(found.get(g.letter, [])) > 1]
+    return sorted(rows, key=lambda row: row.mean)
 
 
 def read_all(folders: Iterable[Path]) -> tuple[list[Result], list[LeftOut]]:

@@ -7,7 +7,15 @@ from autorank.comparison.compare import Block, Comparison
 from autorank.comparison.figures import FIGURES, MOST_NAMED
 from autorank.comparison.pairing import MEASURES
 from autorank.comparison.sorting import SCRIPT, SORT_STYLE
-from autorank.comparison.text import HEAD, cells, settings_rows, shown
+from autorank.comparison.text import (
+    HEAD,
+    OVERALL,
+    OVERALL_HEAD,
+    cells,
+    overall_rows,
+    settings_rows,
+    shown,
+)
 from autorank.report.markup import escape, folded, section, table
 from autorank.report.numbers import count, number, signed
 from autorank.report.style import svg_text
@@ -26,6 +34,7 @@ def comparison_page(found: Comparison) -> str:
     for i, block in enumerate(found.blocks):
         parts += [section(block.name, block_table(found, block)), *drawings(found, block, i)]
     parts += [
+        section(OVERALL, overall_table(found)),
         "".join(f"<p>{escape(note)}</p>" for note in found.notes),
         section("What differs", differing_table(found)),
         section("Differs without effect", idle_table(found)),
@@ -51,6 +60,12 @@ def block_table(found: Comparison, block: Block) -> str:
         verdict = "reference" if row.difference is None else row.difference.verdict
         rows.append((verdict.replace(" ", "-"), cells(row, found)))
     return table(("group", *HEAD[1:7], "verdict", *HEAD[8:]), rows, "sortable wide")
+
+
+def overall_table(found: Comparison) -> str:
+    """The groups over several data sets; empty with one."""
+    rows = [("", row) for row in overall_rows(found)]
+    return table(("group", *OVERALL_HEAD[1:]), rows, "sortable wide")
 
 
 def drawings(found: Comparison, block: Block, number: int) -> Iterable[str]:

@@ -5,10 +5,11 @@ so differences are taken within a seed first. The interval is Student's for the 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from autorank.comparison.grouping import Group
 from autorank.comparison.result import Result
@@ -30,6 +31,7 @@ class Difference(NamedTuple):
     mean: float
     low: float
     high: float
+    variance: float = math.nan  # of the mean
 
     @property
     def verdict(self) -> str:
@@ -74,7 +76,37 @@ def paired(ours: dict[int, float], theirs: dict[int, float], measure: str) -> Di
     # Gains and labels are in percent already.
     differences = 100 * (a / b - 1) if measure == "ne" else a - b
     mean, half = float(differences.mean()), half_width(differences, LEVEL)
-    return Difference(seeds, mean, mean - half, mean + half)
+    variance = float(differences.var(ddof=1)) / len(seeds) if len(seeds) > 1 else math.nan
+    return Difference(seeds, mean, mean - half, mean + half, variance)
+
+
+class Overall(NamedTuple):
+    """A group against the reference over several data sets, each with the same weight."""
+
+    group: Group
+    data_sets: int
+    pairs: int
+    mean: float
+    low: float
+    high: float
+
+
+def overall(group: Group, differences: Sequence[Difference]) -> Overall:
+    """The mean of the data sets' mean differences, over their seeds.
+
+    The data sets are those there are: the interval says nothing of others. Its variance is the sum of those of the
+    means, its degrees of freedom Satterthwaite's (Biometrics 1946); NaN where a data set has one pair only.
+    """
+    count, variances = len(differences), np.array([d.variance for d in differences])
+    freedom = np.array([len(d.seeds) - 1 for d in differences])
+    mean, total = float(np.mean([d.mean for d in differences])), float(variances.sum())
+    if math.isfinite(total) and total > 0:
+        df = total**2 / float((variances**2 / freedom).sum())
+        half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * math.sqrt(total) / count
+    else:
+        half = total  # 0: all differences are the same
+    pairs = sum(len(d.seeds) for d in differences)
+    return Overall(group, count, pairs, mean, mean - half, mean + half)
 
 
 def noise_of(results: Iterable[Result]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autorank.comparison.compare import Block, Comparison, left_out_lines
 from autorank.comparison.grouping import short_key, text_of
-from autorank.comparison.pairing import LEVEL, MEASURES, Row
+from autorank.comparison.pairing import LEVEL, MEASURES, Overall, Row
 from autorank.report.numbers import NONE, entropy, number, signed
 
 WIDTH = 110
@@ -25,6 +25,8 @@ HEAD = (
     "seed noise",
     "what differs",
 )
+OVERALL = "Over data sets, each with the same weight"
+OVERALL_HEAD = ("", "data sets", "pairs", "difference", "95 % interval", "what differs")
 COLUMNS = (
     "data", "metric", "measure", "group", "name", "runs", "seeds", "mean", "sd", "reference", "pairs", "difference",
     "low", "high", "level", "seed_noise_percent", "folders",
@@ -40,7 +42,9 @@ def console_text(found: Comparison) -> str:
     for block in found.blocks:
         rows = [cells(row, found) for row in block.rows]
         lines += ["", block.name, *aligned([HEAD, *rows])]
-    if len(found.keys) > 0:
+    if found.overall:
+        lines += ["", OVERALL, *aligned([OVERALL_HEAD, *overall_rows(found)])]
+    if found.keys:
         lines += ["", "What differs", *aligned(settings_rows(found))]
     if found.idle:
         lines += ["", "Differs without effect"]
@@ -72,6 +76,21 @@ def cells(row: Row, found: Comparison) -> tuple[str, ...]:
         noise,
         row.group.name,
     )
+
+
+def overall_rows(found: Comparison) -> list[tuple[str, ...]]:
+    """The groups over several data sets, as in `OVERALL_HEAD`."""
+    return [
+        (
+            row.group.letter,
+            str(row.data_sets),
+            str(row.pairs),
+            signed(row.mean),
+            NONE if math.isnan(row.low) else f"{row.low:+.3f} to {row.high:+.3f}",
+            row.group.name,
+        )
+        for row in found.overall
+    ]
 
 
 def shown(value: float, measure: str) -> str:
@@ -109,6 +128,7 @@ def csv_text(found: Comparison) -> str:
     writer.writeheader()
     for block in found.blocks:
         writer.writerows(record(row, block, found) for row in block.rows)
+    writer.writerows(overall_record(row, found) for row in found.overall)
     return stream.getvalue()
 
 
@@ -137,5 +157,23 @@ def record(row: Row, block: Block, found: Comparison) -> dict[str, Any]:
             "low": gap.low,
             "high": gap.high,
         }
+    values |= {short_key(k): text_of(row.group.settings, k) for k in found.keys}
+    return {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+
+
+def overall_record(row: Overall, found: Comparison) -> dict[str, Any]:
+    """A group over several data sets, under ``data=*``."""
+    values = {
+        "data": "*",
+        "measure": found.measure,
+        "group": row.group.letter,
+        "name": row.group.name,
+        "reference": found.reference.letter,
+        "pairs": row.pairs,
+        "difference": row.mean,
+        "low": row.low,
+        "high": row.high,
+        "level": LEVEL,
+    }
     values |= {short_key(k): text_of(row.group.settings, k) for k in found.keys}
     return {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}

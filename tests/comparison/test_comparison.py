@@ -132,6 +132,13 @@ def test_data_sets_are_never_paired_with_each_other(tmp_path):
     assert gaps["d1 (ctr)"].mean == pytest.approx(-0.3 + 0.025)
     assert gaps["d2 (ctr)"].mean == pytest.approx(-0.2 + 0.025)
     assert any("model.width" in note for note in found.notes)
+    # Two data sets of two seeds: both means have the same variance, so Satterthwaite's freedom is 1 + 1.
+    (row,) = found.overall
+    assert (row.data_sets, row.pairs) == (2, 4) and row.mean == pytest.approx(-0.225)
+    error = math.sqrt(2 * np.var([0.0, 0.05], ddof=1) / 2) / 2
+    assert row.high - row.mean == pytest.approx(scipy.stats.t.ppf(0.975, 2) * error)
+    assert list(csv.DictReader(io.StringIO(csv_text(found))))[-1]["data"] == "*"
+    assert "Over data sets" in console_text(found) and "Over data sets" in comparison_page(found)
 
 
 def test_held_out_ne_is_compared_in_percent(tmp_path):
@@ -312,7 +319,7 @@ def test_every_seed_of_a_training_is_a_run(tmp_path):
     percent = [100 * (values[16][s] / values[8][s] - 1) for s in range(3)]
     gap = found.blocks[0].rows[1].difference
     expected = scipy.stats.ttest_1samp(percent, 0.0).confidence_interval(0.95)
-    assert gap.seeds == (0, 1, 2) and gap[1:] == pytest.approx((np.mean(percent), *expected))
+    assert gap.seeds == (0, 1, 2) and gap[1:4] == pytest.approx((np.mean(percent), *expected))
     assert any("1 without a known ne" in note for note in found.notes)
     assert "single models" in comparison_page(found)
 
@@ -373,7 +380,7 @@ def test_the_console_and_the_csv_say_the_same(found):
             or shown["searcher"] == "autorank"
         )
         if row.difference is not None:
-            assert (float(shown["low"]), float(shown["high"])) == row.difference[2:]
+            assert (float(shown["low"]), float(shown["high"])) == row.difference[2:4]
             assert f"{row.difference.low:+.3f} to {row.difference.high:+.3f}" in text
     assert rows[0]["difference"] == "" and rows[0]["reference"] == rows[0]["group"]
 
