@@ -30,6 +30,8 @@ from autorank.report.style import (
 COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 LINES = ("-", "--", ":")
 MOST_NAMED = 12  # groups that a figure tells apart; the others are pale
+MOST_BANDS = 6
+MOST_ROWS = 60  # of the differences
 POINTS = 200  # of a curve's grid
 
 
@@ -39,6 +41,7 @@ class Look(NamedTuple):
     colour: str
     line: str
     named: bool
+    band: bool = False
 
 
 def looks_of(block: Block) -> dict[str, Look]:
@@ -46,10 +49,12 @@ def looks_of(block: Block) -> dict[str, Look]:
     looks: dict[str, Look] = {}
     for i, row in enumerate(block.rows):
         if row.difference is None:
-            looks[row.group.letter] = Look(INK, "-", True)
+            looks[row.group.letter] = Look(INK, "-", True, True)
         elif len(looks) < MOST_NAMED:
             line = LINES[(i // len(COLOURS)) % len(LINES)]
-            looks[row.group.letter] = Look(COLOURS[i % len(COLOURS)], line, True)
+            looks[row.group.letter] = Look(
+                COLOURS[i % len(COLOURS)], line, True, len(looks) < MOST_BANDS
+            )
         else:
             looks[row.group.letter] = Look(PALE, "-", False)
     return looks
@@ -76,7 +81,7 @@ def differences(found: Comparison, block: Block) -> Figure | None:
     rows = [r for r in block.rows if r.difference is not None and math.isfinite(r.difference.mean)]
     if not rows:
         return None
-    title = f"Against {found.reference.letter}: {counted(rows)}"
+    title, rows = f"Against {found.reference.letter}: {counted(rows)}", rows[:MOST_ROWS]
     figure, (ax,) = panels(title, height=1.5 + 0.28 * len(rows))
     places = np.arange(len(rows))[::-1]
     noises = [row.noise for row in block.rows if math.isfinite(row.noise)]
@@ -147,7 +152,7 @@ def curves(found: Comparison, block: Block) -> Figure | None:
     )
     if not most or not passes:
         return None
-    figure, axes = panels(curves_title(block), 2, height=4.4)
+    figure, axes = panels(curves_title(block), 2, height=3.8 + legend_height(block))
     looks = looks_of(block)
     grids = (np.arange(1.0, most + 1), np.linspace(0, passes, POINTS)[1:])
     drawn: list[float] = []
@@ -197,7 +202,7 @@ def draw_means(
             label=name,
             drawstyle="steps-post",
         )
-        if look.named and np.isfinite(error).any():
+        if look.band and np.isfinite(error).any():
             ax.fill_between(
                 grid,
                 mean - error,
@@ -222,7 +227,7 @@ def fronts(found: Comparison, block: Block) -> Figure | None:
         else np.array(costs[:1])
     )
     looks = looks_of(block)
-    figure, (ax,) = panels(fronts_title(block), height=4.8)
+    figure, (ax,) = panels(fronts_title(block), height=4.2 + legend_height(block))
     for row in block.rows:
         look = looks[row.group.letter]
         for result in row.results if look.named else ():
@@ -270,6 +275,11 @@ def fronts_title(block: Block) -> str:
     return f"At the baseline's FLOPs the lowest labels are those of {best}: {known[best]:+.2f} % on average"
 
 
+def legend_height(block: Block) -> float:
+    """Inches that `name_groups` takes."""
+    return 0.17 * math.ceil((min(len(block.rows), MOST_NAMED) + 1) / 2)
+
+
 def name_groups(figure: Figure, ax: Axes) -> None:
     """The legend below the panels."""
     handles, labels = ax.get_legend_handles_labels()
@@ -295,12 +305,13 @@ FIGURES = {
     "differences": Drawing(
         differences,
         "Dot: mean of the paired differences. Line: 95 % interval for this mean over seeds (Student's t), green or red "
-        "where it excludes 0; a single pair has none. Grey band: what the seed alone moves one run of the baseline by.",
+        "where it excludes 0; a single pair has none. Grey band: what the seed alone moves one run of the baseline by. The "
+        "60 lowest means at most are drawn; the table has all.",
     ),
     "curves": Drawing(
         curves,
-        "Mean over runs; the band is one standard error. The seeds' common luck is in it, so it is wider than what "
-        "pairs say. These are labels, too good as the lowest of many noisy ones. A curve ends where the first of its "
+        "Mean over runs; the band, for six groups at most, is one standard error. The seeds' common luck is in it, "
+        "so it is wider than what pairs say. These are labels, too good as the lowest of many noisy ones. A curve ends where the first of its "
         "runs ends. On the right, trials of partial fidelity cost what they saw of the log.",
     ),
     "fronts": Drawing(
