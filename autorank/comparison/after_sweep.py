@@ -5,15 +5,16 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 
-from autorank.comparison.compare import compare
-from autorank.comparison.text import console_text
-
 
 class AfterSweep(Callback):
     """Hydra's callback of ``experiments.search`` and ``.train``: prints the comparison and the command for its page."""
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Compares the runs in the sweep's folder; a sweep without a finished run says so and ends as it would."""
+        # Imported late: every run of the program makes this object, and most are no sweeps.
+        from autorank.comparison.compare import compare
+        from autorank.comparison.text import console_text
+
         folder = str(config.hydra.sweep.dir)
         try:
             text = console_text(compare([folder]))

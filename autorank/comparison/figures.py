@@ -87,7 +87,13 @@ def differences(found: Comparison, block: Block) -> Figure | None:
     noises = [row.noise for row in block.rows if math.isfinite(row.noise)]
     if noises:
         noise = max(noises)
-        ax.axvspan(-noise, noise, color="#eeeeee", zorder=0, label="seed noise of one run (1 sd)")
+        ax.axvspan(
+            -noise,
+            noise,
+            color="#eeeeee",
+            zorder=0,
+            label="seed noise of one run (1 sd, the largest of the rows)",
+        )
     ax.axvline(0.0, color=INK, linewidth=0.8)
     for place, row in zip(places, rows, strict=True):
         gap = row.difference
@@ -282,16 +288,8 @@ def legend_height(block: Block) -> float:
 
 def name_groups(figure: Figure, ax: Axes) -> None:
     """The legend below the panels."""
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i])
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-    )
+    handles = ax.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
 
 
 class Drawing(NamedTuple):
@@ -305,14 +303,14 @@ FIGURES = {
     "differences": Drawing(
         differences,
         "Dot: mean of the paired differences. Line: 95 % interval for this mean over seeds (Student's t), green or red "
-        "where it excludes 0; a single pair has none. Grey band: what the seed alone moves one run of the baseline by. The "
-        "60 lowest means at most are drawn; the table has all.",
+        "where it excludes 0; a single pair has none. Grey band: what the seed alone moves one run of the baseline by. "
+        "At most the 60 lowest means are drawn; the table has all.",
     ),
     "curves": Drawing(
         curves,
-        "Mean over runs; the band, for six groups at most, is one standard error. The seeds' common luck is in it, "
-        "so it is wider than what pairs say. These are labels, too good as the lowest of many noisy ones. A curve ends where the first of its "
-        "runs ends. On the right, trials of partial fidelity cost what they saw of the log.",
+        "Mean over runs; the band, for six groups at most, is one standard error. The seeds' common luck is in it, so "
+        "it is wider than what pairs say. These are labels, too good as the lowest of many noisy ones. A curve ends "
+        "where the first of its runs ends. On the right, trials of partial fidelity cost what they saw of the log.",
     ),
     "fronts": Drawing(
         fronts,
