@@ -110,28 +110,33 @@ def overalls(groups: Sequence[Group], blocks: Sequence[Block]) -> list[Overall]:
 
 
 def read_all(folders: Iterable[Path]) -> tuple[list[Result], list[LeftOut]]:
-    """The finished runs, and those that are left out with the reason."""
-    results: list[Result] = []
+    """The finished runs, and those that are left out with the reason: beside searches, also models trained alone."""
+    searches: list[Result] = []
+    trained: list[Result] = []
     left_out: list[LeftOut] = []
     for folder in folders:
         found = read(folder)
         if isinstance(found, LeftOut):
             left_out.append(found)
+        elif isinstance(found, Result):
+            searches.append(found)
         else:
-            results += found
-    return results, left_out
+            trained += found
+    if not searches:
+        return trained, left_out
+    reason = "a model trained alone, which is not compared with searches; give such folders alone"
+    left_out += [LeftOut(folder, reason) for folder in dict.fromkeys(r.folder for r in trained)]
+    return searches, left_out
 
 
-def read(folder: Path) -> list[Result] | LeftOut:
-    """The run, or the runs of several seeds, in a folder."""
+def read(folder: Path) -> Result | list[Result] | LeftOut:
+    """The search in a folder, or the seeds of a model that was trained alone."""
     if (folder / LEDGER).is_file():
-        found = read_search(folder)
-        return found if isinstance(found, LeftOut) else [found]
+        return read_search(folder)
     if (folder / RESULT).is_file():
         return read_training(folder)
-    return LeftOut(
-        folder, f"no {LEDGER} or {RESULT} there, nor in a folder below; give a run's folder"
-    )
+    where = f"no {LEDGER} or {RESULT} there, nor in a folder below"
+    return LeftOut(folder, f"{where}; give a run's folder")
 
 
 def blocks_of(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -193,9 +198,12 @@ def notes_of_group(group: Group, reference: Group, measure: str) -> Iterable[str
             f"{group.letter} has {len(seeds)} runs of {len(set(seeds))} seeds; runs of one seed count once, by "
             f"their mean."
         )
-    unknown = [str(r.folder) for r in group.results if not math.isfinite(r.values[measure])]
+    unknown = [
+        f"{r.folder} (seed {r.seed})" for r in group.results if not math.isfinite(r.values[measure])
+    ]
     if unknown:
-        yield f"{group.letter}: {len(unknown)} without a known {measure}, left out of its row: {', '.join(unknown)}."
+        listed = ", ".join(unknown)
+        yield f"{group.letter}: {len(unknown)} without a known {measure}, left out of its row: {listed}."
     revisions = {str(r.summary.get("git_revision")) for r in group.results}
     if len(revisions) > 1:
         yield (

@@ -13,6 +13,7 @@ from autorank.comparison.pairing import LEVEL, MEASURES, Overall, Row
 from autorank.report.numbers import NONE, entropy, number, signed
 
 WIDTH = 110
+MOST_CHARACTERS = 40
 HEAD = (
     "",
     "runs",
@@ -45,7 +46,11 @@ def console_text(found: Comparison) -> str:
     if found.overall:
         lines += ["", OVERALL, *aligned([OVERALL_HEAD, *overall_rows(found)])]
     if found.keys:
-        lines += ["", "What differs", *aligned(settings_rows(found))]
+        lines += [
+            "",
+            "What differs",
+            *aligned([[cut(c) for c in row] for row in settings_rows(found)]),
+        ]
     if found.idle:
         lines += ["", "Differs without effect"]
         lines += [f"  {i.key}={' | '.join(i.values)} in {i.runs} runs: {i.why}" for i in found.idle]
@@ -105,6 +110,11 @@ def settings_rows(found: Comparison) -> list[tuple[str, ...]]:
         head,
         *((short_key(k), *(text_of(g.settings, k) for g in found.groups)) for k in found.keys),
     ]
+
+
+def cut(text: str) -> str:
+    """The beginning of a long value, such as a space's; page and CSV have all of it."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

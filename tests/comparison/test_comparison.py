@@ -322,6 +322,10 @@ def test_every_seed_of_a_training_is_a_run(tmp_path):
     assert gap.seeds == (0, 1, 2) and gap[1:4] == pytest.approx((np.mean(percent), *expected))
     assert any("1 without a known ne" in note for note in found.notes)
     assert "single models" in comparison_page(found)
+    write_run(tmp_path / "search", settings("paper", 0), -0.1)
+    mixed = compare([str(tmp_path)])
+    assert mixed.num_runs == 1 and len(mixed.left_out) == 3
+    assert sum("a model trained alone" in reason for _, reason in mixed.left_out) == 2
 
 
 # --- curves and fronts ----------------------------------------------------------------------------
