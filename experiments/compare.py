@@ -20,7 +20,7 @@ from autorank.ledger.safe_write import write_atomically
 
 def parser() -> argparse.ArgumentParser:
     """The command line's."""
-    measures = "\n".join(f"{name}: {text}" for name, text in MEASURES.items())
+    measures = "\n".join(f"{name}: {text}" for name, text in MEASURES.items()).replace("%", "%%")
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autorank.comparison.compare import Block, Comparison
-from autorank.comparison.grouping import Group
 from autorank.comparison.pairing import Row
 from autorank.comparison.result import Result
 from autorank.report.style import (
@@ -60,10 +59,10 @@ def looks_of(block: Block) -> dict[str, Look]:
     return looks
 
 
-def label_of(group: Group, width: int = 48) -> str:
+def label_of(row: Row, width: int = 48) -> str:
     """Letter and name, cut where it is long."""
-    name = group.name if len(group.name) <= width else group.name[: width - 3] + "..."
-    return f"{group.letter}  {name}"
+    name = row.name if len(row.name) <= width else row.name[: width - 3] + "..."
+    return f"{row.group.letter}  {name}"
 
 
 def counted(rows: Sequence[Row]) -> str:
@@ -102,7 +101,7 @@ def differences(found: Comparison, block: Block) -> Figure | None:
         if math.isfinite(gap.low):
             ax.plot([gap.low, gap.high], [place, place], color=colour, linewidth=2.0)
         ax.scatter([gap.mean], [place], color=colour, s=26, zorder=3)
-    ax.set_yticks(places, [label_of(row.group) for row in rows])
+    ax.set_yticks(places, [label_of(row) for row in rows])
     ax.set_ylim(-0.7, len(rows) - 0.3)
     name_axes(ax, f"difference from {found.reference.letter} (% NE, lower is better)", "")
     legend(ax)
@@ -198,7 +197,7 @@ def draw_means(
     for row in sorted(block.rows, key=lambda r: looks[r.group.letter].named):
         look = looks[row.group.letter]
         mean, error = mean_and_error(np.array([values(r, grid) for r in row.results]))
-        name = label_of(row.group) if look.named else None
+        name = label_of(row) if look.named else None
         ax.plot(
             grid,
             mean,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from autorank.comparison.grouping import Group
+from autorank.comparison.grouping import Group, names_of
 from autorank.comparison.result import Result
 from autorank.search.verdict import half_width
 
@@ -45,6 +45,7 @@ class Row(NamedTuple):
     """One group on one data set."""
 
     group: Group
+    name: str  # what tells it apart from the others of this data set
     seeds: dict[int, float]  # values of the measure
     results: list[Result]
     mean: float
@@ -121,16 +122,17 @@ def rows_of(
     """The rows of one data set: the reference, then by their means."""
     here = {id(result) for result in results}
     base = by_seed([r for r in reference.results if id(r) in here], measure)
+    present = [g for g in groups if any(id(r) in here for r in g.results)]
+    names = names_of([g.settings for g in present])
     rows = []
-    for group in groups:
+    for group, name in zip(present, names, strict=True):
         own = [r for r in group.results if id(r) in here]
         seeds = by_seed(own, measure)
-        if not own:
-            continue
         values = np.array(list(seeds.values()))
         rows.append(
             Row(
                 group,
+                name if len(present) > 1 else group.name,
                 seeds,
                 own,
                 float(values.mean()) if values.size else math.nan,

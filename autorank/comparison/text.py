@@ -79,7 +79,7 @@ def cells(row: Row, found: Comparison) -> tuple[str, ...]:
         number(row.sd, 2),
         *compared,
         noise,
-        row.group.name,
+        row.name,
     )
 
 

@@ -1,6 +1,7 @@
 """Comparing runs: groups, pairs, intervals, what is left out, and how it is shown."""
 
 import csv
+import importlib.util
 import io
 import json
 import math
@@ -132,6 +133,7 @@ def test_data_sets_are_never_paired_with_each_other(tmp_path):
     assert gaps["d1 (ctr)"].mean == pytest.approx(-0.3 + 0.025)
     assert gaps["d2 (ctr)"].mean == pytest.approx(-0.2 + 0.025)
     assert any("model.width" in note for note in found.notes)
+    assert {row.name for b in found.blocks for row in b.rows} == set(members(found))
     # Two data sets of two seeds: both means have the same variance, so Satterthwaite's freedom is 1 + 1.
     (row,) = found.overall
     assert (row.data_sets, row.pairs) == (2, 4) and row.mean == pytest.approx(-0.225)
@@ -387,6 +389,33 @@ def test_the_console_and_the_csv_say_the_same(found):
             assert (float(shown["low"]), float(shown["high"])) == row.difference[2:4]
             assert f"{row.difference.low:+.3f} to {row.difference.high:+.3f}" in text
     assert rows[0]["difference"] == "" and rows[0]["reference"] == rows[0]["group"]
+
+
+def test_the_program_writes_both_files_and_explains_itself(twelve, tmp_path, capsys, monkeypatch):
+    path = ROOT / "experiments" / "compare.py"
+    spec = importlib.util.spec_from_file_location("compare_program", path)
+    assert spec is not None and spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    assert "NE gain of the winner with fresh seeds (%)" in program.parser().format_help()
+    files = [tmp_path / "new" / "table.csv", tmp_path / "new" / "page.html"]
+    line = [
+        "compare",
+        str(twelve),
+        "--reference",
+        "A",
+        "--csv",
+        str(files[0]),
+        "--page",
+        str(files[1]),
+    ]
+    monkeypatch.setattr("sys.argv", line)
+    assert program.main() == 0
+    assert files[0].read_text() == csv_text(compare([str(twelve)], ["A"]))
+    assert "12 runs in 4 groups" in files[1].read_text()
+    assert f"wrote {files[1]}" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["compare", str(tmp_path / "absent")])
+    assert program.main() == 1 and "no trials.db or result.json" in capsys.readouterr().err
 
 
 class Page(HTMLParser):
