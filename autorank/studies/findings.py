@@ -11,7 +11,7 @@ from autorank.studies.journal import Cell, Rows
 from autorank.studies.measures import MEASURES
 from autorank.studies.records import Records
 from autorank.studies.settings import Study
-from autorank.studies.splits import tested_share
+from autorank.studies.splits import overlap
 
 ALL = "all"  # in the place of a table's name: the mean over the tables
 
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
 
 def findings(study: Study, tables: Sequence[Records], splits: int, rows: Rows) -> list[Finding]:
     """All of them, the mean over tables first."""
-    rhos = np.array([tested_share(len(table), study.num_test) for table in tables])
+    rhos = np.array([overlap(len(table), study.num_test) for table in tables])
     names = [table.name for table in tables]
 
     def values(arm: str, measure: str) -> np.ndarray:

@@ -64,7 +64,7 @@ def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
 
     Examples:
         >>> records = load("mixed/0", Path("anywhere"), sampled=50)
-        >>> len(records), records.quality.min(), round(float(np.median(records.quality)), 9)
+        >>> len(records), float(records.quality.min()), round(float(np.median(records.quality)), 9)
         (50, 0.0, 1.0)
     """
     space, pool = benchmark.space, benchmark.pool

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
@@ -168,14 +168,12 @@ class _Runner:
         return self._programs.get(key, lambda: make(job.fit, task))[0]
 
 
-def measured(
-    predicted: np.ndarray, true: np.ndarray, measures: Sequence[str]
-) -> Mapping[str, float]:
+def measured(predicted: np.ndarray, true: np.ndarray, measures: Sequence[str]) -> dict[str, float]:
     """The measures of predictions ``[n]`` by name; a diverged fit predicts NaN, and has no measure at all.
 
     Examples:
-        >>> measured(np.arange(10.0), np.arange(10.0), ("tau_b", "regret_at_1"))
-        {'tau_b': 1.0, 'regret_at_1': 0.0}
+        >>> measured(np.arange(10.0), np.arange(10.0), ("discordant_share", "regret_at_1"))
+        {'discordant_share': 0.0, 'regret_at_1': 0.0}
     """
     if not np.isfinite(predicted).all():
         return dict.fromkeys(measures, float("nan"))
@@ -201,7 +199,7 @@ class _Progress:
             self._reported = now
             self._report(
                 f"{self._total - left} of {self._total} fits; {now - self._started:.0f} s, "
-                f"about {self.seconds_left():.0f} s left"
+                f"about {self.seconds_left():.0f} s left; {time.process_time():.0f} CPU seconds"
             )
 
     def seconds_left(self) -> float:

@@ -90,10 +90,13 @@ class Study:
         reads = KINDS[kind].traits["reads"]
         for key in {"predictor", "neighbours"} & own.keys() - {reads}:
             raise ValueError(f"{place}.{key} has no effect with kind={kind}; leave it out")
-        predictor = {**self.predictor, **(own.pop("predictor", None) or {})}
+        predictor: dict[str, Any] = {**self.predictor, **(own.pop("predictor", None) or {})}
         _refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
+        if isinstance(predictor.get("hidden"), list):
+            predictor["hidden"] = tuple(predictor["hidden"])
         try:
-            arm = ArmConfig(**({"num_train": self.num_train} | own))
+            values: dict[str, Any] = {"num_train": self.num_train} | own
+            arm = ArmConfig(**values)
             if kind != "ensemble":
                 return arm
             require_range("predictor.members", predictor.get("members", 10), 1, 10_000)

@@ -30,6 +30,6 @@ def split_of(table: str, num_records: int, num_test: int, number: int, seed: int
     return Split(order[:num_test], order[num_test:], int(rng.integers(2**31)))
 
 
-def tested_share(num_records: int, num_test: int) -> float:
+def overlap(num_records: int, num_test: int) -> float:
     """The share of the records that a split tests: the expected overlap of two test sets."""
     return num_test / num_records
