@@ -11,11 +11,15 @@ from tests.experiments.test_experiments import program
 ARMS = ["~study.arms.ensemble", "~study.arms.gaussian", "study.reference=ridge"]
 
 
+def read(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 def test_prints_and_writes_what_its_journal_says(tmp_path):
     place = [f"runs={tmp_path}/runs", f"results={tmp_path}/results"]
     done = program("study", "study=predictor-kind", "splits=3", "write=true", *ARMS, *place)
     folder = tmp_path / "runs" / "predictor-kind"
-    rows = list(csv.DictReader((folder / "journal.csv").open()))
+    rows = read(folder / "journal.csv")
     assert len(rows) == 3 * 2 * 3  # arms, tables, splits
 
     def taus(arm):
@@ -28,7 +32,7 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
     assert done.stdout.count(want) == 2, done.stdout  # in the table and in the sentence
     assert "18 rows" in done.stdout and "s left" in done.stdout
 
-    written = list(csv.DictReader((tmp_path / "results" / "predictor-kind.csv").open()))
+    written = read(tmp_path / "results" / "predictor-kind.csv")
     keys = ("all", "neighbours", "tau_b")
     (row,) = [r for r in written if (r["table"], r["arm"], r["measure"]) == keys]
     assert np.allclose(
