@@ -2,11 +2,13 @@
 
 import logging
 import os
+import shlex
 from pathlib import Path
 
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from autorank.app.composition import schema
@@ -14,6 +16,7 @@ from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, s
 from autorank.studies.settings import StudyConfig
 
 LOG = logging.getLogger("autorank")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def listed_studies() -> str:
@@ -23,6 +26,16 @@ def listed_studies() -> str:
         content = yaml.safe_load(path.read_text())
         lines.append(f"  study={path.stem:<20} {content['question']} ({content['time']})")
     return "\n".join(lines)
+
+
+def command() -> str:
+    """The command of this run, without where this machine keeps its files and how many fits it does side by side."""
+    own = [
+        text
+        for text in HydraConfig.get().overrides.task
+        if text.partition("=")[0] not in ("runs", "results", "workers")
+    ]
+    return shlex.join(["python", "-m", "experiments.study", *own])
 
 
 register()
@@ -46,14 +59,20 @@ def main(config: DictConfig) -> None:
     # Imported late: --help and typos must not wait for JAX.
     from autorank.app.provenance import provenance, write_rows
     from autorank.base.records import plain
-    from autorank.studies.findings import as_rows, described, findings, sentence
+    from autorank.studies.findings import (
+        as_rows,
+        described,
+        findings,
+        refuse_fewer_splits,
+        sentence,
+    )
     from autorank.studies.journal import Journal
     from autorank.studies.records import load
     from autorank.studies.run import identity_of, run_study
 
     study = cfg.study
     study.resolved()  # typos in arms come before anything is loaded
-    data = Path(os.environ.get("AUTORANK_SHARED_DATA", "data"))
+    data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
     tables = [load(name, data, study.sampled) for name in study.records]
     for table in tables:
         LOG.info(
@@ -69,8 +88,9 @@ def main(config: DictConfig) -> None:
     print(sentence(study, tables, found))
     if cfg.write:
         path = Path(cfg.results) / f"{cfg.name}.csv"
+        refuse_fewer_splits(path, cfg.splits)
         made_by = {
-            "command": f"python -m experiments.study study={cfg.name} write=true",
+            "command": command(),
             "sentence": sentence(study, tables, found),
             "splits": cfg.splits,
             "seed": cfg.seed,

@@ -1,7 +1,9 @@
 """What the rows of a study say: means, paired differences, a table for the console, and one sentence."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +72,21 @@ def as_rows(study_name: str, found: Sequence[Finding]) -> list[dict[str, object]
     ]
 
 
+def refuse_fewer_splits(path: Path, splits: int) -> None:
+    """Refuses to replace written results by those of fewer splits.
+
+    Raises:
+        ValueError: what is there has more.
+    """
+    made_by = path.with_suffix(".json")
+    there = json.loads(made_by.read_text())["splits"] if made_by.exists() else 0
+    if there > splits:
+        raise ValueError(
+            f"{path} has the results of {there} splits and these are of {splits}; write splits={there}, or another "
+            f"results="
+        )
+
+
 def described(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
     """A table of all arms: the first measure on each table, its paired difference, the means of the others."""
     lead, *others = study.measures
@@ -104,11 +121,11 @@ def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) 
             shown = f"{f.arm} ({_interval(f.difference)})"
             groups[f.difference.sign].append(shown)
     words = MEASURES[lead].words
-    parts = [
-        f"{words} is {order} than that of {study.reference} for {', '.join(groups[sign])}"
-        for sign, order in ((1, "higher"), (-1, "lower"))
-        if groups[sign]
-    ]
+    parts = []
+    for sign, order in ((1, "higher"), (-1, "lower")):
+        if groups[sign]:
+            start = f"{words} is {order} than that of {study.reference}" if not parts else order
+            parts.append(f"{start} for {', '.join(groups[sign])}")
     if groups[0]:
         parts.append(f"no difference was shown for {', '.join(groups[0])}")
     if unknown:

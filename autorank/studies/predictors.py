@@ -114,7 +114,7 @@ def make_neighbours(arm: Any, task: Task) -> Program:
 
 @KINDS.register("mean", reads="")
 def make_mean(arm: Any, task: Task) -> Program:
-    """The mean of the records for everything: what a predictor that has learnt nothing gets."""
+    """The mean of the records for everything, as if nothing were learnt; ties count at their worst in its regret."""
 
     def program(
         seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray

@@ -48,7 +48,7 @@ class Study:
 
     question: str = ""
     paper: str = ""  # what arXiv 2311.07870 says
-    time: str = ""  # of 20 splits on 2 cores
+    time: str = ""  # of 20 splits on 2 idle cores
     records: tuple[str, ...] = ("dhen/kuairand", "dhen/synthetic")  # names of the catalogue
     sampled: int = 2000  # random configurations of a benchmark that is not a table
     num_train: int = 160  # records to learn from, unless an arm says otherwise

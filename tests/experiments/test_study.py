@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 
 import numpy as np
 import scipy.stats
@@ -42,6 +43,8 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
     )
     made_by = json.loads((tmp_path / "results" / "predictor-kind.json").read_text())
     assert made_by["sentence"] in done.stdout and made_by["splits"] == 3
+    wanted = ["study=predictor-kind", "splits=3", "write=true", *ARMS]
+    assert shlex.split(made_by["command"]) == ["python", "-m", "experiments.study", *wanted]
 
     again = program(
         "study",

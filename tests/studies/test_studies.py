@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from autorank.studies.findings import ALL, findings, sentence
+from autorank.studies.findings import ALL, findings, refuse_fewer_splits, sentence
 from autorank.studies.journal import Cell
 from autorank.studies.run import refuse_too_few
 from autorank.studies.settings import Study
@@ -125,5 +125,14 @@ def test_the_sentence_says_what_the_intervals_say():
     }
     text = sentence(study, [table], findings(study, [table], 2, rows))
     assert "higher than that of base for up (+0.200 [" in text
-    assert "lower than that of base for down (-0.200 [" in text
+    assert "; lower for down (-0.200 [" in text
     assert "no difference was shown for same (+0.000 [" in text
+
+
+def test_results_are_not_replaced_by_those_of_fewer_splits(tmp_path):
+    path = tmp_path / "predictor-kind.csv"
+    refuse_fewer_splits(path, 3)
+    path.with_suffix(".json").write_text('{"splits": 20}')
+    refuse_fewer_splits(path, 20)
+    with pytest.raises(ValueError, match="the results of 20 splits and these are of 3"):
+        refuse_fewer_splits(path, 3)
