@@ -112,7 +112,7 @@ def _forward(
         loaded = [_load(ref, origin) for ref in param_refs]
         active = [number_ref[i] for i in range(numbers.shape[0])]
 
-        def one(row: Array, _: None) -> None:
+        def one(row: Array, _: Any) -> Any:
             values = [_load(ref, origin, row) for ref in x_refs]
             # As for the backward pass: Triton has no rule for functions with a gradient of their own.
             value, _ = jax.vjp(lambda p, x: function(p, active, x), loaded, values)

@@ -33,11 +33,12 @@ class Costs(NamedTuple):
 # Used until a run has measured. CPU: compile seconds from `experiments/speed/compile.py` (docs/design.md); six DHENs of
 # width 16 on 20,000 rows trained in lanes at .19 of their compact programs' speed, and a program with fields as many as
 # Criteo's takes half a minute to compile. Accelerators: `experiments/results/bench_population.csv`, one H100, DHENs of
-# about 7e5 FLOPs a row. A compact program took 11.8 s and ran at 6.4e6 rows/s (median of 3, float32); ten lanes ran at
-# 5.5e6 rows/s together.
+# about 7e5 FLOPs a row. A compact program ran at 6.4e6 rows/s (median of 3, float32) and took
+# 17.6 s to compile in a whole search (117 of them in 2,062 s summed over eight threads; 11.8 s alone). Ten lanes of one
+# width took 35 s and ran at 2.7e6 rows/s together (batches of 4,096, bfloat16; to be replaced by bench_lanes.csv).
 PRIORS = {
     "cpu": Costs(2.0, 5e9, 30.0, 0.19 * 5e9, 2e4, True),
-    "gpu": Costs(11.8, 6.4e6 * 7e5, 30.0, 5.5e6 * 7e5, 2e4, False),
+    "gpu": Costs(17.6, 6.4e6 * 7e5, 35.0, 2.7e6 * 7e5, 2e4, False),
 }
 _COMPILE = {form: f"{form}_compile" for form in FORMS}
 _RATE = {form: f"{form}_rate" for form in FORMS}

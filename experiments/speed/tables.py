@@ -22,10 +22,12 @@ NAMES = (
     "data",
     "search_speed",
     "population",
+    "lanes",
+    "equality",
     "profile",
     "sharded",
 )
-WHOLE = ("population", "profile", "search_speed", "sharded")  # no ratios: every figure is shown
+WHOLE = ("population", "lanes", "equality", "profile", "search_speed", "sharded")  # no ratios: every figure is shown
 
 
 def targets(name: str) -> Targets:
