@@ -43,10 +43,9 @@ OmegaConf.register_new_resolver("studies", listed_studies, replace=True)
 # Without a study there is no name; the settings then say what to write.
 OmegaConf.register_new_resolver("or_study", lambda choice: choice or "study", replace=True)
 node = schema(StudyConfig)
+# Arms may have any key: `Study.resolved` refuses unknown ones with a better message.
 for group in (node.study.predictor, node.study.arms):
-    OmegaConf.set_struct(
-        group, False
-    )  # `Study.resolved` refuses unknown keys with a better message
+    OmegaConf.set_struct(group, False)
 ConfigStore.instance().store(name="base_study", node=node)
 
 
