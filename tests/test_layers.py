@@ -32,6 +32,7 @@ LEVELS = {
     "autorank.benchmarks": 5,
     "autorank.serving": 5,
     "autorank.report": 5,
+    "autorank.studies": 6,
     "autorank.app": 6,
     "autorank.comparison": 6,
     "autorank.score": 7,
