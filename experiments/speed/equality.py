@@ -46,7 +46,7 @@ class Size(NamedTuple):
         return f"{self.models} models of dhen_small, {self.seeds} seeds, {self.rows} rows, B={self.batch_size}"
 
 
-FULL, SMALL = Size(25_000, 30, 3, 256), Size(4_000, 3, 2, 50)
+FULL, SMALL = Size(8_000, 30, 3, 128), Size(4_000, 3, 2, 50)
 MEAN, LARGEST = (
     "mean difference in seed noises, absolute",
     "largest difference of a model in seed noises",

@@ -27,7 +27,14 @@ NAMES = (
     "profile",
     "sharded",
 )
-WHOLE = ("population", "lanes", "equality", "profile", "search_speed", "sharded")  # no ratios: every figure is shown
+WHOLE = (
+    "population",
+    "lanes",
+    "equality",
+    "profile",
+    "search_speed",
+    "sharded",
+)  # no ratios: every figure is shown
 
 
 def targets(name: str) -> Targets:

@@ -74,7 +74,7 @@ def program(
 
 
 @pytest.mark.parametrize(
-    "name", ["search", "train", "prepare_data", "report", "tune_baseline", "record_table"]
+    "name", ["search", "train", "prepare_data", "report", "tune_baseline", "record_table", "study"]
 )
 def test_help_explains_itself(name):
     text = program(name, "--help", cold=name == "search").stdout

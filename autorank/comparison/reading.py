@@ -1,0 +1,117 @@
+"""A finished search as a comparison sees it, or the reason why it is left out."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from autorank.base.records import flatten
+from autorank.comparison.finding import LEDGER
+from autorank.comparison.result import METRIC, SEED, Course, LeftOut, Result, number, varies, why
+from autorank.ledger.errors import LedgerCorrupt, LedgerMismatch, RunInUse
+from autorank.ledger.front import front_of
+from autorank.ledger.ledger import Ledger
+from autorank.ledger.run_folder import Run, labelled, read_run, searched
+from autorank.report.sentences import state_of
+
+
+def read_search(folder: Path) -> Result | LeftOut:
+    """Reads a folder with a ledger; whatever is wrong with it becomes the reason."""
+    try:
+        with Ledger.read(folder / LEDGER) as ledger:
+            identity = ledger.file.identity
+        run = read_run(folder)
+    except (LedgerCorrupt, LedgerMismatch, RunInUse, OSError) as error:
+        return LeftOut(folder, str(error))
+    if run.summary.get("status") != "finished":
+        return LeftOut(folder, why_unfinished(run, identity))
+    try:
+        return result_of(run, identity)
+    except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+        return LeftOut(folder, f"its summary or settings are of another format ({why(error)})")
+
+
+def why_unfinished(run: Run, identity: Mapping[str, str]) -> str:
+    """The reason that a run without a summary of a finished search is left out."""
+    if "plan" not in identity:
+        return "its ledger is not that of experiments.search"
+    if (run.folder / "summary.json").exists() and not run.summary:
+        return "its summary.json cannot be read; start its command again, which writes it anew"
+    return state_of(run)
+
+
+def result_of(run: Run, identity: Mapping[str, str]) -> Result:
+    """What the comparison needs of a finished run.
+
+    Raises:
+        KeyError, TypeError, ValueError: the summary or the settings lack something.
+    """
+    config = flatten(yaml.safe_load(run.config) or {})
+    if not config:
+        raise ValueError("no config.yaml")
+    counting = counting_settings(identity, config)
+    summary = run.summary
+    left = ("data.", "space.")
+    return Result(
+        folder=run.folder,
+        data=str(summary["name"]),
+        fingerprint=identity["data"],
+        metric=str(summary["metric"]),
+        seed=int(summary["seed"]),
+        settings={k: v for k, v in counting.items() if k not in (SEED, METRIC)},
+        data_settings={k: v for k, v in config.items() if k.startswith("data.") and varies(k)},
+        idle={
+            k: v
+            for k, v in config.items()
+            if k not in counting and not k.startswith(left) and varies(k)
+        },
+        machine={k: v for k, v in config.items() if not varies(k)},
+        values=measures(run),
+        noise=number(summary.get("seed_noise_percent")),
+        course=course_of(run),
+        front=np.array(
+            [(math.exp(t.cost or 0.0), t.quality) for t in front_of(labelled(run))], np.float64
+        ).reshape(-1, 2),
+        summary=summary,
+    )
+
+
+def counting_settings(identity: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that can change an outcome, by dotted key, seed and metric among them.
+
+    The ledger's identity has just these, of the parts that were chosen. Ledgers of earlier versions have fingerprints
+    instead: then all settings count. The space is a function of its settings and of the baseline's.
+    """
+    found: dict[str, Any] = {}
+    for item, text in identity.items():
+        if text.startswith("{"):
+            found |= flatten(json.loads(text))
+        elif item not in ("data", "space"):
+            found = {k: v for k, v in config.items() if varies(k) and not k.startswith("data.")}
+            break
+    of_space = {k: v for k, v in config.items() if k.startswith("space.")}
+    found |= of_space or {"space": identity["space"][:8]}
+    return {k: v for k, v in found.items() if varies(k)}
+
+
+def measures(run: Run) -> dict[str, float]:
+    """What runs are compared by; lower is better."""
+    summary, labels = run.summary, [t.quality or 0.0 for t in labelled(run)]
+    return {
+        "gain": number((summary.get("ne_gain_percent") or {}).get("mean")),
+        "label": min(labels, default=math.nan),
+        "ne": number((summary.get("winner") or {}).get("ne")),
+    }
+
+
+def course_of(run: Run) -> Course:
+    """The best label so far at the highest rung, over the trials that ended."""
+    done = [t for t in searched(run) if t.status != "proposed"]
+    labels = np.array([math.inf if t.quality is None else t.quality for t in done], np.float64)
+    best = np.minimum.accumulate(labels) if done else labels
+    passes = np.cumsum([t.fidelity for t in done], dtype=np.float64)
+    return Course(passes, np.where(np.isinf(best), np.nan, best))

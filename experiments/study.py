@@ -1,0 +1,104 @@
+"""Compares settings of the method on recorded results, with intervals; `--help` lists the studies."""
+
+import logging
+import os
+import shlex
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from autorank.app.composition import schema
+from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
+from autorank.studies.settings import StudyConfig
+
+LOG = logging.getLogger("autorank")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def listed_studies() -> str:
+    """A help text: every file of ``configs/study`` with its question and how long it takes."""
+    lines = []
+    for path in sorted(Path(CONFIGS, "study").glob("*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        lines.append(f"  study={path.stem:<20} {content['question']} ({content['time']})")
+    return "\n".join(lines)
+
+
+def command() -> str:
+    """The command of this run, without where this machine keeps its files and how many fits it does side by side."""
+    own = [
+        text
+        for text in HydraConfig.get().overrides.task
+        if text.partition("=")[0] not in ("runs", "results", "workers")
+    ]
+    return shlex.join(["python", "-m", "experiments.study", *own])
+
+
+register()
+OmegaConf.register_new_resolver("studies", listed_studies, replace=True)
+# Without a study there is no name; the settings then say what to write.
+OmegaConf.register_new_resolver("or_study", lambda choice: choice or "study", replace=True)
+node = schema(StudyConfig)
+# Arms may have any key: `Study.resolved` refuses unknown ones with a better message.
+for group in (node.study.predictor, node.study.arms):
+    OmegaConf.set_struct(group, False)
+ConfigStore.instance().store(name="base_study", node=node)
+
+
+@hydra.main(version_base="1.3", config_path=CONFIGS, config_name="study")
+@plain_errors
+def main(config: DictConfig) -> None:
+    """Runs or resumes a study, and prints its table and what it shows."""
+    cfg = settings(config, StudyConfig)
+    set_up_jax()
+    # Imported late: --help and typos must not wait for JAX.
+    from autorank.app.provenance import provenance, write_rows
+    from autorank.base.records import plain
+    from autorank.studies.findings import (
+        as_rows,
+        described,
+        findings,
+        refuse_fewer_splits,
+        sentence,
+    )
+    from autorank.studies.journal import Journal
+    from autorank.studies.records import load
+    from autorank.studies.run import identity_of, run_study
+
+    study = cfg.study
+    study.resolved()  # typos in arms come before anything is loaded
+    data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    tables = [load(name, data, study.sampled) for name in study.records]
+    for table in tables:
+        LOG.info(
+            "%s: %d records, %d failed ones left out", *(table.name, len(table), table.num_failed)
+        )
+    identity = identity_of(study, tables, cfg.seed)
+    with Journal(Path(cfg.runs) / cfg.name, identity, study.measures) as journal:
+        rows = run_study(
+            study, tables, journal, splits=cfg.splits, seed=cfg.seed, workers=cfg.workers
+        )
+    found = findings(study, tables, cfg.splits, rows)
+    print(f"{study.question}\nThe paper: {study.paper}\n\n{described(study, tables, found)}\n")
+    print(sentence(study, tables, found))
+    if cfg.write:
+        path = Path(cfg.results) / f"{cfg.name}.csv"
+        refuse_fewer_splits(path, cfg.splits)
+        made_by = {
+            "command": command(),
+            "sentence": sentence(study, tables, found),
+            "splits": cfg.splits,
+            "seed": cfg.seed,
+            "study": plain(study),
+            "records": {table.name: table.fingerprint() for table in tables},
+        }
+        write_rows(path, as_rows(cfg.name, found), made_by | provenance())
+        LOG.info("%s and what made it are written", path)
+
+
+if __name__ == "__main__":
+    main()

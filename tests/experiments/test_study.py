@@ -1,0 +1,59 @@
+"""The program of studies as a user runs it: what it prints is what its journal says."""
+
+import csv
+import json
+import shlex
+
+import numpy as np
+import scipy.stats
+
+from tests.experiments.test_experiments import program
+
+ARMS = ["~study.arms.ensemble", "~study.arms.gaussian", "study.reference=ridge"]
+
+
+def read(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_prints_and_writes_what_its_journal_says(tmp_path):
+    place = [f"runs={tmp_path}/runs", f"results={tmp_path}/results"]
+    done = program("study", "study=predictor-kind", "splits=3", "write=true", *ARMS, *place)
+    folder = tmp_path / "runs" / "predictor-kind"
+    rows = read(folder / "journal.csv")
+    assert len(rows) == 3 * 2 * 3  # arms, tables, splits
+
+    def taus(arm):
+        own = sorted((r["table"], r["split"], float(r["tau_b"])) for r in rows if r["arm"] == arm)
+        return np.array([tau for *_, tau in own]).reshape(2, 3)
+
+    d = (taus("neighbours") - taus("ridge")).mean(axis=0)
+    half = scipy.stats.t.ppf(0.975, 2) * np.sqrt(d.var(ddof=1) * (1 / 3 + 296 / 1000))
+    want = f"{d.mean():+.3f} [{d.mean() - half:+.3f}, {d.mean() + half:+.3f}]"
+    assert done.stdout.count(want) == 2, done.stdout  # in the table and in the sentence
+    assert "18 rows" in done.stdout and "s left" in done.stdout
+
+    written = read(tmp_path / "results" / "predictor-kind.csv")
+    keys = ("all", "neighbours", "tau_b")
+    (row,) = [r for r in written if (r["table"], r["arm"], r["measure"]) == keys]
+    assert np.allclose(
+        [float(row[k]) for k in ("difference", "low", "high")],
+        [d.mean(), d.mean() - half, d.mean() + half],
+        atol=1e-5,
+    )
+    made_by = json.loads((tmp_path / "results" / "predictor-kind.json").read_text())
+    assert made_by["sentence"] in done.stdout and made_by["splits"] == 3
+    wanted = ["study=predictor-kind", "splits=3", "write=true", *ARMS]
+    assert shlex.split(made_by["command"]) == ["python", "-m", "experiments.study", *wanted]
+
+    again = program(
+        "study",
+        "study=predictor-kind",
+        "splits=3",
+        "study.num_test=100",
+        *ARMS,
+        *place,
+        check=False,
+    )
+    assert again.returncode != 0 and "study.num_test differ" in again.stdout
+    assert "Traceback" not in again.stdout

@@ -1,0 +1,52 @@
+"""Records whose truth is known, and shipped studies cut to their size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from autorank.benchmarks.base import Benchmark
+from autorank.space.space import Decision, Space
+from autorank.studies.findings import Finding, findings
+from autorank.studies.journal import Journal
+from autorank.studies.records import Records, records_of
+from autorank.studies.run import identity_of, run_study
+from autorank.studies.settings import Study
+
+ROOT = Path(__file__).resolve().parents[2]
+LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+SPACE = Space(
+    tuple(Decision(name, LEVELS, "number") for name in "abcd"),
+    (0, 0, 0, 0),
+)
+
+
+def planted(name: str, truth: Any) -> Records:
+    """All 1296 configurations of four numbers in [0, 1] with ``truth(x [n, 4])`` as their loss."""
+
+    def query(rows: Any) -> np.ndarray:
+        x = np.array([[row[d] for d in "abcd"] for row in rows])
+        return np.stack([truth(x), x.sum(axis=1)], axis=1)
+
+    return records_of(Benchmark("planted", name, SPACE, {}, query))
+
+
+def linear(x: np.ndarray) -> np.ndarray:
+    return x @ np.array([4.0, 2.0, 1.0, 0.5])
+
+
+def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Study:
+    """A shipped study with some of its arms."""
+    content = yaml.safe_load((ROOT / "configs" / "study" / f"{name}.yaml").read_text())
+    kept = {arm: content["arms"][arm] for arm in arms}
+    return Study(**(content | changes | {"arms": kept, "reference": reference}))
+
+
+def found(
+    folder: Path, study: Study, tables: list[Records], splits: int
+) -> dict[tuple[str, str, str], Finding]:
+    """What a study finds, by arm, table and measure."""
+    with Journal(folder, identity_of(study, tables, 0), study.measures) as journal:
+        rows = run_study(study, tables, journal, splits=splits, seed=0, workers=2)
+    return {(f.arm, f.table, f.measure): f for f in findings(study, tables, splits, rows)}
