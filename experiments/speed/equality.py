@@ -1,6 +1,6 @@
 """Does a lane give a trial the NE that its compact program gives it? Random models, paired by configuration and seed.
 
-    python -m experiments.speed.equality                       # 30 models of dhen_small, 3 seeds; 15 minutes on 2 cores
+    python -m experiments.speed.equality                       # 30 models of dhen_small, 3 seeds; 12 minutes on 2 cores
     python -m experiments.speed.equality --precision bfloat16  # a population's activations in bfloat16
     python -m experiments.speed.equality --small               # the same program at toy size
 
