@@ -23,7 +23,7 @@ search: setup
 # Types are checked beside the tests; their findings, if any, are printed after the tests' own closing line.
 test: setup lint
 	@$(BIN)/pyright > .venv/types.txt 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal; tests=$$?; \
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal; tests=$$?; \
 	wait $$types; types=$$?; [ $$types = 0 ] || cat .venv/types.txt; exit $$((tests || types))
 
 lint: setup

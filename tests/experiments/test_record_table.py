@@ -12,6 +12,7 @@ import pytest
 
 from autorank.recorded.journal import read_journal
 from autorank.recorded.table_file import read_table
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = """
@@ -43,20 +44,14 @@ def command(folder: Path, *options: str) -> list[str]:
 
 def environment(folder: Path) -> dict[str, str]:
     mine = {"HYDRA_FULL_ERROR": "0", "AUTORANK_TABLES": f"{folder}/one"}
-    return os.environ | mine | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return os.environ | mine
 
 
 def program(folder: Path, *options: str, check: bool = True) -> str:
-    done = subprocess.run(
-        command(folder, *options),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(folder),
-    )
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout + done.stderr
+    started = warm.start(command(folder, *options), environment(folder))
+    done = warm.ended(started, timeout=300)
+    assert not check or done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
 
 
 def test_the_whole_way(folder):
@@ -98,19 +93,13 @@ def test_the_whole_way(folder):
     assert len(table.about["sessions"]) == len(merged.about["sessions"]) == 2
     assert table.about["bayes_ne"]["ctr"] < 1
     # The table is a benchmark.
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.comparison.bench_search", "tasks=tables/*"),
-            *("searchers=[random]", "trials=30", "batch=5", f"runs={folder}/bench"),
-            f"table={folder}/bench.csv",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(folder),
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    bench = [
+        *(sys.executable, "-m", "experiments.comparison.bench_search", "tasks=tables/*"),
+        *("searchers=[random]", "trials=30", "batch=5", f"runs={folder}/bench"),
+        f"table={folder}/bench.csv",
+    ]
+    done = warm.ended(warm.start(bench, environment(folder)), timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
     last = (folder / "bench.csv").read_text().splitlines()[-1].split(",")
     assert last[:3] == ["tables", "tiny_synthetic", "random"] and 0 <= float(last[7]) < 1
 
