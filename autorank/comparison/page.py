@@ -12,6 +12,7 @@ from autorank.comparison.text import (
     OVERALL,
     OVERALL_HEAD,
     cells,
+    counted,
     overall_rows,
     settings_rows,
     shown,
@@ -24,7 +25,7 @@ from autorank.report.stylesheet import STYLE
 
 def comparison_page(found: Comparison) -> str:
     """The page's HTML; nothing in it is fetched."""
-    title = f"{found.num_runs} runs in {len(found.groups)} groups"
+    title = counted(found.num_runs, len(found.groups))
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">Compared by {escape(MEASURES[found.measure])}; lower is better. Differences are in % NE from '

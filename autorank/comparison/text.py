@@ -34,10 +34,20 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def counted(runs: int, groups: int) -> str:
+    """How many runs there are, in how many groups.
+
+    Examples:
+        >>> counted(1, 1), counted(12, 4)
+        ('1 run in 1 group', '12 runs in 4 groups')
+    """
+    return f"{runs} run{'s' * (runs != 1)} in {groups} group{'s' * (groups != 1)}"
+
+
 def console_text(found: Comparison) -> str:
     """The tables, what differs, notes, and what was left out."""
     lines = [
-        f"{found.num_runs} runs in {len(found.groups)} groups by {MEASURES[found.measure]}, lower is better; "
+        f"{counted(found.num_runs, len(found.groups))} by {MEASURES[found.measure]}, lower is better; "
         f"differences in % NE from {found.reference.letter}, paired by seed"
     ]
     for block in found.blocks:

@@ -31,8 +31,10 @@ class Norm(nn.Module):
             variance = jnp.mean(jnp.square(x), axis=over, keepdims=True)
         else:
             count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
-            mean = jnp.sum(x, axis=over, keepdims=True) / count
-            x = jnp.where(jnp.expand_dims(where, lead), x - mean, 0.0)
+            inside = jnp.expand_dims(where, lead)
+            # Zeros outside would give the same mean, but a gradient to what lies there.
+            mean = jnp.sum(jnp.where(inside, x, 0.0), axis=over, keepdims=True) / count
+            x = jnp.where(inside, x - mean, 0.0)
             variance = jnp.sum(jnp.square(x), axis=over, keepdims=True) / count
         scale = jnp.expand_dims(bias(self, "scale", self.axes), lead)
         offset = jnp.expand_dims(bias(self, "bias", self.axes), lead)

@@ -18,7 +18,7 @@ import numpy as np
 
 from autorank.base.typing import Array, Float, Int, PyTree
 from autorank.models import row_kernels
-from autorank.models.blocks import EPS
+from autorank.models.blocks import Norm
 from autorank.models.interactions import FFN_FACTOR, MODULES, attention_of
 from autorank.models.maps import along, flat_map, kronecker, mix
 from autorank.models.parameters import Active, call, is_leaf, leaves, prefix
@@ -320,7 +320,9 @@ class Perceptrons:
             if "fmb" in self._has:
                 where = prefix(c.positions, slot.positions)[:, None] & prefix(n, slot.rank)[None]
                 fmb = is_module(c, slot, "fmb")
-                scaled = normed_within(found, params["scale"], params["offset"], where)
+                own = {"scale": params["scale"], "bias": params["offset"]}
+                norm = Norm({"positions": c.positions, "rank": n})
+                scaled = call(norm, own, found, where)
                 found = jnp.where(fmb, scaled, found)
         if "mask" not in self._has:
             return found
@@ -409,26 +411,9 @@ def is_module(capacity: Capacity, slot: Slot, module: str) -> Array:
 def normed(
     x: Float[Array, "b m d"], scale: Array, offset: Array, width: Array
 ) -> Float[Array, "b m d"]:
-    """Layer norm over the first ``width`` numbers of each embedding (`blocks.Norm`); the others have no part in it."""
-    dtype, x = x.dtype, x.astype(jnp.float32)
-    inside = prefix(x.shape[-1], width)[None, None]
-    mean = jnp.sum(jnp.where(inside, x, 0.0), axis=-1, keepdims=True) / width
-    x = jnp.where(inside, x - mean, 0.0)
-    variance = jnp.sum(jnp.square(x), axis=-1, keepdims=True) / width
-    x = x * jax.lax.rsqrt(variance + EPS) * scale[None, None] + offset[None, None]
-    return x.astype(dtype)
-
-
-def normed_within(
-    x: Float[Array, "b m n"], scale: Array, offset: Array, where: Array
-) -> Float[Array, "b m n"]:
-    """Layer norm over the entries of ``where [m, n]`` (`blocks.Norm`)."""
-    dtype, x = x.dtype, x.astype(jnp.float32)
-    count = jnp.maximum(jnp.sum(where), 1).astype(x.dtype)
-    mean = jnp.sum(x, axis=(1, 2), keepdims=True) / count
-    x = jnp.where(where[None], x - mean, 0.0)
-    variance = jnp.sum(jnp.square(x), axis=(1, 2), keepdims=True) / count
-    return (x * jax.lax.rsqrt(variance + EPS) * scale[None] + offset[None]).astype(dtype)
+    """Layer norm over the first ``width`` numbers of each embedding; the others have no part in it."""
+    norm = Norm({"width": x.shape[-1]})
+    return call(norm, {"scale": scale, "bias": offset}, x, prefix(x.shape[-1], width))
 
 
 def prefixes(shape: tuple[int, ...]) -> Index:

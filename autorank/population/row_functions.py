@@ -125,7 +125,7 @@ class MixtureProductsRow:
         z = dot(x, mixtures, (1, 1))
         inside = (rows(z) < positions) & (columns(z) < rank)
         count = (positions * rank).astype(jnp.float32)
-        mean = jnp.sum(jnp.sum(z, axis=1), axis=0) / count
+        mean = jnp.sum(jnp.sum(jnp.where(inside, z, 0.0), axis=1), axis=0) / count
         z = jnp.where(inside, z - mean, 0.0)
         variance = jnp.sum(jnp.sum(z * z, axis=1), axis=0) / count
         return z * jax.lax.rsqrt(variance + EPS) * scale + offset

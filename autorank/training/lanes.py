@@ -42,7 +42,7 @@ from autorank.training.tables import (
     rowwise_adagrad,
     sum_duplicates,
 )
-from autorank.training.trainer import DENSE, EMBEDDING, INPUT, OPTIMIZER
+from autorank.training.trainer import DENSE, EMBEDDING, INPUT, OPTIMIZER, zero_hparams
 
 
 class Distinct(NamedTuple):
@@ -174,11 +174,10 @@ class LaneProgram:
         rows = draw_rows(table_key, jnp.zeros((self.num_ids, width)), table_scale)
         rows, accumulator = freeze_rows(rows, zeros, self.untrained)
         rows = jnp.pad(rows, ((0, 0), (0, c.width - width)))
-        hparams = Hparams(*[jnp.float32(0)] * len(Hparams._fields))
         curve = Curve(*(jnp.zeros((self.num_windows, len(METRICS[self.head]))) for _ in range(3)))
         return TrainState(
             params,
-            adamw(hparams, jnp.float32(1)).init(params),
+            adamw(zero_hparams(), jnp.float32(1)).init(params),
             Table(rows, accumulator, jnp.zeros(0, jnp.int32)),
             curve,
             jnp.int32(0),
@@ -203,9 +202,8 @@ class LaneProgram:
     def optimizer_axes(self) -> PyTree:
         """The axis of lanes of every array of the optimiser's state."""
         params = self.params_axes()
-        hparams = Hparams(*[jnp.float32(0)] * len(Hparams._fields))
         state = jax.eval_shape(
-            lambda: adamw(hparams, jnp.float32(1)).init(
+            lambda: adamw(zero_hparams(), jnp.float32(1)).init(
                 jax.tree.map(jnp.zeros, shapes(self.network.capacity), is_leaf=is_shape)
             )
         )

@@ -88,3 +88,13 @@ def test_draw_gives_independent_kernels_zero_biases_and_unit_scales():
     correlation = np.corrcoef(np.ravel(params["a"]), np.ravel(params["b"]))[0, 1]
     assert abs(correlation) < 0.1
     assert not params["bias"].any() and (params["scale"] == 1).all()
+
+
+def test_a_norm_gives_no_gradient_to_what_lies_outside():
+    norm, where = Norm({"width": 4}), jnp.array([True, True, True, False])
+    params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
+    x = jnp.array([[1.0, 2.0, 4.0, 0.0]])
+    slope = jax.grad(
+        lambda x: jnp.sum(jnp.sin(jnp.arange(4.0))[None] * call(norm, params, x, where))
+    )(x)
+    assert slope[0, :3].all() and slope[0, 3] == 0
