@@ -1,4 +1,4 @@
-"""Each trial's config is composed once where its job runs in the driver's process; what cannot be composed has failed."""
+"""A trial's config is composed once where its job runs in the driver's process; one that cannot be has failed."""
 
 import os
 import sys
