@@ -106,6 +106,11 @@ def model(
         "ne": mean_of(found.test["ne"][name][main_metric(context)]) if found.test else None,
         "test": found.test["gain"].get(name) if found.test and index is not None else None,
     }
+    if found.test and "measures" in found.test:  # ledgers of earlier versions lack them
+        entry["measures"] = {
+            metric: {measure: mean_of(by_seed) for measure, by_seed in measures.items()}
+            for metric, measures in found.test["measures"][name].items()
+        }
     if index is not None:
         gains = found.confirmed.gains[index]
         entry["validation_gain_percent"] = survival.validation_gain(gains)

@@ -135,6 +135,9 @@ def test_a_search_leaves_everything(toy_run):
     assert summary["num_trials"] == 5 and summary["status"] == "finished"
     assert set(summary["per_task"]) == {"ctr", "cvr", "ctcvr"}
     assert summary["bayes_ne"]["test"]["ctr"] < 1
+    measured = summary["winner"]["measures"]["ctr"]
+    # Generated rows name no users.
+    assert 0 < measured["auc"] < 1 and measured["calibration"] > 0 and "gauc" not in measured
     assert summary["num_compiles"] >= 1 and summary["compile_seconds"] > 0
     for name in (
         "trials.db",
