@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from typing import Any
 
 import pytest
@@ -24,19 +23,6 @@ CONFIG = {
 
 def settings(mode: str) -> TrackingConfig:
     return TrackingConfig(mode=mode, group="g", tags=("t",))
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A user without any W&B set-up; whatever W&B keeps for itself stays in the test's folder."""
-    for name in [n for n in os.environ if n.startswith("WANDB_") or n == "NETRC"]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name))
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path / "home")
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -68,7 +54,10 @@ def test_an_offline_run_is_continued_and_nothing_is_logged_twice(tmp_path, home,
             ids.append(ledger.get("wandb_id"))
             ended = [t for t in ledger.trials() if t.status != "proposed"]
             rounds = ledger.records("policy")
-            assert len(logged) - before == (0 if session else len(ended) + len(rounds))
+            told = {r["predictor/round"] for *_, r in logged if "predictor/round" in r}
+            assert told == {t.round for t in ended if t.stage == "round" and t.predicted}
+            own = 0 if session else len(ended) + len(rounds) + len(told)
+            assert len(logged) - before == own
             tracker.finish(folder, summary)
     assert ids[0] == ids[1] and ids[0].startswith("my-run--")
     assert {run for run, _, _ in logged} == {ids[0]}

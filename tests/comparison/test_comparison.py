@@ -240,7 +240,7 @@ def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path):
     expected = {
         "cut": "interrupted after 2 of 8 trials", "damaged": "damaged", "later": "format 99",
         "half": "summary.json cannot be read", "other": "KeyError: 'metric'", "no-config": "no config.yaml",
-        "absent": "no trials.db or result.json there",
+        "absent": "no trials.db, result.json or *.wandb there",
     }  # fmt: skip
     assert reasons.keys() == expected.keys()
     for name, words in expected.items():
@@ -415,7 +415,7 @@ def test_the_program_writes_both_files_and_explains_itself(twelve, tmp_path, cap
     assert "12 runs in 4 groups" in files[1].read_text()
     assert f"wrote {files[1]}" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["compare", str(tmp_path / "absent")])
-    assert program.main() == 1 and "no trials.db or result.json" in capsys.readouterr().err
+    assert program.main() == 1 and "no trials.db, result.json or *.wandb" in capsys.readouterr().err
 
 
 class Page(HTMLParser):

@@ -259,7 +259,7 @@ def test_notebooks_run_and_hold_no_outputs(toy_run):
 
 
 def test_the_readmes_table_is_the_committed_results():
-    program("collect", "--check")
+    program("compare", "--check")
 
 
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "toy"])
