@@ -10,10 +10,10 @@ import numpy as np
 
 from autorank.studies.intervals import Difference, corrected_interval, over_tables
 from autorank.studies.journal import Cell, Rows
+from autorank.studies.measures import MEASURES
 from autorank.studies.records import Records
 from autorank.studies.settings import Study
 from autorank.studies.splits import overlap
-from autorank.surrogates.measures import MEASURES
 
 ALL = "all"  # in the place of a table's name: the mean over the tables
 

@@ -12,11 +12,11 @@ from autorank.base.jax_settings import own_settings
 from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, plain
 from autorank.studies.journal import Cell, Journal, Rows
+from autorank.studies.measures import MEASURES
 from autorank.studies.predictors import KINDS, Program, Task
 from autorank.studies.records import Records
 from autorank.studies.settings import ArmConfig, Study
 from autorank.studies.splits import split_of
-from autorank.surrogates.measures import MEASURES
 
 LOG = logging.getLogger("autorank")
 REPORT_SECONDS = 15.0  # between two lines about the progress

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autorank.base.records import as_tuples, digest, plain, require, require_range
+from autorank.studies.measures import LARGEST_K, MEASURES
 from autorank.studies.predictors import KINDS
-from autorank.surrogates.measures import LARGEST_K, MEASURES
 from autorank.surrogates.settings import PredictorConfig
 
 
