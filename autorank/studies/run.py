@@ -58,11 +58,28 @@ def refuse_too_few(study: Study, tables: Sequence[Records]) -> None:
     """
     for name, arm in study.resolved().items():
         for table in tables:
-            if arm.num_train + study.num_test > len(table):
-                raise ValueError(
-                    f"study.arms.{name}: num_train={arm.num_train} and study.num_test={study.num_test} are more than "
-                    f"the {len(table)} records of {table.name}; write smaller ones"
-                )
+            _refuse_arm(name, arm, study.num_test, table)
+
+
+def _refuse_arm(name: str, arm: ArmConfig, num_test: int, table: Records) -> None:
+    if arm.num_train + num_test > len(table):
+        raise ValueError(
+            f"study.arms.{name}: num_train={arm.num_train} and study.num_test={num_test} are more than "
+            f"the {len(table)} records of {table.name}; write smaller ones"
+        )
+    if arm.num_own is None:
+        return
+    if table.own is None:
+        raise ValueError(
+            f"study.arms.{name}.num_own={arm.num_own} says how many records are of the tested part, but "
+            f"{table.name} has none; write 'TABLE where DECISION=VALUE' or 'TABLE from OTHER' in study.records"
+        )
+    inside, outside = table.num_own, len(table) - table.num_own
+    if arm.num_own + num_test > inside or arm.num_train - arm.num_own > outside:
+        raise ValueError(
+            f"study.arms.{name}: num_own={arm.num_own} of num_train={arm.num_train} and study.num_test={num_test} are "
+            f"more than {table.name} has, {inside} inside and {outside} outside of the tested part; write smaller ones"
+        )
 
 
 def jobs_of(study: Study, tables: Sequence[Records], splits: int, known: Rows) -> list[Job]:
@@ -143,8 +160,10 @@ class _Runner:
         with own_settings():  # they are the thread's own
             program = self._program(job)
             table = job.table
-            split = split_of(table.name, len(table), self._study.num_test, job.split, self._seed)
-            learnt = split.rest[: job.fit.num_train]
+            split = split_of(
+                table.name, len(table), self._study.num_test, job.split, self._seed, table.own
+            )
+            learnt = split.learnt(job.fit.num_train, job.fit.num_own)
             started = time.perf_counter()
             members = program(
                 split.seed, table.configs[learnt], table.metrics[learnt], table.configs[split.test]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autorank.base.records import as_tuples, digest, plain, require, require_range
+from autorank.studies.inputs import InputConfig
 from autorank.studies.measures import LARGEST_K, MEASURES
 from autorank.studies.predictors import KINDS
 from autorank.surrogates.settings import PredictorConfig
@@ -17,11 +18,15 @@ class ArmConfig:
 
     kind: str = "ensemble"  # a name of `KINDS`
     num_train: int = 160  # records to learn from
+    # So many of them are of the tested part of the records, where these have one; None: as they come.
+    num_own: int | None = None
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # kind=ensemble
+    input: InputConfig = field(default_factory=InputConfig)  # all kinds but gaussian and mean
     neighbours: int = 5  # kind=neighbours
 
     def __post_init__(self):
         require_range("num_train", self.num_train, 2, 1_000_000)
+        require_range("num_own", self.num_own or 0, 0, self.num_train)
         most = self.num_train if self.kind == "neighbours" else 1_000_000
         require_range("neighbours", self.neighbours, 1, most)
 
@@ -49,7 +54,11 @@ class Study:
     question: str = ""
     paper: str = ""  # what arXiv 2311.07870 says
     time: str = ""  # of 20 splits on 2 idle cores
-    records: tuple[str, ...] = ("dhen/kuairand", "dhen/synthetic")  # names of the catalogue
+    # Names of the catalogue; `records.load` says how a part of a table is tested, or one table from another.
+    records: tuple[str, ...] = ("dhen/kuairand", "dhen/synthetic")
+    more_records: tuple[
+        str, ...
+    ] = ()  # the same, left out where their data or a package are not there
     sampled: int = 2000  # random configurations of a benchmark that is not a table
     num_train: int = 160  # records to learn from, unless an arm says otherwise
     num_test: int = 296  # records to be tested on
@@ -59,9 +68,12 @@ class Study:
     reference: str = ""  # the arm that the others are compared with
     predictor: dict[str, Any] = field(default_factory=dict)  # what all ensembles share
     arms: dict[str, Any] = field(default_factory=dict)  # name -> fields of `ArmConfig`
+    # Words for a sum of arms with weights that add up to 0 -> {arm: weight}; what a study is about in one number.
+    contrasts: dict[str, Any] = field(default_factory=dict)
+    axis: str = ""  # what the numbers count that arms' names end with, for a figure over them
 
     def __post_init__(self):
-        as_tuples(self, "records", "measures")
+        as_tuples(self, "records", "more_records", "measures")
         for name in self.measures:
             require("study.measures", name, tuple(MEASURES))
         require_range("study.num_test", self.num_test, LARGEST_K, 1_000_000)
@@ -81,21 +93,33 @@ class Study:
                 "study=null has no arms; write study=NAME, one of those that --help lists"
             )
         require("study.reference", self.reference, tuple(self.arms))
+        for name, weights in self.contrasts.items():
+            for arm in weights:
+                require(f"study.contrasts.{name}", arm, tuple(self.arms))
+            if not weights or abs(sum(weights.values())) > 1e-9:
+                raise ValueError(
+                    f"study.contrasts.{name}: the weights add up to {sum(weights.values()):g}; "
+                    f"write some that add up to 0"
+                )
         return {name: self._arm(name, dict(own or {})) for name, own in self.arms.items()}
 
     def _arm(self, name: str, own: dict[str, Any]) -> ArmConfig:
         place = f"study.arms.{name}"
         _refuse_unknown(place, own, ArmConfig)
         kind = own.get("kind", "ensemble")
-        reads = KINDS[kind].traits["reads"]
-        for key in {"predictor", "neighbours"} & own.keys() - {reads}:
+        reads = set(KINDS[kind].traits["reads"])
+        for key in {"predictor", "neighbours", "input"} & own.keys() - reads:
             raise ValueError(f"{place}.{key} has no effect with kind={kind}; leave it out")
         predictor: dict[str, Any] = {**self.predictor, **(own.pop("predictor", None) or {})}
         _refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
+        inputs = dict(own.pop("input", None) or {})
+        _refuse_unknown(f"{place}.input", inputs, InputConfig)
         if isinstance(predictor.get("hidden"), list):
             predictor["hidden"] = tuple(predictor["hidden"])
         try:
-            values: dict[str, Any] = {"num_train": self.num_train} | own
+            values: dict[str, Any] = (
+                {"num_train": self.num_train} | own | {"input": InputConfig(**inputs)}
+            )
             arm = ArmConfig(**values)
             if kind != "ensemble":
                 return arm

@@ -36,11 +36,19 @@ def linear(x: np.ndarray) -> np.ndarray:
     return x @ np.array([4.0, 2.0, 1.0, 0.5])
 
 
+def shipped(path: Path) -> dict[str, Any]:
+    """A file of ``configs/study``, with tuples as the settings have them."""
+    content = yaml.safe_load(path.read_text())
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+
+
 def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Study:
     """A shipped study with some of its arms."""
-    content = yaml.safe_load((ROOT / "configs" / "study" / f"{name}.yaml").read_text())
+    content = shipped(ROOT / "configs" / "study" / f"{name}.yaml")
     kept = {arm: content["arms"][arm] for arm in arms}
-    return Study(**(content | changes | {"arms": kept, "reference": reference}))
+    contrasts = {w: sums for w, sums in content["contrasts"].items() if sums.keys() <= set(arms)}
+    own = {"arms": kept, "reference": reference, "contrasts": contrasts}
+    return Study(**(content | changes | own))
 
 
 def found(
