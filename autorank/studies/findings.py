@@ -10,10 +10,7 @@ import numpy as np
 
 from autorank.studies.intervals import Difference, corrected_interval, over_tables
 from autorank.studies.journal import Cell, Rows
-from autorank.studies.measures import MEASURES
-from autorank.studies.records import Records
-from autorank.studies.settings import Study
-from autorank.studies.splits import overlap
+from autorank.studies.study import SUBJECTS, Study, Table
 
 ALL = "all"  # in the place of a table's name: the mean over the tables
 
@@ -29,9 +26,10 @@ class Finding(NamedTuple):
     splits: int
 
 
-def findings(study: Study, tables: Sequence[Records], splits: int, rows: Rows) -> list[Finding]:
+def findings(study: Study, tables: Sequence[Table], splits: int, rows: Rows) -> list[Finding]:
     """All of them, the mean over tables first."""
-    rhos = np.array([overlap(len(table), study.num_test) for table in tables])
+    correlation = SUBJECTS[study.subject].make(study).correlation
+    rhos = np.array([correlation(table) for table in tables])
     names = [table.name for table in tables]
 
     def values(arm: str, measure: str) -> np.ndarray:
@@ -87,7 +85,7 @@ def refuse_fewer_splits(path: Path, splits: int) -> None:
         )
 
 
-def described(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
+def described(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -> str:
     """A table of all arms: the first measure on each table, its paired difference, the means of the others."""
     lead, *others = study.measures
     by = {(f.arm, f.table, f.measure): f for f in found}
@@ -107,7 +105,7 @@ def described(study: Study, tables: Sequence[Records], found: Sequence[Finding])
     )
 
 
-def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
+def sentence(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -> str:
     """What the intervals of the first measure show on the mean over tables, and nothing else."""
     lead = study.measures[0]
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
@@ -120,7 +118,7 @@ def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) 
         else:
             shown = f"{f.arm} ({_interval(f.difference)})"
             groups[f.difference.sign].append(shown)
-    words = MEASURES[lead].words
+    words = study.MEASURES[lead].words
     parts = []
     for sign, order in ((1, "higher"), (-1, "lower")):
         if groups[sign]:
@@ -134,7 +132,7 @@ def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) 
     mean = "on" if len(tables) == 1 else "in the mean over"
     splits = found[0].splits
     return (
-        f"{mean.capitalize()} {on} ({splits} splits), "
+        f"{mean.capitalize()} {on} ({splits} {study.SPLITS}), "
         + "; ".join(parts)
         + "; each interval stands alone, "
         "without a correction for the number of arms."

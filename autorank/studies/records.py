@@ -1,14 +1,12 @@
 """Recorded results of many configurations: what a study of predictors learns from and is tested on."""
 
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, ask_table
-from autorank.benchmarks.catalogue import get
 from autorank.space.space import Space
 
 # Finite spaces up to this size are taken whole.
@@ -35,21 +33,15 @@ class Records(NamedTuple):
         """Quality and cost, float32 ``[m, 2]``: what surrogates are fitted to."""
         return np.stack([self.quality, self.cost], axis=1).astype(np.float32)
 
+    def described(self) -> str:
+        """How many there are."""
+        return f"{len(self)} records, {self.num_failed} failed ones left out"
+
     def fingerprint(self) -> str:
         """Changes with any configuration or result."""
         parts = (self.configs, self.quality, self.cost)
         sums = [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in parts]
         return "".join(f"{value:08x}" for value in sums)
-
-
-def load(name: str, data: Path, sampled: int) -> Records:
-    """The records of a benchmark of the catalogue.
-
-    Raises:
-        ValueError: an unknown name.
-        FileNotFoundError: its data are not there.
-    """
-    return records_of(get(name, data), sampled)
 
 
 def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
@@ -63,7 +55,8 @@ def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
         ValueError: fewer than two different results.
 
     Examples:
-        >>> records = load("mixed/0", Path("anywhere"), sampled=50)
+        >>> from autorank.benchmarks.mixed import mixed
+        >>> records = records_of(mixed(0), sampled=50)
         >>> len(records), float(records.quality.min()), round(float(np.median(records.quality)), 9)
         (50, 0.0, 1.0)
     """

@@ -6,8 +6,8 @@ import yaml
 
 from autorank.studies.findings import ALL, findings, refuse_fewer_splits, sentence
 from autorank.studies.journal import Cell
-from autorank.studies.run import refuse_too_few
-from autorank.studies.settings import Study
+from autorank.studies.predictor_study import PredictorStudy, refuse_too_few
+from autorank.studies.subjects import SUBJECTS
 from tests.studies.planted import ROOT, cut, found, linear, planted
 
 FILES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
@@ -17,7 +17,7 @@ SMALL = {"hidden": (16,), "steps": 60, "rate": 0.01}
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_studies_are_whole(path):
     content = yaml.safe_load(path.read_text())
-    study = Study(**content)
+    study = SUBJECTS[content.get("subject", "predictor")].settings(**content)
     arms = study.resolved()
     assert len(arms) > 3 and study.reference in arms
     assert study.question and study.paper and "TIME" not in study.time
@@ -85,7 +85,7 @@ def test_loss_study_finds_that_ranking_losses_ignore_the_scale(tmp_path):
 
 def test_arms_without_effect_or_meaning_are_refused():
     def study(**arm):
-        return Study(arms={"own": arm}, reference="own")
+        return PredictorStudy(arms={"own": arm}, reference="own")
 
     with pytest.raises(ValueError, match="study.arms.own.predictor has no effect with kind=ridge"):
         study(kind="ridge", predictor={"members": 2}).resolved()
@@ -98,21 +98,21 @@ def test_arms_without_effect_or_meaning_are_refused():
     with pytest.raises(ValueError, match="study.arms.own: predictor.loss"):
         study(predictor={"loss": "rank"}).resolved()
     with pytest.raises(ValueError, match="study=NAME"):
-        Study().resolved()
+        PredictorStudy().resolved()
     with pytest.raises(ValueError, match="study.reference='other'"):
-        Study(arms={"own": {}}, reference="other").resolved()
+        PredictorStudy(arms={"own": {}}, reference="other").resolved()
     with pytest.raises(ValueError, match="study.measures='tau'"):
-        Study(measures=("tau",))
+        PredictorStudy(measures=("tau",))
 
 
 def test_more_records_than_there_are_is_refused():
-    study = Study(arms={"own": {"num_train": 1200}}, reference="own")
+    study = PredictorStudy(arms={"own": {"num_train": 1200}}, reference="own")
     with pytest.raises(ValueError, match="num_train=1200 and study.num_test=296 are more than the"):
         refuse_too_few(study, [planted("linear", linear)])
 
 
 def test_the_sentence_says_what_the_intervals_say():
-    study = Study(
+    study = PredictorStudy(
         arms={name: {"kind": "mean"} for name in ("base", "up", "down", "same")},
         reference="base",
         measures=("tau_b",),
