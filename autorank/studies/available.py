@@ -2,24 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
-from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from autorank.studies.predictors import KINDS
-from autorank.studies.records import Records
-from autorank.studies.settings import Study
+from autorank.studies.study import Study
 
 
 class Available(NamedTuple):
     """A study without what cannot be done, and why."""
 
-    study: Study
-    tables: list[Records]
+    study: Any  # a `Study` of the same type
+    tables: list[Any]
     missing: list[str]
 
 
-def available(study: Study, load: Callable[[str], Records]) -> Available:
+def available(study: Study, load: Callable[[str], Any]) -> Available:
     """Leaves out arms whose package is not installed, and of `Study.more_records` those that cannot be loaded.
+
+    Args:
+        study: whole.
+        load: gives the `Table` of a benchmark's name.
 
     Raises:
         ValueError: the reference is one of these arms.
@@ -28,18 +29,17 @@ def available(study: Study, load: Callable[[str], Records]) -> Available:
     """
     missing, arms = [], dict(study.arms)
     for name, arm in study.resolved().items():
-        package = KINDS[arm.kind].traits["needs"]
-        if package and not find_spec(package):
+        if package := study.missing(arm):
             missing.append(
                 f"the arm {name} needs the package {package}: pip install 'autorank[studies]'"
             )
             del arms[name]
     if study.reference not in arms:
         raise ValueError(f"study.reference={study.reference}: {missing[0]}, or write another arm")
-    tables = [load(name) for name in study.records]
+    tables = [study.table(name, load) for name in study.records]
     for name in study.more_records:
         try:
-            tables.append(load(name))
+            tables.append(study.table(name, load))
         except (FileNotFoundError, ImportError) as error:
             missing.append(f"the records {name} are not there: {error}")
     contrasts = {

@@ -10,10 +10,7 @@ import numpy as np
 
 from autorank.studies.intervals import Difference, corrected_interval, over_tables
 from autorank.studies.journal import Cell, Rows
-from autorank.studies.measures import MEASURES
-from autorank.studies.records import Records
-from autorank.studies.settings import Study
-from autorank.studies.splits import overlap
+from autorank.studies.study import SUBJECTS, Study, Table
 
 ALL = "all"  # in the place of a table's name: the mean over the tables
 
@@ -30,9 +27,10 @@ class Finding(NamedTuple):
     is_contrast: bool = False  # the mean is then the contrast's own
 
 
-def findings(study: Study, tables: Sequence[Records], splits: int, rows: Rows) -> list[Finding]:
+def findings(study: Study, tables: Sequence[Table], splits: int, rows: Rows) -> list[Finding]:
     """All of them, the mean over tables first."""
-    rhos = np.array([overlap(table.num_own, study.num_test) for table in tables])
+    correlation = SUBJECTS[study.subject].make(study).correlation
+    rhos = np.array([correlation(table) for table in tables])
     names = [table.name for table in tables]
 
     def values(arm: str, measure: str) -> np.ndarray:
@@ -106,7 +104,7 @@ def refuse_parts(path: Path, missing: Sequence[str]) -> None:
         )
 
 
-def described(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
+def described(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -> str:
     """A table of all arms: the first measure on each table, its paired difference, the means of the others."""
     lead, *others = study.measures
     by = {(f.arm, f.table, f.measure): f for f in found}
@@ -126,7 +124,7 @@ def described(study: Study, tables: Sequence[Records], found: Sequence[Finding])
     )
 
 
-def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
+def sentence(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -> str:
     """What the intervals of the first measure show on the mean over tables, and nothing else."""
     lead = study.measures[0]
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
@@ -139,7 +137,7 @@ def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) 
         else:
             shown = f"{f.arm} ({_interval(f.difference)})"
             groups[f.difference.sign].append(shown)
-    words = MEASURES[lead].words
+    words = study.MEASURES[lead].words
     parts = []
     for sign, order in ((1, "higher"), (-1, "lower")):
         if groups[sign]:
@@ -153,7 +151,7 @@ def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) 
     mean = "on" if len(tables) == 1 else "in the mean over"
     splits = found[0].splits
     return (
-        f"{mean.capitalize()} {on} ({splits} splits), "
+        f"{mean.capitalize()} {on} ({splits} {study.SPLITS}), "
         + "; ".join(parts)
         + "; each interval stands alone, "
         "without a correction for the number of arms."
@@ -166,7 +164,7 @@ def told(study: Study, found: Sequence[Finding]) -> list[str]:
     The numbers are in brackets if the interval holds 0.
     """
     lead = study.measures[0]
-    words = MEASURES[lead].words
+    words = study.MEASURES[lead].words
     lines = []
     for f in found:
         if f.is_contrast and f.measure == lead and f.table == ALL:

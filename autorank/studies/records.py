@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,6 @@ import numpy as np
 
 from autorank.base.records import require
 from autorank.benchmarks.base import Benchmark, ask_table
-from autorank.benchmarks.catalogue import get
 from autorank.space.space import Space
 
 # Finite spaces up to this size are taken whole.
@@ -47,6 +46,10 @@ class Records(NamedTuple):
         """How many records may be tested."""
         return len(self) if self.own is None else int(self.own.sum())
 
+    def described(self) -> str:
+        """How many there are."""
+        return f"{len(self)} records, {self.num_failed} failed ones left out"
+
     def fingerprint(self) -> str:
         """Changes with any configuration or result."""
         parts = (self.configs, self.quality, self.cost)
@@ -55,24 +58,26 @@ class Records(NamedTuple):
         return "".join(f"{value:08x}" for value in sums)
 
 
-def load(name: str, data: Path, sampled: int) -> Records:
-    """The records of a benchmark of the catalogue, or of two, or with a part of them alone to be tested.
+def derived(name: str, load: Callable[[str], Records]) -> Records:
+    """The records of a name; of a table, of two, or with a part of them alone to be tested.
 
     ``TABLE where DECISION=VALUE`` tests only configurations with this value; ``TABLE from OTHER`` tests those of the
     first table, and the other's are there to learn from too. ``TABLE noise S`` adds normal noise to what is learnt,
     with a standard deviation of ``S`` times that of the table's qualities.
 
+    Args:
+        name: as a study's file has it.
+        load: gives the records of the name of a table.
+
     Raises:
-        ValueError: an unknown name, decision or value, or two tables of different spaces.
-        FileNotFoundError: its data are not there.
-        ImportError: a package that it needs is not installed.
+        ValueError: an unknown decision or value, two tables of different spaces, or a scale that is no number above 0.
     """
     plain, _, scale = name.partition(" noise ")
     target, _, family = plain.partition(" where ")
     target, _, source = target.partition(" from ")
-    records = records_of(get(target, data), sampled)
+    records = load(target)
     if source:
-        records = beside(records, records_of(get(source, data), sampled))
+        records = beside(records, load(source))
     records = part_of(records, family) if family else records
     return noisy(records, scale) if scale else records
 
@@ -150,7 +155,8 @@ def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
         ValueError: fewer than two different results.
 
     Examples:
-        >>> records = load("mixed/0", Path("anywhere"), sampled=50)
+        >>> from autorank.benchmarks.mixed import mixed
+        >>> records = records_of(mixed(0), sampled=50)
         >>> len(records), float(records.quality.min()), round(float(np.median(records.quality)), 9)
         (50, 0.0, 1.0)
     """

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
+from autorank.studies.predictor_study import PredictorStudy, refuse_too_few
 from autorank.studies.records import beside, noisy, part_of
-from autorank.studies.run import refuse_too_few
-from autorank.studies.settings import Study
 from autorank.studies.splits import split_of
 from tests.studies.planted import linear, planted
 
@@ -63,7 +62,7 @@ def test_noise_is_learnt_and_not_tested():
 
 def test_arms_that_a_part_cannot_give_are_refused():
     def refuse(table, **arm):
-        refuse_too_few(Study(arms={"own": arm}, reference="own", num_test=100), [table])
+        refuse_too_few(PredictorStudy(arms={"own": arm}, reference="own", num_test=100), [table])
 
     refuse(PART, num_own=116)
     with pytest.raises(ValueError, match="num_own=117 of num_train=160 and study.num_test=100"):

@@ -16,10 +16,9 @@ from autorank.studies.findings import (
     told,
 )
 from autorank.studies.journal import Cell
+from autorank.studies.predictor_study import PredictorArm, PredictorStudy, refuse_too_few
 from autorank.studies.predictors import KINDS, Task
 from autorank.studies.records import noisy, part_of
-from autorank.studies.run import refuse_too_few
-from autorank.studies.settings import ArmConfig, Study
 from tests.studies.planted import ROOT, cut, found, linear, planted, shipped
 
 FILES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
@@ -28,9 +27,10 @@ SMALL = {"hidden": (16,), "steps": 60, "rate": 0.01}
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_studies_are_whole(path):
-    study = Study(**shipped(path))
+    study = shipped(path)
     arms = study.resolved()
     assert len(arms) > 3 and study.reference in arms
+    assert study.contrasts and all(sums.keys() <= arms.keys() for sums in study.contrasts.values())
     assert study.question and study.paper and "TIME" not in study.time
     assert len({str(arm) for arm in arms.values()}) == len(arms), "two arms are the same"
 
@@ -170,14 +170,14 @@ def test_trees_learn_what_is_planted():
     pytest.importorskip("sklearn")
     table = planted("folded", folded)
     rows = np.random.default_rng(0).permutation(len(table))
-    program = KINDS["trees"].make(ArmConfig(kind="trees", num_train=300), Task(table.space, 200))
+    program = KINDS["trees"].make(PredictorArm(kind="trees", num_train=300), Task(table.space, 200))
     known, asked = rows[:300], rows[300:500]
     (predicted,) = program(0, table.configs[known], table.metrics[known], table.configs[asked])
     assert kendall_tau_b(predicted, table.quality[asked]) > 0.7
 
 
 def test_what_is_not_there_is_left_out_with_the_reason(monkeypatch, tmp_path):
-    monkeypatch.setattr("autorank.studies.available.find_spec", lambda name: None)
+    monkeypatch.setattr("autorank.studies.predictor_study.find_spec", lambda name: None)
     table = planted("linear", linear)
 
     def load(name):
@@ -185,7 +185,7 @@ def test_what_is_not_there_is_left_out_with_the_reason(monkeypatch, tmp_path):
             raise FileNotFoundError("far reads a file")
         return table
 
-    study = Study(
+    study = PredictorStudy(
         records=("near",),
         more_records=("far",),
         arms={"trees": {"kind": "trees"}, "ridge": {"kind": "ridge"}, "mean": {"kind": "mean"}},
@@ -207,18 +207,16 @@ def test_what_is_not_there_is_left_out_with_the_reason(monkeypatch, tmp_path):
 def test_contrasts_add_up_to_nothing():
     def study(**weights):
         arms = {"a": {}, "b": {"num_train": 20}}
-        return Study(arms=arms, reference="a", contrasts={"own": weights}).resolved()
+        return PredictorStudy(arms=arms, reference="a", contrasts={"own": weights}).resolved()
 
     study(a=1, b=-1)
     with pytest.raises(ValueError, match="study.contrasts.own: the weights add up to 1"):
         study(a=1)
-    with pytest.raises(ValueError, match="study.contrasts.own='c'"):
-        study(a=1, c=-1)
 
 
 def test_arms_without_effect_or_meaning_are_refused():
     def study(**arm):
-        return Study(arms={"own": arm}, reference="own")
+        return PredictorStudy(arms={"own": arm}, reference="own")
 
     with pytest.raises(ValueError, match="study.arms.own.predictor has no effect with kind=ridge"):
         study(kind="ridge", predictor={"members": 2}).resolved()
@@ -235,21 +233,21 @@ def test_arms_without_effect_or_meaning_are_refused():
     with pytest.raises(ValueError, match="study.arms.own: predictor.loss"):
         study(predictor={"loss": "rank"}).resolved()
     with pytest.raises(ValueError, match="study=NAME"):
-        Study().resolved()
+        PredictorStudy().resolved()
     with pytest.raises(ValueError, match="study.reference='other'"):
-        Study(arms={"own": {}}, reference="other").resolved()
+        PredictorStudy(arms={"own": {}}, reference="other").resolved()
     with pytest.raises(ValueError, match="study.measures='tau'"):
-        Study(measures=("tau",))
+        PredictorStudy(measures=("tau",))
 
 
 def test_more_records_than_there_are_is_refused():
-    study = Study(arms={"own": {"num_train": 1200}}, reference="own")
+    study = PredictorStudy(arms={"own": {"num_train": 1200}}, reference="own")
     with pytest.raises(ValueError, match="num_train=1200 and study.num_test=296 are more than the"):
         refuse_too_few(study, [planted("linear", linear)])
 
 
 def test_the_sentence_says_what_the_intervals_say():
-    study = Study(
+    study = PredictorStudy(
         arms={name: {"kind": "mean"} for name in ("base", "up", "down", "same")},
         reference="base",
         contrasts={"up": {"up": 1, "base": -1}, "same": {"same": 1, "base": -1}},
