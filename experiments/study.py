@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import yaml
@@ -11,9 +12,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autorank.app.composition import schema
+from autorank.app.composition import record_with, schema
 from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
 from autorank.studies.settings import StudyConfig
+
+if TYPE_CHECKING:
+    from autorank.studies.study import Study
 
 LOG = logging.getLogger("autorank")
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,10 +47,25 @@ OmegaConf.register_new_resolver("studies", listed_studies, replace=True)
 # Without a study there is no name; the settings then say what to write.
 OmegaConf.register_new_resolver("or_study", lambda choice: choice or "study", replace=True)
 node = schema(StudyConfig)
-# Arms may have any key: `Study.resolved` refuses unknown ones with a better message.
-for group in (node.study.predictor, node.study.arms):
-    OmegaConf.set_struct(group, False)
+# A study has the settings of its subject: `study_of` refuses unknown ones with a better message.
+OmegaConf.set_struct(node.study, False)
 ConfigStore.instance().store(name="base_study", node=node)
+
+
+def study_of(given: dict[str, Any]) -> "Study":
+    """The composed study as the record of its subject.
+
+    Raises:
+        ValueError: an unknown subject, a setting that it does not have, or a bad value.
+    """
+    from autorank.studies.study import refuse_unknown
+    from autorank.studies.subjects import SUBJECTS
+
+    record = SUBJECTS[given.get("subject", "predictor")].settings
+    refuse_unknown("study", given, record)
+    if isinstance(given.get("records"), str):
+        given = given | {"records": [given["records"]]}
+    return record_with(record, given, "study")
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="study")
@@ -56,48 +75,68 @@ def main(config: DictConfig) -> None:
     cfg = settings(config, StudyConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.app.provenance import provenance, write_rows
-    from autorank.base.records import plain
-    from autorank.studies.findings import (
-        as_rows,
-        described,
-        findings,
-        refuse_fewer_splits,
-        sentence,
-    )
+    from autorank.benchmarks.catalogue import opened
+    from autorank.studies.available import available
+    from autorank.studies.findings import described, findings, sentence, told
     from autorank.studies.journal import Journal
-    from autorank.studies.records import load
     from autorank.studies.run import identity_of, run_study
+    from autorank.studies.subjects import SUBJECTS
 
-    study = cfg.study
-    study.resolved()  # typos in arms come before anything is loaded
+    whole = study_of(cfg.study)
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    tables = [load(name, data, study.sampled) for name in study.records]
+    load = SUBJECTS[whole.subject].make(whole).load
+    # Typos in arms come before anything is loaded.
+    study, tables, missing = available(whole, lambda name: load(opened(name, data)))
+    for reason in missing:
+        LOG.warning("left out: %s", reason)
     for table in tables:
-        LOG.info(
-            "%s: %d records, %d failed ones left out", *(table.name, len(table), table.num_failed)
-        )
+        LOG.info("%s: %s", table.name, table.described())
     identity = identity_of(study, tables, cfg.seed)
     with Journal(Path(cfg.runs) / cfg.name, identity, study.measures) as journal:
         rows = run_study(
             study, tables, journal, splits=cfg.splits, seed=cfg.seed, workers=cfg.workers
         )
+        seconds = journal.cpu_seconds
     found = findings(study, tables, cfg.splits, rows)
     print(f"{study.question}\nThe paper: {study.paper}\n\n{described(study, tables, found)}\n")
-    print(sentence(study, tables, found))
+    print("\n".join([*told(study, found), sentence(study, tables, found)]))
+    print(f"{seconds:.0f} CPU seconds")
     if cfg.write:
-        path = Path(cfg.results) / f"{cfg.name}.csv"
-        refuse_fewer_splits(path, cfg.splits)
-        made_by = {
-            "command": command(),
-            "sentence": sentence(study, tables, found),
-            "splits": cfg.splits,
-            "seed": cfg.seed,
-            "study": plain(study),
-            "records": {table.name: table.fingerprint() for table in tables},
-        }
-        write_rows(path, as_rows(cfg.name, found), made_by | provenance())
-        LOG.info("%s and what made it are written", path)
+        write(cfg, study, tables, found, missing, seconds)
+
+
+def write(
+    cfg: StudyConfig,
+    study: "Study",
+    tables: list[Any],
+    found: list[Any],
+    missing: list[str],
+    seconds: float,
+) -> None:
+    """Writes the results and what made them.
+
+    Raises:
+        ValueError: something was left out, or what is there has more splits.
+    """
+    from autorank.app.provenance import provenance, write_rows
+    from autorank.base.records import plain
+    from autorank.studies.findings import as_rows, refuse_fewer_splits, refuse_parts, sentence, told
+
+    path = Path(cfg.results) / f"{cfg.name}.csv"
+    refuse_parts(path, missing)
+    refuse_fewer_splits(path, cfg.splits)
+    made_by = {
+        "command": command(),
+        "told": told(study, found),
+        "sentence": sentence(study, tables, found),
+        "splits": cfg.splits,
+        "seed": cfg.seed,
+        "cpu_seconds": round(seconds),
+        "study": plain(study),
+        "records": {table.name: table.fingerprint() for table in tables},
+    }
+    write_rows(path, as_rows(cfg.name, found), made_by | provenance())
+    LOG.info("%s and what made it are written", path)
 
 
 if __name__ == "__main__":

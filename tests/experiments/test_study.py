@@ -9,7 +9,13 @@ import scipy.stats
 
 from tests.experiments.test_experiments import program
 
-ARMS = ["~study.arms.ensemble", "~study.arms.gaussian", "study.reference=ridge"]
+ARMS = [
+    "~study.arms.ensemble",
+    "~study.arms.gaussian",
+    "~study.arms.trees",
+    "~study.arms.ensemble_mse",
+    "study.reference=ridge",
+]
 
 
 def read(path):

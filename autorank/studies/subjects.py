@@ -1,0 +1,4 @@
+"""All subjects: importing this module registers them."""
+
+from autorank.studies import predictor_study as predictor_study
+from autorank.studies.study import SUBJECTS as SUBJECTS
