@@ -1,7 +1,7 @@
 """What is measured of a predictor on records that it has not seen."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,27 +16,39 @@ from autorank.base.metrics import (
 )
 
 
-class Measure(NamedTuple):
-    """A number for predicted and true qualities, both lower is better."""
+class PredictionMeasure(NamedTuple):
+    """A number for predicted and true qualities, both lower is better; a `Measure` that can be computed."""
 
-    compute: Callable[[Any, Any], float]
     words: str
     larger_is_better: bool
-    needs: int = 2  # records, at least
+    compute: Callable[[Any, Any], float]
+    needs: int = 2  # records, for it to say anything
 
 
 # NaN where a measure is not defined, as a correlation with a constant prediction is not.
-MEASURES: Mapping[str, Measure] = {
-    "tau_b": Measure(kendall_tau_b, "Kendall's tau-b", True),
-    "pearson": Measure(pearson, "Pearson's correlation", True),
-    "discordant_share": Measure(discordant_share, "share of discordant pairs", False),
+MEASURES: Mapping[str, PredictionMeasure] = {
+    "tau_b": PredictionMeasure("Kendall's tau-b", True, kendall_tau_b),
+    "pearson": PredictionMeasure("Pearson's correlation", True, pearson),
+    "discordant_share": PredictionMeasure("share of discordant pairs", False, discordant_share),
     **{
-        f"regret_at_{k}": Measure(partial(regret_at_k, k=k), f"regret@{k}", False, k + 1)
+        f"regret_at_{k}": PredictionMeasure(f"regret@{k}", False, partial(regret_at_k, k=k), k + 1)
         for k in (1, 3, 10)
     },
-    "top_10_recall": Measure(partial(top_k_recall, k=10), "top-10 recall", True, 11),
+    "top_10_recall": PredictionMeasure("top-10 recall", True, partial(top_k_recall, k=10), 11),
 }
 LARGEST_K = 10
+
+
+def measured(predicted: np.ndarray, true: np.ndarray, measures: Sequence[str]) -> dict[str, float]:
+    """The measures of predictions ``[n]`` by name; a diverged fit predicts NaN, and has no measure at all.
+
+    Examples:
+        >>> measured(np.arange(10.0), np.arange(10.0), ("discordant_share", "regret_at_1"))
+        {'discordant_share': 0.0, 'regret_at_1': 0.0}
+    """
+    if not np.isfinite(predicted).all():
+        return dict.fromkeys(measures, float("nan"))
+    return {name: MEASURES[name].compute(predicted, true) for name in measures}
 
 
 def defined(predicted: Any, true: Any) -> dict[str, float]:
