@@ -160,9 +160,8 @@ def init_options(
         labels: what the run is called where neither says it.
         known_id: of the W&B run that is continued.
     """
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", labels.name)[:40]
     # Not from the path alone: a fresh run in the same folder is another run.
-    run_id = known_id or own.run_id or f"{stem}-{secrets.token_hex(4)}"
+    run_id = known_id or own.run_id or new_id(labels.name)
     resume = "allow"
     if not known_id and (own.resume or own.resume_from or own.fork_from):
         run_id, resume = own.run_id, own.resume
@@ -181,6 +180,11 @@ def init_options(
         # The agent has made the run and says which it is; W&B ignores anything else.
         options |= {"project": own.project, "id": own.run_id}
     return options
+
+
+def new_id(name: str) -> str:
+    """An id of a W&B run that nothing else has."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{secrets.token_hex(4)}"
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ Source: https://github.com/google/leveldb/blob/main/doc/log_format.md
 """
 
 import functools
+import importlib
 import json
 import struct
 import zlib
@@ -68,11 +69,12 @@ def read_file(path: Path) -> WandbRun:
         OSError: it cannot be read.
     """
     from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
 
+    # Its classes are made as it is imported.
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     run = WandbRun("", str(path.parent), {}, {}, [])
     for content in records(path.read_bytes()):
-        record = Record()
+        record = messages.Record()
         try:
             record.ParseFromString(content)
         except DecodeError as error:

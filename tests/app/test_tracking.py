@@ -2,14 +2,19 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
+from wandb.proto import wandb_internal_pb2
 
 from autorank.app import mirror, tracking
-from autorank.app.settings import TrackingConfig
+from autorank.app.run_labels import Launch, labels_of
+from autorank.app.settings import SearchConfig, TrackingConfig
 from autorank.app.tracking import OFF, start_tracking
 from autorank.app.tracking_settings import logged_in, reason, resolve_mode, scrub
+from autorank.comparison.wandb_file import records
 from autorank.ledger.ledger import Ledger
 from autorank.report.page import write_report
 from tests.report.fake_run import IDENTITY, write_run
@@ -360,3 +365,74 @@ def test_settings_that_wandb_refuses_are_named_without_secrets(home, monkeypatch
     assert "s3cr3t" not in caplog.text and "s3cr3t" not in reason(
         ValueError(f"bad key {'s3cr3t' * 8}")
     )
+
+
+def test_labels_say_experiment_searcher_data_and_what_differs(tmp_path, home):
+    import wandb
+
+    config = SearchConfig(name="sizes")
+    by_name = labels_of(config, Path("runs/sizes"), "0a1b2c3d4e", Launch())
+    assert (by_name.group, by_name.job_type, by_name.name) == ("sizes", "autorank", "sizes")
+    of_experiment = labels_of(config, Path("runs/x"), "0a1b2c3d4e", Launch("kuairand"))
+    assert of_experiment.group == "kuairand" and "kuairand" in of_experiment.tags
+    assert {"movielens", "movielens-0a1b2c3d", "autorank"} <= set(of_experiment.tags)
+    swept = Launch("kuairand", True, ("search.seed=1", "name=sizes"))
+    in_sweep = labels_of(config, Path("runs/sizes-sweep/search.seed-1"), "d", swept)
+    assert (in_sweep.group, in_sweep.name) == ("sizes", "search.seed-1")
+    assert labels_of(config, Path("runs/sizes-sweep/7"), "d", swept).name == "sizes-search.seed-1"
+    assert labels_of(config, Path("runs/7"), "d", Launch()).name == "sizes-seed-0"
+
+    folder = tmp_path / "run"
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        start_tracking(TrackingConfig(mode="offline"), folder, ledger, {}, of_experiment)
+        run = wandb.run
+        assert run is not None and run.group == "kuairand" and run.job_type == "autorank"
+        assert set(run.tags or ()) == set(of_experiment.tags) and run.name == "x"
+        run.finish()
+    written = TrackingConfig(mode="offline", group="g", job_type="j", tags=("t",))
+    with Ledger.open(tmp_path / "other" / "trials.db", IDENTITY) as ledger:
+        start_tracking(written, tmp_path / "other", ledger, {}, of_experiment)
+        run = wandb.run
+        assert run is not None and (run.group, run.job_type, run.tags) == ("g", "j", ("t",))
+        run.finish()
+
+
+def test_every_value_that_is_logged_has_an_axis(tmp_path, home, logged):
+    folder = write_run(tmp_path / "run")
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("offline"), folder, ledger, CONFIG)
+        tracker.sync()
+        tracker.finish(folder, {})
+    (file,) = folder.glob("wandb/offline-*/*.wandb")
+    defined = {}
+    for content in records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(content)
+        if record.WhichOneof("record_type") == "metric":
+            defined[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+    axes = {glob: axis for glob, axis in defined.items() if axis}
+    assert axes == mirror.AXES and set(axes.values()) <= set(defined)
+    values = {name: set(data) for _, _, data in logged for name in data if "/" in name}
+    for name, beside in values.items():
+        if not name.startswith("figures/"):
+            assert axes[f"{name.partition('/')[0]}/*"] in beside, name
+
+
+def test_the_predictors_measures_are_those_of_all_proposals_so_far(tmp_path, home, logged):
+    folder = write_run(tmp_path / "run")
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("offline"), folder, ledger, CONFIG)
+        tracker.sync()
+        rounds = [t for t in ledger.trials() if t.stage == "round"]
+        tracker.finish(folder, {})
+    told = [data for *_, data in logged if "predictor/round" in data]
+    assert len(told) > 1
+    for data in told:
+        pairs = [
+            (t.predicted[0], t.quality)
+            for t in rounds
+            if t.round <= data["predictor/round"] and t.predicted and t.quality is not None
+        ]
+        assert data["predictor/proposals"] == len(pairs)
+        tau = scipy.stats.kendalltau(*zip(*pairs, strict=True)).statistic
+        assert data["predictor/tau_b"] == pytest.approx(tau)

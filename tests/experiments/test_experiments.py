@@ -64,6 +64,7 @@ def program(
     """Runs a program; a cheap one compiles as the tests themselves do, a cold one is started as a user starts it."""
     environment = os.environ | {"HYDRA_FULL_ERROR": "0", "WANDB_MODE": "offline"}
     environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": str(int(cheap))}
+    environment.pop("WANDB_SERVICE", None)  # of W&B in this process, which another test has ended
     way = [f"experiments/{name}.py"] if as_file else ["-m", f"experiments.{name}"]
     command = [sys.executable, *way, *overrides]
     start = warm.start_cold if cold else warm.start

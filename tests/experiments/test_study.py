@@ -6,7 +6,9 @@ import shlex
 
 import numpy as np
 import scipy.stats
+from wandb.proto import wandb_internal_pb2
 
+from autorank.comparison.wandb_file import read_file, records
 from tests.experiments.test_experiments import program
 
 ARMS = [
@@ -20,6 +22,16 @@ ARMS = [
 
 def read(path):
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def labels_of(path):
+    """W&B's record of a run: group, job type, tags, name."""
+    for content in records(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(content)
+        if record.WhichOneof("record_type") == "run":
+            return record.run
+    raise AssertionError(path)
 
 
 def test_prints_and_writes_what_its_journal_says(tmp_path):
@@ -51,6 +63,27 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
     assert made_by["sentence"] in done.stdout and made_by["splits"] == 3
     wanted = ["study=predictor-kind", "splits=3", "write=true", *ARMS]
     assert shlex.split(made_by["command"]) == ["python", "-m", "experiments.study", *wanted]
+
+    # W&B has a run for each arm, with a row for each split, and one with the findings.
+    runs = {}
+    for path in folder.glob("wandb/offline-*/*.wandb"):
+        run, kept = read_file(path), labels_of(path)
+        runs[kept.job_type] = (run, kept)
+    arms = {r["arm"] for r in rows}
+    assert set(runs) == arms | {"summary"}, done.stdout
+    for arm in arms:
+        run, kept = runs[arm]
+        assert (kept.display_name, kept.run_group) == (arm, "predictor-kind")
+        assert run.config["arm"] == arm and run.config["num_train"] == 160
+        assert [r["split"] for r in run.history] == [0, 1, 2]
+        for r in (r for r in rows if r["arm"] == arm and r["tau_b"] != "nan"):
+            logged = run.history[int(r["split"])]
+            assert logged[f"{r['table']}/tau_b"] == float(r["tau_b"])
+            assert f"{r['table']}-" in " ".join(kept.tags) and r["table"] in kept.tags
+    own, kept = runs["summary"]
+    assert kept.display_name == "predictor-kind" and own.summary["sentence"] in done.stdout
+    assert own.summary["findings._type"] == "table-file"
+    assert own.summary["figure._type"] == "image-file"
 
     again = program(
         "study",
