@@ -3,6 +3,9 @@
 import logging
 import os
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +29,38 @@ ROOT = Path(__file__).resolve().parents[1]
 def listed_studies() -> str:
     """A help text: every file of ``configs/study`` with its question and how long it takes."""
     lines = []
-    for path in sorted(Path(CONFIGS, "study").glob("*.yaml")):
-        content = yaml.safe_load(path.read_text())
-        lines.append(f"  study={path.stem:<20} {content['question']} ({content['time']})")
+    for name in all_studies():
+        content = yaml.safe_load(Path(CONFIGS, "study", f"{name}.yaml").read_text())
+        lines.append(f"  study={name:<20} {content['question']} ({content['time']})")
+    lines.append(f"  study={'all':<20} these one after the other, and how long each took")
     return "\n".join(lines)
+
+
+def all_studies() -> list[str]:
+    """The names of the files of ``configs/study``."""
+    return sorted(path.stem for path in Path(CONFIGS, "study").glob("*.yaml"))
+
+
+def run_all(overrides: list[str]) -> int:
+    """Every study with the same overrides, each in a process of its own: one that fails stops no other.
+
+    Returns:
+        1 if a study failed, else 0.
+    """
+    if any(text.startswith("name=") for text in overrides):
+        sys.exit("error: study=all keeps every study under its own name; leave name= out")
+    names, lines, failed = all_studies(), [], 0
+    for number, name in enumerate(names, start=1):
+        print(f"\nstudy={name}, {number} of {len(names)}", flush=True)
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, __file__, f"study={name}", *overrides], check=False)
+        seconds = time.perf_counter() - started
+        failed += bool(done.returncode)
+        lines.append((name, seconds, "failed: started again, it goes on" * bool(done.returncode)))
+    print(f"\n{'study':<24} seconds")
+    for name, seconds, remark in [*lines, ("all", sum(s for _, s, _ in lines), "")]:
+        print(f"{name:<24} {seconds:>7.0f}  {remark}".rstrip())
+    return int(failed > 0)
 
 
 def command() -> str:
@@ -140,4 +171,6 @@ def write(
 
 
 if __name__ == "__main__":
+    if "study=all" in sys.argv:
+        sys.exit(run_all([text for text in sys.argv[1:] if text != "study=all"]))
     main()
