@@ -3,6 +3,9 @@
 import logging
 import os
 import shlex
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +31,38 @@ ROOT = Path(__file__).resolve().parents[1]
 def listed_studies() -> str:
     """A help text: every file of ``configs/study`` with its question and how long it takes."""
     lines = []
-    for path in sorted(Path(CONFIGS, "study").glob("*.yaml")):
-        content = yaml.safe_load(path.read_text())
-        lines.append(f"  study={path.stem:<20} {content['question']} ({content['time']})")
+    for name in all_studies():
+        content = yaml.safe_load(Path(CONFIGS, "study", f"{name}.yaml").read_text())
+        lines.append(f"  study={name:<20} {content['question']} ({content['time']})")
+    lines.append(f"  study={'all':<20} these one after the other, and how long each took")
     return "\n".join(lines)
+
+
+def all_studies() -> list[str]:
+    """The names of the files of ``configs/study``."""
+    return sorted(path.stem for path in Path(CONFIGS, "study").glob("*.yaml"))
+
+
+def run_all(overrides: list[str]) -> int:
+    """Every study with the same overrides, each in a process of its own: one that fails stops no other.
+
+    Returns:
+        1 if a study failed, else 0.
+    """
+    if any(text.startswith("name=") for text in overrides):
+        sys.exit("error: study=all keeps every study under its own name; leave name= out")
+    names, lines, failed = all_studies(), [], 0
+    for number, name in enumerate(names, start=1):
+        print(f"\nstudy={name}, {number} of {len(names)}", flush=True)
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, __file__, f"study={name}", *overrides], check=False)
+        seconds = time.perf_counter() - started
+        failed += bool(done.returncode)
+        lines.append((name, seconds, "failed: started again, it goes on" * bool(done.returncode)))
+    print(f"\n{'study':<24} seconds")
+    for name, seconds, remark in [*lines, ("all", sum(s for _, s, _ in lines), "")]:
+        print(f"{name:<24} {seconds:>7.0f}  {remark}".rstrip())
+    return int(failed > 0)
 
 
 def command() -> str:
@@ -122,8 +153,9 @@ def track(cfg: Config, study: "Study", tables: list[Any], rows: Any, found: list
     from autorank.app.study_tracking import ArmRun, StudyRun, rows_of, track_study
     from autorank.base.records import plain
     from autorank.report.style import png_bytes
-    from autorank.studies.figure import arms_figure
+    from autorank.studies.figures import figure_of
     from autorank.studies.findings import ALL, as_rows, sentence, told
+    from autorank.studies.written import Key, Row, Written
 
     names = [table.name for table in tables]
     means: dict[str, dict[str, float]] = {}
@@ -134,9 +166,16 @@ def track(cfg: Config, study: "Study", tables: list[Any], rows: Any, found: list
         for arm, own in study.resolved().items()
     ]
     versions = [f"{table.name}-{table.fingerprint()[:8]}" for table in tables]
+    says = told(study, found)
+    written = Written(
+        cfg.name,
+        study,
+        {Key(f.arm, f.table, f.measure): Row(f.mean, f.difference) for f in found},
+        {"study": plain(study)},
+    )
     summary = {
         "question": study.question,
-        "told": told(study, found),
+        "told": says,
         "sentence": sentence(study, tables, found),
         "splits": cfg.splits,
     }
@@ -145,7 +184,7 @@ def track(cfg: Config, study: "Study", tables: list[Any], rows: Any, found: list
         tags_of([*names, *versions, version_tag()]),
         arms,
         as_rows(cfg.name, found),
-        png_bytes(arms_figure(study, found)),
+        lambda: png_bytes(figure_of(written, says[0] if says else study.question)),
         summary,
     )
     track_study(cfg.tracking, Path(cfg.runs) / cfg.name, whole)
@@ -186,4 +225,6 @@ def write(
 
 
 if __name__ == "__main__":
+    if "study=all" in sys.argv:
+        sys.exit(run_all([text for text in sys.argv[1:] if text != "study=all"]))
     main()

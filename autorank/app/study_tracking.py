@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ class StudyRun(NamedTuple):
     tags: tuple[str, ...]  # data sets and their versions
     arms: list[ArmRun]
     table: list[dict[str, Any]]  # of the findings, one dict a row
-    figure: bytes  # PNG; empty without one
+    figure: Callable[[], bytes] | None  # draws a PNG
     summary: dict[str, Any]  # question, sentence, splits, ...
 
 
@@ -111,7 +111,7 @@ class _Told:
         if study.figure:
             from matplotlib.image import imread
 
-            run.log({"figure": wandb.Image(imread(io.BytesIO(study.figure)))})
+            run.log({"figure": wandb.Image(imread(io.BytesIO(study.figure())))})
         run.summary.update(study.summary)
         run.finish()
         self._keep(SUMMARY, run.id, findings=digest(study.table))

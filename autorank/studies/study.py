@@ -108,9 +108,13 @@ class Study(ABC):
     measures: tuple[str, ...] = ()  # the study's sentence is about the first one; none: all of them
     reference: str = ""  # the arm that the others are compared with
     arms: dict[str, Any] = field(default_factory=dict)  # name -> settings of an arm
-    # What the study is about in single numbers: words for a sum of arms -> {arm: weight}, the weights adding up to 0. One of
-    # which an arm was taken out (~study.arms.NAME) is left out too.
+    # What the study is about in single numbers: words for a sum of arms -> {arm: weight}, the weights adding up to 0.
+    # One of which an arm was taken out (~study.arms.NAME) is left out too.
     contrasts: dict[str, Any] = field(default_factory=dict)
+    title: str = ""  # the finding in one sentence
+    shows: dict[str, str] = field(
+        default_factory=dict
+    )  # what the title rests on: contrast -> its sign, +, - or 0
     axis: str = ""  # what the numbers count that arms' names end with, for a figure over them
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {}

@@ -18,7 +18,7 @@ def study(splits: int, arms: tuple[str, ...], value: float = 0.0) -> StudyRun:
         for arm in arms
     ]
     table = [{"arm": arm, "mean": value} for arm in arms]
-    return StudyRun("mine", ("t",), made, table, b"", {"splits": splits})
+    return StudyRun("mine", ("t",), made, table, None, {"splits": splits})
 
 
 def runs_of(folder):
