@@ -105,7 +105,7 @@ class _Told:
 
         study = self._study
         run = self._open(SUMMARY, SUMMARY, study.name, {"study": study.name})
-        columns = list(dict.fromkeys(name for row in study.table for name in row))
+        columns: list[Any] = list(dict.fromkeys(name for row in study.table for name in row))
         rows = [[row.get(name) for name in columns] for row in study.table]
         run.log({"findings": wandb.Table(columns=columns, data=rows)})
         if study.figure:
