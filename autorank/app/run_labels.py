@@ -1,5 +1,6 @@
 """Under which group, job type, tags and name W&B lists a run, where neither our settings nor W&B's own say it."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,9 @@ class Launch(NamedTuple):
 
     experiment: str | None = None  # the option of ``experiment=``
     sweep: bool = False
-    overrides: tuple[str, ...] = ()
+    differ: tuple[
+        str, ...
+    ] = ()  # a job's overrides that are its own, or all where that is not known
 
 
 def launch() -> Launch:
@@ -40,7 +43,8 @@ def launch() -> Launch:
     return Launch(
         None if chosen in (None, "null") else str(chosen),
         hydra.mode == RunMode.MULTIRUN,
-        tuple(hydra.overrides.task),
+        # What the command line gives as one value, all jobs have; a launcher's worker has another command line.
+        tuple(text for text in hydra.overrides.task if text not in sys.argv[1:]),
     )
 
 
@@ -49,7 +53,7 @@ def labels_of(config: SearchConfig, folder: Path, data: str, how: Launch) -> Lab
 
     Args:
         config: of the search.
-        folder: of the run; its name says what differs, unless a sweeper only counted.
+        folder: of the run; its name says what it is, unless a sweeper only counted.
         data: the prepared log's fingerprint.
         how: how the program was started.
 
@@ -60,9 +64,10 @@ def labels_of(config: SearchConfig, folder: Path, data: str, how: Launch) -> Lab
     group = config.name if how.sweep else how.experiment or config.name
     source, searcher = config.data.source, config.searcher.name
     name = folder.resolve().name
-    if name.isdigit():
-        own = overridden(how.overrides) if how.overrides else f"seed-{config.search.seed}"
-        name = f"{config.name}-{own}"
+    if how.sweep and how.differ:
+        name = overridden(how.differ)
+    elif name.isdigit():
+        name = f"{config.name}-seed-{config.search.seed}"
     wanted = (source, f"{source}-{data[:8]}", searcher, how.experiment, version_tag())
     return Labels(group, searcher, tags_of(wanted), name)
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import scipy.stats
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from wandb.proto import wandb_internal_pb2
 
 from autorank.app import mirror, tracking
-from autorank.app.run_labels import Launch, labels_of
+from autorank.app.programs import CONFIGS, register
+from autorank.app.run_labels import Launch, labels_of, launch
 from autorank.app.settings import SearchConfig, TrackingConfig
 from autorank.app.tracking import OFF, start_tracking
 from autorank.app.tracking_settings import logged_in, reason, resolve_mode, scrub
@@ -379,7 +382,7 @@ def test_labels_say_experiment_searcher_data_and_what_differs(tmp_path, home):
     swept = Launch("kuairand", True, ("search.seed=1", "name=sizes"))
     in_sweep = labels_of(config, Path("runs/sizes-sweep/search.seed-1"), "d", swept)
     assert (in_sweep.group, in_sweep.name) == ("sizes", "search.seed-1")
-    assert labels_of(config, Path("runs/sizes-sweep/7"), "d", swept).name == "sizes-search.seed-1"
+    assert labels_of(config, Path("runs/sizes-sweep/7"), "d", swept).name == "search.seed-1"
     assert labels_of(config, Path("runs/7"), "d", Launch()).name == "sizes-seed-0"
 
     folder = tmp_path / "run"
@@ -436,3 +439,19 @@ def test_the_predictors_measures_are_those_of_all_proposals_so_far(tmp_path, hom
         assert data["predictor/proposals"] == len(pairs)
         tau = scipy.stats.kendalltau(*zip(*pairs, strict=True)).statistic
         assert data["predictor/tau_b"] == pytest.approx(tau)
+
+
+def test_a_job_of_a_sweep_is_called_by_what_the_others_have_otherwise(monkeypatch):
+    register()
+    job = ["experiment=toy", "searcher=paper", "predictor.members=3", "search.seed=1", "name=x"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        config = compose("search", [*job, "hydra.mode=MULTIRUN"], return_hydra_config=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(HydraConfig.instance(), "cfg", None)
+        HydraConfig.instance().set_config(config)
+        line = ["search.py", "-m", "experiment=toy", "searcher=paper", "predictor.members=1,3"]
+        patch.setattr("sys.argv", [*line, "search.seed=0,1", "name=x"])
+        assert launch() == Launch("toy", True, ("predictor.members=3", "search.seed=1"))
+        patch.setattr("sys.argv", ["worker.py"])  # of a launcher
+        assert launch().differ == tuple(job)
+    assert launch() == Launch()
