@@ -140,7 +140,7 @@ def finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, A
             for window, ne in enumerate(curve_of(left, t)):
                 if math.isfinite(ne):
                     curves.add_data(t.id, t.stage, window, float(ne))
-        run.log({"trials": trials, "curves": curves})
+        run.log({"trials": trials, "curves": curves} | held_out_values(left.trials, summary))
         pictures = sorted((folder / "figures").glob("*.png"))
         run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
         run.summary.update(flattened({k: v for k, v in summary.items() if k not in LISTS}))
@@ -151,6 +151,15 @@ def finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, A
     finally:
         if mirror.ours:
             run.finish()
+
+
+def held_out_values(trials: Sequence[Trial], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The predictor's measures on trials that it was fitted without, known at the end, beside the last round."""
+    found = (summary.get("predictor") or {}).get("heldout") or {}
+    if not found:
+        return {}
+    last = max((t.round for t in trials if t.stage == "round"), default=0)
+    return {"predictor/round": last} | {f"predictor/heldout_{k}": v for k, v in found.items()}
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

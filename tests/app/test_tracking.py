@@ -405,7 +405,9 @@ def test_every_value_that_is_logged_has_an_axis(tmp_path, home, logged):
     with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
         tracker = start_tracking(settings("offline"), folder, ledger, CONFIG)
         tracker.sync()
-        tracker.finish(folder, {})
+        tracker.finish(folder, {"predictor": {"heldout": {"tau_b": 0.5, "trials": 14}}})
+    (own,) = [data for *_, data in logged if "predictor/heldout_tau_b" in data]
+    assert own["predictor/heldout_tau_b"] == 0.5 and own["predictor/heldout_trials"] == 14
     (file,) = folder.glob("wandb/offline-*/*.wandb")
     defined = {}
     for content in records(file.read_bytes()):
