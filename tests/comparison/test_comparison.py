@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -288,6 +289,24 @@ def test_a_sweep_ends_with_the_comparison_and_its_command(twelve, tmp_path, caps
     )
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "no finished run to compare" in capsys.readouterr().out
+
+
+def test_a_sweep_that_ends_with_an_error_is_compared_as_the_program_ends(twelve, capfd):
+    code = (
+        "import sys\n"
+        "from omegaconf import OmegaConf\n"
+        "from autorank.comparison.after_sweep import AfterSweep\n"
+        "callback, ends = AfterSweep(), sys.argv[2] == 'ends'\n"
+        "config = OmegaConf.create({'hydra': {'sweep': {'dir': sys.argv[1]}}})\n"
+        "callback.on_multirun_start(config)\n"
+        "callback.on_multirun_end(config) if ends else sys.exit('a job has failed')\n"
+    )
+    for way, status in (("ends", 0), ("fails", 1)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(twelve), way], cwd=ROOT, timeout=120, check=False
+        )
+        assert done.returncode == status
+        assert capfd.readouterr().out.count("12 runs in 4 groups") == 1, way
 
 
 def test_a_sweep_with_a_ledger_of_its_own_means_its_runs(tmp_path):
