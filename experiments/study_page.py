@@ -22,8 +22,9 @@ from autorank.studies.findings import ALL
 from autorank.studies.intervals import Difference
 from autorank.studies.subjects import SUBJECTS
 from autorank.studies.written import Written, read_written
-from experiments.machine import RESULTS, ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results" / "studies"
 STUDIES = ROOT / "configs" / "study"
 PAGE, FIGURES, README = ROOT / "docs" / "studies.md", ROOT / "docs" / "studies", ROOT / "README.md"
 BEGIN, END = "<!-- studies: begin -->", "<!-- studies: end -->"
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args(arguments).check
     try:
-        studies = [read(path) for path in sorted((RESULTS / "studies").glob("*.csv"))]
+        studies = [read(path) for path in sorted(RESULTS.glob("*.csv"))]
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     wanted = {PAGE: filled(PAGE, page(studies)), README: filled(README, front(studies))}
