@@ -3,6 +3,9 @@
 import logging
 import os
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +29,38 @@ ROOT = Path(__file__).resolve().parents[1]
 def listed_studies() -> str:
     """A help text: every file of ``configs/study`` with its question and how long it takes."""
     lines = []
-    for path in sorted(Path(CONFIGS, "study").glob("*.yaml")):
-        content = yaml.safe_load(path.read_text())
-        lines.append(f"  study={path.stem:<20} {content['question']} ({content['time']})")
+    for name in all_studies():
+        content = yaml.safe_load(Path(CONFIGS, "study", f"{name}.yaml").read_text())
+        lines.append(f"  study={name:<20} {content['question']} ({content['time']})")
+    lines.append(f"  study={'all':<20} these one after the other, and how long each took")
     return "\n".join(lines)
+
+
+def all_studies() -> list[str]:
+    """The names of the files of ``configs/study``."""
+    return sorted(path.stem for path in Path(CONFIGS, "study").glob("*.yaml"))
+
+
+def run_all(overrides: list[str]) -> int:
+    """Every study with the same overrides, each in a process of its own: one that fails stops no other.
+
+    Returns:
+        1 if a study failed, else 0.
+    """
+    if any(text.startswith("name=") for text in overrides):
+        sys.exit("error: study=all keeps every study under its own name; leave name= out")
+    names, lines, failed = all_studies(), [], 0
+    for number, name in enumerate(names, start=1):
+        print(f"\nstudy={name}, {number} of {len(names)}", flush=True)
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, __file__, f"study={name}", *overrides], check=False)
+        seconds = time.perf_counter() - started
+        failed += bool(done.returncode)
+        lines.append((name, seconds, "failed: started again, it goes on" * bool(done.returncode)))
+    print(f"\n{'study':<24} seconds")
+    for name, seconds, remark in [*lines, ("all", sum(s for _, s, _ in lines), "")]:
+        print(f"{name:<24} {seconds:>7.0f}  {remark}".rstrip())
+    return int(failed > 0)
 
 
 def command() -> str:
@@ -75,25 +106,20 @@ def main(config: DictConfig) -> None:
     cfg = settings(config, StudyConfig)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
-    from autorank.app.provenance import provenance, write_rows
-    from autorank.base.records import plain
     from autorank.benchmarks.catalogue import opened
-    from autorank.studies.findings import (
-        as_rows,
-        described,
-        findings,
-        refuse_fewer_splits,
-        sentence,
-    )
+    from autorank.studies.available import available
+    from autorank.studies.findings import described, findings, sentence, told
     from autorank.studies.journal import Journal
     from autorank.studies.run import identity_of, run_study
     from autorank.studies.subjects import SUBJECTS
 
-    study = study_of(cfg.study)
-    study.resolved()  # typos in arms come before anything is loaded
+    whole = study_of(cfg.study)
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    load = SUBJECTS[study.subject].make(study).load
-    tables = [load(opened(name, data)) for name in study.records]
+    load = SUBJECTS[whole.subject].make(whole).load
+    # Typos in arms come before anything is loaded.
+    study, tables, missing = available(whole, lambda name: load(opened(name, data)))
+    for reason in missing:
+        LOG.warning("left out: %s", reason)
     for table in tables:
         LOG.info("%s: %s", table.name, table.described())
     identity = identity_of(study, tables, cfg.seed)
@@ -101,23 +127,50 @@ def main(config: DictConfig) -> None:
         rows = run_study(
             study, tables, journal, splits=cfg.splits, seed=cfg.seed, workers=cfg.workers
         )
+        seconds = journal.cpu_seconds
     found = findings(study, tables, cfg.splits, rows)
     print(f"{study.question}\nThe paper: {study.paper}\n\n{described(study, tables, found)}\n")
-    print(sentence(study, tables, found))
+    print("\n".join([*told(study, found), sentence(study, tables, found)]))
+    print(f"{seconds:.0f} CPU seconds")
     if cfg.write:
-        path = Path(cfg.results) / f"{cfg.name}.csv"
-        refuse_fewer_splits(path, cfg.splits)
-        made_by = {
-            "command": command(),
-            "sentence": sentence(study, tables, found),
-            "splits": cfg.splits,
-            "seed": cfg.seed,
-            "study": plain(study),
-            "records": {table.name: table.fingerprint() for table in tables},
-        }
-        write_rows(path, as_rows(cfg.name, found), made_by | provenance())
-        LOG.info("%s and what made it are written", path)
+        write(cfg, study, tables, found, missing, seconds)
+
+
+def write(
+    cfg: StudyConfig,
+    study: "Study",
+    tables: list[Any],
+    found: list[Any],
+    missing: list[str],
+    seconds: float,
+) -> None:
+    """Writes the results and what made them.
+
+    Raises:
+        ValueError: something was left out, or what is there has more splits.
+    """
+    from autorank.app.provenance import provenance, write_rows
+    from autorank.base.records import plain
+    from autorank.studies.findings import as_rows, refuse_fewer_splits, refuse_parts, sentence, told
+
+    path = Path(cfg.results) / f"{cfg.name}.csv"
+    refuse_parts(path, missing)
+    refuse_fewer_splits(path, cfg.splits)
+    made_by = {
+        "command": command(),
+        "told": told(study, found),
+        "sentence": sentence(study, tables, found),
+        "splits": cfg.splits,
+        "seed": cfg.seed,
+        "cpu_seconds": round(seconds),
+        "study": plain(study),
+        "records": {table.name: table.fingerprint() for table in tables},
+    }
+    write_rows(path, as_rows(cfg.name, found), made_by | provenance())
+    LOG.info("%s and what made it are written", path)
 
 
 if __name__ == "__main__":
+    if "study=all" in sys.argv:
+        sys.exit(run_all([text for text in sys.argv[1:] if text != "study=all"]))
     main()

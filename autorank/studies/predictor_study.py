@@ -2,18 +2,20 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from autorank.base.jax_settings import own_settings
 from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, plain, require_range
+from autorank.studies.inputs import InputConfig
 from autorank.studies.journal import Cell
 from autorank.studies.measures import LARGEST_K, MEASURES, PredictionMeasure, measured
 from autorank.studies.predictors import KINDS, Program, Task
-from autorank.studies.records import Records, records_of
+from autorank.studies.records import Records, derived, records_of
 from autorank.studies.splits import overlap, split_of
 from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown
 from autorank.surrogates.settings import PredictorConfig
@@ -25,11 +27,15 @@ class PredictorArm:
 
     kind: str = "ensemble"  # a name of `KINDS`
     num_train: int = 160  # records to learn from
+    # So many of them are of the tested part of the records, where these have one; None: as they come.
+    num_own: int | None = None
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # kind=ensemble
+    input: InputConfig = field(default_factory=InputConfig)  # all kinds but gaussian and mean
     neighbours: int = 5  # kind=neighbours
 
     def __post_init__(self):
         require_range("num_train", self.num_train, 2, 1_000_000)
+        require_range("num_own", self.num_own or 0, 0, self.num_train)
         most = self.num_train if self.kind == "neighbours" else 1_000_000
         require_range("neighbours", self.neighbours, 1, most)
 
@@ -67,19 +73,31 @@ class PredictorStudy(Study):
         super().__post_init__()
         require_range("study.num_test", self.num_test, LARGEST_K, 1_000_000)
 
+    def missing(self, arm: PredictorArm) -> str:
+        """See `Study.missing`."""
+        package = KINDS[arm.kind].traits["needs"]
+        return package if package and not find_spec(package) else ""
+
+    def table(self, name: str, load: Callable[[str], Records]) -> Records:
+        """See `Study.table`; `records.derived` says which parts of tables have names."""
+        return derived(name, load)
+
     def arm(self, place: str, own: dict[str, Any]) -> PredictorArm:
         """See `Study.arm`."""
         refuse_unknown(place, own, PredictorArm)
         kind = own.get("kind", "ensemble")
-        reads = KINDS[kind].traits["reads"]
-        for key in {"predictor", "neighbours"} & own.keys() - {reads}:
+        reads = set(KINDS[kind].traits["reads"])
+        for key in {"predictor", "neighbours", "input"} & own.keys() - reads:
             raise ValueError(f"{place}.{key} has no effect with kind={kind}; leave it out")
         predictor: dict[str, Any] = {**self.predictor, **(own.pop("predictor", None) or {})}
         refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
+        inputs = dict(own.pop("input", None) or {})
+        refuse_unknown(f"{place}.input", inputs, InputConfig)
         if isinstance(predictor.get("hidden"), list):
             predictor["hidden"] = tuple(predictor["hidden"])
         try:
             values: dict[str, Any] = {"num_train": self.num_train} | own
+            values["input"] = InputConfig(**inputs)
             arm = PredictorArm(**values)
             if kind != "ensemble":
                 return arm
@@ -96,7 +114,7 @@ def predictor_subject(study: PredictorStudy) -> Subject:
         partial(records_of, sampled=study.sampled),
         partial(refuse_too_few, study),
         _Fits(study),
-        lambda table: overlap(len(table), study.num_test),
+        lambda table: overlap(table.num_own, study.num_test),
     )
 
 
@@ -108,11 +126,28 @@ def refuse_too_few(study: PredictorStudy, tables: Sequence[Records]) -> None:
     """
     for name, arm in study.resolved().items():
         for table in tables:
-            if arm.num_train + study.num_test > len(table):
-                raise ValueError(
-                    f"study.arms.{name}: num_train={arm.num_train} and study.num_test={study.num_test} are more than "
-                    f"the {len(table)} records of {table.name}; write smaller ones"
-                )
+            _refuse_arm(name, arm, study.num_test, table)
+
+
+def _refuse_arm(name: str, arm: PredictorArm, num_test: int, table: Records) -> None:
+    if arm.num_train + num_test > len(table):
+        raise ValueError(
+            f"study.arms.{name}: num_train={arm.num_train} and study.num_test={num_test} are more than "
+            f"the {len(table)} records of {table.name}; write smaller ones"
+        )
+    if arm.num_own is None:
+        return
+    if table.own is None:
+        raise ValueError(
+            f"study.arms.{name}.num_own={arm.num_own} says how many records are of the tested part, but "
+            f"{table.name} has none; write 'TABLE where DECISION=VALUE' or 'TABLE from OTHER' in study.records"
+        )
+    inside, outside = table.num_own, len(table) - table.num_own
+    if arm.num_own + num_test > inside or arm.num_train - arm.num_own > outside:
+        raise ValueError(
+            f"study.arms.{name}: num_own={arm.num_own} of num_train={arm.num_train} and study.num_test={num_test} are "
+            f"more than {table.name} has, {inside} inside and {outside} outside of the tested part; write smaller ones"
+        )
 
 
 class _Fits:
@@ -131,8 +166,8 @@ class _Fits:
         fit = first.with_members(self._members[first.fit])
         with own_settings():  # they are the thread's own
             program = self._program(fit, table)
-            split = split_of(table.name, len(table), self._study.num_test, number, seed)
-            learnt = split.rest[: fit.num_train]
+            split = split_of(table.name, len(table), self._study.num_test, number, seed, table.own)
+            learnt = split.learnt(fit.num_train, fit.num_own)
             started = time.perf_counter()
             members = program(
                 split.seed, table.configs[learnt], table.metrics[learnt], table.configs[split.test]

@@ -109,9 +109,20 @@ class Study(ABC):
     time: str = ""  # of 20 splits on 2 idle cores
     # Names of the catalogue (a surrogate too), or files: a search's trials.db, a recorded table (.parquet).
     records: tuple[str, ...] = ("dhen/kuairand", "dhen/synthetic")
+    more_records: tuple[
+        str, ...
+    ] = ()  # the same; left out where their data or a package are missing
     measures: tuple[str, ...] = ()  # the study's sentence is about the first one; none: all of them
     reference: str = ""  # the arm that the others are compared with
     arms: dict[str, Any] = field(default_factory=dict)  # name -> settings of an arm
+    # What the study is about in single numbers: words for a sum of arms -> {arm: weight}, the weights adding up to 0.
+    # One of which an arm was taken out (~study.arms.NAME) is left out too.
+    contrasts: dict[str, Any] = field(default_factory=dict)
+    title: str = ""  # the finding in one sentence
+    shows: dict[str, str] = field(
+        default_factory=dict
+    )  # what the title rests on: contrast -> its sign, +, - or 0
+    axis: str = ""  # what the numbers count that arms' names end with, for a figure over them
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {}
     SPLITS: ClassVar[str] = "splits"  # what the repeats of this subject are
@@ -119,12 +130,20 @@ class Study(ABC):
 
     def __post_init__(self):
         SUBJECTS.require_own_name(self)
-        as_tuples(self, "records", "measures")
+        as_tuples(self, "records", "more_records", "measures")
         for name in self.measures:
             require("study.measures", name, tuple(self.MEASURES))
         object.__setattr__(self, "measures", self.measures or tuple(self.MEASURES))
         if not self.records:
             raise ValueError("study.records is empty; name at least one")
+
+    def missing(self, arm: Any) -> str:
+        """The package that an arm needs and that is not installed; empty if there is none."""
+        return ""
+
+    def table(self, name: str, load: Callable[[str], Any]) -> Any:
+        """The `Table` of a name of `records`; ``load`` gives that of a benchmark's name."""
+        return load(name)
 
     @abstractmethod
     def arm(self, place: str, own: dict[str, Any]) -> Arm:
@@ -145,6 +164,12 @@ class Study(ABC):
                 "study=null has no arms; write study=NAME, one of those that --help lists"
             )
         require("study.reference", self.reference, tuple(self.arms))
+        for name, weights in self.contrasts.items():
+            if not weights or abs(sum(weights.values())) > 1e-9:
+                raise ValueError(
+                    f"study.contrasts.{name}: the weights add up to {sum(weights.values()):g}; "
+                    f"write some that add up to 0"
+                )
         return {
             name: self.arm(f"study.arms.{name}", dict(own or {})) for name, own in self.arms.items()
         }

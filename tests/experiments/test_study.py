@@ -3,13 +3,21 @@
 import csv
 import json
 import shlex
+import subprocess
 
 import numpy as np
+import pytest
 import scipy.stats
 
 from tests.experiments.test_experiments import program
 
-ARMS = ["~study.arms.ensemble", "~study.arms.gaussian", "study.reference=ridge"]
+ARMS = [
+    "~study.arms.ensemble",
+    "~study.arms.gaussian",
+    "~study.arms.trees",
+    "~study.arms.ensemble_mse",
+    "study.reference=ridge",
+]
 
 
 def read(path):
@@ -57,3 +65,23 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
     )
     assert again.returncode != 0 and "study.num_test differ" in again.stdout
     assert "Traceback" not in again.stdout
+
+
+def test_all_studies_run_one_after_the_other_and_a_failed_one_stops_none(monkeypatch, capfd):
+    from experiments import study
+
+    calls = []
+
+    def run(command, check):
+        calls.append(command[2:])
+        return subprocess.CompletedProcess(command, int("predictor-kind" in command[2]))
+
+    monkeypatch.setattr(study.subprocess, "run", run)
+    assert study.run_all(["splits=3"]) == 1
+    assert calls == [[f"study={name}", "splits=3"] for name in study.all_studies()]
+    printed = capfd.readouterr().out
+    table = printed[printed.rindex("study  ") :].splitlines()
+    assert len(table) == len(calls) + 2 and table[-1].startswith("all ")
+    assert [line.split()[0] for line in table if "failed" in line] == ["predictor-kind"]
+    with pytest.raises(SystemExit, match="leave name= out"):
+        study.run_all(["name=mine"])

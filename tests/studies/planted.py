@@ -1,5 +1,6 @@
 """Records whose truth is known, and shipped studies cut to their size."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from autorank.studies.journal import Journal
 from autorank.studies.predictor_study import PredictorStudy
 from autorank.studies.records import Records, records_of
 from autorank.studies.run import identity_of, run_study
+from autorank.studies.subjects import SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -36,11 +38,21 @@ def linear(x: np.ndarray) -> np.ndarray:
     return x @ np.array([4.0, 2.0, 1.0, 0.5])
 
 
+def shipped(path: Path) -> Any:
+    """A study of ``configs/study``, of the type of its subject."""
+    content = yaml.safe_load(path.read_text())
+    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return SUBJECTS[content.get("subject", "predictor")].settings(**as_tuples)
+
+
 def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> PredictorStudy:
     """A shipped study with some of its arms."""
-    content = yaml.safe_load((ROOT / "configs" / "study" / f"{name}.yaml").read_text())
-    kept = {arm: content["arms"][arm] for arm in arms}
-    return PredictorStudy(**(content | changes | {"arms": kept, "reference": reference}))
+    study = shipped(ROOT / "configs" / "study" / f"{name}.yaml")
+    kept = {arm: study.arms[arm] for arm in arms}
+    contrasts = {w: sums for w, sums in study.contrasts.items() if sums.keys() <= set(arms)}
+    return dataclasses.replace(
+        study, arms=kept, reference=reference, contrasts=contrasts, **changes
+    )
 
 
 def found(
