@@ -19,11 +19,18 @@ from autorank.studies.journal import Rows
 T = TypeVar("T")
 
 
-class Measure(NamedTuple):
+class Measure(Protocol):
     """A number of an arm."""
 
-    words: str
-    larger_is_better: bool
+    @property
+    def words(self) -> str:
+        """What it is called in a sentence."""
+        ...
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Which way is good."""
+        ...
 
 
 @runtime_checkable
