@@ -157,7 +157,7 @@ def test_data_set_study_finds_that_noise_hides_the_order(tmp_path):
     table = planted("linear", linear)
     tables = [table, noisy(table, "0.3"), noisy(table, "3")]
     study = dataclasses.replace(
-        cut("data-sets", ("gaussian", "margin_x1"), "margin_x1", num_train=40, num_test=200),
+        cut("data-sets", ("margin_x1",), "margin_x1", num_train=40, num_test=200),
         predictor=SMALL,
     )
     by = found(tmp_path, study, tables, splits=4)
