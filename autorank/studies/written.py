@@ -55,6 +55,11 @@ class Written(NamedTuple):
         """The words of the contrasts, in order."""
         return list(self.made_by["study"]["contrasts"])
 
+    def shown(self, words: str) -> Difference:
+        """The difference that an entry of `Study.shows` is about: of a contrast, or ``CONTRAST @ TABLE``."""
+        contrast, _, table = words.partition(" @ ")
+        return self.at(contrast, table or ALL).difference
+
     def at(self, arm: str, table: str = ALL, measure: str = "") -> Row:
         """The row of an arm or a contrast, of the lead measure unless another is named."""
         return self.rows[Key(arm, table, measure or self.lead)]
@@ -89,7 +94,7 @@ def read_written(path: Path, study: Study) -> Written:
 
 def _refuse_untrue_title(written: Written) -> None:
     for words, claim in written.study.shows.items():
-        difference = written.at(words).difference
+        difference = written.shown(words)
         if not bears(difference, claim):
             raise ValueError(
                 f"study={written.name}: its title rests on '{words}' being {claim}, but the results say "

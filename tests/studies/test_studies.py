@@ -30,7 +30,7 @@ def test_shipped_studies_are_whole(path):
     study = shipped(path)
     arms = study.resolved()
     assert len(arms) > 3 and study.reference in arms
-    assert study.contrasts and all(sums.keys() <= arms.keys() for sums in study.contrasts.values())
+    assert all(sums.keys() <= arms.keys() for sums in study.contrasts.values())
     assert study.question and study.paper and "TIME" not in study.time
     assert len({str(arm) for arm in arms.values()}) == len(arms), "two arms are the same"
 
