@@ -13,6 +13,7 @@ from autorank.benchmarks.dhen import DHEN_TASKS, dhen_table
 from autorank.benchmarks.hpo_tables import HPO_TASKS, hpo_table
 from autorank.benchmarks.ledger import ledger_benchmark
 from autorank.benchmarks.mixed import mixed
+from autorank.benchmarks.nested import nested
 from autorank.benchmarks.recorded import pool_levels, recorded_benchmark
 from autorank.benchmarks.yahpo import LCBENCH_TASKS, lcbench, nb301
 
@@ -75,6 +76,7 @@ SUITES = {
     "mixed_crash": Suite(
         MIXED_SEEDS, lambda task, data, grid_size: mixed(int(task), crash=True, grid_size=grid_size)
     ),
+    "nested": Suite(("0", "1"), lambda task, *_: nested(int(task))),
     "dhen": Suite(
         DHEN_TASKS, lambda task, *_: dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
     ),

@@ -25,11 +25,13 @@ from autorank.searchers.base import (
     ToldState,
     best,
     empty,
+    known,
     mutants_of_best,
     require_alphas,
     tell_history,
     told_data,
 )
+from autorank.searchers.maximisers import CLIMBING, MAXIMISERS, climbed, scored_candidates
 from autorank.searchers.novelty import Propose, fresh, proposer
 from autorank.searchers.policy_search import Course, ScoreConfigs, run_policy
 from autorank.searchers.rewards import REWARDS, Line, calibrate, reward_of
@@ -42,7 +44,7 @@ CURVE_POINTS = 100  # points of a policy's course that ``info`` keeps
 
 @dataclass(frozen=True)
 class PaperConfig(SearcherConfig):
-    """Predictor and REINFORCE; local and exploratory proposals go beyond the paper."""
+    """Predictor and REINFORCE; local and exploratory proposals, and other maximisers, go beyond the paper."""
 
     name: str = "paper"
     num_exploratory: int = 2  # proposals that are random or mutants of the best trial, in turn
@@ -60,11 +62,16 @@ class PaperConfig(SearcherConfig):
     mutation_rate: float = 0.1  # probability that a decision of a mutant changes
     local_pool: int = later(128)  # mutants scored for each local proposal
     local_parents: int = later(5)  # best trials that the local mutants descend from
+    # What finds the highest predicted reward: policy (REINFORCE, the paper), random (the best of random candidates) or
+    # climb (from the best candidates and trials, one decision at a time).
+    maximiser: str = later("policy")
+    candidates: int = later(100_000)  # random configurations that are scored; for random and climb
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
         require("searcher.reward", self.reward, REWARDS)
+        require("searcher.maximiser", self.maximiser, MAXIMISERS)
         require_alphas(self.alphas)
         extra = self.num_exploratory + self.num_local
         if self.num_exploratory < 0 or self.num_local < 0 or extra > self.batch_size:
@@ -75,6 +82,16 @@ class PaperConfig(SearcherConfig):
             )
         for key in ("steps", "samples", "num_policies", "local_pool", "local_parents"):
             require_range(f"searcher.{key}", getattr(self, key), 1, 100_000_000)
+        # Climbers start at different candidates.
+        require_range("searcher.candidates", self.candidates, CLIMBING.num_climbers, 100_000_000)
+
+
+class Found(NamedTuple):
+    """Configurations of high predicted reward for each alpha, and what is to be told of the way to them."""
+
+    configs: Array  # int [a, m, k]
+    rewards: Array  # float32 [a, m]
+    info: dict[str, Array]
 
 
 class Candidates(NamedTuple):
@@ -93,9 +110,9 @@ def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searche
     Proposals are random until ``context.initial`` trials are told.
 
     Proposals carry predicted metrics. ``info`` holds, for each proposal, ``repeat``, ``alpha`` (NaN for exploratory
-    ones) and ``spread``. Of the policies it holds ``entropy`` and ``reward`` ``[alphas, num_policies, points]`` and
-    ``metrics`` ``[..., 2]`` at ``step``, and ``distinct`` ``[alphas]``, the share of samples that were new. Before
-    ``initial`` trials all of these are NaN.
+    ones) and ``spread``. Of the policies, if there are any, it holds ``entropy`` and ``reward``
+    ``[alphas, num_policies, points]`` and ``metrics`` ``[..., 2]`` at ``step``, and ``distinct`` ``[alphas]``, the
+    share of samples that were new. Before ``initial`` trials all of these are NaN.
 
     Raises:
         ValueError: a predictor made for another capacity.
@@ -166,10 +183,14 @@ class _Guide:
         def score(configs: Int[Array, "n k"]) -> Float[Array, "n 2"]:
             return predict(configs).mean
 
-        course = self._run_policies(policy_key, score, line)
-        drawn = course.configs.reshape(len(s.alphas), -1, self.space.num_decisions)
-        rewards = course.rewards.reshape(len(s.alphas), -1)
-        leaders, num_new = self._leaders(history, drawn.astype(jnp.int32), rewards, s.batch_size)
+        maximise = {
+            "policy": self._by_policies,
+            "random": self._by_chance,
+            "climb": self._by_climbing,
+        }
+        found = maximise[s.maximiser](policy_key, history, score, line)
+        configs = found.configs.astype(jnp.int32)
+        leaders, num_new = self._leaders(history, configs, found.rewards, s.batch_size)
         chosen = fresh(history, leaders.configs, s.batch_size - s.num_exploratory - s.num_local)
         parts = [Candidates(leaders.configs[chosen.position], leaders.alpha[chosen.position])]
         if s.num_local:
@@ -180,17 +201,9 @@ class _Guide:
         alpha = jnp.concatenate([*(part.alpha for part in parts), jnp.full(1, jnp.nan)])
         configs, repeat, position = self.propose(propose_key, history, pool)
         prediction = predict(configs)
-        scores = course.scores[:, :, self.points]
-        info = {
-            "repeat": repeat,
-            "alpha": alpha[position],
-            "spread": prediction.sd,
-            "step": jnp.asarray(self.points),
-            "entropy": course.entropy[:, :, self.points],
-            "reward": jnp.mean(course.rewards, axis=3)[:, :, self.points],
-            "metrics": jax.vmap(jax.vmap(line.to_metrics))(scores),
-            "distinct": num_new / (s.num_policies * s.steps * s.samples),
-        }
+        info = {"repeat": repeat, "alpha": alpha[position], "spread": prediction.sd} | found.info
+        if s.maximiser == "policy":
+            info["distinct"] = num_new / (s.num_policies * s.steps * s.samples)
         return Proposal(configs, line.to_metrics(prediction.mean), info)
 
     def at_random(self, key: Key, history: History) -> Proposal:
@@ -199,7 +212,8 @@ class _Guide:
         configs, repeat, _ = self.propose(key, history, nothing)
         shapes = jax.eval_shape(self.guided, key, history).info
         info = {name: jnp.full(s.shape, jnp.nan) for name, s in shapes.items()}
-        info |= {"repeat": repeat, "step": jnp.asarray(self.points)}
+        info |= {"repeat": repeat}
+        info |= {"step": jnp.asarray(self.points)} if "step" in info else {}
         return Proposal(configs, jnp.full((self.settings.batch_size, 2), jnp.nan), info)
 
     def _run_policies(self, key: Key, score: ScoreConfigs, line: Line) -> Course:
@@ -221,6 +235,52 @@ class _Guide:
         # Common random numbers: a seed draws alike under every alpha.
         seeds = jnp.arange(s.num_policies)
         return jax.vmap(jax.vmap(policy, (0, None)), (None, 0))(seeds, jnp.asarray(self.alphas))
+
+    def _by_policies(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
+        """What the policies draw, and their course."""
+        course = self._run_policies(key, score, line)
+        num_alphas = len(self.settings.alphas)
+        scores = course.scores[:, :, self.points]
+        info = {
+            "step": jnp.asarray(self.points),
+            "entropy": course.entropy[:, :, self.points],
+            "reward": jnp.mean(course.rewards, axis=3)[:, :, self.points],
+            "metrics": jax.vmap(jax.vmap(line.to_metrics))(scores),
+        }
+        return Found(
+            course.configs.reshape(num_alphas, -1, self.space.num_decisions),
+            course.rewards.reshape(num_alphas, -1),
+            info,
+        )
+
+    def _by_chance(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
+        """Random candidates, the same ones for all alphas."""
+        configs, scores = scored_candidates(key, self.space, score, self.settings.candidates)
+        rewards = self._rewards(line, scores)
+        return Found(jnp.broadcast_to(configs, (len(rewards), *configs.shape)), rewards, {})
+
+    def _by_climbing(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
+        """Where climbers arrive that start at the best random candidates and told trials."""
+        drawn, _ = scored_candidates(key, self.space, score, self.settings.candidates)
+        told = jnp.where(known(history)[:, None], history.configs, drawn[:1])
+        pool = jnp.concatenate([drawn, told])
+
+        def climb(alpha: Array) -> tuple[Array, Array]:
+            def value(configs: Array) -> Array:
+                return reward_of(self.settings.reward, alpha, line, score(configs))
+
+            configs = climbed(self.space, value, pool)
+            return configs, value(configs)
+
+        configs, rewards = jax.lax.map(climb, jnp.asarray(self.alphas))
+        return Found(configs, rewards, {})
+
+    def _rewards(self, line: Line, scores: Float[Array, "n 2"]) -> Float[Array, "a n"]:
+        """The rewards of scored configurations under each alpha."""
+        kind = self.settings.reward
+        return jax.vmap(lambda alpha: reward_of(kind, alpha, line, scores))(
+            jnp.asarray(self.alphas)
+        )
 
     def _leaders(
         self, history: History, configs: Int[Array, "a m k"], rewards: Float[Array, "a m"], n: int
@@ -245,9 +305,7 @@ class _Guide:
             key, self.space, history, s.local_pool * s.num_local, s.mutation_rate, s.local_parents
         )
         scores = score(mutants)
-        rewards = jax.vmap(lambda alpha: reward_of(s.reward, alpha, line, scores))(
-            jnp.asarray(self.alphas)
-        )
+        rewards = self._rewards(line, scores)
         same = jnp.broadcast_to(mutants, (len(s.alphas), *mutants.shape))
         leaders, _ = self._leaders(history, same, rewards, s.num_local)
         chosen = fresh(history, leaders.configs, s.num_local).position

@@ -89,13 +89,15 @@ def _by_arm(written: Written, title: str) -> Figure:
         means = [written.at(arm, table).mean for arm in arms]
         left.plot(means, places, MARKS[i], ms=5, color=COLOURS[i], label=table, alpha=0.85)
     _rows(right, [written.at(arm).difference for arm in arms])
+    left.set_ylim(right.get_ylim())
     left.set_yticks(places, arms)
     right.set_yticks(places, [""] * len(arms))
     words = _words(written)
     name_axes(left, words, "")
     name_axes(right, f"minus that of {written.study.reference}, 95 % interval", "")
     if len(written.tables) > 1:
-        legend(left)
+        # Below, where it hides no point.
+        figure.legend(loc="outside lower left", ncols=FEW, fontsize=8, frameon=False)
     return figure
 
 

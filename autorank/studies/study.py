@@ -19,11 +19,18 @@ from autorank.studies.journal import Rows
 T = TypeVar("T")
 
 
-class Measure(NamedTuple):
+class Measure(Protocol):
     """A number of an arm."""
 
-    words: str
-    larger_is_better: bool
+    @property
+    def words(self) -> str:
+        """What it is called in a sentence."""
+        ...
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Which way is good."""
+        ...
 
 
 @runtime_checkable
@@ -114,7 +121,7 @@ class Study(ABC):
     title: str = ""  # the finding in one sentence
     shows: dict[str, str] = field(
         default_factory=dict
-    )  # what the title rests on: contrast -> its sign, +, - or 0
+    )  # what the title rests on: contrast, or contrast @ table -> `written.bears`
     axis: str = ""  # what the numbers count that arms' names end with, for a figure over them
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {}

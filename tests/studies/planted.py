@@ -26,12 +26,17 @@ SPACE = Space(
 
 def planted(name: str, truth: Any) -> Records:
     """All 1296 configurations of four numbers in [0, 1] with ``truth(x [n, 4])`` as their loss."""
+    return records_of(benchmark(name, truth))
+
+
+def benchmark(name: str, truth: Any) -> Benchmark:
+    """The same as a benchmark."""
 
     def query(rows: Any) -> np.ndarray:
         x = np.array([[row[d] for d in "abcd"] for row in rows])
         return np.stack([truth(x), x.sum(axis=1)], axis=1)
 
-    return records_of(Benchmark("planted", name, SPACE, {}, query))
+    return Benchmark("planted", name, SPACE, {}, query)
 
 
 def linear(x: np.ndarray) -> np.ndarray:
@@ -56,7 +61,7 @@ def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Pre
 
 
 def found(
-    folder: Path, study: PredictorStudy, tables: list[Records], splits: int
+    folder: Path, study: Any, tables: list[Any], splits: int
 ) -> dict[tuple[str, str, str], Finding]:
     """What a study finds, by arm, table and measure."""
     with Journal(folder, identity_of(study, tables, 0), study.measures) as journal:
