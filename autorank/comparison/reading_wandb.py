@@ -11,7 +11,7 @@ from autorank.base.records import flatten
 from autorank.comparison.finding import OFFLINE, SERVER
 from autorank.comparison.reading import Outcome, as_points, result_of
 from autorank.comparison.result import Course, LeftOut, Result, number, why
-from autorank.comparison.wandb_file import WandbRun, from_server, joined, plain, read_file
+from autorank.comparison.wandb_file import WandbRun, from_server, joined, read_file
 
 IDENTITY = "ledger_identity"  # in W&B's config
 PASSES, BEST = "search/passes", "search/best_ne_gain_percent"  # in W&B's history
@@ -76,7 +76,7 @@ def outcome(place: Path, run: WandbRun, summary: Mapping[str, Any]) -> Outcome:
     """What W&B has of a search: the course as it was seen while the search ran, all else as in the run's folder."""
     rows = [row for row in run.history if PASSES in row and BEST in row]
     course = np.array([[row[PASSES], row[BEST]] for row in rows], np.float64).reshape(-1, 2)
-    front = plain(summary, "front")
+    front = [summary.get(f"front.{name}", []) for name in ("flops_ratio", "quality")]
     values = {
         "gain": number(summary.get("ne_gain_percent.mean")),
         "label": float(course[-1, 1]) if len(course) else math.nan,
@@ -87,5 +87,5 @@ def outcome(place: Path, run: WandbRun, summary: Mapping[str, Any]) -> Outcome:
         dict(summary),
         values,
         Course(course[:, 0], course[:, 1]),
-        as_points([*zip(front.get("flops_ratio", []), front.get("quality", []), strict=True)]),
+        as_points([*zip(*front, strict=True)]),
     )

@@ -12,7 +12,7 @@ import importlib
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,14 +137,3 @@ def from_server(run: Any, place: str, keys: Iterable[str]) -> WandbRun:
     summary = getattr(run.summary, "_json_dict", run.summary)
     rows = run.scan_history(keys=list(keys))
     return WandbRun(run.id, place, dict(run.config), dict(summary), [dict(row) for row in rows])
-
-
-def plain(value: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The values whose dotted names begin with a prefix, without it.
-
-    Examples:
-        >>> plain({"winner.ne": 0.9, "winner.flops": 3.0, "seed": 0}, "winner")
-        {'ne': 0.9, 'flops': 3.0}
-    """
-    start = f"{prefix}."
-    return {k.removeprefix(start): v for k, v in value.items() if k.startswith(start)}

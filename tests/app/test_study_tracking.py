@@ -3,6 +3,7 @@
 from autorank.app.settings import TrackingConfig
 from autorank.app.study_tracking import ArmRun, StudyRun, track_study
 from autorank.comparison.wandb_file import joined, read_file
+from tests.offline_runs import written
 
 OFFLINE = TrackingConfig(mode="offline")
 
@@ -22,8 +23,9 @@ def study(splits: int, arms: tuple[str, ...], value: float = 0.0) -> StudyRun:
 
 
 def runs_of(folder):
-    files = sorted(folder.glob("wandb/offline-*/*.wandb"), key=lambda p: p.stat().st_mtime_ns)
-    return {run.config.get("arm", "summary"): run for run in joined(map(read_file, files))}
+    return {
+        run.config.get("arm", "summary"): run for run in joined(map(read_file, written(folder)))
+    }
 
 
 def sessions(folder) -> int:
@@ -47,7 +49,7 @@ def test_only_new_splits_and_arms_are_told_and_ids_stay(tmp_path, home, monkeypa
     first = runs_of(folder)
     assert set(first) == {"a", "b", "summary"} and len({run.id for run in first.values()}) == 3
     assert [row["t/tau_b"] for row in first["a"].history] == [0.0, 0.1]
-    assert b"LEAKED" not in b"".join(p.read_bytes() for p in folder.rglob("*.wandb"))
+    assert b"LEAKED" not in b"".join(p.read_bytes() for p in written(folder))
     before, told = sessions(folder), len(logged)
     track_study(OFFLINE, folder, study(2, ("a", "b")))
     assert sessions(folder) == before and len(logged) == told  # nothing is new

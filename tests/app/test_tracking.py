@@ -9,7 +9,6 @@ import pytest
 import scipy.stats
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from wandb.proto import wandb_internal_pb2
 
 from autorank.app import mirror, tracking
 from autorank.app.programs import CONFIGS, register
@@ -17,9 +16,9 @@ from autorank.app.run_labels import Launch, labels_of, launch
 from autorank.app.settings import SearchConfig, TrackingConfig
 from autorank.app.tracking import OFF, start_tracking
 from autorank.app.tracking_settings import logged_in, reason, resolve_mode, scrub
-from autorank.comparison.wandb_file import records
 from autorank.ledger.ledger import Ledger
 from autorank.report.page import write_report
+from tests.offline_runs import messages, written
 from tests.report.fake_run import IDENTITY, write_run
 
 CONFIG = {
@@ -408,13 +407,8 @@ def test_every_value_that_is_logged_has_an_axis(tmp_path, home, logged):
         tracker.finish(folder, {"predictor": {"heldout": {"tau_b": 0.5, "trials": 14}}})
     (own,) = [data for *_, data in logged if "predictor/heldout_tau_b" in data]
     assert own["predictor/heldout_tau_b"] == 0.5 and own["predictor/heldout_trials"] == 14
-    (file,) = folder.glob("wandb/offline-*/*.wandb")
-    defined = {}
-    for content in records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(content)
-        if record.WhichOneof("record_type") == "metric":
-            defined[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+    (file,) = written(folder)
+    defined = {m.glob_name or m.name: m.step_metric for m in messages(file, "metric")}
     axes = {glob: axis for glob, axis in defined.items() if axis}
     assert axes == mirror.AXES and set(axes.values()) <= set(defined)
     values = {name: set(data) for _, _, data in logged for name in data if "/" in name}

@@ -23,6 +23,7 @@ from autorank.comparison.wandb_file import MAGIC, read_file, records
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import read_run
 from tests.comparison.fake_runs import settings, write_run
+from tests.offline_runs import written
 
 OFFLINE = TrackingConfig(mode="offline")
 
@@ -45,6 +46,7 @@ def track(folder: Path, sessions: int = 1, config: dict | None = None) -> Path:
                 tracker.sync()
                 tracker.finish(folder, summary if last else {})
             time.sleep(0 if last else 1.0)  # W&B's folders are named by the second
+    written(folder)
     return folder / "wandb"
 
 
@@ -128,6 +130,7 @@ def test_what_is_no_finished_search_of_ours_is_left_out_with_the_reason(tmp_path
     other = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
     other.log({"loss": 1.0})
     other.finish()
+    written(tmp_path / "wandb")
     found, left = read_all([str(folder / "wandb"), str(tmp_path / "wandb")])
     assert not found and [entry.reason.partition(";")[0] for entry in left] == [
         "W&B has no summary of a finished search",

@@ -8,10 +8,10 @@ import subprocess
 import numpy as np
 import pytest
 import scipy.stats
-from wandb.proto import wandb_internal_pb2
 
-from autorank.comparison.wandb_file import read_file, records
+from autorank.comparison.wandb_file import read_file
 from tests.experiments.test_experiments import program
+from tests.offline_runs import messages
 
 ARMS = [
     "~study.arms.ensemble",
@@ -24,16 +24,6 @@ ARMS = [
 
 def read(path):
     return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def labels_of(path):
-    """W&B's record of a run: group, job type, tags, name."""
-    for content in records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(content)
-        if record.WhichOneof("record_type") == "run":
-            return record.run
-    raise AssertionError(path)
 
 
 def test_prints_and_writes_what_its_journal_says(tmp_path):
@@ -68,8 +58,8 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
 
     # W&B has a run for each arm, with a row for each split, and one with the findings.
     runs = {}
-    for path in folder.glob("wandb/offline-*/*.wandb"):
-        run, kept = read_file(path), labels_of(path)
+    for path in written(folder):
+        run, kept = read_file(path), next(messages(path, "run"))
         runs[kept.job_type] = (run, kept)
     arms = {r["arm"] for r in rows}
     assert set(runs) == arms | {"summary"}, done.stdout
