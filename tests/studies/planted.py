@@ -11,9 +11,9 @@ from autorank.benchmarks.base import Benchmark
 from autorank.space.space import Decision, Space
 from autorank.studies.findings import Finding, findings
 from autorank.studies.journal import Journal
-from autorank.studies.predictor_study import PredictorStudy
 from autorank.studies.records import Records, records_of
 from autorank.studies.run import identity_of, run_study
+from autorank.studies.study import Study
 from autorank.studies.subjects import SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def shipped(path: Path) -> Any:
     return SUBJECTS[content.get("subject", "predictor")].settings(**as_tuples)
 
 
-def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> PredictorStudy:
+def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Any:
     """A shipped study with some of its arms."""
     study = shipped(ROOT / "configs" / "study" / f"{name}.yaml")
     kept = {arm: study.arms[arm] for arm in arms}
@@ -56,7 +56,7 @@ def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Pre
 
 
 def found(
-    folder: Path, study: PredictorStudy, tables: list[Records], splits: int
+    folder: Path, study: Study, tables: list[Any], splits: int
 ) -> dict[tuple[str, str, str], Finding]:
     """What a study finds, by arm, table and measure."""
     with Journal(folder, identity_of(study, tables, 0), study.measures) as journal:
