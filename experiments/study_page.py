@@ -22,12 +22,13 @@ from autorank.studies.findings import ALL
 from autorank.studies.intervals import Difference
 from autorank.studies.subjects import SUBJECTS
 from autorank.studies.written import Written, read_written
-from experiments.machine import RESULTS, ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results" / "studies"
 STUDIES = ROOT / "configs" / "study"
 PAGE, FIGURES, README = ROOT / "docs" / "studies.md", ROOT / "docs" / "studies", ROOT / "README.md"
 BEGIN, END = "<!-- studies: begin -->", "<!-- studies: end -->"
-FRONT = ("predictor-loss", "predictor-kind")  # of the README
+FRONT = ("predictor-loss", "predictor-input", "predictor-kind")  # of the README
 FEW = 4  # tables up to which each has a column
 
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args(arguments).check
     try:
-        studies = [read(path) for path in sorted((RESULTS / "studies").glob("*.csv"))]
+        studies = [read(path) for path in sorted(RESULTS.glob("*.csv"))]
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
     wanted = {PAGE: filled(PAGE, page(studies)), README: filled(README, front(studies))}
@@ -98,7 +99,7 @@ def section(written: Written) -> str:
         f"{study.question}\n",
         "| the paper says | we found |",
         "|---|---|",
-        f"| {study.paper} | {found} |\n",
+        f"| {sentence_case(study.paper)} | {found} |\n",
         f"![{title(written)}](studies/{written.name}.png)\n",
         *arms_table(written),
         "",
@@ -133,7 +134,7 @@ def told(written: Written) -> list[str]:
                 if others[sign]
             ]
             says += f"; {'; '.join(exceptions)}" if exceptions else ""
-        lines.append(f"{contrast[0].upper()}{contrast[1:]}: {says}.")
+        lines.append(f"{sentence_case(contrast)}: {says}.")
     return lines
 
 
@@ -178,12 +179,11 @@ def front(studies: list[Written]) -> str:
     lines = []
     for name in FRONT:
         written = by_name[name]
-        contrast = next(iter(written.study.shows))
+        contrast, _, table = (first := next(iter(written.study.shows))).partition(" @ ")
         words = written.study.MEASURES[written.lead].words
-        found = interval(written.at(contrast).difference)
-        lines.append(
-            f"- {title(written)} ({contrast}: {words} {found}; [{name}](docs/studies.md#{name}))."
-        )
+        on = f" on {table}" if table else ""
+        found = f"{contrast}{on}: {words} {interval(written.shown(first))}"
+        lines.append(f"- {title(written)} ({found}; [{name}](docs/studies.md#{name})).")
     return "\n".join(lines)
 
 
@@ -205,6 +205,11 @@ def interval(d: Difference) -> str:
     if math.isnan(d.low):
         return "not defined"
     return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def short(value: float) -> str:

@@ -185,6 +185,7 @@ class _Fits:
 
     def _program(self, fit: PredictorArm, table: Records) -> Program:
         """One for each fit, compiled once for all splits and for all tables of one space."""
-        key = f"{table.space.fingerprint()} {digest(plain(fit))}"
+        alike = dataclasses.replace(fit, num_own=None)  # which records they are is no part of it
+        key = f"{table.space.fingerprint()} {digest(plain(alike))}"
         task = Task(table.space, self._study.num_test)
         return self._programs.get(key, lambda: KINDS[fit.kind].make(fit, task))[0]

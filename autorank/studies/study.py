@@ -121,7 +121,7 @@ class Study(ABC):
     title: str = ""  # the finding in one sentence
     shows: dict[str, str] = field(
         default_factory=dict
-    )  # what the title rests on: contrast -> its sign, +, - or 0
+    )  # what the title rests on: contrast, or contrast @ table -> `written.bears`
     axis: str = ""  # what the numbers count that arms' names end with, for a figure over them
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {}

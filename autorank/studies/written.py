@@ -3,14 +3,13 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from autorank.studies.findings import ALL
 from autorank.studies.intervals import Difference
 from autorank.studies.study import Study
-
-SIGNS = {"+": 1, "-": -1, "0": 0}
 
 
 class Key(NamedTuple):
@@ -56,6 +55,11 @@ class Written(NamedTuple):
         """The words of the contrasts, in order."""
         return list(self.made_by["study"]["contrasts"])
 
+    def shown(self, words: str) -> Difference:
+        """The difference that an entry of `Study.shows` is about: of a contrast, or ``CONTRAST @ TABLE``."""
+        contrast, _, table = words.partition(" @ ")
+        return self.at(contrast, table or ALL).difference
+
     def at(self, arm: str, table: str = ALL, measure: str = "") -> Row:
         """The row of an arm or a contrast, of the lead measure unless another is named."""
         return self.rows[Key(arm, table, measure or self.lead)]
@@ -89,13 +93,36 @@ def read_written(path: Path, study: Study) -> Written:
 
 
 def _refuse_untrue_title(written: Written) -> None:
-    for words, sign in written.study.shows.items():
-        difference = written.at(words).difference
-        if difference.sign != SIGNS[sign]:
+    for words, claim in written.study.shows.items():
+        difference = written.shown(words)
+        if not bears(difference, claim):
             raise ValueError(
-                f"study={written.name}: its title rests on '{words}' being {sign}, but the results say "
+                f"study={written.name}: its title rests on '{words}' being {claim}, but the results say "
                 f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]; write another title"
             )
+
+
+def bears(difference: Difference, claim: str) -> bool:
+    """Whether an interval bears a claim: ``> 0``, ``< 0.2``, several of these with a comma, or ``not shown``.
+
+    Raises:
+        ValueError: a claim of another form.
+
+    Examples:
+        >>> d = Difference(0.2, 0.1, 0.3)
+        >>> bears(d, "> 0, < 0.5"), bears(d, "> 0.15"), bears(d, "not shown")
+        (True, False, False)
+    """
+    if claim == "not shown":
+        return difference.low <= 0 <= difference.high
+    parts = [re.fullmatch(r"\s*([<>])\s*(-?\d*\.?\d+)\s*", part) for part in claim.split(",")]
+    if not all(parts):
+        raise ValueError(f"study.shows: {claim!r} is no claim; write '> 0', '< 0' or 'not shown'")
+    return all(
+        difference.low > float(part[2]) if part[1] == ">" else difference.high < float(part[2])
+        for part in parts
+        if part
+    )
 
 
 def _number(text: str) -> float:

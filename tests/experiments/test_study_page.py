@@ -52,11 +52,13 @@ def test_the_page_its_figures_and_the_front_are_current():
 
 
 def test_a_title_that_the_results_do_not_bear_is_refused(results):
-    told = dataclasses.replace(STUDY, title="Near is worse", shows={WORDS: "-"})
+    told = dataclasses.replace(STUDY, title="Near is worse", shows={WORDS: "< 0"})
     assert read_written(results, told).at(WORDS).difference.high < 0
-    for sign in ("+", "0"):
+    for claim in ("> 0", "< -0.9", "not shown"):
         with pytest.raises(ValueError, match="rests on 'near instead of ridge' being"):
-            read_written(results, dataclasses.replace(told, shows={WORDS: sign}))
+            read_written(results, dataclasses.replace(told, shows={WORDS: claim}))
+    with pytest.raises(ValueError, match="is no claim"):
+        read_written(results, dataclasses.replace(told, shows={WORDS: "up"}))
 
 
 def test_results_of_other_arms_are_refused(results):

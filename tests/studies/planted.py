@@ -11,9 +11,9 @@ from autorank.benchmarks.base import Benchmark
 from autorank.space.space import Decision, Space
 from autorank.studies.findings import Finding, findings
 from autorank.studies.journal import Journal
+from autorank.studies.predictor_study import PredictorStudy
 from autorank.studies.records import Records, records_of
 from autorank.studies.run import identity_of, run_study
-from autorank.studies.study import Study
 from autorank.studies.subjects import SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,12 +26,17 @@ SPACE = Space(
 
 def planted(name: str, truth: Any) -> Records:
     """All 1296 configurations of four numbers in [0, 1] with ``truth(x [n, 4])`` as their loss."""
+    return records_of(benchmark(name, truth))
+
+
+def benchmark(name: str, truth: Any) -> Benchmark:
+    """The same as a benchmark."""
 
     def query(rows: Any) -> np.ndarray:
         x = np.array([[row[d] for d in "abcd"] for row in rows])
         return np.stack([truth(x), x.sum(axis=1)], axis=1)
 
-    return records_of(Benchmark("planted", name, SPACE, {}, query))
+    return Benchmark("planted", name, SPACE, {}, query)
 
 
 def linear(x: np.ndarray) -> np.ndarray:
@@ -45,7 +50,7 @@ def shipped(path: Path) -> Any:
     return SUBJECTS[content.get("subject", "predictor")].settings(**as_tuples)
 
 
-def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Any:
+def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> PredictorStudy:
     """A shipped study with some of its arms."""
     study = shipped(ROOT / "configs" / "study" / f"{name}.yaml")
     kept = {arm: study.arms[arm] for arm in arms}
@@ -56,7 +61,7 @@ def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Any
 
 
 def found(
-    folder: Path, study: Study, tables: list[Any], splits: int
+    folder: Path, study: Any, tables: list[Any], splits: int
 ) -> dict[tuple[str, str, str], Finding]:
     """What a study finds, by arm, table and measure."""
     with Journal(folder, identity_of(study, tables, 0), study.measures) as journal:

@@ -10,11 +10,12 @@ from tests.studies.planted import linear, planted
 
 TABLE = planted("linear", linear)
 PART = part_of(TABLE, "a=0.4")
+OWN = np.asarray(PART.configs[:, 0] == 2)
 
 
 def test_a_part_is_the_configurations_with_a_value():
     assert PART.num_own == 216 and PART.name == "planted/linear where a=0.4"
-    assert np.array_equal(PART.own, PART.configs[:, 0] == 2)
+    assert np.array_equal(np.asarray(PART.own), OWN)
     assert PART.fingerprint() != TABLE.fingerprint()
     with pytest.raises(ValueError, match="where='e'"):
         part_of(TABLE, "e=1")
@@ -27,15 +28,15 @@ def test_only_the_part_is_tested_and_as_many_of_it_learnt_as_said():
         return split_of(PART.name, len(PART), 100, number, 0, PART.own)
 
     one = split(0)
-    assert len(one.test) == 100 and PART.own[one.test].all()
+    assert len(one.test) == 100 and OWN[one.test].all()
     assert sorted([*one.test, *one.rest]) == list(range(len(PART)))
     assert not np.array_equal(one.test, split(1).test)
     for num_own in (0, 20, 116):
         learnt = one.learnt(160, num_own)
-        assert len(set(learnt)) == 160 and PART.own[learnt].sum() == num_own
+        assert len(set(learnt)) == 160 and OWN[learnt].sum() == num_own
         assert not set(learnt) & set(one.test)
     # As they come: the tested records are missing from the part, so its share is 116 of 1196.
-    shares = [PART.own[split(n).learnt(160, None)].mean() for n in range(100)]
+    shares = [OWN[split(n).learnt(160, None)].mean() for n in range(100)]
     assert abs(np.mean(shares) - 116 / 1196) < 0.01
     assert set(one.learnt(20, None)) < set(one.learnt(40, None))
 
