@@ -106,10 +106,9 @@ class FidelityStudy(Study):
                     f"study.measures: {name} is not defined for {place}, whose rule is {rule}; write some of "
                     f"{', '.join(known)}"
                 )
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
         try:
-            return FidelityArm(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
-            )
+            return FidelityArm(**values)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 
