@@ -28,7 +28,7 @@ RESULTS = ROOT / "experiments" / "results" / "studies"
 STUDIES = ROOT / "configs" / "study"
 PAGE, FIGURES, README = ROOT / "docs" / "studies.md", ROOT / "docs" / "studies", ROOT / "README.md"
 BEGIN, END = "<!-- studies: begin -->", "<!-- studies: end -->"
-FRONT = ("predictor-loss", "predictor-input", "predictor-kind")  # of the README
+FRONT = ("search-efficiency", "predictor-loss", "predictor-input")  # of the README
 FEW = 4  # tables up to which each has a column
 
 
@@ -93,7 +93,9 @@ def page(studies: list[Written]) -> str:
 def section(written: Written) -> str:
     """One study: question, paper and finding side by side, figure, tables, command."""
     made_by, study = written.made_by, written.study
-    found = "<br>".join(told(written)) or made_by["sentence"]
+    words = study.MEASURES[written.lead].words
+    found = "<br>".join(told(written))
+    found = f"Difference in {words}:<br>{found}" if found else made_by["sentence"]
     lines = [
         f"\n## {written.name}\n",
         f"{study.question}\n",
@@ -116,12 +118,10 @@ def section(written: Written) -> str:
 
 def told(written: Written) -> list[str]:
     """A sentence for each contrast: in the mean over the tables, and where a table by itself says something else."""
-    words = written.study.MEASURES[written.lead].words
     lines = []
     for contrast in written.contrasts:
         mean = written.at(contrast).difference
-        text = f"{words} {interval(mean)}"
-        says = f"{text}" if mean.sign else f"no difference shown ({text})"
+        says = interval(mean) if mean.sign else f"no difference shown ({interval(mean)})"
         others: dict[int, list[str]] = {1: [], -1: [], 0: []}
         for table in written.tables:
             sign = written.at(contrast, table).difference.sign

@@ -4,11 +4,14 @@ The question that these answer is whether the paper's policy is needed at all: t
 `paper` stay as they are.
 """
 
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
+
 import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array, Float, Int, Key
-from autorank.searchers.base import empty
+from autorank.searchers.base import History, empty, known
 from autorank.searchers.climbing import ClimbSettings, Value, climb_each, neighbourhood
 from autorank.searchers.novelty import fresh
 from autorank.searchers.policy_search import ScoreConfigs
@@ -17,6 +20,62 @@ from autorank.space.space import Space
 MAXIMISERS = ("policy", "random", "climb")
 CHUNK = 8192  # candidates that are scored at once
 CLIMBING = ClimbSettings(num_climbers=16, climb_steps=64)
+
+
+class Found(NamedTuple):
+    """Configurations of high predicted reward for each alpha, and what is to be told of the way to them."""
+
+    configs: Array  # int [a, m, k]
+    rewards: Array  # float32 [a, m]
+    info: dict[str, Array]
+
+
+@runtime_checkable
+class Rewards(Protocol):
+    """Turns predicted metrics into the reward under each weight of the cost."""
+
+    def __call__(self, scores: Float[Array, "n 2"], /) -> Float[Array, "a n"]:
+        """The rewards; higher is better."""
+        ...
+
+
+@runtime_checkable
+class ValueAt(Protocol):
+    """The predicted reward under one weight of the cost."""
+
+    def __call__(self, alpha: Array, configs: Int[Array, "n k"], /) -> Float[Array, " n"]:
+        """Of each configuration; higher is better."""
+        ...
+
+
+def by_chance(
+    key: Key, space: Space, score: ScoreConfigs, rewards: Rewards, num_candidates: int
+) -> Found:
+    """Random candidates, the same ones for all alphas."""
+    configs, scores = scored_candidates(key, space, score, num_candidates)
+    found = rewards(scores)
+    return Found(jnp.broadcast_to(configs, (len(found), *configs.shape)), found, {})
+
+
+def by_climbing(
+    key: Key,
+    space: Space,
+    history: History,
+    value: ValueAt,
+    alphas: Float[Array, " a"],
+    num_candidates: int,
+) -> Found:
+    """Where climbers arrive that start at the best random candidates and told trials."""
+    drawn = space.sample(jax.random.fold_in(key, 0), num_candidates)
+    told = jnp.where(known(history)[:, None], history.configs, drawn[:1])
+    pool = jnp.concatenate([drawn, told])
+
+    def climb(alpha: Array) -> tuple[Array, Array]:
+        configs = climbed(space, partial(value, alpha), pool)
+        return configs, value(alpha, configs)
+
+    configs, found = jax.lax.map(climb, alphas)
+    return Found(configs, found, {})
 
 
 def scored_candidates(

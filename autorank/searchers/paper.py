@@ -25,13 +25,12 @@ from autorank.searchers.base import (
     ToldState,
     best,
     empty,
-    known,
     mutants_of_best,
     require_alphas,
     tell_history,
     told_data,
 )
-from autorank.searchers.maximisers import CLIMBING, MAXIMISERS, climbed, scored_candidates
+from autorank.searchers.maximisers import CLIMBING, MAXIMISERS, Found, by_chance, by_climbing
 from autorank.searchers.novelty import Propose, fresh, proposer
 from autorank.searchers.policy_search import Course, ScoreConfigs, run_policy
 from autorank.searchers.rewards import REWARDS, Line, calibrate, reward_of
@@ -84,14 +83,6 @@ class PaperConfig(SearcherConfig):
             require_range(f"searcher.{key}", getattr(self, key), 1, 100_000_000)
         # Climbers start at different candidates.
         require_range("searcher.candidates", self.candidates, CLIMBING.num_climbers, 100_000_000)
-
-
-class Found(NamedTuple):
-    """Configurations of high predicted reward for each alpha, and what is to be told of the way to them."""
-
-    configs: Array  # int [a, m, k]
-    rewards: Array  # float32 [a, m]
-    info: dict[str, Array]
 
 
 class Candidates(NamedTuple):
@@ -183,12 +174,7 @@ class _Guide:
         def score(configs: Int[Array, "n k"]) -> Float[Array, "n 2"]:
             return predict(configs).mean
 
-        maximise = {
-            "policy": self._by_policies,
-            "random": self._by_chance,
-            "climb": self._by_climbing,
-        }
-        found = maximise[s.maximiser](policy_key, history, score, line)
+        found = self._maximised(policy_key, history, score, line)
         configs = found.configs.astype(jnp.int32)
         leaders, num_new = self._leaders(history, configs, found.rewards, s.batch_size)
         chosen = fresh(history, leaders.configs, s.batch_size - s.num_exploratory - s.num_local)
@@ -196,7 +182,7 @@ class _Guide:
         if s.num_local:
             local_key = jax.random.fold_in(explore_key, 1)
             parts.append(self._local(local_key, history, score, line))
-        parts += [self._explorers(explore_key, history), leaders]
+        parts += [explorers(explore_key, self.space, history, s), leaders]
         pool = jnp.concatenate([part.configs for part in parts])
         alpha = jnp.concatenate([*(part.alpha for part in parts), jnp.full(1, jnp.nan)])
         configs, repeat, position = self.propose(propose_key, history, pool)
@@ -236,7 +222,21 @@ class _Guide:
         seeds = jnp.arange(s.num_policies)
         return jax.vmap(jax.vmap(policy, (0, None)), (None, 0))(seeds, jnp.asarray(self.alphas))
 
-    def _by_policies(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
+    def _maximised(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
+        """What the chosen maximiser finds."""
+        s, alphas = self.settings, jnp.asarray(self.alphas)
+        if s.maximiser == "policy":
+            return self._by_policies(key, score, line)
+        rewards = partial(self._rewards, line)
+        if s.maximiser == "random":
+            return by_chance(key, self.space, score, rewards, s.candidates)
+
+        def value(alpha: Array, configs: Array) -> Array:
+            return reward_of(s.reward, alpha, line, score(configs))
+
+        return by_climbing(key, self.space, history, value, alphas, s.candidates)
+
+    def _by_policies(self, key: Key, score: ScoreConfigs, line: Line) -> Found:
         """What the policies draw, and their course."""
         course = self._run_policies(key, score, line)
         num_alphas = len(self.settings.alphas)
@@ -252,28 +252,6 @@ class _Guide:
             course.rewards.reshape(num_alphas, -1),
             info,
         )
-
-    def _by_chance(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
-        """Random candidates, the same ones for all alphas."""
-        configs, scores = scored_candidates(key, self.space, score, self.settings.candidates)
-        rewards = self._rewards(line, scores)
-        return Found(jnp.broadcast_to(configs, (len(rewards), *configs.shape)), rewards, {})
-
-    def _by_climbing(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
-        """Where climbers arrive that start at the best random candidates and told trials."""
-        drawn, _ = scored_candidates(key, self.space, score, self.settings.candidates)
-        told = jnp.where(known(history)[:, None], history.configs, drawn[:1])
-        pool = jnp.concatenate([drawn, told])
-
-        def climb(alpha: Array) -> tuple[Array, Array]:
-            def value(configs: Array) -> Array:
-                return reward_of(self.settings.reward, alpha, line, score(configs))
-
-            configs = climbed(self.space, value, pool)
-            return configs, value(configs)
-
-        configs, rewards = jax.lax.map(climb, jnp.asarray(self.alphas))
-        return Found(configs, rewards, {})
 
     def _rewards(self, line: Line, scores: Float[Array, "n 2"]) -> Float[Array, "a n"]:
         """The rewards of scored configurations under each alpha."""
@@ -311,12 +289,13 @@ class _Guide:
         chosen = fresh(history, leaders.configs, s.num_local).position
         return Candidates(leaders.configs[chosen], leaders.alpha[chosen])
 
-    def _explorers(self, key: Key, history: History) -> Candidates:
-        """Random configurations and mutants of the best trial, in turn; some may have been told."""
-        n, space = 4 * self.settings.num_exploratory, self.space
-        sample_key, mutate_key = jax.random.split(key)
-        parents = jnp.broadcast_to(best(history)[0][None, :], (n, space.num_decisions))
-        mutants = space.mutate(mutate_key, parents, self.settings.mutation_rate)
-        mutate = jnp.arange(n)[:, None] % 2 == 1
-        configs = jnp.where(mutate, mutants, space.sample(sample_key, n))
-        return Candidates(configs, jnp.full(n, jnp.nan))
+
+def explorers(key: Key, space: Space, history: History, settings: PaperConfig) -> Candidates:
+    """Random configurations and mutants of the best trial, in turn; some may have been told."""
+    n = 4 * settings.num_exploratory
+    sample_key, mutate_key = jax.random.split(key)
+    parents = jnp.broadcast_to(best(history)[0][None, :], (n, space.num_decisions))
+    mutants = space.mutate(mutate_key, parents, settings.mutation_rate)
+    mutate = jnp.arange(n)[:, None] % 2 == 1
+    configs = jnp.where(mutate, mutants, space.sample(sample_key, n))
+    return Candidates(configs, jnp.full(n, jnp.nan))

@@ -43,42 +43,47 @@ def figure_of(written: Written, title: str) -> Figure:
 
 def _over_axis(written: Written, title: str) -> Figure:
     figure, (left, right) = panels(title, 2, 3.9)
-    series: dict[str, list[tuple[float, str]]] = {}
-    for arm in written.arms:
-        name, number = re.fullmatch(r"(.+)_(\d+\.?\d*)", arm).groups()  # pyright: ignore
-        series.setdefault(name, []).append((float(number), arm))
+    series, others = _series(written)
     for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
         x = [number for number, _ in points]
         for line, table in zip(LINES, written.tables, strict=False):
             means = [written.at(arm, table).mean for _, arm in points]
             left.plot(x, means, line, marker="o", ms=3, color=colour, label=f"{name}, {table}")
         found = [written.at(arm).difference for _, arm in points]
-        right.errorbar(
-            x,
-            [d.mean for d in found],
-            yerr=_arms_of(found),
-            color=colour,
-            marker="o",
-            ms=3,
-            capsize=2,
-            label=name,
-        )
+        means, lengths = [d.mean for d in found], _lengths(found)
+        right.errorbar(x, means, lengths, color=colour, marker="o", ms=3, capsize=2, label=name)
+    for arm in others:
+        for line, table in zip(LINES, written.tables, strict=False):
+            left.axhline(written.at(arm, table).mean, color=GREY, ls=line, label=f"{arm}, {table}")
+        found = written.at(arm).difference
+        right.axhspan(found.low, found.high, color=PALE, alpha=0.6, label=arm)
     right.axhline(0, color=GREY, lw=0.8)
+    ticks = sorted({number for points in series.values() for number, _ in points})
     for ax in (left, right):
-        ax.set_xscale("log")
-        ticks = sorted({number for points in series.values() for number, _ in points})
-        ax.minorticks_off()
-        ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        if ticks[0] > 0:
+            ax.set_xscale("log")
+            ax.minorticks_off()
+            ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     words = _words(written)
     name_axes(left, written.study.axis, words)
-    name_axes(
-        right,
-        written.study.axis,
-        f"{words}\nminus that of {written.study.reference}, 95 % interval",
-    )
+    apart = f"{words}\nminus that of {written.study.reference}, 95 % interval"
+    name_axes(right, written.study.axis, apart)
     legend(left)
     legend(right)
     return figure
+
+
+def _series(written: Written) -> tuple[dict[str, list[tuple[float, str]]], list[str]]:
+    """Arms by what precedes the number that their names end with, as (number, arm); and those without a number."""
+    series: dict[str, list[tuple[float, str]]] = {}
+    others = []
+    for arm in written.arms:
+        parts = re.fullmatch(r"(.+)_(\d+\.?\d*)", arm)
+        if parts is None:
+            others.append(arm)
+        else:
+            series.setdefault(parts[1], []).append((float(parts[2]), arm))
+    return series, others
 
 
 def _by_arm(written: Written, title: str) -> Figure:
@@ -127,7 +132,7 @@ def _rows(ax: Axes, found: Sequence[Difference]) -> None:
     ax.set_ylim(-0.7, len(found) - 0.3)
 
 
-def _arms_of(found: Sequence[Difference]) -> np.ndarray:
+def _lengths(found: Sequence[Difference]) -> np.ndarray:
     """What `Axes.errorbar` wants; 0 where there is no interval."""
     lengths = [(d.mean - d.low, d.high - d.mean) for d in found]
     return np.nan_to_num(np.array(lengths).T)

@@ -45,11 +45,13 @@ class SearchStudy(Study):
     batch: int = 10  # proposals of an ask
     initial: int = 20  # trials before a predictor is trusted
     noise: float = 0.0  # standard deviation of what is told, in units of the median random regret
+    # Also to arms that do not weigh it (alphas=[0.0]), whose predictor may learn from it.
+    tell_cost: bool = False
     predictor: dict[str, Any] = field(default_factory=dict)  # what all arms that read it share
 
     MEASURES: ClassVar[Mapping[str, Measure]] = MEASURES
     SPLITS: ClassVar[str] = "seeds"
-    PLAN: ClassVar[tuple[str, ...]] = ("trials", "batch", "initial", "noise")
+    PLAN: ClassVar[tuple[str, ...]] = ("trials", "batch", "initial", "noise", "tell_cost")
 
     def __post_init__(self):
         require_range("study.batch", self.batch, 1, 1000)
@@ -133,14 +135,14 @@ class _Searches:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), number)
             state = made.searcher.init(key)
             noise = np.random.default_rng([seed, place, number])
-            weigh = any(getattr(variant(arm.searcher, s.batch).settings, "alphas", ()))
+            weighs = any(getattr(variant(arm.searcher, s.batch).settings, "alphas", ()))
             started, trials, tried = time.perf_counter(), [], set()
             for told in range(0, s.trials, s.batch):
                 asked = made.ask(jax.random.fold_in(key, told), state)
                 batch = part.answered(np.asarray(asked.configs)[: s.trials - told], tried)
                 results = part.results(batch)
                 seen = results[:, 0] + s.noise * noise.normal(size=len(batch))
-                cost = (results[:, 1] - part.baseline_cost) * weigh
+                cost = (results[:, 1] - part.baseline_cost) * (weighs or s.tell_cost)
                 metrics = np.stack([seen, cost], axis=1).astype(np.float32)
                 state = made.tell(state, batch, metrics)
                 trials.append(np.column_stack([results, seen]))
