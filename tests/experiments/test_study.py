@@ -11,7 +11,6 @@ import scipy.stats
 
 from autorank.comparison.wandb_file import read_file
 from tests.experiments.test_experiments import program
-from tests.offline_runs import messages
 
 ARMS = [
     "~study.arms.ensemble",
@@ -58,8 +57,8 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
 
     # W&B has a run for each arm, with a row for each split, and one with the findings.
     runs = {}
-    for path in written(folder):
-        run, kept = read_file(path), next(messages(path, "run"))
+    for path in offline_runs.written(folder):
+        run, kept = read_file(path), next(offline_runs.messages(path, "run"))
         runs[kept.job_type] = (run, kept)
     arms = {r["arm"] for r in rows}
     assert set(runs) == arms | {"summary"}, done.stdout
