@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from autorank.comparison.wandb_file import read_file
+from tests import offline_runs
 from tests.experiments.test_experiments import program
 
 ARMS = [
