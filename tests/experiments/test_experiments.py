@@ -270,7 +270,12 @@ def test_notebooks_run_and_hold_no_outputs(toy_run):
         timeout=400,
         text=True,
         stdout=subprocess.PIPE,
-        env=os.environ | {"AUTORANK_RUN": str(toy_run), "AUTORANK_SMALL": "1"},
+        env=os.environ
+        | {
+            "AUTORANK_RUN": str(toy_run),
+            "AUTORANK_SMALL": "1",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
     )
     # Of predictor and search one each, of fidelity two, of a run as many as it has.
     figures = len(list((toy_run / "figures").glob("*.svg")))
