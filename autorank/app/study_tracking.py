@@ -4,7 +4,6 @@ Runs are written when a study ends, from what its journal has. Their ids and the
 beside the journal (``wandb.json``), so that a study that goes on with more splits or arms continues the same runs.
 """
 
-import io
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
 
 LOG = logging.getLogger(__name__)
-STATE = "wandb.json"
+STATE, FIGURE = "wandb.json", "figure.png"  # in the study's folder
 SPLIT = "split"
 SUMMARY = "summary"  # job type of the study's own run
 
@@ -109,9 +108,9 @@ class _Told:
         rows = [[row.get(name) for name in columns] for row in study.table]
         run.log({"findings": wandb.Table(columns=columns, data=rows)})
         if study.figure:
-            from matplotlib.image import imread
-
-            run.log({"figure": wandb.Image(imread(io.BytesIO(study.figure())))})
+            path = self._folder / FIGURE
+            path.write_bytes(study.figure())
+            run.log({"figure": wandb.Image(str(path))})
         run.summary.update(study.summary)
         run.finish()
         self._keep(SUMMARY, run.id, findings=digest(study.table))

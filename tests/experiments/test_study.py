@@ -8,6 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.image import imread
 
 from autorank.comparison.wandb_file import read_file
 from tests import offline_runs
@@ -76,6 +77,9 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
     assert kept.display_name == "predictor-kind" and own.summary["sentence"] in done.stdout
     assert own.summary["findings._type"] == "table-file"
     assert own.summary["figure._type"] == "image-file"
+    (kept_figure,) = folder.rglob("media/images/*.png")
+    assert kept_figure.read_bytes() == (folder / "figure.png").read_bytes()
+    assert imread(kept_figure)[..., :3].min() < 0.5  # something is drawn
 
     again = program(
         "study",
