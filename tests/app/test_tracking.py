@@ -301,12 +301,17 @@ def test_a_sweep_says_which_run_it_is_and_a_new_one_is_told_everything(home, mon
         "WANDB_PROJECT": "swept",
         "WANDB_RUN_ID": "r1",
     }
+    import wandb
+
+    wandb.teardown()  # an agent starts a process for each run, and W&B reads its settings once in a process
     run, kept = track(folder, TrackingConfig(project="ignored"), sweep, monkeypatch)
     assert run[:2] == ("r1", "swept") and kept == "r1"
     first = [data for _, _, data in logged if "trial/id" in data]
+    wandb.teardown()
     run, kept = track(folder, None, {"WANDB_RUN_ID": "r2"}, monkeypatch)
     assert run[0] == kept == "r2"
     assert [d for i, _, d in logged if "trial/id" in d and i == "r2"] == first
+    wandb.teardown()  # no sweep of the tests that follow
 
 
 def test_a_run_that_is_active_is_used_and_left_open_unless_our_settings_name_another(
