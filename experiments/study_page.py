@@ -28,7 +28,7 @@ RESULTS = ROOT / "experiments" / "results" / "studies"
 STUDIES = ROOT / "configs" / "study"
 PAGE, FIGURES, README = ROOT / "docs" / "studies.md", ROOT / "docs" / "studies", ROOT / "README.md"
 BEGIN, END = "<!-- studies: begin -->", "<!-- studies: end -->"
-FRONT = ("predictor-loss", "predictor-input", "predictor-kind")  # of the README
+FRONT = ("search-efficiency", "predictor-loss", "predictor-input")  # of the README
 FEW = 4  # tables up to which each has a column
 
 
