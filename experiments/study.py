@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("autorank")
 ROOT = Path(__file__).resolve().parents[1]
+NO_RECORDS = (
+    3  # exit status where the records of a study, or a package that reads them, are not there
+)
 
 
 def listed_studies() -> str:
@@ -57,8 +60,11 @@ def run_all(overrides: list[str]) -> int:
         started = time.perf_counter()
         done = subprocess.run([sys.executable, __file__, f"study={name}", *overrides], check=False)
         seconds = time.perf_counter() - started
-        failed += bool(done.returncode)
-        lines.append((name, seconds, "failed: started again, it goes on" * bool(done.returncode)))
+        failed += done.returncode not in (0, NO_RECORDS)
+        remark = {0: "", NO_RECORDS: "left out: its records are not there"}
+        lines.append(
+            (name, seconds, remark.get(done.returncode, "failed: started again, it goes on"))
+        )
     print(f"\n{'study':<24} seconds")
     for name, seconds, remark in [*lines, ("all", sum(s for _, s, _ in lines), "")]:
         print(f"{name:<24} {seconds:>7.0f}  {remark}".rstrip())
@@ -127,7 +133,11 @@ def main(config: DictConfig) -> None:
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
     load = SUBJECTS[whole.subject].make(whole).load
     # Typos in arms come before anything is loaded.
-    study, tables, missing = available(whole, lambda name: load(opened(name, data)))
+    try:
+        study, tables, missing = available(whole, lambda name: load(opened(name, data)))
+    except (FileNotFoundError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(NO_RECORDS)
     for reason in missing:
         LOG.warning("left out: %s", reason)
     for table in tables:

@@ -22,8 +22,10 @@ def ledger_benchmark(file: Path) -> Benchmark:
 
     Raises:
         FileNotFoundError: there is no ledger.
-        ValueError: fewer than two labelled trials, or a ledger that does not hold its space.
+        ValueError: another name, fewer than two labelled trials, or a ledger that does not hold its space.
     """
+    if file.name != "trials.db":
+        raise ValueError(f"{file}: a search's ledger is called trials.db; name that file")
     run = read_run(file.parent)
     if not run.decisions:
         raise ValueError(f"{file} does not hold its space; name the ledger of a search")

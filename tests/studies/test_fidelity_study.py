@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from autorank.studies.curves import CurveTable
+from autorank.benchmarks.catalogue import opened
+from autorank.recorded.table_file import write_table
+from autorank.studies.curves import CurveTable, curve_table
 from autorank.studies.fidelity_study import FidelityArm, FidelityStudy
 from autorank.studies.findings import ALL
 from autorank.studies.stopping import RULES, Replay, predicted, within
+from tests.recorded.making import FAILED, recorded_table
 from tests.studies.planted import cut, found
 
 TIME = np.arange(40)
@@ -101,6 +104,21 @@ def test_cost_study_finds_that_early_labels_pay_where_they_keep_the_order(tmp_pa
     for arm in ("fixed_0.1", "halving", "asha", "stopping_constant"):
         assert by[arm, ALL, "regret"].difference.sign == 1, arm
     assert by["pilots", ALL, "regret"].difference.sign <= 0
+
+
+def test_curves_of_a_recorded_table_are_those_of_its_first_seeds(tmp_path):
+    table = recorded_table()
+    write_table(tmp_path / "toy.parquet", table)
+    curves = curve_table(opened(str(tmp_path / "toy.parquet"), tmp_path))
+    number, first = table.columns["number"], table.columns["repeat"] == 0
+    rows = [np.flatnonzero((number == i) & first)[0] for i in range(1, 21) if i != FAILED]
+    baseline = table.curves[np.flatnonzero((number == 0) & first)[0], :, 0]
+    want = table.curves[rows, :, 0].astype(float) - baseline.astype(float)
+    assert (curves.name, curves.num_failed) == ("tables/toy", 1)
+    assert np.allclose(curves.curves, want)
+    assert np.allclose(curves.final, want[:, 6:].mean(axis=1))
+    with pytest.raises(ValueError, match="mixed/0 has no curves; write study.records"):
+        curve_table(opened("mixed/0", tmp_path))
 
 
 def test_as_many_are_tried_as_the_budget_pays_for():

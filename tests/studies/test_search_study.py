@@ -9,7 +9,8 @@ import pytest
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.nested import nested, planted_best
 from autorank.recorded.pool import Pool
-from autorank.studies.findings import ALL
+from autorank.studies.findings import ALL, findings
+from autorank.studies.journal import Cell
 from autorank.studies.run import jobs_of
 from autorank.studies.search_measures import Searched, front_share, hypervolume, mean_regret, regret
 from autorank.studies.search_study import SearchStudy
@@ -98,13 +99,36 @@ def test_reward_study_finds_that_a_weight_of_the_cost_costs_quality(tmp_path):
     task = planted_task("apart", lambda x: x @ [1, 0.3, 0.2, 0.1], lambda x: -3 * x[:, 0])
     changes = {"trials": 50, "measures": ("regret_at_50",), "predictor": SMALL}
     study = cut("reward", ("alpha_0", "alpha_0.6"), "alpha_0", **changes)
-    short = {
-        name: {"settings": arm["settings"] | {"steps": 200}} for name, arm in study.arms.items()
-    }
+    # Random candidates stand for the policy, which takes longer to compile.
+    more = {"maximiser": "random", "candidates": 1000}
+    short = {name: {"settings": arm["settings"] | more} for name, arm in study.arms.items()}
     study = dataclasses.replace(study, arms=short)
     by = found(tmp_path, study, [task], splits=5)
     assert by["alpha_0", ALL, "regret_at_50"].mean < 0.05
     assert by["alpha_0.6", ALL, "regret_at_50"].difference.sign == 1
+
+
+def test_ablation_study_tells_its_three_parts_apart():
+    """Rows with planted effects of the three parts and of nothing else."""
+    arms = tuple(
+        f"{a}_{b}_{c}"
+        for a in ("pairwise", "mse")
+        for b in ("x10", "x1")
+        for c in ("both", "alone")
+    )
+    study = cut("search-ablation", arms, "pairwise_x10_both", measures=("regret_at_50",))
+    assert len({arm.searcher for arm in study.resolved().values()}) == 8
+    rng, rows = np.random.default_rng(0), {}
+    for seed in range(20):
+        luck = rng.normal()  # of the seed, shared by all arms
+        for arm in arms:
+            planted = 0.3 * ("pairwise" in arm) - 0.2 * ("x10" in arm) + 0.01 * rng.normal()
+            rows[Cell(arm, TASK.name, seed)] = {"regret_at_50": luck + planted}
+    by = {f.arm: f.difference for f in findings(study, [TASK], 20, rows) if f.table == ALL}
+    loss, members, tasks, _ = (by[words] for words in study.contrasts)
+    assert loss.sign == 1 and abs(loss.mean - 0.3) < 0.01
+    assert members.sign == -1 and abs(members.mean + 0.2) < 0.01
+    assert abs(tasks.mean) < 0.01 and tasks.high - tasks.low < 0.02
 
 
 def test_a_pool_is_searched_by_its_records():
