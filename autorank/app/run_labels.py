@@ -29,9 +29,8 @@ class Launch(NamedTuple):
 
     experiment: str | None = None  # the option of ``experiment=``
     sweep: bool = False
-    differ: tuple[
-        str, ...
-    ] = ()  # a job's overrides that are its own, or all where that is not known
+    # The overrides of a sweep's job that not all of its jobs share; all of them where that is not known.
+    differ: tuple[str, ...] = ()
 
 
 def launch() -> Launch:
