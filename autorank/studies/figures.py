@@ -28,7 +28,7 @@ from autorank.studies.written import Written
 COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 LINES, MARKS = ("-", "--", ":", "-."), "osD^v<>P"
 FEW = 4  # tables up to which every arm is drawn on each
-TITLE_WIDTH = 92  # characters
+TITLE_WIDTH, PANEL_WIDTH, LONG_NAME = 92, 25, 25  # characters
 
 
 def figure_of(written: Written, title: str) -> Figure:
@@ -108,14 +108,15 @@ def _by_arm(written: Written, title: str) -> Figure:
 
 def _by_table(written: Written, title: str) -> Figure:
     names = [ALL, *written.tables]
-    shown = written.contrasts[:FEW]
+    # Long names of tables leave room for fewer panels.
+    shown = written.contrasts[: FEW if max(map(len, names)) <= LONG_NAME else FEW - 1]
     figure, axes = panels(title, len(shown), 1.9 + 0.2 * len(names))
     places = np.arange(len(names))[::-1]
     for ax, words in zip(axes, shown, strict=True):
         _rows(ax, [written.at(words, name).difference for name in names])
         ax.set_yticks(places, [""] * len(names))
-        ax.set_title("\n".join(textwrap.wrap(words, 28 if len(shown) > 2 else 44)), fontsize=8)
-        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        ax.set_title("\n".join(textwrap.wrap(words, PANEL_WIDTH)), fontsize=8)
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))
     axes[0].set_yticks(places, ["mean over all", *written.tables])
     figure.supxlabel(f"difference in {_words(written)}, 95 % interval", fontsize=9)
     return figure
