@@ -21,8 +21,14 @@ GROUPS = {
     "fidelity": ("fidelity",),
     "plan": ("search",),
 }
-# Where and how fast trials train, and when a failing search gives up.
-NEVER = ("search.workers", "search.executor", "search.max_diverged", "training.devices")
+# Where and how fast trials train, when a failing search gives up, and how long the chosen models' speed is measured.
+NEVER = (
+    "search.workers",
+    "search.executor",
+    "search.max_diverged",
+    "search.qps_seconds",
+    "training.devices",
+)
 
 
 def identity(config: SearchConfig, space: Space, data: Dataset) -> dict[str, str]:

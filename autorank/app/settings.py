@@ -58,6 +58,8 @@ class PlanConfig:
     # What trains: auto (the faster one by measured costs), compact, population
     executor: str = "auto"
     max_diverged: float = 0.5  # stop with advice when more than this share of the trials fails
+    # Of scoring for one measurement of rows/s, of which each chosen model has seven
+    qps_seconds: float = later(0.15)
 
     def __post_init__(self):
         require("search.executor", self.executor, CHOICES)
@@ -84,6 +86,7 @@ class PlanConfig:
         require_range("search.equal_ne_margin", self.equal_ne_margin, 0.0, 100.0)
         require_range("search.final_half_width", self.final_half_width, 1e-6, 100.0)
         require_range("search.pilot_mutation", self.pilot_mutation, 0.0, 1.0)
+        require_range("search.qps_seconds", self.qps_seconds, 1e-3, 600.0)
         if self.final_seeds == "auto" and self.max_final_seeds < 2:
             raise ValueError(
                 f"search.final_seeds=auto needs search.max_final_seeds of at least 2, not "

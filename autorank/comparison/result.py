@@ -11,7 +11,7 @@ SEED, METRIC = "search.seed", "search.metric"
 # Where and how fast a run trained, and what it is called.
 NEVER = (
     "name", "runs", "fresh", "tracking.*", "backend.*", "search.workers", "search.executor", "search.max_diverged",
-    "training.devices", "data.folder", "data.path",
+    "search.qps_seconds", "training.devices", "data.folder", "data.path",
 )  # fmt: skip
 
 

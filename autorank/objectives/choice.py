@@ -44,6 +44,7 @@ def choose(
     costs: Costs,
     setting: str = "auto",
     expected: int = 0,
+    lanes: int = 1,
 ) -> Decision:
     """The faster form for trials that fit one population, by the estimates; a pure function.
 
@@ -55,6 +56,7 @@ def choose(
         costs: the current estimates.
         setting: "compact" or "population" overrides the estimates, which are reported all the same.
         expected: trials like these that are still to come, these included; both estimates are for so many.
+        lanes: of the population's program. On an accelerator they train side by side, cores take them in turn.
 
     Examples:
         >>> from autorank.objectives.costs import prior
@@ -66,7 +68,8 @@ def choose(
     """
     times = max(1.0, expected / len(trials))
     compact = compact_seconds(trials, known_structures, workers, costs, times)
-    population = times * total_work(trials, costs) / costs.population_rate
+    filled = 1 if costs.cores_train else min(lanes, len(trials))
+    population = times * total_work("population", trials, costs) / (filled * costs.population_rate)
     population += 0.0 if is_compiled else costs.population_compile
     new = len({t.structure for t in trials} - set(known_structures))
     form = setting if setting != "auto" else "population" if population < compact else "compact"
@@ -92,8 +95,8 @@ def compact_seconds(
         return 0.0
     new = times * len({t.structure for t in trials} - set(known_structures))
     compiling = new * costs.compact_compile
-    training = times * total_work(trials, costs) / costs.compact_rate
-    longest = max(total_work([t], costs) for t in trials) / costs.compact_rate
+    training = times * total_work("compact", trials, costs) / costs.compact_rate
+    longest = max(total_work("compact", [t], costs) for t in trials) / costs.compact_rate
     first = costs.compact_compile if new else 0.0
     if costs.cores_train:
         return max((compiling + training) / max(1, workers), first + longest)
@@ -176,9 +179,10 @@ class Choice:
             capacity = self._lanes.capacity([request.setting.model for request in own])
             works = [self.work(request, stop) for request in own]
             devices = self._lanes.devices
-            if capacity is None or not any(
-                [self._lanes.size(capacity, device, len(own)) for device in devices]
-            ):
+            lanes = 0
+            if capacity is not None:
+                lanes = sum(self._lanes.size(capacity, device, len(own)) for device in devices)
+            if capacity is None or not lanes:
                 compact |= dict.fromkeys(members, "no lane of their width fits the memory")
                 continue
             decision = choose(
@@ -189,6 +193,7 @@ class Choice:
                 self._costs.costs,
                 self._setting,
                 round(ahead * len(works)),
+                lanes,
             )
             LOG.info("%s: %s", decision.form, decision.reason)
             if decision.form == "population":

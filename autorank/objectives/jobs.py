@@ -177,7 +177,8 @@ class LaneJob:
                     continue
                 work = self.trainers.choice.work(result.task.request, result.task.stop)
                 works.append(work._replace(rows=result.steps * self.trainers.shape.batch_size))
-                seconds += result.seconds
+                # Cores take the lanes in turn, an accelerator side by side.
+                seconds += result.seconds if costs.costs.cores_train else result.lane_seconds
                 yield result.task.index, self._outcome(result, work, share)
         except FAILURES as error:
             more.extend(self._again(error))

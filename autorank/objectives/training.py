@@ -189,7 +189,7 @@ def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trai
     programs = LanePrograms(
         data, schedule, shape, cache, jnp.dtype(training.precision), most_distinct
     )
-    costs = CostModel(settings.prior or prior(jax.default_backend()))
+    costs = CostModel(settings.prior or prior(jax.default_backend(), shape.has_small_batches))
     lanes = _lanes(programs, states, settings)
     choice = Choice(
         compact,

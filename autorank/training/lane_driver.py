@@ -36,6 +36,7 @@ class LaneResult(NamedTuple):
     failed_step: int  # -1 for none
     steps: int  # trained now: fewer than `step` where it continued an earlier run
     seconds: float  # its share of the dispatches that it took part in
+    lane_seconds: float  # these dispatches whole
     models: int  # that trained in its last dispatch
 
 
@@ -85,6 +86,7 @@ class Place:
     step: int = 0
     first: int = 0  # step at which the task began
     seconds: float = 0.0
+    lane_seconds: float = 0.0
     ended: int = 0  # counts dispatches
 
 
@@ -223,16 +225,26 @@ class LaneDriver:
         stops = {at: task.stop for at, task in tasks.items()}
         curve, step, failed = self._lanes.run(stops, min(self._most_steps, *left))
         self._dispatches += 1
-        share = (time.perf_counter() - started) / len(tasks)
+        seconds = time.perf_counter() - started
         ended = []
         for at, task in tasks.items():
             place = self._places[at]
-            place.step, place.seconds = int(step[at]), place.seconds + share
+            place.step, place.lane_seconds = int(step[at]), place.lane_seconds + seconds
+            place.seconds += seconds / len(tasks)
             if place.step < task.stop and failed[at] < 0:
                 continue
             own, steps = Curve(*(c[at] for c in curve)), place.step - place.first
             ended.append(
-                LaneResult(task, own, place.step, int(failed[at]), steps, place.seconds, len(tasks))
+                LaneResult(
+                    task,
+                    own,
+                    place.step,
+                    int(failed[at]),
+                    steps,
+                    place.seconds,
+                    place.lane_seconds,
+                    len(tasks),
+                )
             )
             if failed[at] < 0:
                 self._leave(at)

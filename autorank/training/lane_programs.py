@@ -20,15 +20,13 @@ from autorank.population.network import Network
 from autorank.population.pairs import pairs_of
 from autorank.population.storage import insert, is_shape, shapes
 from autorank.training.lanes import Distinct, LaneProgram, Lanes, distinct_ids
-from autorank.training.memory import Device, Shape, lane_size
+from autorank.training.memory import SMALL_BATCH, Device, Shape, lane_size
 from autorank.training.step import Data, Hparams, Schedule, TrainState
 from autorank.training.trainer import zero_hparams
 
-# On an accelerator, pairs of a lane and a slot that a loop handles side by side: more where a batch is small and a step
-# waits for kernels to start rather than for their work.
-MOST_CHUNK, CHUNK_ROWS = 4, 8192
-# Batches below share one program for all widths of a space: small models cost about what the widest does.
-MIN_BATCH_OF_WIDTH = 2048
+# On an accelerator, pairs of a lane and a slot that a loop handles side by side: fewer rounds of kernels, but padding
+# where a kind has an odd number of pairs. Four at a time took 1.14 times as long with batches of 512.
+CHUNK = 2
 
 
 def shared(
@@ -42,7 +40,7 @@ def shared(
         >>> {width: c.width for width, c in shared(own, 512, "gpu").items()}
         {8: 16, 16: 16}
     """
-    if backend == "cpu" or batch_size >= MIN_BATCH_OF_WIDTH:
+    if backend == "cpu" or batch_size >= SMALL_BATCH:
         return capacities
     return dict.fromkeys(capacities, widest(capacities.values()))
 
@@ -112,7 +110,7 @@ class LanePrograms:
         shape, backend = self.shape, jax.default_backend()
         chunk = 1
         if backend != "cpu":
-            chunk = max(1, min(MOST_CHUNK, CHUNK_ROWS // shape.batch_size))
+            chunk = CHUNK
             # Each module of a family has kernels of its own.
             capacity = capacity._replace(split=True)
         network = Network(capacity, chunk, self.dtype).tuned(backend)
@@ -160,7 +158,8 @@ class LanePrograms:
             )
 
         def lowered(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-            options |= {"compiler_options": compiler_options(), "out_shardings": where}
+            own = compiler_options(quick=self.shape.has_small_batches)
+            options |= {"compiler_options": own, "out_shardings": where}
             return lower(function, *map(shaped, arguments), **options)
 
         def begin() -> tuple[TrainState, Any]:

@@ -21,6 +21,10 @@ DENSE_COPIES = 5
 LAYER_COPIES = 3
 
 
+# Rows of a batch below which kernels take longer to start than to run, on an H100.
+SMALL_BATCH = 2048
+
+
 class Shape(NamedTuple):
     """What all trials of an objective share."""
 
@@ -31,6 +35,11 @@ class Shape(NamedTuple):
     num_windows: int
     num_steps: int
     untrained: tuple[int, ...] = ()  # rows of the table that stay zero (`tables.freeze_rows`)
+
+    @property
+    def has_small_batches(self) -> bool:
+        """Whether a step on an accelerator waits for its kernels to start rather than for their work."""
+        return self.batch_size < SMALL_BATCH
 
 
 def lane_bytes(capacity: Capacity, shape: Shape) -> int:

@@ -14,10 +14,14 @@ from hydra.plugins.launcher import Launcher
 
 from autorank.ledger.trial import Trial
 from autorank.sweep.sweep import Sweep
+from hydra_plugins.autorank_sweeper import _signals
 from hydra_plugins.autorank_sweeper._attempts import Attempts
 from hydra_plugins.autorank_sweeper._launchers import is_pool
 from hydra_plugins.autorank_sweeper._outcomes import Outcomes
 from hydra_plugins.autorank_sweeper._waiting import Waiting
+
+# The longest wait before signals are looked for.
+LOOK_SECONDS = 1.0
 
 
 class Ended(NamedTuple):
@@ -70,7 +74,7 @@ class InFlight:
             while True:
                 self._start_trials()
                 if self._running:
-                    ended = self._ended.get()
+                    ended = self._next()
                     del self._running[ended.trial.id]
                     last = [ended.trial]
                     self._record(ended)
@@ -80,6 +84,22 @@ class InFlight:
             unrecorded = [t for t in last if not self.sweep.has_ended(t)]
             self.attempts.interrupted([*self._running.values(), *unrecorded])
             raise
+
+    def _next(self) -> Ended:
+        """Waits for the next launch to end.
+
+        Python runs signal handlers in this thread only. A signal that another thread receives, or this one as it is
+        about to wait, does not wake it; so it wakes by itself. What a handler raised may also have been lost, for
+        instance in a callback of the garbage collector; so it asks.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: the driver was asked to stop.
+        """
+        while True:
+            try:
+                return self._ended.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                _signals.check()
 
     def _start_trials(self) -> None:
         """Starts as many trials as there is room for, proposing new ones if too few wait."""

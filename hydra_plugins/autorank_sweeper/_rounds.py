@@ -99,7 +99,8 @@ class Rounds:
             self.attempts.interrupted(batch)
             _signals.check()
         if len(batch) == 1:
-            self.outcomes.died(batch[0], error, started, alone=True)
+            if self.waiting.composes(batch[0]):
+                self.outcomes.died(batch[0], error, started, alone=True)
             return []
         LOG.warning(
             "a launch of %d jobs broke (%s); they are started again one by one",

@@ -106,7 +106,8 @@ def _run(
     _watch(sweeper.job, ledger, folder, is_pool(launcher))
     attempts = Attempts(ledger, settings["attempts"], in_process(launcher))
     outcomes = Outcomes(sweep, start.swept, sweeper.job, attempts, Progress(sweep))
-    waiting = Waiting(sweep, start.swept, app, attempts, outcomes)
+    ahead = not in_process(launcher)
+    waiting = Waiting(sweep, start.swept, app, attempts, outcomes, ahead=ahead)
     if overlap:
         size = settings["batch_size"]
         driver = InFlight(sweep, launcher, waiting, attempts, outcomes, size=size)

@@ -58,6 +58,7 @@ FREE = [
     changed(search={"workers": 7}),
     changed(search={"executor": "population"}),
     changed(search={"max_diverged": 0.9}),
+    changed(search={"qps_seconds": 0.01}),
     changed(search={"metric": "ctr"}),
     changed(training={"devices": 0}),
     changed(backend=BackendConfig(kind="ray", num_workers=5)),

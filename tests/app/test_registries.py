@@ -130,6 +130,7 @@ def test_a_search_with_parts_from_outside(outside, tmp_path):
                 "search.choice_seeds=1",
                 "search.final_seeds=2",
                 "search.finalists=1",
+                "search.qps_seconds=0.01",
                 "search.executor=compact",
                 "tracking.mode=disabled",
             ],

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from autorank.app.settings import PlanConfig, SearchConfig
+from autorank.data.format.batches import Dataset
+from autorank.data.format.schema import Field, Schema
 from autorank.search.budget import Budget
 from autorank.search.finals import choose_roles, pick_finalists
 from autorank.search.pilots import pilot_design
@@ -81,6 +83,22 @@ def test_the_functions_of_the_finals_have_the_settings_defaults():
     assert finals["equal_cost"].default == plan.equal_cost
     assert finals["margin"].default == plan.equal_ne_margin
     assert inspect.signature(choose_roles).parameters["equal_cost"].default == plan.equal_cost
+
+
+def test_the_speed_is_measured_for_as_long_as_asked_for():
+    from autorank.app import build
+    from autorank.objectives.training import ObjectiveConfig
+
+    schema = Schema("t", (Field("f", 3, 0),), ("d",), ("click",), 2, 1, ("y",), "", "", {}, {})
+    data = Dataset(schema, np.zeros((2, 1), np.int32), np.zeros((2, 1)), np.zeros((2, 1), np.int8))
+
+    def seconds(**plan):
+        config = SearchConfig(search=PlanConfig(**plan))
+        return build.objective_settings(config, data, SPACE).qps_seconds
+
+    assert seconds() == ObjectiveConfig().qps_seconds and seconds(qps_seconds=0.02) == 0.02
+    with pytest.raises(ValueError, match=r"search\.qps_seconds=0"):
+        PlanConfig(qps_seconds=0.0)
 
 
 @pytest.mark.parametrize(

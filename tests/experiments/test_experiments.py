@@ -29,6 +29,7 @@ TOY = [
     "search.noise_seeds=2",
     "search.final_seeds=2",
     "search.finalists=1",
+    "search.qps_seconds=0.01",
     "tracking.mode=disabled",
 ]
 

@@ -19,7 +19,7 @@ from autorank.ledger.run_folder import read_run
 from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.objectives.choice import choose
-from autorank.objectives.costs import PRIORS, CostModel, Costs, Work, total_work
+from autorank.objectives.costs import CostModel, Costs, Work, prior, total_work
 from autorank.population.capacity import capacity_of
 from autorank.population.spaces import capacities_of
 from autorank.report.tables.search import cost_table
@@ -255,7 +255,8 @@ COSTS = Costs(
     compact_rate=1000.0,
     population_compile=20.0,
     population_rate=500.0,
-    row_flops=1.0,
+    compact_row_flops=1.0,
+    population_row_flops=1.0,
     cores_train=False,
 )
 
@@ -302,13 +303,31 @@ def test_priors_take_a_search_to_a_population_on_an_accelerator_only():
     batch = [Work(str(i), 7e5, 2_000_000) for i in range(10)]
     for workers in (1, 2, 8, 16):
         for expected in (0, 35, 117):
-            chosen = choose(batch, (), False, workers, PRIORS["cpu"], expected=expected)
+            chosen = choose(batch, (), False, workers, prior("cpu"), expected=expected)
             assert chosen.form == "compact"
-        assert choose(batch, (), False, workers, PRIORS["gpu"], expected=117).form == "population"
-        assert choose(batch, (), True, workers, PRIORS["gpu"]).form == "population"
+        gpu = prior("gpu")
+        found = choose(batch, (), False, workers, gpu, expected=117, lanes=10)
+        # 117 programs compile for two minutes even in sixteen threads.
+        assert found.form == "population"
+        assert choose(batch, (), True, workers, gpu, lanes=10).form == "population"
+    # Small batches: programs compile quickly, and lanes are slow.
+    small = prior("gpu", small_batches=True)
+    assert choose(batch, (), False, 8, small, expected=117, lanes=16).form == "compact"
     # Compiled already, single programs are the faster ones there, too.
     known = {w.structure for w in batch}
-    assert choose(batch, known, False, 1, PRIORS["gpu"]).form == "compact"
+    assert choose(batch, known, False, 1, prior("gpu")).form == "compact"
+
+
+def test_small_models_in_a_few_lanes_do_not_make_lanes_look_slow():
+    # Five seeds of a small baseline come first; a step with 16 large models takes about as long on an accelerator.
+    costs = CostModel(prior("gpu"))
+    costs.compiled("population", 40.0)
+    costs.trained("population", [Work("baseline", 8.5e4, 1_600_000)] * 5, 5 * 16.0)
+    batch = [Work(str(i), 2e6, 1_600_000) for i in range(20)]
+    found = choose(batch, (), True, 8, costs.costs, expected=100, lanes=16)
+    # A lane takes 16 s for a trial, by more for the larger dense part, and 16 of 20 trials train at a time.
+    seconds = 100 / 16 * 16.0 * (1e7 + 2e6) / (1e7 + 8.5e4)
+    assert found.population_seconds == pytest.approx(seconds) and found.form == "population"
 
 
 def test_measured_costs_replace_the_priors_and_are_averaged():
@@ -323,14 +342,14 @@ def test_measured_costs_replace_the_priors_and_are_averaged():
     assert costs.costs.population_compile == pytest.approx(60.0)
     works = trials(3)
     costs.trained("population", works, 10.0)
-    assert costs.costs.population_rate == pytest.approx(total_work(works, COSTS) / 10)
+    assert costs.costs.population_rate == pytest.approx(total_work("population", works, COSTS) / 10)
     costs.trained("compact", works, 0.0)  # nothing measured
     costs.trained("population", [], 5.0)
-    slower = total_work(works, COSTS) / 10 / COSTS.population_rate
+    slower = total_work("population", works, COSTS) / 10 / COSTS.population_rate
     assert costs.costs.compact_rate == pytest.approx(COSTS.compact_rate * slower)
     costs.trained("compact", works, 1.0)
-    assert costs.costs.compact_rate == pytest.approx(total_work(works, COSTS))
-    assert costs.costs.population_rate == pytest.approx(total_work(works, COSTS) / 10)
+    assert costs.costs.compact_rate == pytest.approx(total_work("compact", works, COSTS))
+    assert costs.costs.population_rate == pytest.approx(total_work("population", works, COSTS) / 10)
 
 
 # --- compiling ahead ------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers, connect, distributed
+from tests.objectives.workers_objectives import broken, deadly, slow
 from tests.planted import planted_objective, planted_space
 from tests.search.test_search import rows, search
 
@@ -24,23 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore:Tip.*:FutureWarning"),
 ]
-
-
-def deadly(folder: Path, victim: tuple[int, ...], times: int) -> Objective:
-    """The planted objective, whose worker dies at the first ``times`` evaluations of one configuration."""
-    objective = planted_objective(SPACE)
-
-    def evaluate(configs, seeds, fidelity):
-        for i, (config, seed) in enumerate(zip(configs, seeds, strict=True)):
-            deaths = len(list(folder.glob("death-*")))
-            if tuple(map(int, config)) == victim and deaths < times:
-                (folder / f"death-{deaths}").touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            (folder / f"worker-{os.getpid()}").touch()
-            ((_, outcome),) = objective.evaluate(config[None], [seed], fidelity)
-            yield i, outcome
-
-    return objective._replace(evaluate=evaluate)
 
 
 @pytest.fixture(scope="session")
@@ -86,20 +68,12 @@ def test_a_trial_that_kills_two_workers_is_a_failed_trial(cluster, tmp_path, pop
     assert json.dumps(found[2].details) == "{}"
 
 
-def slow() -> Objective:
-    return planted_objective(SPACE, seconds=30.0)
-
-
 def test_a_trial_that_hangs_loses_its_worker_and_fails(cluster):
     objective = distributed(
         planted_objective(SPACE), slow, cluster._replace(trial_seconds=0.5, attempts=1)
     )
     ((_, outcome),) = objective.evaluate(SPACE.enumerate(1), [0], 1.0)
     assert "took longer than 0.5 s" in outcome.failed
-
-
-def broken() -> Objective:
-    raise FileNotFoundError("no data here")
 
 
 def test_a_worker_that_cannot_be_built_stops_at_once(cluster):

@@ -38,6 +38,7 @@ def searched(folder, executor):
                 "search.choice_seeds=1",
                 "search.final_seeds=2",
                 "search.finalists=1",
+                "search.qps_seconds=0.01",
                 f"search.executor={executor}",
                 "tracking.mode=disabled",
             ],

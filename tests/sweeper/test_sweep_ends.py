@@ -15,7 +15,16 @@ from autorank.base.result import described, read_result
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 from experiments.fuzz.sweep import DIES, ends_of, run
-from hydra_plugins.autorank_sweeper import _baseline, _errors, _guard, _job, _kept, _lock, _signals
+from hydra_plugins.autorank_sweeper import (
+    _baseline,
+    _errors,
+    _guard,
+    _in_flight,
+    _job,
+    _kept,
+    _lock,
+    _signals,
+)
 from hydra_plugins.autorank_sweeper._app import App
 from hydra_plugins.autorank_sweeper._attempts import STOPS_IN_PROCESS, Attempts
 
@@ -110,6 +119,41 @@ def test_a_signal_is_a_stop_only_if_another_process_sent_it(task, asked):
                 _signals.check()
             assert asked == signal.SIGINT or getattr(stopped.value, "code", None) == 143
     assert [signal.getsignal(n) for n in _signals.STOPPING] == before
+
+
+@pytest.mark.parametrize("lost", ["at another thread", "in a callback"])
+def test_a_signal_that_does_not_wake_the_driver_still_stops_it(lost, monkeypatch):
+    monkeypatch.setattr(_in_flight, "LOOK_SECONDS", 0.2)
+    stopped, interrupted, over = trial(1), [], threading.Event()
+
+    class Launcher:
+        def launch(self, jobs, initial_job_idx):
+            time.sleep(0.1)  # until the driver waits
+            if lost == "in a callback":  # the handler ran, but nobody saw what it raised
+                monkeypatch.setattr(_signals, "_asked", signal.SIGINT)
+            else:
+                signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            over.wait(30)
+
+    driver = _in_flight.InFlight(
+        SimpleNamespace(has_ended=lambda t: False),
+        Launcher(),
+        SimpleNamespace(startable=lambda: [stopped]),
+        SimpleNamespace(
+            started=lambda trials: None,
+            interrupted=interrupted.extend,
+            is_suspect=lambda t: False,
+        ),
+        SimpleNamespace(
+            adopt=lambda t: False, swept=SimpleNamespace(overrides=lambda config: ["x=1"])
+        ),
+        size=1,
+    )  # type: ignore[arg-type]
+    started = time.time()
+    with _signals.stops(), pytest.raises(KeyboardInterrupt):
+        driver.run()
+    over.set()
+    assert interrupted == [stopped] and time.time() - started < 20
 
 
 # --- what surrounds a job ------------------------------------------------------------------------
