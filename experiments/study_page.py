@@ -102,6 +102,7 @@ def section(written: Written) -> str:
         "| the paper says | we found |",
         "|---|---|",
         f"| {sentence_case(study.paper)} | {found} |\n",
+        *([f"{study.note}\n"] if study.note else []),
         f"![{title(written)}](studies/{written.name}.png)\n",
         *arms_table(written),
         "",

@@ -119,6 +119,7 @@ class Study(ABC):
     # One of which an arm was taken out (~study.arms.NAME) is left out too.
     contrasts: dict[str, Any] = field(default_factory=dict)
     title: str = ""  # the finding in one sentence
+    note: str = ""  # what a reader of the results must know
     shows: dict[str, str] = field(
         default_factory=dict
     )  # what the title rests on: contrast, or contrast @ table -> `written.bears`
