@@ -51,6 +51,12 @@ def idle_in_searcher(searcher: Any) -> Iterator[str]:
     if getattr(searcher, "num_local", None) == 0:
         for key in sorted({"local_pool", "local_parents"} & changed):
             yield f"searcher.{key}={getattr(searcher, key)} has no effect with searcher.num_local=0"
+    if getattr(searcher, "maximiser", "policy") == "policy":
+        idle = {"candidates"} if hasattr(searcher, "maximiser") else set()
+    else:
+        idle = {"steps", "samples", "rate", "entropy_coef", "num_policies"}
+    for key in sorted(idle & changed):
+        yield f"searcher.{key}={getattr(searcher, key)} has no effect with searcher.maximiser={searcher.maximiser}"
     if "reward" in changed and not any(getattr(searcher, "alphas", (1.0,))):
         yield (
             f"searcher.reward={searcher.reward} has no effect with searcher.alphas={list(searcher.alphas)}: rewards "

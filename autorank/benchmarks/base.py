@@ -27,6 +27,15 @@ class Query(Protocol):
         ...
 
 
+@runtime_checkable
+class Windows(Protocol):
+    """Gives learning curves."""
+
+    def __call__(self, rows: Sequence[Values]) -> np.ndarray:
+        """The loss of each configuration after each of ``t`` equal parts of its training, float64 ``[n, t]``."""
+        ...
+
+
 class Benchmark(NamedTuple):
     """One task. Our searchers see ``space``; a peer may propose any value inside ``intervals``."""
 
@@ -40,6 +49,9 @@ class Benchmark(NamedTuple):
     pool: Pool | None = None
     # Recorded curves: part of the windows is a lower fidelity, a seed chooses among those of a configuration.
     curves: Objective | None = None
+    windows: Windows | None = (
+        None  # learning curves of any configuration, as a surrogate of them gives them
+    )
 
     @property
     def name(self) -> str:

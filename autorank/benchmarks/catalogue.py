@@ -11,7 +11,9 @@ from autorank.benchmarks.bars import BARS_TASKS, bars
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.dhen import DHEN_TASKS, dhen_table
 from autorank.benchmarks.hpo_tables import HPO_TASKS, hpo_table
+from autorank.benchmarks.ledger import ledger_benchmark
 from autorank.benchmarks.mixed import mixed
+from autorank.benchmarks.nested import nested
 from autorank.benchmarks.recorded import pool_levels, recorded_benchmark
 from autorank.benchmarks.yahpo import LCBENCH_TASKS, lcbench, nb301
 
@@ -74,6 +76,7 @@ SUITES = {
     "mixed_crash": Suite(
         MIXED_SEEDS, lambda task, data, grid_size: mixed(int(task), crash=True, grid_size=grid_size)
     ),
+    "nested": Suite(("0",), lambda task, *_: nested(int(task))),
     "dhen": Suite(
         DHEN_TASKS, lambda task, *_: dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
     ),
@@ -122,6 +125,21 @@ def get(name: str, data: Path, grid_size: int = 64) -> Benchmark:
             "AUTORANK_SHARED_DATA"
         )
     return suite.make(task, place, grid_size)
+
+
+def opened(name: str, data: Path) -> Benchmark:
+    """A benchmark by its name, or one that a file holds: a search's ``trials.db``, or a recorded table (``.parquet``).
+
+    Raises:
+        ValueError: an unknown name, or a file that is neither or holds no results.
+        FileNotFoundError: there is no such file, or the data of a name are not there.
+    """
+    file = Path(name)
+    if file.suffix == ".db":
+        return ledger_benchmark(file)
+    if file.suffix == ".parquet":
+        return recorded_benchmark(file.stem, file)
+    return get(name, data)
 
 
 def matching(globs: str) -> list[str]:

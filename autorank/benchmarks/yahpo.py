@@ -55,13 +55,21 @@ def lcbench(task: str, folder: Path, *, grid_size: int = 64) -> Benchmark:
         intervals[name] = interval
     run = _session(str(folder / "model.onnx"))
 
-    def query(rows: Sequence[Values]) -> np.ndarray:
-        numbers = [[LCBENCH_EPOCHS, *(r[n] for n in LCBENCH_INPUTS)] for r in rows]
+    def after(epoch: int, rows: Sequence[Values]) -> np.ndarray:
+        numbers = [[epoch, *(r[n] for n in LCBENCH_INPUTS)] for r in rows]
         x = np.array(numbers, np.float32).reshape(-1, 8)
-        out = run(np.full((len(x), 1), code, np.int32), x)
+        return run(np.full((len(x), 1), code, np.int32), x)
+
+    def query(rows: Sequence[Values]) -> np.ndarray:
+        out = after(LCBENCH_EPOCHS, rows)
         return np.stack([out[:, 2], np.log(np.maximum(out[:, 0], 1e-3))], axis=1).astype(np.float64)
 
-    return Benchmark("lcbench", task, Space(tuple(decisions), middle(decisions)), intervals, query)
+    def windows(rows: Sequence[Values]) -> np.ndarray:
+        epochs = range(1, LCBENCH_EPOCHS + 1)
+        return np.stack([after(epoch, rows)[:, 2] for epoch in epochs], axis=1).astype(np.float64)
+
+    space = Space(tuple(decisions), middle(decisions))
+    return Benchmark("lcbench", task, space, intervals, query, windows=windows)
 
 
 def nb301(folder: Path) -> Benchmark:

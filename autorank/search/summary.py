@@ -13,6 +13,7 @@ from autorank.search import speed, survival
 from autorank.search.baseline import Baseline
 from autorank.search.confirm import Confirmed
 from autorank.search.context import Context
+from autorank.search.diagnosis import predictor_quality
 from autorank.search.failure_signs import FailureSign
 from autorank.search.finals import Finals, Roles
 from autorank.space.space import Space
@@ -27,6 +28,8 @@ class Findings(NamedTuple):
     fidelity_record: Mapping[str, Any]
     # Searched trials with their labels at the highest rung.
     trials: list[Trial]
+    # `diagnosis.diagnose`'s.
+    diagnosis: Mapping[str, Any]
     finals: Finals
     confirmed: Confirmed
     # "baseline" and role names to configurations.
@@ -63,6 +66,7 @@ def summarise(context: Context, found: Findings) -> dict[str, Any]:
         "num_trials": len(found.trials),
         "num_failed": sum(t.status == "failed" for t in found.trials),
         **fidelity_summary(found),
+        "predictor": predictor_quality(found.diagnosis),
         "seed_noise_percent": found.baseline.noise_percent,
         "baseline": models["baseline"],
         "winner": models.get("winner"),

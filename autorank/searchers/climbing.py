@@ -76,6 +76,15 @@ def climb(
     value: Value, pool: Int[Array, "m k"], neighbours: Neighbours, settings: ClimbSettings
 ) -> tuple[Int[Array, " k"], Float[Array, ""]]:
     """The best configuration that is reached from the best of the pool, and its value."""
+    configs, values = climb_each(value, pool, neighbours, settings)
+    best = jnp.argmax(values)
+    return configs[best], values[best]
+
+
+def climb_each(
+    value: Value, pool: Int[Array, "m k"], neighbours: Neighbours, settings: ClimbSettings
+) -> tuple[Int[Array, "c k"], Float[Array, " c"]]:
+    """Where each of the climbers that start at the best of the pool arrives, and the values there."""
     num_climbers, steps = settings.num_climbers, settings.climb_steps
     values = value(pool)
     top, at = jax.lax.top_k(values, num_climbers)
@@ -96,6 +105,4 @@ def climb(
         return configs, jnp.where(better, found[rows, best], values), step + 1, jnp.any(better)
 
     carry = (start, top, jnp.int32(0), jnp.bool_(True))
-    configs, values, _, _ = jax.lax.while_loop(is_rising, step, carry)
-    best = jnp.argmax(values)
-    return configs[best], values[best]
+    return jax.lax.while_loop(is_rising, step, carry)[:2]

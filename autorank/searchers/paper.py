@@ -30,6 +30,7 @@ from autorank.searchers.base import (
     tell_history,
     told_data,
 )
+from autorank.searchers.maximisers import CLIMBING, MAXIMISERS, Found, by_chance, by_climbing
 from autorank.searchers.novelty import Propose, fresh, proposer
 from autorank.searchers.policy_search import Course, ScoreConfigs, run_policy
 from autorank.searchers.rewards import REWARDS, Line, calibrate, reward_of
@@ -42,7 +43,7 @@ CURVE_POINTS = 100  # points of a policy's course that ``info`` keeps
 
 @dataclass(frozen=True)
 class PaperConfig(SearcherConfig):
-    """Predictor and REINFORCE; local and exploratory proposals go beyond the paper."""
+    """Predictor and REINFORCE; local and exploratory proposals, and other maximisers, go beyond the paper."""
 
     name: str = "paper"
     num_exploratory: int = 2  # proposals that are random or mutants of the best trial, in turn
@@ -60,11 +61,16 @@ class PaperConfig(SearcherConfig):
     mutation_rate: float = 0.1  # probability that a decision of a mutant changes
     local_pool: int = later(128)  # mutants scored for each local proposal
     local_parents: int = later(5)  # best trials that the local mutants descend from
+    # What finds the highest predicted reward: policy (REINFORCE, the paper), random (the best of random candidates) or
+    # climb (from the best candidates and trials, one decision at a time).
+    maximiser: str = later("policy")
+    candidates: int = later(100_000)  # random configurations that are scored; for random and climb
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "alphas", tuple(float(a) for a in self.alphas))
         require("searcher.reward", self.reward, REWARDS)
+        require("searcher.maximiser", self.maximiser, MAXIMISERS)
         require_alphas(self.alphas)
         extra = self.num_exploratory + self.num_local
         if self.num_exploratory < 0 or self.num_local < 0 or extra > self.batch_size:
@@ -75,6 +81,8 @@ class PaperConfig(SearcherConfig):
             )
         for key in ("steps", "samples", "num_policies", "local_pool", "local_parents"):
             require_range(f"searcher.{key}", getattr(self, key), 1, 100_000_000)
+        # Climbers start at different candidates.
+        require_range("searcher.candidates", self.candidates, CLIMBING.num_climbers, 100_000_000)
 
 
 class Candidates(NamedTuple):
@@ -93,9 +101,9 @@ def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searche
     Proposals are random until ``context.initial`` trials are told.
 
     Proposals carry predicted metrics. ``info`` holds, for each proposal, ``repeat``, ``alpha`` (NaN for exploratory
-    ones) and ``spread``. Of the policies it holds ``entropy`` and ``reward`` ``[alphas, num_policies, points]`` and
-    ``metrics`` ``[..., 2]`` at ``step``, and ``distinct`` ``[alphas]``, the share of samples that were new. Before
-    ``initial`` trials all of these are NaN.
+    ones) and ``spread``. Of the policies, if there are any, it holds ``entropy`` and ``reward``
+    ``[alphas, num_policies, points]`` and ``metrics`` ``[..., 2]`` at ``step``, and ``distinct`` ``[alphas]``, the
+    share of samples that were new. Before ``initial`` trials all of these are NaN.
 
     Raises:
         ValueError: a predictor made for another capacity.
@@ -166,31 +174,22 @@ class _Guide:
         def score(configs: Int[Array, "n k"]) -> Float[Array, "n 2"]:
             return predict(configs).mean
 
-        course = self._run_policies(policy_key, score, line)
-        drawn = course.configs.reshape(len(s.alphas), -1, self.space.num_decisions)
-        rewards = course.rewards.reshape(len(s.alphas), -1)
-        leaders, num_new = self._leaders(history, drawn.astype(jnp.int32), rewards, s.batch_size)
+        found = self._maximised(policy_key, history, score, line)
+        configs = found.configs.astype(jnp.int32)
+        leaders, num_new = self._leaders(history, configs, found.rewards, s.batch_size)
         chosen = fresh(history, leaders.configs, s.batch_size - s.num_exploratory - s.num_local)
         parts = [Candidates(leaders.configs[chosen.position], leaders.alpha[chosen.position])]
         if s.num_local:
             local_key = jax.random.fold_in(explore_key, 1)
             parts.append(self._local(local_key, history, score, line))
-        parts += [self._explorers(explore_key, history), leaders]
+        parts += [explorers(explore_key, self.space, history, s), leaders]
         pool = jnp.concatenate([part.configs for part in parts])
         alpha = jnp.concatenate([*(part.alpha for part in parts), jnp.full(1, jnp.nan)])
         configs, repeat, position = self.propose(propose_key, history, pool)
         prediction = predict(configs)
-        scores = course.scores[:, :, self.points]
-        info = {
-            "repeat": repeat,
-            "alpha": alpha[position],
-            "spread": prediction.sd,
-            "step": jnp.asarray(self.points),
-            "entropy": course.entropy[:, :, self.points],
-            "reward": jnp.mean(course.rewards, axis=3)[:, :, self.points],
-            "metrics": jax.vmap(jax.vmap(line.to_metrics))(scores),
-            "distinct": num_new / (s.num_policies * s.steps * s.samples),
-        }
+        info = {"repeat": repeat, "alpha": alpha[position], "spread": prediction.sd} | found.info
+        if s.maximiser == "policy":
+            info["distinct"] = num_new / (s.num_policies * s.steps * s.samples)
         return Proposal(configs, line.to_metrics(prediction.mean), info)
 
     def at_random(self, key: Key, history: History) -> Proposal:
@@ -199,7 +198,8 @@ class _Guide:
         configs, repeat, _ = self.propose(key, history, nothing)
         shapes = jax.eval_shape(self.guided, key, history).info
         info = {name: jnp.full(s.shape, jnp.nan) for name, s in shapes.items()}
-        info |= {"repeat": repeat, "step": jnp.asarray(self.points)}
+        info |= {"repeat": repeat}
+        info |= {"step": jnp.asarray(self.points)} if "step" in info else {}
         return Proposal(configs, jnp.full((self.settings.batch_size, 2), jnp.nan), info)
 
     def _run_policies(self, key: Key, score: ScoreConfigs, line: Line) -> Course:
@@ -221,6 +221,44 @@ class _Guide:
         # Common random numbers: a seed draws alike under every alpha.
         seeds = jnp.arange(s.num_policies)
         return jax.vmap(jax.vmap(policy, (0, None)), (None, 0))(seeds, jnp.asarray(self.alphas))
+
+    def _maximised(self, key: Key, history: History, score: ScoreConfigs, line: Line) -> Found:
+        """What the chosen maximiser finds."""
+        s, alphas = self.settings, jnp.asarray(self.alphas)
+        if s.maximiser == "policy":
+            return self._by_policies(key, score, line)
+        rewards = partial(self._rewards, line)
+        if s.maximiser == "random":
+            return by_chance(key, self.space, score, rewards, s.candidates)
+
+        def value(alpha: Array, configs: Array) -> Array:
+            return reward_of(s.reward, alpha, line, score(configs))
+
+        return by_climbing(key, self.space, history, value, alphas, s.candidates)
+
+    def _by_policies(self, key: Key, score: ScoreConfigs, line: Line) -> Found:
+        """What the policies draw, and their course."""
+        course = self._run_policies(key, score, line)
+        num_alphas = len(self.settings.alphas)
+        scores = course.scores[:, :, self.points]
+        info = {
+            "step": jnp.asarray(self.points),
+            "entropy": course.entropy[:, :, self.points],
+            "reward": jnp.mean(course.rewards, axis=3)[:, :, self.points],
+            "metrics": jax.vmap(jax.vmap(line.to_metrics))(scores),
+        }
+        return Found(
+            course.configs.reshape(num_alphas, -1, self.space.num_decisions),
+            course.rewards.reshape(num_alphas, -1),
+            info,
+        )
+
+    def _rewards(self, line: Line, scores: Float[Array, "n 2"]) -> Float[Array, "a n"]:
+        """The rewards of scored configurations under each alpha."""
+        kind = self.settings.reward
+        return jax.vmap(lambda alpha: reward_of(kind, alpha, line, scores))(
+            jnp.asarray(self.alphas)
+        )
 
     def _leaders(
         self, history: History, configs: Int[Array, "a m k"], rewards: Float[Array, "a m"], n: int
@@ -245,20 +283,19 @@ class _Guide:
             key, self.space, history, s.local_pool * s.num_local, s.mutation_rate, s.local_parents
         )
         scores = score(mutants)
-        rewards = jax.vmap(lambda alpha: reward_of(s.reward, alpha, line, scores))(
-            jnp.asarray(self.alphas)
-        )
+        rewards = self._rewards(line, scores)
         same = jnp.broadcast_to(mutants, (len(s.alphas), *mutants.shape))
         leaders, _ = self._leaders(history, same, rewards, s.num_local)
         chosen = fresh(history, leaders.configs, s.num_local).position
         return Candidates(leaders.configs[chosen], leaders.alpha[chosen])
 
-    def _explorers(self, key: Key, history: History) -> Candidates:
-        """Random configurations and mutants of the best trial, in turn; some may have been told."""
-        n, space = 4 * self.settings.num_exploratory, self.space
-        sample_key, mutate_key = jax.random.split(key)
-        parents = jnp.broadcast_to(best(history)[0][None, :], (n, space.num_decisions))
-        mutants = space.mutate(mutate_key, parents, self.settings.mutation_rate)
-        mutate = jnp.arange(n)[:, None] % 2 == 1
-        configs = jnp.where(mutate, mutants, space.sample(sample_key, n))
-        return Candidates(configs, jnp.full(n, jnp.nan))
+
+def explorers(key: Key, space: Space, history: History, settings: PaperConfig) -> Candidates:
+    """Random configurations and mutants of the best trial, in turn; some may have been told."""
+    n = 4 * settings.num_exploratory
+    sample_key, mutate_key = jax.random.split(key)
+    parents = jnp.broadcast_to(best(history)[0][None, :], (n, space.num_decisions))
+    mutants = space.mutate(mutate_key, parents, settings.mutation_rate)
+    mutate = jnp.arange(n)[:, None] % 2 == 1
+    configs = jnp.where(mutate, mutants, space.sample(sample_key, n))
+    return Candidates(configs, jnp.full(n, jnp.nan))

@@ -10,28 +10,27 @@ import numpy as np
 
 from autorank.studies.intervals import Difference, corrected_interval, over_tables
 from autorank.studies.journal import Cell, Rows
-from autorank.studies.measures import MEASURES
-from autorank.studies.records import Records
-from autorank.studies.settings import Study
-from autorank.studies.splits import overlap
+from autorank.studies.study import SUBJECTS, Study, Table
 
 ALL = "all"  # in the place of a table's name: the mean over the tables
 
 
 class Finding(NamedTuple):
-    """One arm, measure and table, against the reference."""
+    """One arm, measure and table, against the reference; or a contrast, which is a difference by itself."""
 
-    arm: str
+    arm: str  # or the words of a contrast
     table: str  # a name, or `ALL`
     measure: str
     mean: float
     difference: Difference  # minus the reference, paired by split
     splits: int
+    is_contrast: bool = False  # the mean is then the contrast's own
 
 
-def findings(study: Study, tables: Sequence[Records], splits: int, rows: Rows) -> list[Finding]:
+def findings(study: Study, tables: Sequence[Table], splits: int, rows: Rows) -> list[Finding]:
     """All of them, the mean over tables first."""
-    rhos = np.array([overlap(len(table), study.num_test) for table in tables])
+    correlation = SUBJECTS[study.subject].make(study).correlation
+    rhos = np.array([correlation(table) for table in tables])
     names = [table.name for table in tables]
 
     def values(arm: str, measure: str) -> np.ndarray:
@@ -51,6 +50,11 @@ def findings(study: Study, tables: Sequence[Records], splits: int, rows: Rows) -
             for name, mine, d, rho in zip(names, own, apart, rhos, strict=True):
                 interval = corrected_interval(d, float(rho))
                 found.append(Finding(arm, name, measure, float(mine.mean()), interval, splits))
+        for words, weights in study.contrasts.items():
+            sums = np.sum([w * values(arm, measure) for arm, w in weights.items()], axis=0)
+            each = [corrected_interval(d, float(rho)) for d, rho in zip(sums, rhos, strict=True)]
+            every = [(ALL, over_tables(sums, rhos)), *zip(names, each, strict=True)]
+            found += [Finding(words, n, measure, d.mean, d, splits, True) for n, d in every]
     return found
 
 
@@ -60,6 +64,7 @@ def as_rows(study_name: str, found: Sequence[Finding]) -> list[dict[str, object]
         {
             "study": study_name,
             "table": f.table,
+            "kind": "contrast" if f.is_contrast else "arm",
             "arm": f.arm,
             "measure": f.measure,
             "mean": _digits(f.mean),
@@ -87,7 +92,19 @@ def refuse_fewer_splits(path: Path, splits: int) -> None:
         )
 
 
-def described(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
+def refuse_parts(path: Path, missing: Sequence[str]) -> None:
+    """Refuses to write the results of a part of a study.
+
+    Raises:
+        ValueError: something was left out.
+    """
+    if missing:
+        raise ValueError(
+            f"{path} takes whole studies, and something was left out: {'; '.join(missing)}"
+        )
+
+
+def described(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -> str:
     """A table of all arms: the first measure on each table, its paired difference, the means of the others."""
     lead, *others = study.measures
     by = {(f.arm, f.table, f.measure): f for f in found}
@@ -107,20 +124,20 @@ def described(study: Study, tables: Sequence[Records], found: Sequence[Finding])
     )
 
 
-def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) -> str:
+def sentence(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -> str:
     """What the intervals of the first measure show on the mean over tables, and nothing else."""
     lead = study.measures[0]
     groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
     unknown = []
     for f in found:
-        if f.measure != lead or f.table != ALL or f.arm == study.reference:
+        if f.measure != lead or f.table != ALL or f.arm == study.reference or f.is_contrast:
             continue
         if math.isnan(f.difference.low):
             unknown.append(f.arm)
         else:
             shown = f"{f.arm} ({_interval(f.difference)})"
             groups[f.difference.sign].append(shown)
-    words = MEASURES[lead].words
+    words = study.MEASURES[lead].words
     parts = []
     for sign, order in ((1, "higher"), (-1, "lower")):
         if groups[sign]:
@@ -134,11 +151,31 @@ def sentence(study: Study, tables: Sequence[Records], found: Sequence[Finding]) 
     mean = "on" if len(tables) == 1 else "in the mean over"
     splits = found[0].splits
     return (
-        f"{mean.capitalize()} {on} ({splits} splits), "
+        f"{mean.capitalize()} {on} ({splits} {study.SPLITS}), "
         + "; ".join(parts)
         + "; each interval stands alone, "
         "without a correction for the number of arms."
     )
+
+
+def told(study: Study, found: Sequence[Finding]) -> list[str]:
+    """A sentence for each contrast, for the first measure in the mean over tables; it says no more than its interval.
+
+    The numbers are in brackets if the interval holds 0.
+    """
+    lead = study.measures[0]
+    words = study.MEASURES[lead].words
+    lines = []
+    for f in found:
+        if f.is_contrast and f.measure == lead and f.table == ALL:
+            shown = _interval(f.difference)
+            says = (
+                f"{words} {shown}"
+                if f.difference.sign
+                else f"no difference shown ({words} {shown})"
+            )
+            lines.append(f"{f.arm}: {says}.")
+    return lines
 
 
 def _interval(d: Difference) -> str:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +61,11 @@ class Journal:
             whole = self.path.read_bytes().rfind(b"\n") + 1
             os.truncate(self.path, whole)  # without a row that was cut off
             self._stream = self.path.open("a", newline="")
+            self._spent, self._started, self._grew = (
+                folder / "spent.json",
+                time.process_time(),
+                False,
+            )
         except BaseException:
             release(self._lock)
             raise
@@ -73,13 +79,25 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._grew:
+            write_atomically(self._spent, dumps({"cpu_seconds": self.cpu_seconds}) + "\n")
         self._stream.close()
         release(self._lock)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds of this process since the journal was opened, if rows were added, and of those before it.
+
+        Those of a process that was killed are not known.
+        """
+        before = json.loads(self._spent.read_text())["cpu_seconds"] if self._spent.exists() else 0.0
+        return before + (time.process_time() - self._started if self._grew else 0.0)
 
     def add(self, cell: Cell, values: Mapping[str, float]) -> None:
         """Writes a row; it survives the end of this process."""
         self._stream.write(_line([*cell, *(repr(float(values[name])) for name in self.measures)]))
         self._stream.flush()
+        self._grew = True
         self.rows[cell] = {name: float(values[name]) for name in self.measures}
 
 

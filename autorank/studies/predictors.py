@@ -16,6 +16,8 @@ from autorank.base.programs import compiler_options, lower
 from autorank.base.registry import Registry
 from autorank.base.typing import Array, Float, Int, Key
 from autorank.space.space import Space
+from autorank.studies.boosted_trees import boosted_trees
+from autorank.studies.inputs import encoder
 from autorank.studies.simple_models import nearest_neighbours, ridge
 from autorank.surrogates.base import Data
 from autorank.surrogates.gaussian_surrogate import GaussianSettings, gaussian_surrogate
@@ -48,23 +50,24 @@ class Kind(Protocol):
         ...
 
 
-# Trait `reads`: the field of `ArmConfig` that the kind alone reads.
+# Traits. `reads`: the fields of `ArmConfig` that not every kind reads, and this one does. `needs`: a package that is no
+# dependency of the library, "" for none.
 KINDS: Registry[Kind] = Registry("kind", field="kind")
 
 
-@KINDS.register("ensemble", reads="predictor")
+@KINDS.register("ensemble", reads=("predictor", "input"), needs="")
 def make_ensemble(arm: Any, task: Task) -> Program:
     """The paper's ensemble (`autorank.surrogates.predictor`)."""
     # Loads flax, which the others do not need.
     from autorank.surrogates.predictor import make_predictor
 
-    space = task.space
-    predictor = make_predictor(arm.predictor, space.num_features, arm.num_train)
+    encode = encoder(arm.input, task.space)
+    predictor = make_predictor(arm.predictor, encode.num_features, arm.num_train)
 
     def learn(key: Key, known: Array, metrics: Array, asked: Array) -> Float[Array, "e n"]:
         where = jnp.ones(metrics.shape, bool)
-        fitted = predictor.fit(key, space.features(known), metrics, where)
-        features = space.features(asked)
+        fitted = predictor.fit(key, encode(known), metrics, where)
+        features = encode(asked)
 
         def alone(member: Any) -> Array:
             one = jax.tree.map(lambda leaf: leaf[None], member)
@@ -75,7 +78,7 @@ def make_ensemble(arm: Any, task: Task) -> Program:
     return _compiled(learn, arm.num_train, task)
 
 
-@KINDS.register("gaussian", reads="")
+@KINDS.register("gaussian", reads=(), needs="")
 def make_gaussian(arm: Any, task: Task) -> Program:
     """The Gaussian process of the default searcher, with its default settings."""
     surrogate = gaussian_surrogate(task.space, GaussianSettings(), weighs_cost=False)
@@ -87,32 +90,44 @@ def make_gaussian(arm: Any, task: Task) -> Program:
     return _compiled(learn, arm.num_train, task)
 
 
-@KINDS.register("ridge", reads="")
+@KINDS.register("ridge", reads=("input",), needs="")
 def make_ridge(arm: Any, task: Task) -> Program:
-    """Ridge regression on the features of the space; its penalty has the least leave-one-out error."""
+    """Ridge regression on the inputs; its penalty has the least leave-one-out error."""
 
     def program(
         seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
     ) -> Float[np.ndarray, "1 n"]:
-        return ridge(*_features(task.space, known, asked), metrics[:, 0])[None]
+        return ridge(*_inputs(arm, task, known, asked), metrics[:, 0])[None]
 
     return program
 
 
-@KINDS.register("neighbours", reads="neighbours")
+@KINDS.register("neighbours", reads=("neighbours", "input"), needs="")
 def make_neighbours(arm: Any, task: Task) -> Program:
-    """The mean of the nearest records in the features of the space."""
+    """The mean of the nearest records in the inputs."""
 
     def program(
         seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
     ) -> Float[np.ndarray, "1 n"]:
-        features = _features(task.space, known, asked)
-        return nearest_neighbours(*features, metrics[:, 0], arm.neighbours)[None]
+        inputs = _inputs(arm, task, known, asked)
+        return nearest_neighbours(*inputs, metrics[:, 0], arm.neighbours)[None]
 
     return program
 
 
-@KINDS.register("mean", reads="")
+@KINDS.register("trees", reads=("input",), needs="sklearn")
+def make_trees(arm: Any, task: Task) -> Program:
+    """Boosted regression trees (scikit-learn)."""
+
+    def program(
+        seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
+    ) -> Float[np.ndarray, "1 n"]:
+        return boosted_trees(*_inputs(arm, task, known, asked), metrics[:, 0], seed)[None]
+
+    return program
+
+
+@KINDS.register("mean", reads=(), needs="")
 def make_mean(arm: Any, task: Task) -> Program:
     """The mean of the records for everything, as if nothing were learnt; ties count at their worst in its regret."""
 
@@ -147,7 +162,8 @@ def _compiled(learn: Any, num_train: int, task: Task) -> Program:
     return program
 
 
-def _features(
-    space: Space, known: Int[np.ndarray, "m k"], asked: Int[np.ndarray, "n k"]
+def _inputs(
+    arm: Any, task: Task, known: Int[np.ndarray, "m k"], asked: Int[np.ndarray, "n k"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.asarray(space.features(part), np.float64) for part in (known, asked))  # pyright: ignore
+    encode = encoder(arm.input, task.space)
+    return np.asarray(encode(known), np.float64), np.asarray(encode(asked), np.float64)

@@ -1,90 +1,57 @@
-"""Runs a study: every arm on every split of every table, several fits side by side, resumable."""
+"""Runs a study: every arm on every split of every table, several side by side, resumable."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.base.jax_settings import own_settings
-from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, plain
 from autorank.studies.journal import Cell, Journal, Rows
-from autorank.studies.measures import MEASURES
-from autorank.studies.predictors import KINDS, Program, Task
-from autorank.studies.records import Records
-from autorank.studies.settings import ArmConfig, Study
-from autorank.studies.splits import split_of
+from autorank.studies.study import SUBJECTS, Study, Table
 
 LOG = logging.getLogger("autorank")
 REPORT_SECONDS = 15.0  # between two lines about the progress
 
 
 class Job(NamedTuple):
-    """One fit: the arms that share it, on one split of one table."""
+    """The arms that share their work and lack a row here, on one split of one table."""
 
-    arms: tuple[str, ...]  # that lack a row here
-    fit: ArmConfig  # with the members of the largest arm of the study
-    table: Records
+    arms: tuple[str, ...]
+    fit: str  # what they share
+    table: Any
     split: int
 
 
-class Done(NamedTuple):
-    """The rows of a job, and how long its fit took without compiling."""
-
-    rows: Rows
-    seconds: float
-
-
-def identity_of(study: Study, tables: Sequence[Records], seed: int) -> dict[str, str]:
+def identity_of(study: Study, tables: Sequence[Table], seed: int) -> dict[str, str]:
     """What the rows of a study depend on."""
     arms = {f"study.arms.{name}": digest(plain(arm)) for name, arm in study.resolved().items()}
     records = {f"records {table.name}": table.fingerprint() for table in tables}
-    plan = {
-        "seed": str(seed),
-        "study.num_test": str(study.num_test),
-        "study.measures": ", ".join(study.measures),
-    }
-    return plan | records | arms
+    own = {f"study.{key}": str(getattr(study, key)) for key in study.PLAN}
+    plan = {"seed": str(seed), "study.measures": ", ".join(study.measures)}
+    return plan | own | records | arms
 
 
-def refuse_too_few(study: Study, tables: Sequence[Records]) -> None:
-    """Refuses arms that want more records than a table has.
-
-    Raises:
-        ValueError: with the numbers.
-    """
-    for name, arm in study.resolved().items():
-        for table in tables:
-            if arm.num_train + study.num_test > len(table):
-                raise ValueError(
-                    f"study.arms.{name}: num_train={arm.num_train} and study.num_test={study.num_test} are more than "
-                    f"the {len(table)} records of {table.name}; write smaller ones"
-                )
-
-
-def jobs_of(study: Study, tables: Sequence[Records], splits: int, known: Rows) -> list[Job]:
-    """The fits that the known rows lack, split by split, so that an early stop leaves whole splits."""
-    arms = study.resolved()
+def jobs_of(study: Study, tables: Sequence[Table], splits: int, known: Rows) -> list[Job]:
+    """What the known rows lack, split by split, so that an early stop leaves whole splits."""
     shared: dict[str, list[str]] = {}
-    for name, arm in arms.items():
+    for name, arm in study.resolved().items():
         shared.setdefault(arm.fit, []).append(name)
     jobs = []
     for split in range(splits):
         for table in tables:
-            for names in shared.values():
+            for fit, names in shared.items():
                 missing = tuple(n for n in names if Cell(n, table.name, split) not in known)
-                largest = max(arms[n].members for n in names)
                 if missing:
-                    jobs.append(Job(missing, arms[names[0]].with_members(largest), table, split))
+                    jobs.append(Job(missing, fit, table, split))
     return jobs
 
 
 def run_study(
     study: Study,
-    tables: Sequence[Records],
+    tables: Sequence[Table],
     journal: Journal,
     *,
     splits: int,
@@ -92,22 +59,22 @@ def run_study(
     workers: int,
     report: Callable[[str], None] = LOG.info,
 ) -> Rows:
-    """Fits what the journal lacks, and returns the rows of these splits and arms.
+    """Does what the journal lacks, and returns the rows of these splits and arms.
 
     Args:
         study: what is compared.
-        tables: the records of `study.records`.
-        journal: takes every row as its fit ends.
-        splits: splits of each table.
-        seed: of splits and fits.
+        tables: those of `study.records`, as the subject loads them.
+        journal: takes every row as its fit or search ends.
+        splits: splits of each table, or seeds.
+        seed: of all that is random.
         workers: threads; the programs release Python's lock.
         report: takes a line about the progress.
 
     Raises:
-        ValueError: an arm wants more records than a table has.
+        ValueError: an arm cannot run on a table.
     """
-    refuse_too_few(study, tables)
-    runner = _Runner(study, seed, ProgramCache())
+    subject = SUBJECTS[study.subject].make(study)
+    subject.check(tables)
     jobs = jobs_of(study, tables, splits, journal.rows)
     wanted = [
         Cell(arm, table.name, split)
@@ -119,7 +86,9 @@ def run_study(
     report(f"{present} of {len(wanted)} rows are there; {len(jobs)} fits are to do")
     progress = _Progress(jobs, workers, report)
     with ThreadPoolExecutor(workers) as pool:
-        waiting = {pool.submit(runner, job): job for job in jobs}
+        waiting = {
+            pool.submit(subject.run, job.arms, job.table, job.split, seed): job for job in jobs
+        }
         try:
             for future in as_completed(waiting):
                 done = future.result()
@@ -132,68 +101,20 @@ def run_study(
     return {cell: journal.rows[cell] for cell in wanted}
 
 
-class _Runner:
-    """Does one job; threads call it side by side."""
-
-    def __init__(self, study: Study, seed: int, programs: ProgramCache):
-        self._study, self._seed, self._programs = study, seed, programs
-        self._arms = study.resolved()
-
-    def __call__(self, job: Job) -> Done:
-        with own_settings():  # they are the thread's own
-            program = self._program(job)
-            table = job.table
-            split = split_of(table.name, len(table), self._study.num_test, job.split, self._seed)
-            learnt = split.rest[: job.fit.num_train]
-            started = time.perf_counter()
-            members = program(
-                split.seed, table.configs[learnt], table.metrics[learnt], table.configs[split.test]
-            )
-            seconds = time.perf_counter() - started
-        rows = {
-            Cell(name, table.name, job.split): measured(
-                members[: self._arms[name].members].mean(axis=0),
-                table.quality[split.test],
-                self._study.measures,
-            )
-            for name in job.arms
-        }
-        return Done(rows, seconds)
-
-    def _program(self, job: Job) -> Program:
-        """One for each fit, compiled once for all splits and for all tables of one space."""
-        key = f"{job.table.space.fingerprint()} {digest(plain(job.fit))}"
-        make = KINDS[job.fit.kind].make
-        task = Task(job.table.space, self._study.num_test)
-        return self._programs.get(key, lambda: make(job.fit, task))[0]
-
-
-def measured(predicted: np.ndarray, true: np.ndarray, measures: Sequence[str]) -> dict[str, float]:
-    """The measures of predictions ``[n]`` by name; a diverged fit predicts NaN, and has no measure at all.
-
-    Examples:
-        >>> measured(np.arange(10.0), np.arange(10.0), ("discordant_share", "regret_at_1"))
-        {'discordant_share': 0.0, 'regret_at_1': 0.0}
-    """
-    if not np.isfinite(predicted).all():
-        return dict.fromkeys(measures, float("nan"))
-    return {name: MEASURES[name].compute(predicted, true) for name in measures}
-
-
 class _Progress:
     """Says how far a study is, and how long the rest takes: the mean time of each fit times those that are left."""
 
     def __init__(self, jobs: Sequence[Job], workers: int, report: Callable[[str], None]):
         self._left: dict[str, int] = {}
         for job in jobs:
-            self._left[job.fit.fit] = self._left.get(job.fit.fit, 0) + 1
+            self._left[job.fit] = self._left.get(job.fit, 0) + 1
         self._taken: dict[str, list[float]] = {}
         self._workers, self._report, self._total = workers, report, len(jobs)
         self._started = self._reported = time.perf_counter()
 
     def __call__(self, job: Job, seconds: float) -> None:
-        self._left[job.fit.fit] -= 1
-        self._taken.setdefault(job.fit.fit, []).append(seconds)
+        self._left[job.fit] -= 1
+        self._taken.setdefault(job.fit, []).append(seconds)
         now, left = time.perf_counter(), sum(self._left.values())
         if now - self._reported > REPORT_SECONDS or not left:
             self._reported = now

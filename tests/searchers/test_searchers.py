@@ -585,6 +585,8 @@ def test_the_course_of_the_policies_is_reported(guided):
         ({"alphas": (1.5,)}, r"alphas=\[1.5\]"),
         ({"num_exploratory": 5}, "num_exploratory=5"),
         ({"steps": 0}, "steps=0"),
+        ({"maximiser": "rl"}, "maximiser='rl' .* policy, random, climb"),
+        ({"candidates": 3}, "candidates=3"),
         ({"predictor": ridge(16)}, "capacity=16"),
     ],
 )
@@ -592,6 +594,39 @@ def test_settings_that_cannot_be_meant_are_refused(settings, words):
     settings = {"predictor": ridge(8)} | settings
     with pytest.raises(ValueError, match=words):
         make_searcher("paper", SPACE, batch_size=4, capacity=8, **settings)
+
+
+def test_climbing_proposes_the_best_that_is_not_told():
+    """The ridge knows a separable function exactly, and climbing finds its top; the next ones are neighbours of it."""
+    space = make_space(4)
+    searcher = make_searcher(
+        "paper",
+        space,
+        predictor=ridge(40),
+        batch_size=4,
+        capacity=40,
+        initial=20,
+        num_exploratory=1,
+        alphas=(0.0, 1.0),
+        maximiser="climb",
+        candidates=16,
+    )
+    every = space.enumerate(1000)
+    truth = np.asarray(separable(space)(every))
+    best, cheapest = truth.argsort(axis=0).T
+    told = np.concatenate([np.asarray(space.sample(jax.random.key(1), 24)), every[best[:1]]])
+    state = searcher.tell(searcher.init(KEY), told, np.asarray(separable(space)(told)))
+    proposal = jax.jit(searcher.ask)(KEY, state)
+    told_rows = {row.tobytes() for row in told.astype(np.int32)}
+    new = [i for i in best if every[i].tobytes() not in told_rows]
+    np.testing.assert_array_equal(proposal.info["alpha"], [0, 1, 0, np.nan])
+    configs = np.asarray(proposal.configs)
+    beside = [i for i in new if (every[i] != every[best[0]]).sum() == 1]
+    np.testing.assert_array_equal(configs[[0, 2]], every[beside[:2]])
+    assert np.array_equal(configs[1], every[cheapest[0]]) or (
+        every[cheapest[0]].tobytes() in told_rows
+    )
+    assert "entropy" not in proposal.info
 
 
 def test_local_proposals_are_mutants_of_the_best_trials():

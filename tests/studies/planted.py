@@ -1,5 +1,6 @@
 """Records whose truth is known, and shipped studies cut to their size."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from autorank.benchmarks.base import Benchmark
 from autorank.space.space import Decision, Space
 from autorank.studies.findings import Finding, findings
 from autorank.studies.journal import Journal
+from autorank.studies.predictor_study import PredictorStudy
 from autorank.studies.records import Records, records_of
 from autorank.studies.run import identity_of, run_study
-from autorank.studies.settings import Study
+from autorank.studies.subjects import SUBJECTS
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -24,27 +26,42 @@ SPACE = Space(
 
 def planted(name: str, truth: Any) -> Records:
     """All 1296 configurations of four numbers in [0, 1] with ``truth(x [n, 4])`` as their loss."""
+    return records_of(benchmark(name, truth))
+
+
+def benchmark(name: str, truth: Any) -> Benchmark:
+    """The same as a benchmark."""
 
     def query(rows: Any) -> np.ndarray:
         x = np.array([[row[d] for d in "abcd"] for row in rows])
         return np.stack([truth(x), x.sum(axis=1)], axis=1)
 
-    return records_of(Benchmark("planted", name, SPACE, {}, query))
+    return Benchmark("planted", name, SPACE, {}, query)
 
 
 def linear(x: np.ndarray) -> np.ndarray:
     return x @ np.array([4.0, 2.0, 1.0, 0.5])
 
 
-def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> Study:
+def shipped(path: Path) -> Any:
+    """A study of ``configs/study``, of the type of its subject."""
+    content = yaml.safe_load(path.read_text())
+    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return SUBJECTS[content.get("subject", "predictor")].settings(**as_tuples)
+
+
+def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> PredictorStudy:
     """A shipped study with some of its arms."""
-    content = yaml.safe_load((ROOT / "configs" / "study" / f"{name}.yaml").read_text())
-    kept = {arm: content["arms"][arm] for arm in arms}
-    return Study(**(content | changes | {"arms": kept, "reference": reference}))
+    study = shipped(ROOT / "configs" / "study" / f"{name}.yaml")
+    kept = {arm: study.arms[arm] for arm in arms}
+    contrasts = {w: sums for w, sums in study.contrasts.items() if sums.keys() <= set(arms)}
+    return dataclasses.replace(
+        study, arms=kept, reference=reference, contrasts=contrasts, **changes
+    )
 
 
 def found(
-    folder: Path, study: Study, tables: list[Records], splits: int
+    folder: Path, study: Any, tables: list[Any], splits: int
 ) -> dict[tuple[str, str, str], Finding]:
     """What a study finds, by arm, table and measure."""
     with Journal(folder, identity_of(study, tables, 0), study.measures) as journal:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from autorank.base.jax_settings import own_settings
+from autorank.studies.predictor_study import PredictorArm
 from autorank.studies.predictors import KINDS, Task
 from autorank.studies.records import records_of
-from autorank.studies.settings import ArmConfig
 from autorank.studies.simple_models import PENALTIES, nearest_neighbours, ridge
 from autorank.surrogates.settings import PredictorConfig
 from tests.studies.planted import SPACE, linear, planted
@@ -20,7 +20,7 @@ def test_the_first_members_of_a_fit_are_a_smaller_ensemble(bootstrap):
     rows = np.random.default_rng(0).permutation(len(table))
     known, asked = rows[:12], rows[12:30]
     settings = PredictorConfig(hidden=(4,), steps=5, bootstrap=bootstrap, loss="mse")
-    arm = ArmConfig(num_train=12, predictor=settings)
+    arm = PredictorArm(num_train=12, predictor=settings)
 
     def members(count):
         with own_settings():

@@ -1,0 +1,116 @@
+"""Recorded curves of many configurations: what a study of fidelities stops early, and how their ends would be."""
+
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from autorank.base.typing import Float
+from autorank.benchmarks.base import Benchmark
+from autorank.fidelity.curve_label import curve_labels, label_power_law
+
+T = TypeVar("T")
+TAIL = 0.25  # share of the windows reached that a label is the mean of
+SAMPLED = 2000  # random configurations of a surrogate
+
+
+@dataclass(frozen=True, eq=False)
+class CurveTable:
+    """Curves ``[m, t]`` over the whole log, as differences from the baseline's, lower is better."""
+
+    name: str
+    curves: np.ndarray
+    num_failed: int  # configurations without a whole curve, which were left out
+    _kept: dict[Any, Any] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.RLock)
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+    def described(self) -> str:
+        """How many there are."""
+        return f"{len(self)} curves of {self.curves.shape[1]} windows, {self.num_failed} failed ones left out"
+
+    def fingerprint(self) -> str:
+        """Changes with any curve."""
+        return f"{zlib.crc32(np.ascontiguousarray(self.curves).tobytes()):08x} {self.curves.shape}"
+
+    def constant(self, fraction: float) -> Float[np.ndarray, " m"]:
+        """The mean of the last quarter of the windows up to a fraction: the curves stay where they are."""
+        return self._of("constant", fraction)
+
+    def slope(self, fraction: float) -> Float[np.ndarray, " m"]:
+        """The slope a window of the least-squares lines through the same windows."""
+        return self._of("slope", fraction)
+
+    def power_law(self, fraction: float) -> Float[np.ndarray, " m"]:
+        """The ends of the power laws fitted to the windows up to a fraction."""
+        return self._of("power", fraction)
+
+    @property
+    def final(self) -> Float[np.ndarray, " m"]:
+        """The label at the end of the log."""
+        return self.constant(1.0)
+
+    @property
+    def quality(self) -> Float[np.ndarray, " m"]:
+        """The final label, 0 for the best of the table and 1 for its median."""
+        best, median = self.final.min(), float(np.median(self.final))
+        return (self.final - best) / ((median - best) or 1.0)
+
+    def kept(self, key: Any, make: Callable[[], T]) -> T:
+        """What depends on the curves and on ``key`` alone, made once."""
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
+    def _of(self, kind: str, fraction: float) -> np.ndarray:
+        return self.kept((kind, fraction), lambda: self._computed(kind, fraction))
+
+    def _computed(self, kind: str, fraction: float) -> np.ndarray:
+        if kind == "power":
+            return np.array([label_power_law(c, fraction, tail=TAIL) for c in self.curves])
+        level = curve_labels(self.curves, fraction, tail=TAIL)
+        if kind == "constant":
+            return level
+        return curve_labels(self.curves, fraction, tail=TAIL, dx=1.0) - level
+
+
+def curve_table(benchmark: Benchmark) -> CurveTable:
+    """The curves of a benchmark: a recorded table's first seeds, or those that a surrogate gives.
+
+    Raises:
+        ValueError: it has no curves, or fewer than two whole ones.
+    """
+    if benchmark.curves is not None and benchmark.pool is not None:
+        curves, baseline = _recorded(benchmark)
+    elif benchmark.windows is not None:
+        drawn = np.unique(np.asarray(benchmark.space.sample(jax.random.key(0), SAMPLED)), axis=0)
+        rows = [benchmark.space.decode(c) for c in (*drawn, benchmark.space.baseline)]
+        *found, baseline = benchmark.windows(rows)
+        curves = np.array(found)
+    else:
+        raise ValueError(
+            f"{benchmark.name} has no curves; write study.records=tables/NAME (python -m experiments.record_table "
+            "records them), or lcbench/3945"
+        )
+    measured = np.isfinite(baseline)
+    curves = (curves - baseline)[:, measured]
+    whole = np.isfinite(curves).all(axis=1)
+    if whole.sum() < 2:
+        raise ValueError(f"{benchmark.name} has {whole.sum()} whole curves; name another table")
+    return CurveTable(benchmark.name, curves[whole], int((~whole).sum()))
+
+
+def _recorded(benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
+    """Window NE ``[m, t]`` of the first metric, each configuration's first seed, and the baseline's ``[t]``."""
+    assert benchmark.curves is not None and benchmark.pool is not None
+    configs = np.concatenate([benchmark.pool.configs, [benchmark.space.baseline]]).astype(np.int32)
+    outcomes = dict(benchmark.curves.evaluate(configs, [0] * len(configs), 1.0))
+    curves = np.stack([np.asarray(outcomes[i].curve)[:, 0] for i in range(len(configs))])
+    return curves[:-1], curves[-1]
