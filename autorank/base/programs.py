@@ -33,9 +33,10 @@ def lower(function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
         return jax.jit(function, **options).lower(*shapes)
 
 
-# On GPUs: matrix products by cuBLAS, untuned, and kernels that do not depend on each other side by side. For twelve
-# random models of dhen_small in eight threads that took .29 of the default's time to compile and .17 of the processor
-# time; steps of 512 rows took 1.3 times as long, of 4,096 rows several times, so large batches keep the default.
+# On GPUs: matrix products by cuBLAS, untuned, and kernels that do not depend on each other side by side. Twelve random
+# models of dhen_small took .29 of the default's time to compile in eight threads, and .17 of its processor time; their
+# steps of 512 rows took 1.3 times as long. Large batches, where steps count for more, keep the default.
+# `experiments/speed/gpu_options.py` makes this comparison.
 GPU_QUICK_OPTIONS: dict[str, Any] = {
     "xla_gpu_enable_triton_gemm": False,
     "xla_gpu_autotune_level": 0,
