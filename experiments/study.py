@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autorank.app.composition import record_with, schema
 from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
+from autorank.app.settings import TrackingConfig
 from autorank.studies.settings import StudyConfig
 
 if TYPE_CHECKING:
@@ -75,15 +77,23 @@ def command() -> str:
         text
         for text in HydraConfig.get().overrides.task
         if text.partition("=")[0] not in ("runs", "results", "workers")
+        and not text.startswith("tracking.")
     ]
     return shlex.join(["python", "-m", "experiments.study", *own])
+
+
+@dataclass(frozen=True)
+class Config(StudyConfig):
+    """`StudyConfig`, and how W&B is told."""
+
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 register()
 OmegaConf.register_new_resolver("studies", listed_studies, replace=True)
 # Without a study there is no name; the settings then say what to write.
 OmegaConf.register_new_resolver("or_study", lambda choice: choice or "study", replace=True)
-node = schema(StudyConfig)
+node = schema(Config)
 # A study has the settings of its subject: `study_of` refuses unknown ones with a better message.
 OmegaConf.set_struct(node.study, False)
 ConfigStore.instance().store(name="base_study", node=node)
@@ -109,7 +119,7 @@ def study_of(given: dict[str, Any]) -> "Study":
 @plain_errors
 def main(config: DictConfig) -> None:
     """Runs or resumes a study, and prints its table and what it shows."""
-    cfg = settings(config, StudyConfig)
+    cfg = settings(config, Config)
     set_up_jax()
     # Imported late: --help and typos must not wait for JAX.
     from autorank.benchmarks.catalogue import opened
@@ -144,6 +154,50 @@ def main(config: DictConfig) -> None:
     print(f"{seconds:.0f} CPU seconds")
     if cfg.write:
         write(cfg, study, tables, found, missing, seconds)
+    track(cfg, study, tables, rows, found)
+
+
+def track(cfg: Config, study: "Study", tables: list[Any], rows: Any, found: list[Any]) -> None:
+    """Tells W&B: a run for each arm, and one with the findings."""
+    from autorank.app.run_labels import tags_of, version_tag
+    from autorank.app.study_tracking import ArmRun, StudyRun, rows_of, track_study
+    from autorank.base.records import plain
+    from autorank.report.style import png_bytes
+    from autorank.studies.figures import figure_of
+    from autorank.studies.findings import ALL, as_rows, sentence, told
+    from autorank.studies.written import Key, Row, Written
+
+    names = [table.name for table in tables]
+    means: dict[str, dict[str, float]] = {}
+    for f in (f for f in found if f.table == ALL and not f.is_contrast):
+        means.setdefault(f.arm, {})[f"mean/{f.measure}"] = f.mean
+    arms = [
+        ArmRun(arm, plain(own), rows_of(rows, arm, names), means.get(arm, {}))
+        for arm, own in study.resolved().items()
+    ]
+    versions = [f"{table.name}-{table.fingerprint()[:8]}" for table in tables]
+    says = told(study, found)
+    written = Written(
+        cfg.name,
+        study,
+        {Key(f.arm, f.table, f.measure): Row(f.mean, f.difference) for f in found},
+        {"study": plain(study)},
+    )
+    summary = {
+        "question": study.question,
+        "told": says,
+        "sentence": sentence(study, tables, found),
+        "splits": cfg.splits,
+    }
+    whole = StudyRun(
+        cfg.name,
+        tags_of([*names, *versions, version_tag()]),
+        arms,
+        as_rows(cfg.name, found),
+        lambda: png_bytes(figure_of(written, says[0] if says else study.question)),
+        summary,
+    )
+    track_study(cfg.tracking, Path(cfg.runs) / cfg.name, whole)
 
 
 def write(

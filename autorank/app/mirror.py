@@ -1,7 +1,7 @@
 """What is copied from the ledger into a W&B run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +9,17 @@ from autorank.ledger import rungs
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.run_folder import curve_of, read_run, values_of
 from autorank.ledger.trial import Trial
+from autorank.surrogates.measures import defined
 
 LISTS = ("front", "finalists")  # of a summary: W&B's tables and the report have them
+IDENTITY = "ledger_identity"  # in W&B's config: which settings count, for `autorank.comparison`
+# What is logged, by its prefix, and what it is drawn against.
+AXES = {
+    "trial/*": "trial/ended",  # trials that have ended, of all stages
+    "search/*": "search/passes",  # full passes over the log that the searched trials have cost
+    "policy/*": "policy/round",
+    "predictor/*": "predictor/round",
+}
 
 
 class Mirror(NamedTuple):
@@ -20,36 +29,79 @@ class Mirror(NamedTuple):
     ours: bool
 
 
+def define_axes(run: Any) -> None:
+    """Tells W&B what each value is drawn against."""
+    for axis in AXES.values():
+        run.define_metric(axis, hidden=True)
+    for names, axis in AXES.items():
+        run.define_metric(names, step_metric=axis)
+
+
 def sync(mirror: Mirror, ledger: Ledger) -> None:
     """Logs the trials and rounds that the ledger has gained since the last call."""
     done = [t for t in ledger.trials() if t.status != "proposed"]
-    known = set(ledger.get("wandb_trials") or [])
+    known, labels = set(ledger.get("wandb_trials") or []), ledger.records(rungs.KIND)
     new = sorted((t for t in done if t.id not in known), key=lambda t: (t.finished_at or 0.0, t.id))
     for trial in new:
         known.add(trial.id)
         # The step is the number of ended trials: it rises also over a resume. A run of somebody else has its own steps.
         step = len(known) if mirror.ours else None
-        lowest = rungs.best((t for t in done if t.id in known), ledger.records(rungs.KIND))
-        mirror.run.log(trial_values(trial, lowest), step=step)
+        values = trial_values(trial) | {"trial/ended": len(known)}
+        if trial.stage in rungs.SEARCHED:
+            values |= search_values([t for t in done if t.id in known], labels)
+        mirror.run.log(values, step=step)
     rounds, seen = ledger.records("policy"), ledger.get("wandb_rounds") or 0
     for record in rounds[seen:]:
         mirror.run.log(round_values(record), step=max(1, len(known)) if mirror.ours else None)
     if new:
+        for values in new_rounds(ledger, {t.id for t in new}):
+            mirror.run.log(values, step=len(known) if mirror.ours else None)
         ledger.put("wandb_trials", sorted(known))
     if len(rounds) > seen:
         ledger.put("wandb_rounds", len(rounds))
 
 
-def trial_values(trial: Trial, lowest: float | None) -> dict[str, Any]:
-    """What is logged of a trial that has ended; ``lowest`` is the best label so far."""
+def search_values(ended: Sequence[Trial], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How far the search is: trials, passes over the log that they cost, and the best label so far."""
+    tried = rungs.climbs(ended, records)
+    values = {
+        "search/trials": len(tried),
+        "search/passes": sum(c.trial.fidelity for c in tried),
+        "search/best_ne_gain_percent": rungs.best(ended, records),
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def new_rounds(ledger: Ledger, new: Collection[int]) -> Iterator[dict[str, Any]]:
+    """The predictor's measures after each round that ended with one of the new trials.
+
+    They are over all proposals so far, each predicted before it was trained: an honest, if narrow, test.
+    """
+    rounds: dict[int, list[Trial]] = {}
+    for trial in ledger.trials():
+        if trial.stage == "round":
+            rounds.setdefault(trial.round, []).append(trial)
+    told: list[Trial] = []
+    for number, members in sorted(rounds.items()):
+        told += [t for t in members if t.predicted and t.quality is not None]
+        ended = all(t.status != "proposed" for t in members)
+        if ended and any(t.id in new for t in members):
+            found = defined([(t.predicted or [None])[0] for t in told], [t.quality for t in told])
+            if found:
+                named = {f"predictor/{name}": value for name, value in found.items()}
+                yield {"predictor/round": number, "predictor/proposals": len(told)} | named
+
+
+def trial_values(trial: Trial) -> dict[str, Any]:
+    """What is logged of a trial that has ended."""
     values = {
         "trial/id": trial.id,
+        "trial/stage": trial.stage,
         "trial/failed": int(trial.status == "failed"),
         "trial/fidelity": trial.fidelity,
         f"trial/{'ne' if trial.stage == 'seed_noise' else 'ne_gain_percent'}": trial.quality,
         "trial/flops_ratio": None if trial.cost is None else math.exp(trial.cost),
         "trial/seconds": (trial.outcome or {}).get("seconds"),
-        "search/best_ne_gain_percent": lowest,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -88,13 +140,26 @@ def finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, A
             for window, ne in enumerate(curve_of(left, t)):
                 if math.isfinite(ne):
                     curves.add_data(t.id, t.stage, window, float(ne))
-        run.log({"trials": trials, "curves": curves})
+        run.log({"trials": trials, "curves": curves} | held_out_values(left.trials, summary))
         pictures = sorted((folder / "figures").glob("*.png"))
         run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
         run.summary.update(flattened({k: v for k, v in summary.items() if k not in LISTS}))
+        points = summary.get("front") or []
+        run.summary.update(
+            {f"front.{name}": [p[name] for p in points] for name in ("flops_ratio", "quality")}
+        )
     finally:
         if mirror.ours:
             run.finish()
+
+
+def held_out_values(trials: Sequence[Trial], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The predictor's measures on trials that it was fitted without, known at the end, beside the last round."""
+    found = (summary.get("predictor") or {}).get("heldout") or {}
+    if not found:
+        return {}
+    last = max((t.round for t in trials if t.stage == "round"), default=0)
+    return {"predictor/round": last} | {f"predictor/heldout_{k}": v for k, v in found.items()}
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

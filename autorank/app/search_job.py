@@ -19,6 +19,7 @@ from autorank.app.exported import export_winner, measure_export
 from autorank.app.identity import identity
 from autorank.app.idle import idle_settings
 from autorank.app.provenance import provenance
+from autorank.app.run_labels import labels_of, launch
 from autorank.app.settings import SearchConfig
 from autorank.app.tracking import start_tracking
 from autorank.base.jax_settings import own_settings
@@ -74,7 +75,8 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         known = len(ledger.trials())
         if known:
             LOG.info("resuming %s: its ledger holds %d rows", folder, known)
-        tracker = start_tracking(config.tracking, folder, ledger, plain(config))
+        labels = labels_of(config, folder, data.fingerprint(), launch())
+        tracker = start_tracking(config.tracking, folder, ledger, plain(config), labels)
         progress = Progress()
 
         def notify(event: Event) -> None:

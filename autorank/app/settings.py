@@ -101,8 +101,11 @@ class TrackingConfig:
     # auto (W&B's own settings decide; online only if logged in, else offline), online, offline, shared, disabled
     mode: str = "auto"
     project: str | None = None  # null = W&B's own setting (WANDB_PROJECT, ...), else autorank
-    group: str | None = None
-    tags: tuple[str, ...] = ()
+    group: str | None = None  # null = W&B's own setting, else the experiment; in a sweep its name
+    job_type: str | None = None  # null = W&B's own setting, else the searcher; of a study the arm
+    tags: tuple[
+        str, ...
+    ] = ()  # empty = W&B's own, else data set, its version, searcher, experiment
 
     def __post_init__(self):
         as_tuples(self, "tags")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autorank.app.mirror import Mirror, finish, sync
+from autorank.app.mirror import IDENTITY, Mirror, define_axes, finish, sync
+from autorank.app.run_labels import Labels
 from autorank.app.settings import TrackingConfig
 from autorank.app.tracking_settings import (
     Decision,
@@ -55,7 +56,11 @@ OFF = Tracker(lambda: None, lambda folder, summary: None)
 
 
 def start_tracking(
-    settings: TrackingConfig, folder: Path, ledger: Ledger, config: Mapping[str, Any]
+    settings: TrackingConfig,
+    folder: Path,
+    ledger: Ledger,
+    config: Mapping[str, Any],
+    labels: Labels | None = None,
 ) -> Tracker:
     """Starts or continues the W&B run of a run folder; if that fails, the tracker does nothing.
 
@@ -66,13 +71,15 @@ def start_tracking(
         folder: the run's; W&B's own files go to ``<folder>/wandb``, or where ``WANDB_DIR`` says.
         ledger: open for writing; keeps the W&B run's id and what is mirrored.
         config: the resolved settings; what looks like a secret is left out.
+        labels: group, job type, tags and name where nobody says them; None has the folder's name alone.
     """
+    labels = labels or Labels("", "", (), folder.resolve().name)
     try:
-        decision = _decided(settings)
+        decision = decided(settings)
         if decision.mode == "disabled":
             LOG.info("W&B is off: %s", decision.why)
             return OFF
-        mirror = _start(settings, decision, folder, ledger, config)
+        mirror = _start(settings, decision, folder, ledger, config, labels)
     except Exception as error:  # noqa: BLE001 - any failure of the mirror, the search must go on
         LOG.warning("W&B could not start (%s); the run goes on without it", reason(error))
         return OFF
@@ -92,7 +99,8 @@ def start_tracking(
 STARTED: set[str] = set()  # ids of the W&B runs that were started here
 
 
-def _decided(settings: TrackingConfig) -> Decision:
+def decided(settings: TrackingConfig) -> Decision:
+    """Whether and how to track, also by what a run that is active in this process says."""
     decision = decide(settings.mode)
     if settings.mode != "auto" or decision.mode == "disabled":
         return decision
@@ -125,19 +133,17 @@ def _start(
     folder: Path,
     ledger: Ledger,
     config: Mapping[str, Any],
+    labels: Labels,
 ) -> Mirror:
-    import wandb
-
-    active = wandb.run
-    if active is not None and active.id in STARTED:  # of a search that failed in this process
-        active.finish(exit_code=1)
-        active = None
+    active = active_run()
+    config = dict(config) | {IDENTITY: dict(ledger.file.identity)}
     if active is not None and _is_meant(active, settings):
         run, why = active, "it was active in this process"
         run.config.update({"autorank": scrub(config)}, allow_val_change=True)
     else:
-        run, why = _new_run(settings, decision, folder, ledger, config, beside=active)
-        STARTED.add(run.id)
+        known = ledger.get("wandb_id")
+        run, why = new_run(settings, decision, folder, known, config, labels, beside=active)
+        define_axes(run)
     if ledger.get("wandb_id") != run.id:
         # What another run has been told, this one has not.
         for key, value in (("wandb_id", run.id), ("wandb_trials", []), ("wandb_rounds", 0)):
@@ -146,6 +152,17 @@ def _start(
     mode, where = run.settings.mode, run.settings.wandb_dir
     LOG.info("W&B %s run %s of project %s in %s: %s", mode, run.id, place, where, why)
     return Mirror(run, run is not active)
+
+
+def active_run() -> Any:
+    """The W&B run that somebody else has started in this process; None without one."""
+    import wandb
+
+    active = wandb.run
+    if active is not None and active.id in STARTED:  # of a search that failed in this process
+        active.finish(exit_code=1)
+        return None
+    return active
 
 
 def _is_meant(run: Any, settings: TrackingConfig) -> bool:
@@ -157,23 +174,32 @@ def _is_meant(run: Any, settings: TrackingConfig) -> bool:
     )
 
 
-def _new_run(
+def new_run(
     settings: TrackingConfig,
     decision: Decision,
     folder: Path,
-    ledger: Ledger,
+    known: str | None,
     config: Mapping[str, Any],
-    beside: Any,
+    labels: Labels,
+    beside: Any = None,
 ) -> tuple[Any, str]:
-    """A W&B run, and why it is as it is; ``beside`` one (or None) that is active and not meant."""
+    """A W&B run, and why it is as it is.
+
+    Args:
+        settings, decision: whether and how to track.
+        folder: W&B's own files go below it, unless ``WANDB_DIR`` says where.
+        known: the id of a run that is continued.
+        config: its settings; what looks like a secret is left out.
+        labels: what it is called where nobody says it.
+        beside: a run that is active and not meant.
+    """
     import wandb
 
     own = own_settings()
     if own.relogin:
         wandb.setup(settings=wandb.Settings(relogin=False))  # it would ask for a key
-    known = ledger.get("wandb_id")
     known = None if beside is not None and beside.id == known else known
-    options = init_options(settings, own, folder, known)
+    options = init_options(settings, own, labels, known)
     options["dir"] = str(wandb_folder(folder))
     # Older versions of wandb refuse settings that they do not know.
     quiet = {k: v for k, v in QUIET.items() if k in wandb.Settings.model_fields}
@@ -183,9 +209,10 @@ def _new_run(
 
     def init(mode: Any) -> Any:
         # A new object each time: wandb writes into it.
-        return wandb.init(
-            mode=mode, config=scrub(config), settings=wandb.Settings(**quiet), **options
-        )
+        settings = wandb.Settings(**quiet)
+        run = wandb.init(mode=mode, config=scrub(config), settings=settings, **options)
+        STARTED.add(run.id)
+        return run
 
     try:
         return init(decision.mode), why
@@ -195,7 +222,7 @@ def _new_run(
         LOG.warning("W&B cannot be reached (%s); the run is kept offline", reason(error))
         if beside is not None:
             # W&B's process serves that run, and takes the id of ours for one that is in use.
-            options["id"] = init_options(settings, own, folder, None)["id"]
+            options["id"] = init_options(settings, own, labels, None)["id"]
         else:
             with contextlib.suppress(Exception, SystemExit):
                 wandb.teardown()

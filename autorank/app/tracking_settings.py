@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from autorank.app.run_labels import Labels
 from autorank.app.settings import TrackingConfig
 
 SECRET = re.compile(
@@ -149,31 +150,29 @@ def logged_in(environment: Mapping[str, str] = os.environ, own: Any = None) -> b
 
 
 def init_options(
-    settings: TrackingConfig, own: Any, folder: Path, known_id: str | None
+    settings: TrackingConfig, own: Any, labels: Labels, known_id: str | None
 ) -> dict[str, Any]:
-    """What ``wandb.init`` is told beside mode and config: ours where it was written, else W&B's own.
+    """What ``wandb.init`` is told beside mode and config: ours where it was written, else W&B's own, else the labels.
 
     Args:
-        settings: project, group and tags count where they are not empty.
+        settings: project, group, job type and tags count where they are not empty.
         own: W&B's settings.
-        folder: the run's.
+        labels: what the run is called where neither says it.
         known_id: of the W&B run that is continued.
     """
-    name = folder.resolve().name
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:40]
     # Not from the path alone: a fresh run in the same folder is another run.
-    run_id = known_id or own.run_id or f"{stem}-{secrets.token_hex(4)}"
+    run_id = known_id or own.run_id or new_id(labels.name)
     resume = "allow"
     if not known_id and (own.resume or own.resume_from or own.fork_from):
         run_id, resume = own.run_id, own.resume
     options = {
         "project": settings.project or own.project or PROJECT,
         "entity": own.entity,
-        "group": settings.group or own.run_group,
-        "tags": list(settings.tags or own.run_tags or ()) or None,
-        "name": own.run_name or name,
+        "group": settings.group or own.run_group or labels.group,
+        "tags": list(settings.tags or own.run_tags or labels.tags) or None,
+        "name": own.run_name or labels.name,
         "notes": own.run_notes,
-        "job_type": own.run_job_type,
+        "job_type": settings.job_type or own.run_job_type or labels.job_type,
         "id": run_id,
         "resume": resume,
     }
@@ -181,6 +180,11 @@ def init_options(
         # The agent has made the run and says which it is; W&B ignores anything else.
         options |= {"project": own.project, "id": own.run_id}
     return options
+
+
+def new_id(name: str) -> str:
+    """An id of a W&B run that nothing else has."""
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:40]}-{secrets.token_hex(4)}"
 
 
 def reason(error: Exception) -> str:

@@ -13,8 +13,8 @@ from autorank.app.provenance import provenance
 from autorank.app.settings import TrainConfig
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import targets_of
-from autorank.base.metrics import auc, log_loss, normalized_entropy
 from autorank.base.records import plain
+from autorank.base.scored_rows import scores_of
 from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
 from autorank.objectives.base import Objective
@@ -69,17 +69,15 @@ def run_training(config: TrainConfig, folder: Path) -> dict[str, Any]:
 
 
 def held_out_scores(objective: Objective, predictions: np.ndarray) -> dict[str, dict[str, float]]:
-    """NE, log loss and AUC of each metric on the held-out rows."""
+    """What `scores_of` measures, of each metric on the held-out rows."""
     assert objective.test_labels is not None
     scores = {}
     for q, metric in enumerate(objective.metrics):
         targets, rows = targets_of(objective.test_labels, metric)
-        p = predictions[rows, q]
-        scores[metric] = {
-            "ne": normalized_entropy(p, targets),
-            "log_loss": log_loss(p, targets),
-            "auc": auc(p, targets),
-        }
+        users = objective.test_users
+        scores[metric] = scores_of(
+            predictions[rows, q], targets, None if users is None else users[rows]
+        )
     return scores
 
 

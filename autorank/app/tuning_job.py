@@ -20,6 +20,8 @@ from autorank.objectives.base import Objective
 from autorank.training.compact import Setting
 
 LOG = logging.getLogger("autorank")
+# Columns of a table of baselines.
+HELD_OUT = ("ne", "log_loss", "auc")
 
 
 @own_settings()
@@ -62,7 +64,8 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
     for seed in range(config.seeds):
         scores = held_out_scores(objective, objective.test(np.zeros(1, np.int32), seed))
         for metric, values in scores.items():
-            for name, value in values.items():
+            for name in HELD_OUT:
+                value = values[name]
                 rows[0].setdefault(f"held_out_{name}_{metric}", []).append(value)
     LOG.info("best: %s", dumps(rows[0]))
     write_rows(

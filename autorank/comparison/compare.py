@@ -1,12 +1,12 @@
 """A comparison of runs, from folders to rows."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from autorank.base.records import require
-from autorank.comparison.finding import LEDGER, RESULT, run_folders
+from autorank.comparison.finding import LEDGER, OFFLINE, RESULT, SERVER, run_folders
 from autorank.comparison.grouping import (
     Group,
     Idle,
@@ -21,6 +21,7 @@ from autorank.comparison.grouping import (
 from autorank.comparison.pairing import MEASURES, Difference, Overall, Row, overall, rows_of
 from autorank.comparison.reading import read_search
 from autorank.comparison.reading_training import read_training
+from autorank.comparison.reading_wandb import is_offline, read_offline, read_projects
 from autorank.comparison.result import LeftOut, Result
 
 
@@ -56,6 +57,7 @@ def compare(
     reference: Sequence[str] = (),
     measure: str | None = None,
     by: Sequence[str] = (),
+    api: Callable[[], Any] | None = None,
 ) -> Comparison:
     """Reads the runs of some places and compares them.
 
@@ -64,11 +66,12 @@ def compare(
         reference: which group the others are compared with, see `grouping.chosen`; the first one without it.
         measure: of `MEASURES`; None is the first that any run has.
         by: more keys that tell groups apart, see `grouping.groups_of`.
+        api: gives the `wandb.Api` for places ``wandb:[ENTITY/]PROJECT``.
 
     Raises:
         ValueError: no run is finished, or an argument says nothing that there is.
     """
-    results, left_out = read_all(run_folders(places))
+    results, left_out = read_all(places, api)
     if not results:
         raise ValueError("\n".join(["no finished run to compare", *left_out_lines(left_out)]))
     if measure is None:
@@ -109,24 +112,35 @@ def overalls(groups: Sequence[Group], blocks: Sequence[Block]) -> list[Overall]:
     return sorted(rows, key=lambda row: row.mean)
 
 
-def read_all(folders: Iterable[Path]) -> tuple[list[Result], list[LeftOut]]:
+def read_all(
+    places: Iterable[str], api: Callable[[], Any] | None = None
+) -> tuple[list[Result], list[LeftOut]]:
     """The finished runs, and those that are left out with the reason: beside searches, also models trained alone."""
-    searches: list[Result] = []
-    trained: list[Result] = []
-    left_out: list[LeftOut] = []
-    for folder in folders:
-        found = read(folder)
-        if isinstance(found, LeftOut):
-            left_out.append(found)
-        elif isinstance(found, Result):
-            searches.append(found)
-        else:
-            trained += found
+    places = list(places)
+    projects = [place for place in places if place.startswith(SERVER)]
+    folders = run_folders(place for place in places if place not in projects)
+    offline = [folder for folder in folders if is_offline(folder)]
+    entries: list[Result | list[Result] | LeftOut] = [
+        read(folder) for folder in folders if folder not in offline
+    ]
+    entries += read_offline(offline)
+    if projects:
+        entries += read_projects(projects, needed(api))
+    searches = [entry for entry in entries if isinstance(entry, Result)]
+    left_out = [entry for entry in entries if isinstance(entry, LeftOut)]
+    trained = [result for entry in entries if isinstance(entry, list) for result in entry]
     if not searches:
         return trained, left_out
     reason = "a model trained alone, which is not compared with searches; give such folders alone"
     left_out += [LeftOut(folder, reason) for folder in dict.fromkeys(r.folder for r in trained)]
     return searches, left_out
+
+
+def needed(api: Callable[[], Any] | None) -> Callable[[], Any]:
+    """The way to a server, where a place asks for one."""
+    if api is None:
+        raise ValueError(f"{SERVER}PROJECT is read by python -m experiments.compare alone")
+    return api
 
 
 def read(folder: Path) -> Result | list[Result] | LeftOut:
@@ -135,7 +149,7 @@ def read(folder: Path) -> Result | list[Result] | LeftOut:
         return read_search(folder)
     if (folder / RESULT).is_file():
         return read_training(folder)
-    where = f"no {LEDGER} or {RESULT} there, nor in a folder below"
+    where = f"no {LEDGER}, {RESULT} or {OFFLINE} there, nor in a folder below"
     return LeftOut(folder, f"{where}; give a run's folder")
 
 

@@ -7,14 +7,18 @@ from pathlib import Path
 
 LEDGER = "trials.db"
 RESULT = "result.json"  # of a model that was trained alone
-FILES = (LEDGER, RESULT)
+OFFLINE = "*.wandb"  # in a folder that W&B made for a session of a run
+LATEST = "latest-run"  # W&B's link to one of its folders
+FILES = (LEDGER, RESULT, OFFLINE)
+SERVER = "wandb:"  # before the [ENTITY/]PROJECT of a W&B server
 MAGIC = re.compile(r"[*?\[]")
 
 
 def run_folders(places: Iterable[str]) -> list[Path]:
     """The run folders that places name, each once, in the order given and by number within a pattern or a folder.
 
-    A place is a run's folder, its ledger, a folder of runs (such as a sweep's), or a pattern of these (``**`` too).
+    A place is a run's folder, its ledger, a folder of runs (such as a sweep's, or the ``wandb`` that W&B made), or a
+    pattern of these (``**`` too).
     A folder that is named and holds no run is kept, so that it is reported; what only a pattern meets is not.
     """
     found: dict[Path, Path] = {}
@@ -31,14 +35,19 @@ def _of_place(place: str) -> Iterator[Path]:
     if not matches:
         yield Path(place)
     for match in map(Path, matches):
+        if is_pattern and match.name == LATEST:
+            continue
         # A sweep that a searcher drives has a ledger of its own beside those of its runs.
-        below = sorted({p.parent for name in FILES for p in match.glob(f"*/{name}")}, key=by_number)
-        if match.name in FILES:
+        below = sorted(
+            {p.parent for n in FILES for p in match.glob(f"*/{n}") if p.parent.name != LATEST},
+            key=by_number,
+        )
+        if any(match.match(name) for name in FILES) and not match.is_dir():
             yield match.parent
         elif below:
             yield from below
         # A folder that holds no run is no surprise within a pattern.
-        elif any((match / name).is_file() for name in FILES) or not is_pattern:
+        elif any(path.is_file() for n in FILES for path in match.glob(n)) or not is_pattern:
             yield match
 
 

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -30,7 +30,7 @@ def read_search(folder: Path) -> Result | LeftOut:
     if run.summary.get("status") != "finished":
         return LeftOut(folder, why_unfinished(run, identity))
     try:
-        return result_of(run, identity)
+        return search_result(run, identity)
     except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
         return LeftOut(folder, f"its summary or settings are of another format ({why(error)})")
 
@@ -44,8 +44,8 @@ def why_unfinished(run: Run, identity: Mapping[str, str]) -> str:
     return state_of(run)
 
 
-def result_of(run: Run, identity: Mapping[str, str]) -> Result:
-    """What the comparison needs of a finished run.
+def search_result(run: Run, identity: Mapping[str, str]) -> Result:
+    """What the comparison needs of a finished run's folder.
 
     Raises:
         KeyError, TypeError, ValueError: the summary or the settings lack something.
@@ -53,11 +53,42 @@ def result_of(run: Run, identity: Mapping[str, str]) -> Result:
     config = flatten(yaml.safe_load(run.config) or {})
     if not config:
         raise ValueError("no config.yaml")
+    front = [(math.exp(t.cost or 0.0), t.quality) for t in front_of(labelled(run))]
+    found = Outcome(run.folder, run.summary, measures(run), course_of(run), as_points(front))
+    return result_of(found, identity, config)
+
+
+class Outcome(NamedTuple):
+    """What a search found, wherever it was read."""
+
+    folder: Path
+    summary: dict[str, Any]
+    values: dict[str, float]
+    course: Course
+    front: np.ndarray
+
+
+def as_points(front: Sequence[Sequence[float | None]]) -> np.ndarray:
+    """A front as an array [m, 2], also an empty one."""
+    return np.array(front, np.float64).reshape(-1, 2)
+
+
+def result_of(found: Outcome, identity: Mapping[str, str], config: Mapping[str, Any]) -> Result:
+    """The outcome of a search with the settings that count.
+
+    Args:
+        found: the outcome.
+        identity: the ledger's.
+        config: all settings by dotted key.
+
+    Raises:
+        KeyError, TypeError, ValueError: the summary or the settings lack something.
+    """
     counting = counting_settings(identity, config)
-    summary = run.summary
+    summary = found.summary
     left = ("data.", "space.")
     return Result(
-        folder=run.folder,
+        folder=found.folder,
         data=str(summary["name"]),
         fingerprint=identity["data"],
         metric=str(summary["metric"]),
@@ -70,12 +101,10 @@ def result_of(run: Run, identity: Mapping[str, str]) -> Result:
             if k not in counting and not k.startswith(left) and varies(k)
         },
         machine={k: v for k, v in config.items() if not varies(k)},
-        values=measures(run),
+        values=found.values,
         noise=number(summary.get("seed_noise_percent")),
-        course=course_of(run),
-        front=np.array(
-            [(math.exp(t.cost or 0.0), t.quality) for t in front_of(labelled(run))], np.float64
-        ).reshape(-1, 2),
+        course=found.course,
+        front=found.front,
         summary=summary,
     )
 

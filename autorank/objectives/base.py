@@ -130,6 +130,9 @@ class Objective(NamedTuple):
     qps: Measure | None = None  # rows scored per second
     compiled_flops: Measure | None = None  # by the compiler's cost analysis
     test_labels: np.ndarray | None = None  # [rows, labels]
+    test_users: np.ndarray | None = (
+        None  # [rows], negative where unknown; None: the log names no user
+    )
     # Bool [t, q]: windows with both classes; None: whatever the baseline's curve has.
     measurable: np.ndarray | None = None
     counts: tuple[Counts, ...] = ()  # classes by part and metric, where they are known

@@ -14,6 +14,7 @@ from autorank.base import measurable
 from autorank.base.jax_settings import own_settings, training_choices, training_settings
 from autorank.base.programs import ProgramCache
 from autorank.data.format.batches import Dataset
+from autorank.data.format.users import users_of
 from autorank.models.cost import flops_per_example
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective, Outcome
@@ -101,6 +102,7 @@ def training_objective(
         qps=finished.qps,
         compiled_flops=finished.compiled_flops,
         test_labels=np.asarray(parts[1].labels, np.float64),
+        test_users=users_of(schema, parts[1].sparse),
         measurable=measurable.windows(
             parts[0].labels[:num_rows], metrics, shape.num_steps, shape.num_windows
         ),

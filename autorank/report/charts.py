@@ -14,6 +14,7 @@ from autorank.report.figures import (
     policy,
     predictions,
     progress,
+    reliability,
     seed_noise,
     survival,
 )
@@ -56,6 +57,11 @@ CHARTS = {
     "seed_noise": Chart(
         seed_noise.seed_noise,
         "Each dot is one seed; gains are paired with the baseline's run of the same seed.",
+    ),
+    "reliability": Chart(
+        reliability.reliability,
+        "Held-out rows of the first seed in bins of as many rows each, by rising prediction. A bin without a positive "
+        "is left out. Above the dotted line a model predicts too little.",
     ),
     "progress": Chart(
         progress.progress,

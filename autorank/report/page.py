@@ -43,7 +43,7 @@ def page(run: Run, drawings: Mapping[str, str]) -> str:
         warnings_list(run),
         section("Result", results_table(run)),
         section("From label to test", finalists_section(run)),
-        plots(drawings, ("survival", "front", "curves", "seed_noise")),
+        plots(drawings, ("survival", "front", "curves", "seed_noise", "reliability")),
         section("Decisions against the baseline", decisions_table(run)),
         section("Front of the trials", front_table(run)),
         section("The search", cost_table(run)),

@@ -1,7 +1,7 @@
 """How good the predictor was, on held-out trials and on its own proposals."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from autorank.ledger.trial import Trial
 from autorank.search.context import DIAGNOSE_KEY, Context
 from autorank.search.evaluation import configs_of, label_of, told_outcomes
 from autorank.surrogates.held_out import held_out_tau
+from autorank.surrogates.measures import defined
 from autorank.surrogates.predictor import Predictor
 
 MIN_LABELS = 8  # with fewer, nothing can be held out
@@ -51,6 +52,33 @@ def diagnose(
             )
     context.ledger.record("diagnosis", "predictor", result)
     return context.ledger.records("diagnosis")[0]
+
+
+def predictor_quality(diagnosis: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The measures of a diagnosis: of held-out trials, of training trials, and of the proposals before their training.
+
+    What is not known is left out: only an ensemble is fitted anew without some trials, and random proposals have no
+    prediction. Proposals were selected for a low prediction, so their order is harder to tell than that of held-out
+    trials.
+
+    Returns:
+        ``heldout``, ``training``, ``proposals``, each a dict of measures by name, with ``trials``, how many there are.
+    """
+    rounds = [(r["predicted"], r["true"]) for r in diagnosis.get("rounds") or []]
+    proposals = [np.concatenate(side) for side in zip(*rounds, strict=True)] or [[], []]
+    pairs = {
+        "heldout": (diagnosis.get("predicted") or [], diagnosis.get("true") or []),
+        "proposals": proposals,
+    }
+    found = {name: defined(*pair) for name, pair in pairs.items()}
+    known = {
+        name: sum(p is not None and t is not None for p, t in zip(*pairs[name], strict=True))
+        for name in pairs
+    }
+    quality = {name: {"trials": known[name]} | values for name, values in found.items() if values}
+    if diagnosis.get("train_tau") is not None:
+        quality["training"] = {"tau_b": diagnosis["train_tau"]}
+    return quality
 
 
 def predicted_and_true(trials: Sequence[Trial]) -> list[tuple[float, float]]:

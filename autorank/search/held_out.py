@@ -14,6 +14,7 @@ from autorank.base.metrics import (
     paired_rows_interval,
     paired_test,
 )
+from autorank.base.scored_rows import Bin, reliability, scores_of
 from autorank.search.context import Context
 from autorank.search.finals import Finals
 
@@ -35,8 +36,9 @@ def run_test(
         finals: tested with the seeds that they were chosen by, without those that failed. None: not tested.
 
     Returns:
-        Per name and metric the test NE by seed, and the gain against the baseline by seed with its intervals over
-        seeds and over rows; the same for finalists, by position, under "finalists".
+        Per name and metric the test NE by seed, the gain against the baseline by seed with its intervals over seeds and
+        over rows, the other measures of `scores_of` by seed, and the first seed's reliability; the gains of finalists,
+        by position, under "finalists".
     """
     known = context.ledger.records("test")
     if known:
@@ -72,7 +74,12 @@ def score(context: Context, configs: dict[str, list[int]], seeds: Sequence[int])
         for name, model in ((name, scored[name]) for name in configs)
         if name != "baseline"
     }
-    return {"ne": {name: scored[name].ne for name in configs}, "gain": gain}
+    return {
+        "ne": {name: scored[name].ne for name in configs},
+        "gain": gain,
+        "measures": {name: scored[name].measures for name in configs},
+        "reliability": {name: scored[name].reliability for name in configs},
+    }
 
 
 class Scored(NamedTuple):
@@ -82,6 +89,10 @@ class Scored(NamedTuple):
     ne: dict[str, list[float]]
     # Each row's log loss, the mean over seeds.
     losses: dict[str, np.ndarray]
+    # By measure, of each seed.
+    measures: dict[str, dict[str, list[float]]]
+    # Of the first seed.
+    reliability: dict[str, tuple[Bin, ...]]
 
 
 def score_model(context: Context, name: str, config: Sequence[int], seeds: Sequence[int]) -> Scored:
@@ -90,12 +101,19 @@ def score_model(context: Context, name: str, config: Sequence[int], seeds: Seque
     assert objective.test is not None and objective.test_labels is not None
     context.notify("test", None, name)
     predictions = {s: objective.test(np.array(config, np.int32), s) for s in reversed(seeds)}
-    scored = Scored({}, {})
+    scored = Scored({}, {}, {}, {})
+    users = objective.test_users
     for q, metric in enumerate(objective.metrics):
         targets, rows = targets_of(objective.test_labels, metric)
         columns = [predictions[s][rows, q] for s in seeds]
         scored.ne[metric] = [float(normalized_entropy(p, targets)) for p in columns]
         scored.losses[metric] = np.mean([log_losses(p, targets) for p in columns], axis=0)
+        own = None if users is None else users[rows]
+        measured = [scores_of(p, targets, own) for p in columns]
+        scored.measures[metric] = {
+            name: [one[name] for one in measured] for name in measured[0] if name != "ne"
+        }
+        scored.reliability[metric] = reliability(columns[0], targets)
     return scored
 
 

@@ -87,10 +87,10 @@ def run(
     test = run_test(context, chosen, confirmed.seeds, finals if budget.test_finalists else None)
     signs = unmeasured(objective.counts)
     signs += find_signs(labelled, ledger.records("policy"), diagnosis)
-    summary = summarise(
-        context,
-        Findings(baseline, fidelity, record, labelled, finals, confirmed, chosen, test, signs),
+    found = Findings(
+        baseline, fidelity, record, labelled, diagnosis, finals, confirmed, chosen, test, signs
     )
+    summary = summarise(context, found)
     # Earlier sessions of a resumed run count too.
     spent = [*ledger.records("session"), {"seconds": time.perf_counter() - started}]
     ledger.record("session", str(len(spent) - 1), spent[-1] | objective.stats()._asdict())

@@ -13,6 +13,7 @@ from autorank.search import speed, survival
 from autorank.search.baseline import Baseline
 from autorank.search.confirm import Confirmed
 from autorank.search.context import Context
+from autorank.search.diagnosis import predictor_quality
 from autorank.search.failure_signs import FailureSign
 from autorank.search.finals import Finals, Roles
 from autorank.space.space import Space
@@ -27,6 +28,8 @@ class Findings(NamedTuple):
     fidelity_record: Mapping[str, Any]
     # Searched trials with their labels at the highest rung.
     trials: list[Trial]
+    # `diagnosis.diagnose`'s.
+    diagnosis: Mapping[str, Any]
     finals: Finals
     confirmed: Confirmed
     # "baseline" and role names to configurations.
@@ -63,6 +66,7 @@ def summarise(context: Context, found: Findings) -> dict[str, Any]:
         "num_trials": len(found.trials),
         "num_failed": sum(t.status == "failed" for t in found.trials),
         **fidelity_summary(found),
+        "predictor": predictor_quality(found.diagnosis),
         "seed_noise_percent": found.baseline.noise_percent,
         "baseline": models["baseline"],
         "winner": models.get("winner"),
@@ -106,6 +110,11 @@ def model(
         "ne": mean_of(found.test["ne"][name][main_metric(context)]) if found.test else None,
         "test": found.test["gain"].get(name) if found.test and index is not None else None,
     }
+    if found.test and "measures" in found.test:  # ledgers of earlier versions lack them
+        entry["measures"] = {
+            metric: {measure: mean_of(by_seed) for measure, by_seed in measures.items()}
+            for metric, measures in found.test["measures"][name].items()
+        }
     if index is not None:
         gains = found.confirmed.gains[index]
         entry["validation_gain_percent"] = survival.validation_gain(gains)

@@ -13,11 +13,11 @@ from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, plain, require_range
 from autorank.studies.inputs import InputConfig
 from autorank.studies.journal import Cell
-from autorank.studies.measures import LARGEST_K, MEASURES, PredictionMeasure, measured
 from autorank.studies.predictors import KINDS, Program, Task
 from autorank.studies.records import Records, derived, records_of
 from autorank.studies.splits import overlap, split_of
 from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown
+from autorank.surrogates.measures import LARGEST_K, MEASURES, PredictionMeasure, measured
 from autorank.surrogates.settings import PredictorConfig
 
 

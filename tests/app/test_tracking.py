@@ -2,17 +2,23 @@
 
 import json
 import logging
-import os
+from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
 from autorank.app import mirror, tracking
-from autorank.app.settings import TrackingConfig
+from autorank.app.programs import CONFIGS, register
+from autorank.app.run_labels import Launch, labels_of, launch
+from autorank.app.settings import SearchConfig, TrackingConfig
 from autorank.app.tracking import OFF, start_tracking
 from autorank.app.tracking_settings import logged_in, reason, resolve_mode, scrub
 from autorank.ledger.ledger import Ledger
 from autorank.report.page import write_report
+from tests.offline_runs import messages, written
 from tests.report.fake_run import IDENTITY, write_run
 
 CONFIG = {
@@ -24,19 +30,6 @@ CONFIG = {
 
 def settings(mode: str) -> TrackingConfig:
     return TrackingConfig(mode=mode, group="g", tags=("t",))
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A user without any W&B set-up; whatever W&B keeps for itself stays in the test's folder."""
-    for name in [n for n in os.environ if n.startswith("WANDB_") or n == "NETRC"]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("DATA", "CACHE", "CONFIG"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name))
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path / "home")
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -68,7 +61,10 @@ def test_an_offline_run_is_continued_and_nothing_is_logged_twice(tmp_path, home,
             ids.append(ledger.get("wandb_id"))
             ended = [t for t in ledger.trials() if t.status != "proposed"]
             rounds = ledger.records("policy")
-            assert len(logged) - before == (0 if session else len(ended) + len(rounds))
+            told = {r["predictor/round"] for *_, r in logged if "predictor/round" in r}
+            assert told == {t.round for t in ended if t.stage == "round" and t.predicted}
+            own = 0 if session else len(ended) + len(rounds) + len(told)
+            assert len(logged) - before == own
             tracker.finish(folder, summary)
     assert ids[0] == ids[1] and ids[0].startswith("my-run--")
     assert {run for run, _, _ in logged} == {ids[0]}
@@ -305,12 +301,17 @@ def test_a_sweep_says_which_run_it_is_and_a_new_one_is_told_everything(home, mon
         "WANDB_PROJECT": "swept",
         "WANDB_RUN_ID": "r1",
     }
+    import wandb
+
+    wandb.teardown()  # an agent starts a process for each run, and W&B reads its settings once in a process
     run, kept = track(folder, TrackingConfig(project="ignored"), sweep, monkeypatch)
     assert run[:2] == ("r1", "swept") and kept == "r1"
     first = [data for _, _, data in logged if "trial/id" in data]
+    wandb.teardown()
     run, kept = track(folder, None, {"WANDB_RUN_ID": "r2"}, monkeypatch)
     assert run[0] == kept == "r2"
     assert [d for i, _, d in logged if "trial/id" in d and i == "r2"] == first
+    wandb.teardown()  # no sweep of the tests that follow
 
 
 def test_a_run_that_is_active_is_used_and_left_open_unless_our_settings_name_another(
@@ -371,3 +372,87 @@ def test_settings_that_wandb_refuses_are_named_without_secrets(home, monkeypatch
     assert "s3cr3t" not in caplog.text and "s3cr3t" not in reason(
         ValueError(f"bad key {'s3cr3t' * 8}")
     )
+
+
+def test_labels_say_experiment_searcher_data_and_what_differs(tmp_path, home):
+    import wandb
+
+    config = SearchConfig(name="sizes")
+    by_name = labels_of(config, Path("runs/sizes"), "0a1b2c3d4e", Launch())
+    assert (by_name.group, by_name.job_type, by_name.name) == ("sizes", "autorank", "sizes")
+    of_experiment = labels_of(config, Path("runs/x"), "0a1b2c3d4e", Launch("kuairand"))
+    assert of_experiment.group == "kuairand" and "kuairand" in of_experiment.tags
+    assert {"movielens", "movielens-0a1b2c3d", "autorank"} <= set(of_experiment.tags)
+    swept = Launch("kuairand", True, ("search.seed=1", "name=sizes"))
+    in_sweep = labels_of(config, Path("runs/sizes-sweep/search.seed-1"), "d", swept)
+    assert (in_sweep.group, in_sweep.name) == ("sizes", "search.seed-1")
+    assert labels_of(config, Path("runs/sizes-sweep/7"), "d", swept).name == "search.seed-1"
+    assert labels_of(config, Path("runs/7"), "d", Launch()).name == "sizes-seed-0"
+
+    folder = tmp_path / "run"
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        start_tracking(TrackingConfig(mode="offline"), folder, ledger, {}, of_experiment)
+        run = wandb.run
+        assert run is not None and run.group == "kuairand" and run.job_type == "autorank"
+        assert set(run.tags or ()) == set(of_experiment.tags) and run.name == "x"
+        run.finish()
+    written = TrackingConfig(mode="offline", group="g", job_type="j", tags=("t",))
+    with Ledger.open(tmp_path / "other" / "trials.db", IDENTITY) as ledger:
+        start_tracking(written, tmp_path / "other", ledger, {}, of_experiment)
+        run = wandb.run
+        assert run is not None and (run.group, run.job_type, run.tags) == ("g", "j", ("t",))
+        run.finish()
+
+
+def test_every_value_that_is_logged_has_an_axis(tmp_path, home, logged):
+    folder = write_run(tmp_path / "run")
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("offline"), folder, ledger, CONFIG)
+        tracker.sync()
+        tracker.finish(folder, {"predictor": {"heldout": {"tau_b": 0.5, "trials": 14}}})
+    (own,) = [data for *_, data in logged if "predictor/heldout_tau_b" in data]
+    assert own["predictor/heldout_tau_b"] == 0.5 and own["predictor/heldout_trials"] == 14
+    (file,) = written(folder)
+    defined = {m.glob_name or m.name: m.step_metric for m in messages(file, "metric")}
+    axes = {glob: axis for glob, axis in defined.items() if axis}
+    assert axes == mirror.AXES and set(axes.values()) <= set(defined)
+    values = {name: set(data) for _, _, data in logged for name in data if "/" in name}
+    for name, beside in values.items():
+        if not name.startswith("figures/"):
+            assert axes[f"{name.partition('/')[0]}/*"] in beside, name
+
+
+def test_the_predictors_measures_are_those_of_all_proposals_so_far(tmp_path, home, logged):
+    folder = write_run(tmp_path / "run")
+    with Ledger.open(folder / "trials.db", IDENTITY) as ledger:
+        tracker = start_tracking(settings("offline"), folder, ledger, CONFIG)
+        tracker.sync()
+        rounds = [t for t in ledger.trials() if t.stage == "round"]
+        tracker.finish(folder, {})
+    told = [data for *_, data in logged if "predictor/round" in data]
+    assert len(told) > 1
+    for data in told:
+        pairs = [
+            (t.predicted[0], t.quality)
+            for t in rounds
+            if t.round <= data["predictor/round"] and t.predicted and t.quality is not None
+        ]
+        assert data["predictor/proposals"] == len(pairs)
+        tau = scipy.stats.kendalltau(*zip(*pairs, strict=True)).statistic
+        assert data["predictor/tau_b"] == pytest.approx(tau)
+
+
+def test_a_job_of_a_sweep_is_called_by_what_the_others_have_otherwise(monkeypatch):
+    register()
+    job = ["experiment=toy", "searcher=paper", "predictor.members=3", "search.seed=1", "name=x"]
+    with initialize_config_dir(CONFIGS, version_base="1.3"):
+        config = compose("search", [*job, "hydra.mode=MULTIRUN"], return_hydra_config=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(HydraConfig.instance(), "cfg", None)
+        HydraConfig.instance().set_config(config)
+        line = ["search.py", "-m", "experiment=toy", "searcher=paper", "predictor.members=1,3"]
+        patch.setattr("sys.argv", [*line, "search.seed=0,1", "name=x"])
+        assert launch() == Launch("toy", True, ("predictor.members=3", "search.seed=1"))
+        patch.setattr("sys.argv", ["worker.py"])  # of a launcher
+        assert launch().differ == tuple(job)
+    assert launch() == Launch()

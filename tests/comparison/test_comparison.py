@@ -19,6 +19,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from autorank.comparison.after_sweep import AfterSweep
 from autorank.comparison.compare import Comparison, compare
 from autorank.comparison.figures import FIGURES, at, looks_of, mean_and_error
 from autorank.comparison.finding import run_folders
@@ -240,7 +241,7 @@ def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path):
     expected = {
         "cut": "interrupted after 2 of 8 trials", "damaged": "damaged", "later": "format 99",
         "half": "summary.json cannot be read", "other": "KeyError: 'metric'", "no-config": "no config.yaml",
-        "absent": "no trials.db or result.json there",
+        "absent": "no trials.db, result.json or *.wandb there",
     }  # fmt: skip
     assert reasons.keys() == expected.keys()
     for name, words in expected.items():
@@ -288,6 +289,21 @@ def test_a_sweep_ends_with_the_comparison_and_its_command(twelve, tmp_path, caps
     )
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "no finished run to compare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_sweep_that_ends_with_an_error_is_compared_as_the_program_ends(
+    twelve, capsys, monkeypatch, ends
+):
+    at_exit = []
+    monkeypatch.setattr("atexit.register", at_exit.append)
+    callback, config = AfterSweep(), OmegaConf.create({"hydra": {"sweep": {"dir": str(twelve)}}})
+    callback.on_multirun_start(config)
+    if ends:  # else Hydra raises the error of a job, and calls nothing
+        callback.on_multirun_end(config)
+    for function in at_exit:
+        function()
+    assert capsys.readouterr().out.count("12 runs in 4 groups") == 1
 
 
 def test_a_sweep_with_a_ledger_of_its_own_means_its_runs(tmp_path):
@@ -415,7 +431,7 @@ def test_the_program_writes_both_files_and_explains_itself(twelve, tmp_path, cap
     assert "12 runs in 4 groups" in files[1].read_text()
     assert f"wrote {files[1]}" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["compare", str(tmp_path / "absent")])
-    assert program.main() == 1 and "no trials.db or result.json" in capsys.readouterr().err
+    assert program.main() == 1 and "no trials.db, result.json or *.wandb" in capsys.readouterr().err
 
 
 class Page(HTMLParser):

@@ -8,7 +8,10 @@ import subprocess
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib.image import imread
 
+from autorank.comparison.wandb_file import read_file
+from tests import offline_runs
 from tests.experiments.test_experiments import program
 
 ARMS = [
@@ -53,6 +56,30 @@ def test_prints_and_writes_what_its_journal_says(tmp_path):
     assert made_by["sentence"] in done.stdout and made_by["splits"] == 3
     wanted = ["study=predictor-kind", "splits=3", "write=true", *ARMS]
     assert shlex.split(made_by["command"]) == ["python", "-m", "experiments.study", *wanted]
+
+    # W&B has a run for each arm, with a row for each split, and one with the findings.
+    runs = {}
+    for path in offline_runs.written(folder):
+        run, kept = read_file(path), next(offline_runs.messages(path, "run"))
+        runs[kept.job_type] = (run, kept)
+    arms = {r["arm"] for r in rows}
+    assert set(runs) == arms | {"summary"}, done.stdout
+    for arm in arms:
+        run, kept = runs[arm]
+        assert (kept.display_name, kept.run_group) == (arm, "predictor-kind")
+        assert run.config["arm"] == arm and run.config["num_train"] == 160
+        assert [r["split"] for r in run.history] == [0, 1, 2]
+        for r in (r for r in rows if r["arm"] == arm and r["tau_b"] != "nan"):
+            logged = run.history[int(r["split"])]
+            assert logged[f"{r['table']}/tau_b"] == float(r["tau_b"])
+            assert f"{r['table']}-" in " ".join(kept.tags) and r["table"] in kept.tags
+    own, kept = runs["summary"]
+    assert kept.display_name == "predictor-kind" and own.summary["sentence"] in done.stdout
+    assert own.summary["findings._type"] == "table-file"
+    assert own.summary["figure._type"] == "image-file"
+    (kept_figure,) = folder.rglob("media/images/*.png")
+    assert kept_figure.read_bytes() == (folder / "figure.png").read_bytes()
+    assert imread(kept_figure)[..., :3].min() < 0.5  # something is drawn
 
     again = program(
         "study",

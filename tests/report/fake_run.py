@@ -10,6 +10,14 @@ from autorank.ledger.ledger import Ledger
 
 IDENTITY = {"data": "fake", "space": "fake", "seed": "0"}
 NUM_WINDOWS, NUM_ROWS = 50, 100_000
+MEASURES = {
+    "auc": 0.7125,
+    "gauc": 0.6543,
+    "ndcg@5": 0.5,
+    "log_loss": 0.4,
+    "calibration": 1.031,
+    "ece": 0.01,
+}
 NASTY = '<script>alert("x")</script>&amp;'  # settings are data and must stay data
 
 
@@ -188,6 +196,9 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
         ledger.finish(trial.id, outcome(trial.config, trial.seed, 1.0), value, cost(trial.config))
     table = np.array(gains).reshape(len(finals), 5)
     costs = [cost(c) for c in finals]
+    bins = [(100, 0.02 * k, 0.018 * k) for k in range(20)]
+    calibrated = {name: {"ctr": bins} for name in ("baseline", "winner")}
+    ledger.record("test", "test", {"reliability": calibrated})
     ledger.record(
         "finals",
         "validation",
@@ -225,6 +236,7 @@ def write_summary(folder: Path, ledger: Ledger, finals: list, noise: float) -> N
             "ne": 0.85,
             "test": None,
             "qps_ratio": {"ratio": 1 / ratio, "low": 0.95 / ratio, "high": 1.05 / ratio},
+            "measures": {"ctr": MEASURES, "cvr": MEASURES | {"gauc": None}},
         }
         if i is not None:
             mean = float(table[i].mean())

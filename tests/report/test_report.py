@@ -188,6 +188,17 @@ def test_survival_shows_every_finalist_on_its_way(finished):
     assert ax.get_ylabel() == "NE gain against baseline (%, lower is better)"
 
 
+def test_the_measures_that_ctr_models_are_read_by(finished):
+    page = Page(finished)
+    assert "nDCG@5" in page.text and "0.6543" in page.text and "1.031" in page.text
+    # A click model's rates lie on its bins; an empty bin has no place on a logarithmic axis.
+    (ax,) = axes_of(finished, "reliability")
+    line = next(line for line in ax.lines if line.get_label() == "winner")
+    np.testing.assert_allclose(line.get_xdata(), 0.02 * np.arange(1, 20))
+    np.testing.assert_allclose(line.get_ydata(), 0.018 * np.arange(1, 20))
+    assert "the winner 1.031 times the observed rate" in ax.figure.get_suptitle()
+
+
 def test_an_interrupted_run_says_how_far_it_came(interrupted):
     page = Page(interrupted)
     assert "interrupted after 33 of 60 trials" in page.text

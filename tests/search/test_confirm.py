@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from autorank.base.metrics import ne_gain_percent
+from autorank.base.metrics import auc, ne_gain_percent
 from autorank.base.programs import ProgramStats
+from autorank.base.scored_rows import grouped_auc
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 from autorank.objectives.base import Objective, Outcome
@@ -18,7 +19,7 @@ from autorank.search.checks import refuse_finished_by_earlier_version
 from autorank.search.confirm import confirm, equal_ne_tests, nearest_miss
 from autorank.search.context import Context, SearchStopped
 from autorank.search.finals import Finals, choose_roles, pick_finalists, run_finals
-from autorank.search.held_out import run_test
+from autorank.search.held_out import run_test, score
 from autorank.search.speed import REPEATS, measure
 from autorank.search.survival import equal_ne, finalists, label_luck, luck_sign, power
 
@@ -373,6 +374,27 @@ def test_every_finalist_is_tested_once_and_the_record_says_with_which_seeds(null
     assert len(found["gain"]["winner"]["ctr"]["gains"]) == 5
     before = len(asked)
     assert run_test(context, chosen, confirmed.seeds, finals) == found and len(asked) == before
+
+
+def test_the_held_out_rows_are_measured_by_more_than_ne(null_searches):
+    context, _, _, finals, confirmed = null_searches[1]
+    labels = context.objective.test_labels
+    users = np.arange(len(labels)) % 7 - 1
+    objective = context.objective._replace(test_users=users)
+    chosen = {"baseline": list(BASELINE), "winner": finals.configs[confirmed.roles.winner]}
+    found = score(context._replace(objective=objective), chosen, confirmed.seeds)
+    for name, config in chosen.items():
+        p = [objective.test(np.array(config, np.int32), s)[:, 0] for s in confirmed.seeds]
+        measured = found["measures"][name]["ctr"]
+        assert set(measured) == {"log_loss", "auc", "gauc", "ndcg@5", "calibration", "ece"}
+        assert measured["auc"] == [auc(one, labels[:, 0]) for one in p]
+        known = users >= 0
+        own = [grouped_auc(one[known], labels[known, 0], users[known]) for one in p]
+        assert measured["gauc"] == own
+        bins = found["reliability"][name]["ctr"]
+        assert sum(b.rows for b in bins) == len(labels)
+        mean = sum(b.rows * b.predicted for b in bins) / len(labels)
+        assert mean == pytest.approx(p[0].mean())
 
 
 def test_power_uses_the_spread_of_the_verdicts_own_gains(null_searches):

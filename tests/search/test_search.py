@@ -11,10 +11,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig, PilotsConfig
 from autorank.ledger.ledger import Ledger
+from autorank.ledger.run_folder import read_run
 from autorank.objectives.base import Objective
+from autorank.report.tables.search import cost_table
 from autorank.search.accounts import trained_examples
 from autorank.search.budget import Budget
 from autorank.search.context import SearchStopped
@@ -120,6 +123,31 @@ def test_summary_is_strict_json_with_the_promised_keys(uninterrupted):
     assert summary["num_trials"] == 32
     assert {"config", "ne", "flops", "qps"} <= set(summary["baseline"]) & set(summary["winner"])
     assert {"mean", "low", "high", "p"} <= set(summary["ne_gain_percent"])
+
+
+def test_the_summary_has_the_predictors_measures_on_trials_that_it_had_not_seen(uninterrupted):
+    folder, summary = uninterrupted
+    with Ledger.read(folder / "trials.db") as ledger:
+        (record,) = ledger.records("diagnosis")
+        rounds = [t for t in ledger.trials() if t.stage == "round"]
+    quality = summary["predictor"]
+    assert set(quality) == {"heldout", "proposals", "training"}
+    pairs = {
+        "heldout": list(zip(record["predicted"], record["true"], strict=True)),
+        "proposals": [(t.predicted[0], t.quality) for t in rounds if t.predicted],
+    }
+    for name, both in pairs.items():
+        predicted, true = np.array([p for p in both if None not in p], float).T
+        found = quality[name]
+        assert found["trials"] == len(true) > 10
+        assert found["tau_b"] == pytest.approx(scipy.stats.kendalltau(predicted, true).statistic)
+        assert found["regret_at_1"] == pytest.approx(true[predicted.argmin()] - true.min())
+        top = set(np.argsort(true)[:10]) & set(np.argsort(predicted)[:10])
+        assert found["top_10_recall"] == pytest.approx(len(top) / 10)
+    assert quality["heldout"]["tau_b"] == pytest.approx(record["heldout_tau"])
+    page = cost_table(read_run(folder)._replace(summary=summary))
+    for name in ("heldout", "proposals"):
+        assert f"tau-b {quality[name]['tau_b']:.3g}" in page.replace("&#x27;", "'"), name
 
 
 def test_no_seed_of_the_verdict_is_one_that_a_trial_trained_with(uninterrupted):

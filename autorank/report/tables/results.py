@@ -22,7 +22,7 @@ def results_table(run: Run) -> str:
             rows.append(("", (name, none, *[NONE] * 6)))
     head = ("model", f"NE {metric}", "NE gain %", "95% over seeds", "95% over test rows", "p")
     models = table((*head, "FLOPs per row", "rows/s [95%]"), rows)
-    return models + tasks_table(run)
+    return models + tasks_table(run) + measures_table(run)
 
 
 def _cells(
@@ -84,6 +84,29 @@ def tasks_table(run: Run) -> str:
         rows.append(("", (metric, *map(entropy, values), *gains)))
     head = ("task", "baseline NE", "winner NE", "best possible NE", "NE gain %", "95% over seeds")
     return f"<br>{table((*head, '95% over test rows'), rows)}" if rows else ""
+
+
+# Measures of scored rows with their names.
+MEASURES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "ndcg@5": "nDCG@5",
+    "log_loss": "log loss",
+    "calibration": "calibration",
+    "ece": "calibration error",
+}
+
+
+def measures_table(run: Run) -> str:
+    """What else CTR models are read by, on the held-out test: the mean over seeds of every chosen model, by task."""
+    rows = []
+    for metric in run.summary.get("tasks") or [main_metric(run.summary)]:
+        for role, name in ROLES:
+            found = ((run.summary.get(role) or {}).get("measures") or {}).get(metric)
+            if found:
+                cells = (number(found.get(measure), 5) or NONE for measure in MEASURES)
+                rows.append(("", (metric, name, *cells)))
+    return f"<br>{table(('task', 'model', *MEASURES.values()), rows)}" if rows else ""
 
 
 def _best_possible(summary: Mapping[str, Any], metric: str) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 from autorank.ledger.run_folder import Run, searched
 from autorank.report.markup import table
 from autorank.report.numbers import NONE, count, known, number, seconds
+from autorank.surrogates.measures import MEASURES
 
 
 def cost_table(run: Run) -> str:
@@ -23,6 +24,7 @@ def cost_table(run: Run) -> str:
         ("failed", count(summary.get("num_failed", failed))),
         ("share of the log a trial sees", f"{fraction:.0%}" if known(fraction) else NONE),
         ("rank agreement at that share, tau-b", _tau(summary)),
+        *_predictor_rows(summary),
         ("seed noise of the baseline, % NE", number(summary.get("seed_noise_percent"), 3)),
         ("rows trained on, in all stages", count(summary.get("trained_examples"))),
         ("wall time", seconds(summary.get("wall_seconds"))),
@@ -48,6 +50,30 @@ def _tau(summary: Mapping[str, Any]) -> str:
     if not known(low) or not known(high):
         return tau
     return f"{tau} (95% {number(low, 2)} to {number(high, 2)}, on pilots held out of the choice)"
+
+
+def _predictor_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One line for the trials that the predictor had not seen, one for its proposals; none without a predictor."""
+    quality = summary.get("predictor") or {}
+    whose = {
+        "heldout": "predictor, on held-out trials",
+        "proposals": "predictor, on its proposals before their training",
+    }
+    return [
+        (what, f"{_measures(quality[name])} ({count(quality[name]['trials'])} trials)")
+        for name, what in whose.items()
+        if name in quality
+    ]
+
+
+def _measures(values: Mapping[str, Any]) -> str:
+    """``tau-b 0.41, ..., regret@1 0.12 % NE``."""
+    units = {name: " % NE" if name.startswith("regret") else "" for name in MEASURES}
+    return ", ".join(
+        f"{measure.words} {number(values[name], 3)}{units[name]}"
+        for name, measure in MEASURES.items()
+        if name in values
+    )
 
 
 def provenance_table(run: Run) -> str:

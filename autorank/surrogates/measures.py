@@ -1,5 +1,6 @@
 """What is measured of a predictor on records that it has not seen."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ class PredictionMeasure(NamedTuple):
     words: str
     larger_is_better: bool
     compute: Callable[[Any, Any], float]
+    needs: int = 2  # records, for it to say anything
 
 
 # NaN where a measure is not defined, as a correlation with a constant prediction is not.
@@ -29,10 +31,10 @@ MEASURES: Mapping[str, PredictionMeasure] = {
     "pearson": PredictionMeasure("Pearson's correlation", True, pearson),
     "discordant_share": PredictionMeasure("share of discordant pairs", False, discordant_share),
     **{
-        f"regret_at_{k}": PredictionMeasure(f"regret@{k}", False, partial(regret_at_k, k=k))
+        f"regret_at_{k}": PredictionMeasure(f"regret@{k}", False, partial(regret_at_k, k=k), k + 1)
         for k in (1, 3, 10)
     },
-    "top_10_recall": PredictionMeasure("top-10 recall", True, partial(top_k_recall, k=10)),
+    "top_10_recall": PredictionMeasure("top-10 recall", True, partial(top_k_recall, k=10), 11),
 }
 LARGEST_K = 10
 
@@ -47,3 +49,27 @@ def measured(predicted: np.ndarray, true: np.ndarray, measures: Sequence[str]) -
     if not np.isfinite(predicted).all():
         return dict.fromkeys(measures, float("nan"))
     return {name: MEASURES[name].compute(predicted, true) for name in measures}
+
+
+def defined(predicted: Any, true: Any) -> dict[str, float]:
+    """The measures that these records define, by name, over those that have both a prediction and a true quality.
+
+    With no more than k records, regret@k and recall of k say nothing and are left out.
+
+    Args:
+        predicted, true: [n], lower is better; NaN or None where unknown.
+
+    Examples:
+        >>> defined([1.0, 2.0, 3.0, None], [0.1, 0.3, 0.2, 0.0])["regret_at_1"]
+        0.0
+        >>> defined([1.0], [0.1])
+        {}
+    """
+    predicted, true = (np.asarray(values, np.float64) for values in (predicted, true))
+    known = np.isfinite(predicted) & np.isfinite(true)
+    found = {
+        name: measure.compute(predicted[known], true[known])
+        for name, measure in MEASURES.items()
+        if known.sum() >= measure.needs
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
