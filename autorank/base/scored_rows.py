@@ -134,8 +134,8 @@ def scores_of(probabilities: Values, targets: Values, groups: Values | None) -> 
     }
     if groups is not None:
         known = np.asarray(groups) >= 0
-        rows = tuple(np.asarray(a)[known] for a in (probabilities, targets, groups))
-        found |= {"gauc": grouped_auc(*rows), f"ndcg@{NDCG_AT}": ndcg_at(*rows)}
+        p, y, own = (np.asarray(a)[known] for a in (probabilities, targets, groups))
+        found |= {"gauc": grouped_auc(p, y, own), f"ndcg@{NDCG_AT}": ndcg_at(p, y, own)}
     return found
 
 

@@ -89,6 +89,14 @@ class Place:
     lane_seconds: float = 0.0
     ended: int = 0  # counts dispatches
 
+    def result(self, curve: Curve, failed_step: int, models: int) -> LaneResult:
+        """Of the task that has just come to its end."""
+        assert self.task is not None
+        spent = self.seconds, self.lane_seconds
+        return LaneResult(
+            self.task, curve, self.step, failed_step, self.step - self.first, *spent, models
+        )
+
 
 @dataclass(eq=False)
 class InLane:
@@ -233,19 +241,7 @@ class LaneDriver:
             place.seconds += seconds / len(tasks)
             if place.step < task.stop and failed[at] < 0:
                 continue
-            own, steps = Curve(*(c[at] for c in curve)), place.step - place.first
-            ended.append(
-                LaneResult(
-                    task,
-                    own,
-                    place.step,
-                    int(failed[at]),
-                    steps,
-                    place.seconds,
-                    place.lane_seconds,
-                    len(tasks),
-                )
-            )
+            ended.append(place.result(Curve(*(c[at] for c in curve)), int(failed[at]), len(tasks)))
             if failed[at] < 0:
                 self._leave(at)
             else:
