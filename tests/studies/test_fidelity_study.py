@@ -89,7 +89,7 @@ def test_asha_promotes_the_best_third_of_each_rung():
 def test_cost_study_finds_that_early_labels_pay_where_they_keep_the_order(tmp_path):
     arms = ("full", "fixed_0.1", "halving", "asha", "pilots", "stopping_constant")
     study = cut("fidelity-cost", arms, "full", num_test=200)
-    levels = np.random.default_rng(3).permutation(1800) / 1800
+    levels = np.random.default_rng(3).permutation(900) / 900
     by = found(tmp_path / "kept", study, [table_of(levels)], splits=12)
     for arm in arms:
         # Each finds the best of those that it tried, whose rank is on average 1 / (n + 1); quality 1 is the median.
@@ -98,8 +98,8 @@ def test_cost_study_finds_that_early_labels_pay_where_they_keep_the_order(tmp_pa
         assert by[arm, ALL, "spent"].mean <= 20 + 1e-9
         assert arm == "full" or tried > 30
     assert by["full", ALL, "tried"].mean == 20
-    assert by["fixed_0.1", ALL, "regret"].difference.sign == -1
-    by = found(tmp_path / "turned", study, [crossing(1800)], splits=6)
+    assert by["fixed_0.1", ALL, "regret"].mean < by["full", ALL, "regret"].mean - 0.05
+    by = found(tmp_path / "turned", study, [crossing(900)], splits=4)
     # Where the order turns, the early favourites are the worst; pilots see that and run to the end, or take a trend.
     for arm in ("fixed_0.1", "halving", "asha", "stopping_constant"):
         assert by[arm, ALL, "regret"].difference.sign == 1, arm
