@@ -82,7 +82,7 @@ def page(studies: list[Written]) -> str:
     seconds = sum(w.made_by["cpu_seconds"] for w in studies)
     parts = [
         f"`python -m experiments.study study=all` runs these {len(studies)} studies. Together they took "
-        f"{_minutes(seconds)} of CPU time: {_minutes(seconds / 2)} on two idle cores.\n",
+        f"{_minutes(seconds)} of CPU time, {_minutes(seconds / 2)} on each of two cores.\n",
         "| study | question | what we found |",
         "|---|---|---|",
     ]
