@@ -14,6 +14,8 @@ from autorank.app.training_job import held_out_scores
 from autorank.app.tuning_job import tuning_metric
 from autorank.base import measurable
 from autorank.base.metrics import normalized_entropy
+from autorank.comparison import collection
+from autorank.comparison.collection_table import table
 from autorank.data.logs.table import TableConfig
 from autorank.fidelity import curve_label
 from autorank.fidelity.rules import FixedConfig, FullConfig, HalvingConfig, PilotsConfig
@@ -156,8 +158,6 @@ HELD_OUT = {
     ("metric", "missing"), [*(("ctr", name) for name in HELD_OUT), ("mean", "conversions")]
 )
 def test_a_held_out_part_of_one_class_leaves_nulls_and_the_rest(missing, metric, tmp_path):
-    from experiments import collect
-
     test_labels, unknown = HELD_OUT[missing]
     counts = tuple(measurable.count("held-out", test_labels, m) for m in METRICS)
     objective = with_metrics({}, test_labels, counts=counts)
@@ -187,10 +187,10 @@ def test_a_held_out_part_of_one_class_leaves_nulls_and_the_rest(missing, metric,
         assert "NaN" not in page and ">nan" not in page
     summary |= {"versions": {"jax": "0"}, "device": "cpu", "git_revision": "x"}
     rows = [
-        {k: "" if r[k] is None else str(r[k]) for k in collect.FIELDS}
-        for r in collect.rows_of(summary)
+        {k: "" if r[k] is None else str(r[k]) for k in collection.FIELDS}
+        for r in collection.rows_of(summary)
     ]
-    lines = collect.table(rows).splitlines()[2:]
+    lines = table(rows).splitlines()[2:]
     assert sum("reference" in line for line in lines) == 1 and "nan" not in "".join(lines)
 
 

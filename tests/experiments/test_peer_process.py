@@ -226,9 +226,9 @@ def test_the_child_needs_nothing_of_ours():
 
 def test_the_subset_for_slow_peers_covers_the_suites():
     assert len(catalogue.SLOW_TASKS) >= 8 and set(catalogue.SLOW_TASKS) <= set(matching("*"))
-    assert {t.split("/")[0] for t in catalogue.SLOW_TASKS} == {
-        t.split("/")[0] for t in matching("*")
-    }
+    # Nested spaces are made for a study of their size; no peer is compared on them.
+    suites = {t.split("/")[0] for t in matching("*")} - {"nested"}
+    assert {t.split("/")[0] for t in catalogue.SLOW_TASKS} == suites
 
 
 def test_seeds_of_steps_differ():

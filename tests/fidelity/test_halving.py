@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autorank.app.mirror import trial_values
+from autorank.app.mirror import search_values
 from autorank.fidelity.fidelity import successive_halving, total_cost
 from autorank.fidelity.rules import FIDELITIES, HalvingConfig
 from autorank.ledger import rungs
@@ -195,7 +195,7 @@ def test_best_so_far_is_of_one_rung(whole):
     assert rungs.best(first, []) == lowest(first)
     second = [*first, *(t for t in rows if (t.stage, t.round, t.rung) == ("promotion", 0, 1))]
     assert rungs.best(second, []) == lowest(t for t in second if t.fidelity == 0.5)
-    assert trial_values(first[0], -1.0)["search/best_ne_gain_percent"] == -1.0
+    assert search_values(first, [])["search/best_ne_gain_percent"] == lowest(first)
 
 
 def test_a_trial_that_fails_on_its_way_up_is_told_as_failed_and_never_ranked(tmp_path):
