@@ -128,6 +128,15 @@ def scores_of(probabilities: Values, targets: Values, groups: Values | None) -> 
     found = {
         "ne": normalized_entropy(probabilities, targets),
         "log_loss": log_loss(probabilities, targets),
+    }
+    return found | scores_beside_ne(probabilities, targets, groups)
+
+
+def scores_beside_ne(
+    probabilities: Values, targets: Values, groups: Values | None
+) -> dict[str, float]:
+    """The measures of `scores_of` that are not made of the rows' losses."""
+    found = {
         "auc": auc(probabilities, targets),
         "calibration": calibration(probabilities, targets),
         "ece": expected_calibration_error(probabilities, targets),

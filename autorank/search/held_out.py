@@ -10,11 +10,11 @@ from autorank.base.measurable import targets_of
 from autorank.base.metrics import (
     log_losses,
     ne_gain_percent,
-    normalized_entropy,
+    normalized_entropy_from_sums,
     paired_rows_interval,
     paired_test,
 )
-from autorank.base.scored_rows import Bin, reliability, scores_of
+from autorank.base.scored_rows import Bin, reliability, scores_beside_ne
 from autorank.search.context import Context
 from autorank.search.finals import Finals
 
@@ -37,7 +37,7 @@ def run_test(
 
     Returns:
         Per name and metric the test NE by seed, the gain against the baseline by seed with its intervals over seeds and
-        over rows, the other measures of `scores_of` by seed, and the first seed's reliability; the gains of finalists,
+        over rows, log loss and `scores_beside_ne` by seed, and the first seed's reliability; the gains of finalists,
         by position, under "finalists".
     """
     known = context.ledger.records("test")
@@ -50,21 +50,26 @@ def run_test(
         alive = {
             str(i): c for i, c in enumerate(finals.configs) if np.isfinite(finals.gains[i]).all()
         }
-        found = score(context, {"baseline": configs["baseline"]} | alive, finals.seeds)
+        tested = {"baseline": configs["baseline"]} | alive
+        found = score(context, tested, finals.seeds, measured=False)
         result["finalists"] = {"seeds": list(finals.seeds), "gain": found["gain"]}
     context.ledger.record("test", "test", result)
     return context.ledger.records("test")[0]
 
 
-def score(context: Context, configs: dict[str, list[int]], seeds: Sequence[int]) -> dict[str, Any]:
-    """NE by name, metric and seed, and the gains of all other names against "baseline"."""
+def score(
+    context: Context, configs: dict[str, list[int]], seeds: Sequence[int], *, measured: bool = True
+) -> dict[str, Any]:
+    """NE by name, metric and seed, and the gains of all other names against "baseline"; other measures if asked for."""
     metrics = context.objective.metrics
     scored: dict[str, Scored] = {}
     done: dict[tuple[int, ...], str] = {}
     # What was trained last first: its state is the most likely one to be kept, and then nothing is trained again.
     for name, config in reversed(configs.items()):
         twin = done.setdefault(tuple(config), name)
-        scored[name] = scored[twin] if twin != name else score_model(context, name, config, seeds)
+        scored[name] = (
+            scored[twin] if twin != name else score_model(context, name, config, seeds, measured)
+        )
     reference = scored["baseline"]
     gain = {
         name: {
@@ -74,12 +79,11 @@ def score(context: Context, configs: dict[str, list[int]], seeds: Sequence[int])
         for name, model in ((name, scored[name]) for name in configs)
         if name != "baseline"
     }
-    return {
-        "ne": {name: scored[name].ne for name in configs},
-        "gain": gain,
-        "measures": {name: scored[name].measures for name in configs},
-        "reliability": {name: scored[name].reliability for name in configs},
-    }
+    found = {"ne": {name: scored[name].ne for name in configs}, "gain": gain}
+    if measured:
+        for what in ("measures", "reliability"):
+            found[what] = {name: getattr(scored[name], what) for name in configs}
+    return found
 
 
 class Scored(NamedTuple):
@@ -89,13 +93,15 @@ class Scored(NamedTuple):
     ne: dict[str, list[float]]
     # Each row's log loss, the mean over seeds.
     losses: dict[str, np.ndarray]
-    # By measure, of each seed.
+    # By measure, of each seed; empty where it was not measured.
     measures: dict[str, dict[str, list[float]]]
-    # Of the first seed.
+    # Of the first seed; empty as well.
     reliability: dict[str, tuple[Bin, ...]]
 
 
-def score_model(context: Context, name: str, config: Sequence[int], seeds: Sequence[int]) -> Scored:
+def score_model(
+    context: Context, name: str, config: Sequence[int], seeds: Sequence[int], measured: bool
+) -> Scored:
     """Scores one configuration with each seed."""
     objective = context.objective
     assert objective.test is not None and objective.test_labels is not None
@@ -106,14 +112,20 @@ def score_model(context: Context, name: str, config: Sequence[int], seeds: Seque
     for q, metric in enumerate(objective.metrics):
         targets, rows = targets_of(objective.test_labels, metric)
         columns = [predictions[s][rows, q] for s in seeds]
-        scored.ne[metric] = [float(normalized_entropy(p, targets)) for p in columns]
-        scored.losses[metric] = np.mean([log_losses(p, targets) for p in columns], axis=0)
-        own = None if users is None else users[rows]
-        measured = [scores_of(p, targets, own) for p in columns]
-        scored.measures[metric] = {
-            name: [one[name] for one in measured] for name in measured[0] if name != "ne"
-        }
-        scored.reliability[metric] = reliability(columns[0], targets)
+        losses = [log_losses(p, targets) for p in columns]
+        scored.ne[metric] = [
+            float(normalized_entropy_from_sums(one.sum(), targets.sum(), targets.size))
+            for one in losses
+        ]
+        scored.losses[metric] = np.mean(losses, axis=0)
+        if measured:
+            own = None if users is None else users[rows]
+            found = [scores_beside_ne(p, targets, own) for p in columns]
+            scored.measures[metric] = {
+                "log_loss": [float(one.mean()) if one.size else math.nan for one in losses],
+                **{measure: [one[measure] for one in found] for measure in found[0]},
+            }
+            scored.reliability[metric] = reliability(columns[0], targets)
     return scored
 
 

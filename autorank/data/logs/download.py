@@ -4,11 +4,12 @@ import hashlib
 import logging
 import shutil
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -168,6 +169,15 @@ def extract(archive: Path, folder: Path) -> None:
                         _write(content, folder / entry.name)
     else:
         raise ValueError(f"{archive} is neither a zip nor a tar archive; download it again")
+
+
+def create_folder(target: Path, fill: Callable[[Path], None], inside: str = ".") -> None:
+    """Creates ``target`` atomically: ``fill`` writes a temporary folder, and its subfolder ``inside`` is renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        fill(Path(scratch) / "new")
+        shutil.rmtree(target, ignore_errors=True)
+        (Path(scratch) / "new" / inside).rename(target)
 
 
 def _write(content: Any, path: Path) -> None:

