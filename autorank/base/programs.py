@@ -36,7 +36,7 @@ def lower(function: Callable[..., Any], *shapes: Any, **options: Any) -> Any:
 # On GPUs: matrix products by cuBLAS, untuned, and kernels that do not depend on each other side by side. Twelve random
 # models of dhen_small took .29 of the default's time to compile in eight threads, and .17 of its processor time; their
 # steps of 512 rows took 1.3 times as long. Large batches, where steps count for more, keep the default.
-# `experiments/speed/gpu_options.py` makes this comparison.
+# Measured by hand; `experiments/speed/gpu_options.py` makes this comparison.
 GPU_QUICK_OPTIONS: dict[str, Any] = {
     "xla_gpu_enable_triton_gemm": False,
     "xla_gpu_autotune_level": 0,

@@ -1,4 +1,4 @@
-"""What CTR models are read by beside NE: AUC within users, nDCG, calibration; of scored rows, float64 on the host.
+"""The measures that CTR teams report beside NE: AUC within users, nDCG, calibration; float64 on the host.
 
 A quantity that is not defined (no rows, one class only, no group with both) is NaN.
 

@@ -38,7 +38,8 @@ class Costs(NamedTuple):
 # Large batches (`experiments/results/bench_population.csv`): a compact program ran at 6.4e6 rows/s (median of 3,
 # float32) and took 17.6 s to compile in a whole search; ten lanes of one width took 35 s and ran at 2.9e6 rows/s
 # together. Small batches of 512 rows, compiled quickly (`base.programs`): 9.4 s beside seven others and 1.0e6 rows/s,
-# sixteen lanes of all widths 47 s and 5.7e5 rows/s.
+# sixteen lanes of all widths 47 s and 5.7e5 rows/s. The lanes' figures and those of small batches were measured by
+# hand; `experiments/speed/lanes.py` and `gpu_options.py` print such ones.
 # On an accelerator a row costs about the same whatever its model is, because kernels wait to start: the work outside
 # the dense part far outweighs its 1e5 to 3e6 FLOPs, so what was measured on the small baseline holds for later models.
 ALONE, LANE = 1e6, 1e7

@@ -43,11 +43,11 @@ def measure(
         lanes.most_distinct,
     )
     jax.clear_caches()
-    own = VARIANTS[variant]
+    own, configs = VARIANTS[variant], sample(models)
     with mock.patch.object(compact, "compiler_options", lambda quick: own):
         begun, cpu = time.perf_counter(), time.process_time()
         with ThreadPoolExecutor(THREADS) as pool:
-            compiled = list(pool.map(programs.compile, sample(models)))
+            compiled = list(pool.map(programs.compile, configs))
     shape = f"{models} of dhen_small, B={batch_size}"
     found.say(shape, variant, "compile all", "s", time.perf_counter() - begun)
     found.say(
@@ -55,15 +55,11 @@ def measure(
     )
     found.say(shape, variant, "compile one, beside others", "s", *(s for _, s in compiled))
     steps = []
-    for i, (model, (one, _)) in enumerate(zip(sample(models), compiled, strict=True)):
+    for i, (model, (one, _)) in enumerate(zip(configs, compiled, strict=True)):
         setting = compact.Setting(model, hparams(None))
-        seconds = [
-            programs.train(one, compact.Request(np.array([i], np.int32), seed, setting), num_steps)[
-                1
-            ]
-            for seed in range(2)
-        ]
-        steps.append(1e3 * min(seconds) / num_steps)
+        requests = [compact.Request(np.array([i], np.int32), seed, setting) for seed in range(2)]
+        seconds = min(programs.train(one, request, num_steps)[1] for request in requests)
+        steps.append(1e3 * seconds / num_steps)
     found.say(shape, variant, "step", "ms", *steps)
 
 

@@ -98,7 +98,7 @@ MEASURES = {
 
 
 def measures_table(run: Run) -> str:
-    """What else CTR models are read by, on the held-out test: the mean over seeds of every chosen model, by task."""
+    """Measures beside NE on the held-out test: the mean over seeds of every chosen model, by task."""
     rows = []
     for metric in run.summary.get("tasks") or [main_metric(run.summary)]:
         for role, name in ROLES:
