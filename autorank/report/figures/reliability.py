@@ -27,6 +27,11 @@ def reliability(run: Run) -> Figure | None:
     for role, colour, bins in lines:
         ax.plot(bins[:, 0], bins[:, 1], "o-", color=colour, markersize=4, linewidth=1, label=role)
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+    # Rates as people write them, not as powers of ten.
+    ticks = [m * 10.0**e for e in range(-6, 1) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    ax.minorticks_off()
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
     name_axes(ax, f"predicted rate, mean of a bin ({metric})", "observed rate")
     legend(ax, loc="upper left")
     return figure
@@ -52,4 +57,4 @@ def _title(run: Run, metric: str) -> str:
         return "Reliability on the held-out rows"
     (first, value), *others = parts
     text = "".join(f" and the {role} {value}" for role, value in others)
-    return f"On the held-out rows the {first} predicts {value}{text} times the observed rate"
+    return f"The {first} predicts {value}{text} times the observed rate"

@@ -105,8 +105,8 @@ def measures_table(run: Run) -> str:
             found = ((run.summary.get(role) or {}).get("measures") or {}).get(metric)
             if found:
                 cells = (number(found.get(measure), 5) for measure in MEASURES)
-                rows.append(("", (metric, name, *cells)))
-    return f"<br>{table(('task', 'model', *MEASURES.values()), rows)}" if rows else ""
+                rows.append(("", (name, metric, *cells)))
+    return f"<br>{table(('model', 'task', *MEASURES.values()), rows)}" if rows else ""
 
 
 def _best_possible(summary: Mapping[str, Any], metric: str) -> float | None:
