@@ -30,16 +30,9 @@ from autorank.searchers.paper import PaperConfig, make_paper
 from autorank.space.space import Space
 from autorank.studies.journal import Cell
 from autorank.studies.search_tasks import SearchTask, search_task
-from autorank.studies.study import SUBJECTS, Done, Measure, Study, Subject, refuse_unknown
+from autorank.studies.study import SUBJECTS, Done, Measure, Named, Study, Subject, refuse_unknown
 from autorank.surrogates.held_out import held_out_tau
 from autorank.surrogates.settings import PredictorConfig
-
-
-class SignMeasure(NamedTuple):
-    """A number of a search; a `Measure`."""
-
-    words: str
-    larger_is_better: bool
 
 
 class Left(NamedTuple):
@@ -90,9 +83,9 @@ class SignStudy(Study):
     predictor: dict[str, Any] = field(default_factory=dict)  # the same
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
-        "fired": SignMeasure("share of searches in which the sign fires", False),
-        "heldout_tau": SignMeasure("Kendall's tau-b on held-out trials", True),
-        "late_tau": SignMeasure("Kendall's tau-b within the last round", True),
+        "fired": Named("share of searches in which the sign fires"),
+        "heldout_tau": Named("Kendall's tau-b on held-out trials"),
+        "late_tau": Named("Kendall's tau-b within the last round"),
     }
     SPLITS: ClassVar[str] = "seeds"
     PLAN: ClassVar[tuple[str, ...]] = ("pilots", "rounds")

@@ -27,10 +27,11 @@ class Measure(Protocol):
         """What it is called in a sentence."""
         ...
 
-    @property
-    def larger_is_better(self) -> bool:
-        """Which way is good."""
-        ...
+
+class Named(NamedTuple):
+    """A `Measure` that is computed along with the others of its subject."""
+
+    words: str
 
 
 @runtime_checkable
