@@ -16,7 +16,16 @@ from autorank.studies.curves import CurveTable, curve_table
 from autorank.studies.journal import Cell
 from autorank.studies.splits import overlap, split_of
 from autorank.studies.stopping import PREDICTIONS, RULES, Replay, predicted, within
-from autorank.studies.study import SUBJECTS, Done, Measure, Named, Study, Subject, refuse_unknown
+from autorank.studies.study import (
+    SUBJECTS,
+    Done,
+    Measure,
+    Named,
+    Study,
+    Subject,
+    refuse_unknown,
+    with_tuples,
+)
 
 ORDER = "order"  # in the place of a rule: no budget, all tested curves are seen up to a fraction
 READ_BY_ORDER = ("fraction", "prediction", "dx")
@@ -99,9 +108,8 @@ class FidelityStudy(Study):
                     f"study.measures: {name} is not defined for {place}, whose rule is {rule}; write some of "
                     f"{', '.join(known)}"
                 )
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
         try:
-            return FidelityArm(**values)
+            return FidelityArm(**with_tuples(own))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 

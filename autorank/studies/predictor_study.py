@@ -16,7 +16,7 @@ from autorank.studies.journal import Cell
 from autorank.studies.predictors import KINDS, Program, Task
 from autorank.studies.records import Records, derived, records_of
 from autorank.studies.splits import overlap, split_of
-from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown
+from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown, with_tuples
 from autorank.surrogates.measures import LARGEST_K, MEASURES, PredictionMeasure, measured
 from autorank.surrogates.settings import PredictorConfig
 
@@ -93,8 +93,6 @@ class PredictorStudy(Study):
         refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
         inputs = dict(own.pop("input", None) or {})
         refuse_unknown(f"{place}.input", inputs, InputConfig)
-        if isinstance(predictor.get("hidden"), list):
-            predictor["hidden"] = tuple(predictor["hidden"])
         try:
             values: dict[str, Any] = {"num_train": self.num_train} | own
             values["input"] = InputConfig(**inputs)
@@ -102,7 +100,7 @@ class PredictorStudy(Study):
             if kind != "ensemble":
                 return arm
             require_range("predictor.members", predictor.get("members", 10), 1, 10_000)
-            return dataclasses.replace(arm, predictor=PredictorConfig(**predictor))
+            return dataclasses.replace(arm, predictor=PredictorConfig(**with_tuples(predictor)))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 

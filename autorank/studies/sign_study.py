@@ -30,7 +30,16 @@ from autorank.searchers.paper import PaperConfig, make_paper
 from autorank.space.space import Space
 from autorank.studies.journal import Cell
 from autorank.studies.search_tasks import SearchTask, search_task
-from autorank.studies.study import SUBJECTS, Done, Measure, Named, Study, Subject, refuse_unknown
+from autorank.studies.study import (
+    SUBJECTS,
+    Done,
+    Measure,
+    Named,
+    Study,
+    Subject,
+    refuse_unknown,
+    with_tuples,
+)
 from autorank.surrogates.held_out import held_out_tau
 from autorank.surrogates.settings import PredictorConfig
 
@@ -98,15 +107,16 @@ class SignStudy(Study):
     def arm(self, place: str, own: dict[str, Any]) -> SignArm:
         """See `Study.arm`."""
         refuse_unknown(place, own, SignArm)
-        parts: dict[str, Any] = {}
-        for key, record in (("searcher", PaperConfig), ("predictor", PredictorConfig)):
-            given = {**getattr(self, key), **(own.pop(key, None) or {})}
-            refuse_unknown(f"{place}.{key}", given, record)
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            parts[key] = record, given
+        searcher = self.searcher | (own.pop("searcher", None) or {})
+        refuse_unknown(f"{place}.searcher", searcher, PaperConfig)
+        predictor = self.predictor | (own.pop("predictor", None) or {})
+        refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
         try:
-            made = {key: record(**given) for key, (record, given) in parts.items()}
-            return SignArm(**{**own, **made})
+            return SignArm(
+                **own,
+                searcher=PaperConfig(**with_tuples(searcher)),
+                predictor=PredictorConfig(**with_tuples(predictor)),
+            )
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 
