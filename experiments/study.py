@@ -116,7 +116,7 @@ def main(config: DictConfig) -> None:
     whole = study_of(cfg.study)
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
     load = SUBJECTS[whole.subject].make(whole).load
-    # Typos in arms come before anything is loaded.
+    # `available` refuses typos in arms before it loads anything.
     try:
         study, tables, missing = available(whole, lambda name: load(opened(name, data)))
     except (FileNotFoundError, ImportError) as error:

@@ -70,7 +70,7 @@ class FidelityArm:
 
     @property
     def fit(self) -> str:
-        """No two arms share work that is worth it: labels are kept by the table."""
+        """No two arms share a fit; the labels that they have in common are kept by the table."""
         return digest(plain(self))
 
 

@@ -27,7 +27,7 @@ class PredictorArm:
 
     kind: str = "ensemble"  # a name of `KINDS`
     num_train: int = 160  # records to learn from
-    # So many of them are of the tested part of the records, where these have one; None: as they come.
+    # How many of them come from the tested part of the records, if there is one; None: as they come.
     num_own: int | None = None
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # kind=ensemble
     input: InputConfig = field(default_factory=InputConfig)  # all kinds but gaussian and mean
