@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from autorank.app.composition import record_with, schema
+from autorank.app.composition import schema
 from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
 from autorank.app.settings import TrackingConfig
 from autorank.studies.settings import StudyConfig
@@ -99,22 +99,6 @@ OmegaConf.set_struct(node.study, False)
 ConfigStore.instance().store(name="base_study", node=node)
 
 
-def study_of(given: dict[str, Any]) -> "Study":
-    """The composed study as the record of its subject.
-
-    Raises:
-        ValueError: an unknown subject, a setting that it does not have, or a bad value.
-    """
-    from autorank.studies.study import refuse_unknown
-    from autorank.studies.subjects import SUBJECTS
-
-    record = SUBJECTS[given.get("subject", "predictor")].settings
-    refuse_unknown("study", given, record)
-    if isinstance(given.get("records"), str):
-        given = given | {"records": [given["records"]]}
-    return record_with(record, given, "study")
-
-
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="study")
 @plain_errors
 def main(config: DictConfig) -> None:
@@ -127,12 +111,12 @@ def main(config: DictConfig) -> None:
     from autorank.studies.findings import described, findings, sentence, told
     from autorank.studies.journal import Journal
     from autorank.studies.run import identity_of, run_study
-    from autorank.studies.subjects import SUBJECTS
+    from autorank.studies.subjects import SUBJECTS, study_of
 
     whole = study_of(cfg.study)
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
     load = SUBJECTS[whole.subject].make(whole).load
-    # Typos in arms come before anything is loaded.
+    # `available` refuses typos in arms before it loads anything.
     try:
         study, tables, missing = available(whole, lambda name: load(opened(name, data)))
     except (FileNotFoundError, ImportError) as error:

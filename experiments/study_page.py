@@ -7,7 +7,6 @@ python -m experiments.study_page --check     fails if they differ from these, or
 import argparse
 import hashlib
 import json
-import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -15,12 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from autorank.app.composition import record_with
 from autorank.report.style import png_bytes
 from autorank.studies.figures import figure_of
-from autorank.studies.findings import ALL
-from autorank.studies.intervals import Difference
-from autorank.studies.subjects import SUBJECTS
+from autorank.studies.findings import ALL, short
+from autorank.studies.subjects import study_of
 from autorank.studies.written import Written, read_written
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,8 +65,7 @@ def read(path: Path) -> Written:
         ValueError: as `read_written`.
     """
     content = yaml.safe_load((STUDIES / f"{path.stem}.yaml").read_text())
-    record = SUBJECTS[content.get("subject", "predictor")].settings
-    return read_written(path, record_with(record, content, "study"))
+    return read_written(path, study_of(content))
 
 
 def title(written: Written) -> str:
@@ -93,9 +89,8 @@ def page(studies: list[Written]) -> str:
 def section(written: Written) -> str:
     """One study: question, paper and finding side by side, figure, tables, command."""
     made_by, study = written.made_by, written.study
-    words = study.MEASURES[written.lead].words
     found = "<br>".join(told(written))
-    found = f"Difference in {words}:<br>{found}" if found else made_by["sentence"]
+    found = f"Difference in {written.words}:<br>{found}" if found else made_by["sentence"]
     lines = [
         f"\n## {written.name}\n",
         f"{study.question}\n",
@@ -122,7 +117,7 @@ def told(written: Written) -> list[str]:
     lines = []
     for contrast in written.contrasts:
         mean = written.at(contrast).difference
-        says = interval(mean) if mean.sign else f"no difference shown ({interval(mean)})"
+        says = mean.text if mean.sign else f"no difference shown ({mean.text})"
         others: dict[int, list[str]] = {1: [], -1: [], 0: []}
         for table in written.tables:
             sign = written.at(contrast, table).difference.sign
@@ -158,7 +153,7 @@ def arms_table(written: Written) -> list[str]:
         cells = [arm, *(short(written.at(arm, table).mean) for table in shown)]
         cells.append(short(written.at(arm).mean))
         reference = arm == study.reference
-        cells.append("reference" if reference else interval(written.at(arm).difference))
+        cells.append("reference" if reference else written.at(arm).difference.text)
         cells += [short(written.at(arm, ALL, m).mean) for m in others]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -169,7 +164,7 @@ def tables_table(written: Written) -> list[str]:
     lines = [f"| {written.lead} on | {' | '.join(written.contrasts)} |"]
     lines.append("|" + "---|" * (len(written.contrasts) + 1))
     for table in written.tables:
-        cells = [interval(written.at(words, table).difference) for words in written.contrasts]
+        cells = [written.at(words, table).difference.text for words in written.contrasts]
         lines.append(f"| {table} | {' | '.join(cells)} |")
     return lines
 
@@ -181,9 +176,8 @@ def front(studies: list[Written]) -> str:
     for name in FRONT:
         written = by_name[name]
         contrast, _, table = (first := next(iter(written.study.shows))).partition(" @ ")
-        words = written.study.MEASURES[written.lead].words
         on = f" on {table}" if table else ""
-        found = f"{contrast}{on}: {words} {interval(written.shown(first))}"
+        found = f"{contrast}{on}: {written.words} {written.shown(first).text}"
         lines.append(f"- {title(written)} ({found}; [{name}](docs/studies.md#{name})).")
     return "\n".join(lines)
 
@@ -201,21 +195,9 @@ def filled(path: Path, text: str) -> str:
     return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
-def interval(d: Difference) -> str:
-    """A difference with its interval."""
-    if math.isnan(d.low):
-        return "not defined"
-    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-
-
 def sentence_case(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
-
-
-def short(value: float) -> str:
-    """Three digits, or a dash."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _minutes(seconds: float) -> str:

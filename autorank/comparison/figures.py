@@ -12,10 +12,9 @@ from autorank.comparison.compare import Block, Comparison
 from autorank.comparison.pairing import Row
 from autorank.comparison.result import Result
 from autorank.report.style import (
-    BLUE,
+    COLOURS,
     GREEN,
     INK,
-    ORANGE,
     PALE,
     RED,
     legend,
@@ -25,8 +24,6 @@ from autorank.report.style import (
     robust_limits,
 )
 
-# Okabe and Ito's, the reference in black.
-COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 LINES = ("-", "--", ":")
 MOST_NAMED = 12  # groups that a figure tells apart; the others are pale
 MOST_BANDS = 6

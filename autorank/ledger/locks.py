@@ -3,7 +3,8 @@
 import fcntl
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autorank.ledger.errors import RunInUse
@@ -72,3 +73,20 @@ def lock(path: Path) -> int:
     write_holder(descriptor)
     close_on_fork(descriptor)
     return descriptor
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a journal, whose folder must exist.
+
+    Raises:
+        ValueError: a living process has it.
+    """
+    try:
+        descriptor = lock(path)
+    except RunInUse as error:
+        raise ValueError(str(error)) from error
+    try:
+        yield
+    finally:
+        release(descriptor)

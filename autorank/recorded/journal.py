@@ -9,14 +9,14 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autorank.ledger.errors import RunInUse
-from autorank.ledger.locks import lock, release
+from autorank.ledger.locks import locked
 from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
 
@@ -73,21 +73,16 @@ class Journal:
 
     def __init__(self, path: Path, header: Header) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock = lock(path)
-        except RunInUse as error:
-            raise ValueError(str(error)) from error
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(locked(path))
             if not path.exists():
                 write_atomically(path, _line({"format": FORMAT} | header._asdict()))
             self.content = read_journal(path)
             refuse_other_table(path, self.content.header, header)
-            self._stream = path.open("ab")
+            self._stream = stack.enter_context(path.open("ab"))
             if not path.read_bytes().endswith(b"\n"):
                 self._stream.write(b"\n")  # ends a line that was cut off
-        except BaseException:
-            release(self._lock)
-            raise
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "Journal":
         return self
@@ -98,9 +93,8 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.sync()
-        self._stream.close()
-        release(self._lock)
+        with self._open:
+            self.sync()
 
     def start_session(self, session: Mapping[str, Any]) -> None:
         """Says what records the runs from here on."""

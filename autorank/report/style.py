@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 # Of Okabe and Ito's palette: distinct for colour-blind readers and in greyscale.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 INK, GREY, PALE = "#222222", "#8a8a8a", "#cccccc"
 GAIN = "NE gain against baseline (%, lower is better)"
 SETTINGS: Any = {

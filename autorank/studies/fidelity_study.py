@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,25 +16,27 @@ from autorank.studies.curves import CurveTable, curve_table
 from autorank.studies.journal import Cell
 from autorank.studies.splits import overlap, split_of
 from autorank.studies.stopping import PREDICTIONS, RULES, Replay, predicted, within
-from autorank.studies.study import SUBJECTS, Done, Measure, Study, Subject, refuse_unknown
+from autorank.studies.study import (
+    SUBJECTS,
+    Done,
+    Measure,
+    Named,
+    Study,
+    Subject,
+    refuse_unknown,
+    with_tuples,
+)
 
 ORDER = "order"  # in the place of a rule: no budget, all tested curves are seen up to a fraction
 READ_BY_ORDER = ("fraction", "prediction", "dx")
 
 
-class FidelityMeasure(NamedTuple):
-    """A `Measure`."""
-
-    words: str
-    larger_is_better: bool
-
-
-MEASURES: Mapping[str, FidelityMeasure] = {
-    "tau_b": FidelityMeasure("Kendall's tau-b with the final order", True),
-    "regret_at_3": FidelityMeasure("regret@3", False),
-    "regret": FidelityMeasure("regret of the recommended configuration", False),
-    "tried": FidelityMeasure("configurations tried", True),
-    "spent": FidelityMeasure("whole runs spent", False),
+MEASURES: Mapping[str, Measure] = {
+    "tau_b": Named("Kendall's tau-b with the final order"),
+    "regret_at_3": Named("regret@3"),
+    "regret": Named("regret of the recommended configuration"),
+    "tried": Named("configurations tried"),
+    "spent": Named("whole runs spent"),
 }
 OF_ORDER, OF_RULES = ("tau_b", "regret_at_3"), ("regret", "tried", "spent")
 
@@ -68,7 +70,7 @@ class FidelityArm:
 
     @property
     def fit(self) -> str:
-        """No two arms share work that is worth it: labels are kept by the table."""
+        """No two arms share a fit; the labels that they have in common are kept by the table."""
         return digest(plain(self))
 
 
@@ -106,9 +108,8 @@ class FidelityStudy(Study):
                     f"study.measures: {name} is not defined for {place}, whose rule is {rule}; write some of "
                     f"{', '.join(known)}"
                 )
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
         try:
-            return FidelityArm(**values)
+            return FidelityArm(**with_tuples(own))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 

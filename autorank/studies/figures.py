@@ -9,23 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autorank.report.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    RED,
-    legend,
-    name_axes,
-    panels,
-)
+from autorank.report.style import COLOURS, GREY, INK, PALE, legend, name_axes, panels
 from autorank.studies.findings import ALL
 from autorank.studies.intervals import Difference
 from autorank.studies.written import Written
 
-COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 LINES, MARKS = ("-", "--", ":", "-."), "osD^v<>P"
 FEW = 4  # tables up to which every arm is drawn on each
 TITLE_WIDTH, PANEL_WIDTH, LONG_NAME = 92, 25, 25  # characters
@@ -64,7 +52,7 @@ def _over_axis(written: Written, title: str) -> Figure:
             ax.set_xscale("log")
             ax.minorticks_off()
             ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    words = _words(written)
+    words = written.words
     name_axes(left, written.study.axis, words)
     apart = f"{words}\nminus that of {written.study.reference}, 95 % interval"
     name_axes(right, written.study.axis, apart)
@@ -97,7 +85,7 @@ def _by_arm(written: Written, title: str) -> Figure:
     left.set_ylim(right.get_ylim())
     left.set_yticks(places, arms)
     right.set_yticks(places, [""] * len(arms))
-    words = _words(written)
+    words = written.words
     name_axes(left, words, "")
     name_axes(right, f"minus that of {written.study.reference}, 95 % interval", "")
     if len(written.tables) > 1:
@@ -118,7 +106,7 @@ def _by_table(written: Written, title: str) -> Figure:
         ax.set_title("\n".join(textwrap.wrap(words, PANEL_WIDTH)), fontsize=8)
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))
     axes[0].set_yticks(places, ["mean over all", *written.tables])
-    figure.supxlabel(f"difference in {_words(written)}, 95 % interval", fontsize=9)
+    figure.supxlabel(f"difference in {written.words}, 95 % interval", fontsize=9)
     return figure
 
 
@@ -137,7 +125,3 @@ def _lengths(found: Sequence[Difference]) -> np.ndarray:
     """What `Axes.errorbar` wants; 0 where there is no interval."""
     lengths = [(d.mean - d.low, d.high - d.mean) for d in found]
     return np.nan_to_num(np.array(lengths).T)
-
-
-def _words(written: Written) -> str:
-    return written.study.MEASURES[written.lead].words

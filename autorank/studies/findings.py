@@ -114,10 +114,10 @@ def described(study: Study, tables: Sequence[Table], found: Sequence[Finding]) -
     head += [f"minus {study.reference} [95 %]", *others]
     lines = [head]
     for arm in study.arms:
-        cells = [arm, *(_short(by[arm, n, lead].mean) for n in shown)]
+        cells = [arm, *(short(by[arm, n, lead].mean) for n in shown)]
         difference = by[arm, ALL, lead].difference
-        cells.append("reference" if arm == study.reference else _interval(difference))
-        lines.append(cells + [_short(by[arm, ALL, m].mean) for m in others])
+        cells.append("reference" if arm == study.reference else difference.text)
+        lines.append(cells + [short(by[arm, ALL, m].mean) for m in others])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -135,7 +135,7 @@ def sentence(study: Study, tables: Sequence[Table], found: Sequence[Finding]) ->
         if math.isnan(f.difference.low):
             unknown.append(f.arm)
         else:
-            shown = f"{f.arm} ({_interval(f.difference)})"
+            shown = f"{f.arm} ({f.difference.text})"
             groups[f.difference.sign].append(shown)
     words = study.MEASURES[lead].words
     parts = []
@@ -168,7 +168,7 @@ def told(study: Study, found: Sequence[Finding]) -> list[str]:
     lines = []
     for f in found:
         if f.is_contrast and f.measure == lead and f.table == ALL:
-            shown = _interval(f.difference)
+            shown = f.difference.text
             says = (
                 f"{words} {shown}"
                 if f.difference.sign
@@ -178,13 +178,8 @@ def told(study: Study, found: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def _interval(d: Difference) -> str:
-    if math.isnan(d.low):
-        return "not defined"
-    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-
-
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Three digits, or a dash."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 

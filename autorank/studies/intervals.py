@@ -29,6 +29,18 @@ class Difference(NamedTuple):
         """1 or -1 if the interval excludes 0, else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
+    @property
+    def text(self) -> str:
+        """The mean and its interval with three digits.
+
+        Examples:
+            >>> Difference(0.2, 0.1, 0.3).text
+            '+0.200 [+0.100, +0.300]'
+        """
+        if math.isnan(self.low):
+            return "not defined"
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
 
 def corrected_interval(
     differences: Float[np.ndarray, " j"], rho: float, level: float = 0.95

@@ -11,12 +11,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from autorank.ledger.errors import RunInUse
-from autorank.ledger.locks import lock, release
+from autorank.ledger.locks import locked
 from autorank.ledger.safe_write import write_atomically
 from autorank.ledger.strict_json import dumps
 
@@ -49,26 +49,18 @@ class Journal:
     def __init__(self, folder: Path, identity: Mapping[str, str], measures: tuple[str, ...]):
         self.path, self.measures = folder / "journal.csv", measures
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock = lock(self.path)
-        except RunInUse as error:
-            raise ValueError(str(error)) from error
-        try:
+        self._spent = folder / "spent.json"
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.path))
             _settle(folder / "study.json", dict(identity))
             if not self.path.exists():
                 write_atomically(self.path, _line([*KEYS, *measures]))
             self.rows = read_rows(self.path)
             whole = self.path.read_bytes().rfind(b"\n") + 1
             os.truncate(self.path, whole)  # without a row that was cut off
-            self._stream = self.path.open("a", newline="")
-            self._spent, self._started, self._grew = (
-                folder / "spent.json",
-                time.process_time(),
-                False,
-            )
-        except BaseException:
-            release(self._lock)
-            raise
+            self._stream = stack.enter_context(self.path.open("a", newline=""))
+            self._open = stack.pop_all()
+        self._started, self._grew = time.process_time(), False
 
     def __enter__(self) -> "Journal":
         return self
@@ -79,10 +71,9 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._grew:
-            write_atomically(self._spent, dumps({"cpu_seconds": self.cpu_seconds}) + "\n")
-        self._stream.close()
-        release(self._lock)
+        with self._open:
+            if self._grew:
+                write_atomically(self._spent, dumps({"cpu_seconds": self.cpu_seconds}) + "\n")
 
     @property
     def cpu_seconds(self) -> float:

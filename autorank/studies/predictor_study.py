@@ -16,7 +16,7 @@ from autorank.studies.journal import Cell
 from autorank.studies.predictors import KINDS, Program, Task
 from autorank.studies.records import Records, derived, records_of
 from autorank.studies.splits import overlap, split_of
-from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown
+from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown, with_tuples
 from autorank.surrogates.measures import LARGEST_K, MEASURES, PredictionMeasure, measured
 from autorank.surrogates.settings import PredictorConfig
 
@@ -27,7 +27,7 @@ class PredictorArm:
 
     kind: str = "ensemble"  # a name of `KINDS`
     num_train: int = 160  # records to learn from
-    # So many of them are of the tested part of the records, where these have one; None: as they come.
+    # How many of them come from the tested part of the records, if there is one; None: as they come.
     num_own: int | None = None
     predictor: PredictorConfig = field(default_factory=PredictorConfig)  # kind=ensemble
     input: InputConfig = field(default_factory=InputConfig)  # all kinds but gaussian and mean
@@ -93,8 +93,6 @@ class PredictorStudy(Study):
         refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
         inputs = dict(own.pop("input", None) or {})
         refuse_unknown(f"{place}.input", inputs, InputConfig)
-        if isinstance(predictor.get("hidden"), list):
-            predictor["hidden"] = tuple(predictor["hidden"])
         try:
             values: dict[str, Any] = {"num_train": self.num_train} | own
             values["input"] = InputConfig(**inputs)
@@ -102,7 +100,7 @@ class PredictorStudy(Study):
             if kind != "ensemble":
                 return arm
             require_range("predictor.members", predictor.get("members", 10), 1, 10_000)
-            return dataclasses.replace(arm, predictor=PredictorConfig(**predictor))
+            return dataclasses.replace(arm, predictor=PredictorConfig(**with_tuples(predictor)))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 

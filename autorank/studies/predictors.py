@@ -46,12 +46,12 @@ class Kind(Protocol):
     """Makes the program of an arm; whatever is compiled is compiled here."""
 
     def __call__(self, arm: Any, task: Task, /) -> Program:
-        """The program of an `ArmConfig`."""
+        """The program of an `PredictorArm`."""
         ...
 
 
-# Traits. `reads`: the fields of `ArmConfig` that not every kind reads, and this one does. `needs`: a package that is no
-# dependency of the library, "" for none.
+# Traits. `reads`: the fields of `PredictorArm` that not every kind reads, and this one does. `needs`: a package that is
+# no dependency of the library, "" for none.
 KINDS: Registry[Kind] = Registry("kind", field="kind")
 
 

@@ -25,7 +25,6 @@ class Records(NamedTuple):
     # float64 [m], lower is better: 0 is the best record, 1 the median one, so that tasks can be averaged.
     quality: np.ndarray
     cost: np.ndarray  # float64 [m]: logarithm of the cost
-    curves: np.ndarray | None  # window NE of the first seed [m, t]; None where none were recorded
     num_failed: int  # configurations that have no result and were left out
     own: np.ndarray | None = None  # bool [m]: the part that is tested; None: all may be
     noise: np.ndarray | None = (
@@ -138,7 +137,6 @@ def beside(target: Records, source: Records) -> Records:
         np.concatenate([target.configs, source.configs]),
         np.concatenate([target.quality, source.quality]),
         np.concatenate([target.cost, source.cost]),
-        None,
         target.num_failed + source.num_failed,
         np.arange(len(target) + len(source)) < len(target),
     )
@@ -183,14 +181,5 @@ def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
         kept,
         (results[:, 0] - best) / unit,
         results[:, 1],
-        _curves(benchmark, kept),
         int((~finished).sum()),
     )
-
-
-def _curves(benchmark: Benchmark, configs: np.ndarray) -> np.ndarray | None:
-    """Window NE of the first metric ``[m, t]``, as each configuration's first seed gave it."""
-    if benchmark.curves is None:
-        return None
-    outcomes = dict(benchmark.curves.evaluate(configs, [0] * len(configs), 1.0))
-    return np.stack([np.asarray(outcomes[i].curve)[:, 0] for i in range(len(configs))])

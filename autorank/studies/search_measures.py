@@ -24,7 +24,6 @@ class SearchMeasure(NamedTuple):
     """A number of a search; a `Measure` that can be computed."""
 
     words: str
-    larger_is_better: bool
     compute: Callable[[Searched], float]
     trials: int  # that it needs
 
@@ -77,11 +76,11 @@ def front_share(found: Searched) -> float:
 CHECKPOINTS = (25, 50, 75, 100, 150)
 MEASURES: Mapping[str, SearchMeasure] = {
     **{
-        f"regret_at_{n}": SearchMeasure(f"regret at {n} trials", False, partial(regret, n=n), n)
+        f"regret_at_{n}": SearchMeasure(f"regret at {n} trials", partial(regret, n=n), n)
         for n in reversed(CHECKPOINTS)
     },
-    "mean_regret": SearchMeasure("mean regret over the trials", False, mean_regret, 1),
-    "front_share": SearchMeasure("share of the front's hypervolume", True, front_share, 1),
+    "mean_regret": SearchMeasure("mean regret over the trials", mean_regret, 1),
+    "front_share": SearchMeasure("share of the front's hypervolume", front_share, 1),
 }
 
 

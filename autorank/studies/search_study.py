@@ -2,22 +2,23 @@
 
 import math
 import time
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from autorank.app.variants import PREDICTOR, variant
 from autorank.base.jax_settings import own_settings
-from autorank.base.programs import ProgramCache, compiler_options, lower
+from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, flatten, plain, require_range
-from autorank.searchers.base import SEARCHERS, Context, Searcher
+from autorank.searchers.base import SEARCHERS, Context
+from autorank.space.space import Space
 from autorank.studies.journal import Cell
 from autorank.studies.search_measures import MEASURES, Searched, measured, needs
 from autorank.studies.search_tasks import SearchTask, search_task
+from autorank.studies.searcher_programs import SearcherPrograms, compiled, randomness
 from autorank.studies.study import SUBJECTS, Done, Measure, Study, Subject, refuse_unknown
 
 
@@ -99,14 +100,6 @@ def search_subject(study: SearchStudy) -> Subject:
     return Subject(search_task, check, _Searches(study), lambda task: 0.0)
 
 
-class _Made(NamedTuple):
-    """A searcher of a space, compiled."""
-
-    searcher: Searcher
-    ask: Callable[..., Any]
-    tell: Callable[..., Any]
-
-
 class _Searches:
     """Runs searches; threads call it side by side."""
 
@@ -126,15 +119,13 @@ class _Searches:
         self, arm: SearchArm, task: SearchTask, number: int, seed: int
     ) -> tuple[Searched, float]:
         """One search, and its seconds without compiling."""
-        s, place = self._study, zlib.crc32(task.name.encode())
-        part = task.part(arm.decisions)
+        s, part = self._study, task.part(arm.decisions)
         with own_settings():
             made = self._programs.get(
                 f"{part.space.fingerprint()} {arm.searcher}", lambda: self._make(arm, part.space)
             )[0]
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), number)
+            key, noise = randomness(task.name, number, seed)
             state = made.searcher.init(key)
-            noise = np.random.default_rng([seed, place, number])
             weighs = any(getattr(variant(arm.searcher, s.batch).settings, "alphas", ()))
             started, trials, tried = time.perf_counter(), [], set()
             for told in range(0, s.trials, s.batch):
@@ -150,16 +141,8 @@ class _Searches:
         quality, cost, told_quality = np.concatenate(trials).T
         return Searched(quality, cost, told_quality, task), seconds
 
-    def _make(self, arm: SearchArm, space: Any) -> _Made:
+    def _make(self, arm: SearchArm, space: Space) -> SearcherPrograms:
         _, settings, predictor = variant(arm.searcher, self._study.batch)
         capacity = 32 * math.ceil((self._study.trials + 1) / 32)
         context = Context(capacity, self._study.initial, predictor)
-        searcher = SEARCHERS[settings.name].make(space, settings, context)
-        options = compiler_options()
-        key = jax.random.key(0)
-        ask = lower(searcher.ask, key, jax.eval_shape(searcher.init, key))
-        return _Made(
-            searcher,
-            ask.compile(compiler_options=options),
-            jax.jit(searcher.tell, compiler_options=options),
-        )
+        return compiled(SEARCHERS[settings.name].make(space, settings, context))

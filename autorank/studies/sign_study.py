@@ -7,7 +7,6 @@ predictor's tau-b, predicted against told quality by round, the policies' entrop
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 
 from autorank.base.jax_settings import own_settings
 from autorank.base.metrics import kendall_tau_b
-from autorank.base.programs import ProgramCache, compiler_options, lower
+from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, plain, require, require_range
 from autorank.base.typing import Float, Int
 from autorank.search.failure_signs import (
@@ -25,21 +24,24 @@ from autorank.search.failure_signs import (
     policy_collapse,
     predictor_overfit,
 )
-from autorank.searchers.base import Context, Searcher
+from autorank.searchers.base import Context
 from autorank.searchers.paper import PaperConfig, make_paper
 from autorank.space.space import Space
 from autorank.studies.journal import Cell
 from autorank.studies.search_tasks import SearchTask, search_task
-from autorank.studies.study import SUBJECTS, Done, Measure, Study, Subject, refuse_unknown
+from autorank.studies.searcher_programs import SearcherPrograms, compiled, randomness
+from autorank.studies.study import (
+    SUBJECTS,
+    Done,
+    Measure,
+    Named,
+    Study,
+    Subject,
+    refuse_unknown,
+    with_tuples,
+)
 from autorank.surrogates.held_out import held_out_tau
 from autorank.surrogates.settings import PredictorConfig
-
-
-class SignMeasure(NamedTuple):
-    """A number of a search; a `Measure`."""
-
-    words: str
-    larger_is_better: bool
 
 
 class Left(NamedTuple):
@@ -90,9 +92,9 @@ class SignStudy(Study):
     predictor: dict[str, Any] = field(default_factory=dict)  # the same
 
     MEASURES: ClassVar[Mapping[str, Measure]] = {
-        "fired": SignMeasure("share of searches in which the sign fires", False),
-        "heldout_tau": SignMeasure("Kendall's tau-b on held-out trials", True),
-        "late_tau": SignMeasure("Kendall's tau-b within the last round", True),
+        "fired": Named("share of searches in which the sign fires"),
+        "heldout_tau": Named("Kendall's tau-b on held-out trials"),
+        "late_tau": Named("Kendall's tau-b within the last round"),
     }
     SPLITS: ClassVar[str] = "seeds"
     PLAN: ClassVar[tuple[str, ...]] = ("pilots", "rounds")
@@ -105,15 +107,16 @@ class SignStudy(Study):
     def arm(self, place: str, own: dict[str, Any]) -> SignArm:
         """See `Study.arm`."""
         refuse_unknown(place, own, SignArm)
-        parts: dict[str, Any] = {}
-        for key, record in (("searcher", PaperConfig), ("predictor", PredictorConfig)):
-            given = {**getattr(self, key), **(own.pop(key, None) or {})}
-            refuse_unknown(f"{place}.{key}", given, record)
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            parts[key] = record, given
+        searcher = self.searcher | (own.pop("searcher", None) or {})
+        refuse_unknown(f"{place}.searcher", searcher, PaperConfig)
+        predictor = self.predictor | (own.pop("predictor", None) or {})
+        refuse_unknown(f"{place}.predictor", predictor, PredictorConfig)
         try:
-            made = {key: record(**given) for key, (record, given) in parts.items()}
-            return SignArm(**{**own, **made})
+            return SignArm(
+                **own,
+                searcher=PaperConfig(**with_tuples(searcher)),
+                predictor=PredictorConfig(**with_tuples(predictor)),
+            )
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
 
@@ -125,11 +128,9 @@ def sign_subject(study: SignStudy) -> Subject:
 
 
 class _Made(NamedTuple):
-    """What one space and one arm need, compiled."""
+    """What one space and one arm need."""
 
-    searcher: Searcher
-    ask: Callable[..., Any]
-    tell: Callable[..., Any]
+    programs: SearcherPrograms
     predictor: Any
 
 
@@ -163,22 +164,21 @@ class _Searches:
 
     def _search(self, arm: SignArm, made: _Made, task: SearchTask, number: int, seed: int) -> Left:
         """One search, and what it leaves."""
-        s, place = self._study, zlib.crc32(task.name.encode())
-        rng = np.random.default_rng([seed, place, number])
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), number)
+        s, programs = self._study, made.programs
+        key, rng = randomness(task.name, number, seed)
         configs = np.asarray(task.space.sample(jax.random.fold_in(key, 0), s.pilots))
         metrics = told(arm.labels, task, configs, rng, is_pilot=True)
-        state = made.tell(made.searcher.init(key), configs, metrics)
+        state = programs.tell(programs.searcher.init(key), configs, metrics)
         rounds, policies, seen = [], [], [(configs, metrics)]
         for index in range(s.rounds):
-            asked = made.ask(jax.random.fold_in(key, index + 1), state)
+            asked = programs.ask(jax.random.fold_in(key, index + 1), state)
             configs = np.asarray(asked.configs)
             metrics = told(arm.labels, task, configs, rng, is_pilot=False)
             predicted = np.asarray(asked.predicted)[:, 0].tolist()
             rounds.append({"round": index, "predicted": predicted, "true": metrics[:, 0].tolist()})
             info = {name: np.asarray(asked.info[name]) for name in ("entropy", "distinct")}
             policies.append({"round": index, **info})
-            state = made.tell(state, configs, metrics)
+            state = programs.tell(state, configs, metrics)
             seen.append((configs, metrics))
         every, results = (np.concatenate(parts) for parts in zip(*seen, strict=True))
         features = np.asarray(task.space.features(every))
@@ -192,10 +192,7 @@ class _Searches:
         capacity = self._study.pilots + self._study.rounds * arm.searcher.batch_size
         predictor = make_predictor(arm.predictor, space.num_features, capacity)
         searcher = make_paper(space, arm.searcher, Context(capacity, self._study.pilots, predictor))
-        options, key = compiler_options(), jax.random.key(0)
-        ask = lower(searcher.ask, key, jax.eval_shape(searcher.init, key))
-        tell = jax.jit(searcher.tell, compiler_options=options)
-        return _Made(searcher, ask.compile(compiler_options=options), tell, predictor)
+        return _Made(compiled(searcher), predictor)
 
 
 def told(

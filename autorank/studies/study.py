@@ -27,10 +27,11 @@ class Measure(Protocol):
         """What it is called in a sentence."""
         ...
 
-    @property
-    def larger_is_better(self) -> bool:
-        """Which way is good."""
-        ...
+
+class Named(NamedTuple):
+    """A `Measure` that is computed along with the others of its subject."""
+
+    words: str
 
 
 @runtime_checkable
@@ -186,3 +187,8 @@ def refuse_unknown(place: str, given: Mapping[str, Any], record: type) -> None:
     for key in given:
         if key not in known:
             raise ValueError(f"{place}.{key} is not a setting; write one of {', '.join(known)}")
+
+
+def with_tuples(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as YAML has them, with tuples for its lists, as records want them."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}

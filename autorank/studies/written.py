@@ -41,6 +41,11 @@ class Written(NamedTuple):
         return self.made_by["study"]["measures"][0]
 
     @property
+    def words(self) -> str:
+        """What the lead measure is called in a sentence."""
+        return self.study.MEASURES[self.lead].words
+
+    @property
     def tables(self) -> list[str]:
         """Names of the tables, in order."""
         return [name for name in dict.fromkeys(key.table for key in self.rows) if name != ALL]
@@ -98,7 +103,7 @@ def _refuse_untrue_title(written: Written) -> None:
         if not bears(difference, claim):
             raise ValueError(
                 f"study={written.name}: its title rests on '{words}' being {claim}, but the results say "
-                f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]; write another title"
+                f"{difference.text}; write another title"
             )
 
 

@@ -12,7 +12,7 @@ from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates.base import Prediction
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSettings, GaussianSurrogate
 from autorank.surrogates.kernel import Columns, feature_columns
-from autorank.surrogates.predictor import Predictor
+from autorank.surrogates.predictor import Predictor, refuse_other_shape
 
 
 def make_gaussian_predictor(
@@ -80,10 +80,7 @@ class _Gaussian:
         where: Bool[Array, "n 2"],
     ) -> GaussianFit:
         """`Predictor.fit`."""
-        if features.shape != self.shape:
-            raise ValueError(
-                f"features are {features.shape}; this predictor fits {self.shape}: pad with rows whose `where` is False"
-            )
+        refuse_other_shape(features, self.shape)
         return self.surrogate.fit_features(features, targets, where)
 
     def score(self, state: Any, features: Float[Array, "n x"]) -> Prediction:

@@ -20,21 +20,20 @@ class PredictionMeasure(NamedTuple):
     """A number for predicted and true qualities, both lower is better; a `Measure` that can be computed."""
 
     words: str
-    larger_is_better: bool
     compute: Callable[[Any, Any], float]
     needs: int = 2  # records, for it to say anything
 
 
 # NaN where a measure is not defined, as a correlation with a constant prediction is not.
 MEASURES: Mapping[str, PredictionMeasure] = {
-    "tau_b": PredictionMeasure("Kendall's tau-b", True, kendall_tau_b),
-    "pearson": PredictionMeasure("Pearson's correlation", True, pearson),
-    "discordant_share": PredictionMeasure("share of discordant pairs", False, discordant_share),
+    "tau_b": PredictionMeasure("Kendall's tau-b", kendall_tau_b),
+    "pearson": PredictionMeasure("Pearson's correlation", pearson),
+    "discordant_share": PredictionMeasure("share of discordant pairs", discordant_share),
     **{
-        f"regret_at_{k}": PredictionMeasure(f"regret@{k}", False, partial(regret_at_k, k=k), k + 1)
+        f"regret_at_{k}": PredictionMeasure(f"regret@{k}", partial(regret_at_k, k=k), k + 1)
         for k in (1, 3, 10)
     },
-    "top_10_recall": PredictionMeasure("top-10 recall", True, partial(top_k_recall, k=10), 11),
+    "top_10_recall": PredictionMeasure("top-10 recall", partial(top_k_recall, k=10), 11),
 }
 LARGEST_K = 10
 

@@ -89,6 +89,18 @@ class Predictor(NamedTuple):
     by_sums: SumScore | None = None  # None if the predictor has no such shortcut
 
 
+def refuse_other_shape(features: Array, shape: tuple[int, int]) -> None:
+    """Refuses features that are not of the shape that a predictor fits.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if features.shape != shape:
+        raise ValueError(
+            f"features are {features.shape}; this predictor fits {shape}: pad with rows whose `where` is False"
+        )
+
+
 def ensemble(
     num_features: int, *, capacity: int, member_map: str = "map", **settings: Any
 ) -> Predictor:
@@ -173,12 +185,7 @@ class _Ensemble:
         where: Bool[Array, "n 2"],
     ) -> FitState:
         """`Predictor.fit`."""
-        expected = (self.capacity, self.num_features)
-        if features.shape != expected:
-            raise ValueError(
-                f"features are {features.shape}; this predictor fits {expected}: "
-                f"pad with rows whose `where` is False"
-            )
+        refuse_other_shape(features, (self.capacity, self.num_features))
         rows = prepare(features, targets, where)
         target_mean, target_sd = moments(rows.targets, rows.where)
         if self.is_scaled:

@@ -14,7 +14,7 @@ from autorank.studies.journal import Journal
 from autorank.studies.predictor_study import PredictorStudy
 from autorank.studies.records import Records, records_of
 from autorank.studies.run import identity_of, run_study
-from autorank.studies.subjects import SUBJECTS
+from autorank.studies.subjects import study_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -29,12 +29,12 @@ def planted(name: str, truth: Any) -> Records:
     return records_of(benchmark(name, truth))
 
 
-def benchmark(name: str, truth: Any) -> Benchmark:
-    """The same as a benchmark."""
+def benchmark(name: str, truth: Any, cost: Any = lambda x: x.sum(axis=1)) -> Benchmark:
+    """The same as a benchmark, with ``cost(x [n, 4])`` as the logarithm of the cost."""
 
     def query(rows: Any) -> np.ndarray:
-        x = np.array([[row[d] for d in "abcd"] for row in rows])
-        return np.stack([truth(x), x.sum(axis=1)], axis=1)
+        x = np.array([[row[d] for d in "abcd"] for row in rows]).reshape(-1, 4)
+        return np.stack([truth(x), cost(x)], axis=1)
 
     return Benchmark("planted", name, SPACE, {}, query)
 
@@ -45,9 +45,7 @@ def linear(x: np.ndarray) -> np.ndarray:
 
 def shipped(path: Path) -> Any:
     """A study of ``configs/study``, of the type of its subject."""
-    content = yaml.safe_load(path.read_text())
-    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    return SUBJECTS[content.get("subject", "predictor")].settings(**as_tuples)
+    return study_of(yaml.safe_load(path.read_text()))
 
 
 def cut(name: str, arms: tuple[str, ...], reference: str, **changes: Any) -> PredictorStudy:

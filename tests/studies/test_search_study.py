@@ -15,17 +15,13 @@ from autorank.studies.run import jobs_of
 from autorank.studies.search_measures import Searched, front_share, hypervolume, mean_regret, regret
 from autorank.studies.search_study import SearchStudy
 from autorank.studies.search_tasks import search_task
-from tests.studies.planted import SPACE, cut, found, linear
+from tests.studies.planted import SPACE, benchmark, cut, found, linear
 
 SMALL = {"hidden": (16,), "steps": 60, "rate": 0.01, "members": 2, "loss": "mse"}
 
 
 def planted_task(name="linear", truth=linear, cost=lambda x: x[:, 3]):
-    def query(rows):
-        x = np.array([[row[d] for d in "abcd"] for row in rows]).reshape(-1, 4)
-        return np.stack([truth(x), cost(x)], axis=1)
-
-    return search_task(Benchmark("planted", name, SPACE, {}, query))
+    return search_task(benchmark(name, truth, cost))
 
 
 TASK, NESTED = planted_task(), search_task(nested(0))
