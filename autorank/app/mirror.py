@@ -39,7 +39,8 @@ def define_axes(run: Any) -> None:
 
 def sync(mirror: Mirror, ledger: Ledger) -> None:
     """Logs the trials and rounds that the ledger has gained since the last call."""
-    done = [t for t in ledger.trials() if t.status != "proposed"]
+    trials = ledger.trials()
+    done = [t for t in trials if t.status != "proposed"]
     known, labels = set(ledger.get("wandb_trials") or []), ledger.records(rungs.KIND)
     new = sorted((t for t in done if t.id not in known), key=lambda t: (t.finished_at or 0.0, t.id))
     for trial in new:
@@ -54,7 +55,7 @@ def sync(mirror: Mirror, ledger: Ledger) -> None:
     for record in rounds[seen:]:
         mirror.run.log(round_values(record), step=max(1, len(known)) if mirror.ours else None)
     if new:
-        for values in new_rounds(ledger, {t.id for t in new}):
+        for values in new_rounds(trials, {t.id for t in new}):
             mirror.run.log(values, step=len(known) if mirror.ours else None)
         ledger.put("wandb_trials", sorted(known))
     if len(rounds) > seen:
@@ -72,13 +73,13 @@ def search_values(ended: Sequence[Trial], records: Sequence[Mapping[str, Any]]) 
     return {name: value for name, value in values.items() if value is not None}
 
 
-def new_rounds(ledger: Ledger, new: Collection[int]) -> Iterator[dict[str, Any]]:
+def new_rounds(trials: Sequence[Trial], new: Collection[int]) -> Iterator[dict[str, Any]]:
     """The predictor's measures after each round that ended with one of the new trials.
 
     They are over all proposals so far, each predicted before it was trained: an honest, if narrow, test.
     """
     rounds: dict[int, list[Trial]] = {}
-    for trial in ledger.trials():
+    for trial in trials:
         if trial.stage == "round":
             rounds.setdefault(trial.round, []).append(trial)
     told: list[Trial] = []

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autorank.comparison.collection_table import ROLES, with_table
+from autorank.comparison.collection_table import ROLES, title, with_table
 from autorank.comparison.finding import LEDGER
 from autorank.comparison.grouping import differing, text_of
 from autorank.comparison.result import METRIC, SEED, Result
@@ -61,12 +61,14 @@ def collect(results: Sequence[Result], shelf: Shelf, replace: Sequence[str] = ()
     named = by_data_set(results)
     known = json.loads(shelf.settings.read_text()) if shelf.settings.is_file() else {}
     present = {title(row["data"], row["metric"]) for row in read(shelf.searches)}
-    for name in (name for name in named if name in present and named[name].data not in replace):
-        refuse_other_settings(name, known.get(name), named[name], shelf)
-    unknown = set(replace) - {result.data for result in results}
+    for name, result in named.items():
+        if name in present and result.data not in replace:
+            refuse_other_settings(name, known.get(name), result, shelf)
+    data = {result.data for result in results}
+    unknown = set(replace) - data
     if unknown:
         raise ValueError(
-            f"--replace {sorted(unknown)[0]}: no given run is of it; write one of {', '.join(sorted(named))}"
+            f"--replace {sorted(unknown)[0]}: no given run is of it; write one of {', '.join(sorted(data))}"
         )
     summaries = [result.summary for result in results]
     models = [row for summary in summaries for row in rows_of(summary)]
@@ -77,16 +79,6 @@ def collect(results: Sequence[Result], shelf: Shelf, replace: Sequence[str] = ()
     write_atomically(shelf.settings, dumps(dict(sorted(known.items())), indent=1) + "\n")
     write_atomically(shelf.page, with_table(shelf.page.read_text(), rows))
     return list(named)
-
-
-def title(data: str, metric: str) -> str:
-    """What has one run in the table.
-
-    Examples:
-        >>> title("movielens", "ctr")
-        'movielens (ctr)'
-    """
-    return f"{data} ({metric})"
 
 
 def by_data_set(results: Iterable[Result]) -> dict[str, Result]:

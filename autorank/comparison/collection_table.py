@@ -1,12 +1,19 @@
 """The table of collected searches as Markdown, between two markers of a page."""
 
+from autorank.report import console
+
 BEGIN, END = "<!-- searches: begin -->", "<!-- searches: end -->"
-ROLES = {
-    "baseline": "baseline",
-    "winner": "winner",
-    "winner_equal_cost": "best at equal cost",
-    "winner_equal_ne": "cheapest at equal NE",
-}
+ROLES = dict(console.ROLES)
+
+
+def title(data: str, metric: str) -> str:
+    """What has one run in the table.
+
+    Examples:
+        >>> title("movielens", "ctr")
+        'movielens (ctr)'
+    """
+    return f"{data} ({metric})"
 
 
 def interval(row: dict[str, str], low: str, high: str) -> str:
@@ -55,7 +62,7 @@ def table(rows: list[dict[str, str]]) -> str:
         if row.get("qps_low") and row["role"] != "baseline":
             qps += f" [{float(row['qps_low']):.2f}, {float(row['qps_high']):.2f}]"
         cells = (
-            f"{row['data']} ({row['metric']})", role_text(row), ne, gain, interval(row, "low", "high"),
+            title(row["data"], row["metric"]), role_text(row), ne, gain, interval(row, "low", "high"),
             interval(row, "rows_low", "rows_high"), f"{float(row['flops_ratio']):.2f}x", qps,
             f"{float(row['seed_noise_percent']):.3f} %",
         )  # fmt: skip

@@ -13,12 +13,13 @@ from autorank.comparison.text import (
     OVERALL_HEAD,
     cells,
     counted,
+    noise_text,
     overall_rows,
     settings_rows,
     shown,
 )
 from autorank.report.markup import escape, folded, section, table
-from autorank.report.numbers import count, number, signed
+from autorank.report.numbers import count, number
 from autorank.report.style import svg_text
 from autorank.report.stylesheet import STYLE
 
@@ -125,7 +126,7 @@ def runs_table(found: Comparison) -> str:
                 r.data,
                 r.seed,
                 *values,
-                signed(r.noise),
+                noise_text(r.noise),
                 *cost,
                 revision,
                 r.folder,

@@ -81,14 +81,13 @@ def cells(row: Row, found: Comparison) -> tuple[str, ...]:
     else:
         interval = NONE if math.isnan(gap.low) else f"{gap.low:+.3f} to {gap.high:+.3f}"
         compared = (signed(gap.mean), interval, str(len(gap.seeds)), gap.verdict)
-    noise = NONE if math.isnan(row.noise) else f"{row.noise:.3f} %"
     return (
         row.group.letter,
         str(len(row.results)),
         shown(row.mean, found.measure),
         number(row.sd, 2),
         *compared,
-        noise,
+        noise_text(row.noise),
         row.name,
     )
 
@@ -106,6 +105,11 @@ def overall_rows(found: Comparison) -> list[tuple[str, ...]]:
         )
         for row in found.overall
     ]
+
+
+def noise_text(noise: float) -> str:
+    """A standard deviation in percent NE."""
+    return NONE if math.isnan(noise) else f"{noise:.3f} %"
 
 
 def shown(value: float, measure: str) -> str:

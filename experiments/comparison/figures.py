@@ -1,5 +1,6 @@
 """Figures of `bench_search.csv`: regret against trials, over tasks, by suite and by task; ranks, levels and seconds."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.comparison.report_table import (
 LEVEL = 0.05  # of a median random configuration's regret
 FLOOR = 1e-4  # regrets below are drawn here
 _LAST = 100
+TITLE_WIDTH = 90  # characters
 
 
 def over_tasks(table: Table) -> Figure:
@@ -30,7 +32,7 @@ def over_tasks(table: Table) -> Figure:
     title = f"{best} ends lowest: a regret of {ends[best]:.3f} after {points[-1]} trials"
     if others:
         title += f", {others[0]} {ends[others[0]]:.3f}"
-    figure, (ax,) = panels(title, height=4.2)
+    figure, (ax,) = panels("\n".join(textwrap.wrap(title, TITLE_WIDTH)), height=4.2)
     for s in searchers:
         means = np.array([_whole(curves[s][t], points).mean(axis=0) for t in tasks])
         _line(ax, points, means, s)
@@ -83,7 +85,11 @@ def in_brief(table: Table) -> Figure:
     left.invert_yaxis()
     name_axes(left, "trials", "mean rank over tasks (1 is best)")
     name_axes(middle, "trials", f"share of runs with a regret of {LEVEL:g} or less")
-    legend(left, fontsize=6.5)
+    beside = _are_short(searchers)
+    if beside:
+        legend(left, fontsize=6.5)
+    else:
+        _name(figure, left)
     end = table.place(_LAST)
     seconds = at(table.curves(column="seconds_per_suggestion"), end)
     regret = at(curves, end)
@@ -91,7 +97,9 @@ def in_brief(table: Table) -> Figure:
         cost = float(np.mean([seconds[s][t].mean() for t in tasks]))
         level = float(np.mean([regret[s][t].mean() for t in tasks]))
         right.plot(cost, level, "o", markersize=7 if s == "autorank" else 5)
-        right.annotate(s, (cost, level), xytext=(4, 3), textcoords="offset points", fontsize=6.5)
+        if beside:
+            offset = {"xytext": (4, 3), "textcoords": "offset points"}
+            right.annotate(s, (cost, level), fontsize=6.5, **offset)
     right.set_xscale("log")
     _logarithmic(right)
     right.margins(0.25)
@@ -170,8 +178,16 @@ def _grid(title: str, count: int, columns: int, height: float) -> tuple[Figure, 
     return figure, axes[:count]
 
 
+def _are_short(names: Sequence[str]) -> bool:
+    """Whether names fit beside a title or into a panel; those of variants often do not."""
+    return max(map(len, names)) <= 25 and sum(len(name) + 8 for name in names) <= 100
+
+
 def _name(figure: Figure, ax: Axes) -> None:
+    """Names the lines beside the title, or below the panels where they would not fit."""
     handles, names = ax.get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside upper right", ncols=len(names), fontsize=7, frameon=False
-    )
+    where, columns = "outside upper right", len(names)
+    if not _are_short(names):
+        where, columns = "outside lower left", 1
+        figure.set_figheight(figure.get_figheight() + 0.16 * len(names))
+    figure.legend(handles, names, loc=where, ncols=columns, fontsize=7, frameon=False)

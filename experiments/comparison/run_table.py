@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.benchmarks.catalogue import SUITES, levels
-from experiments.comparison.runs import LEVELS, Job, ended, read, searcher_of
+from experiments.comparison.runs import LEVELS, Job, ended, folder_of, read, searcher_of
 from experiments.machine import revision
 
 POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
@@ -200,7 +200,7 @@ def provenance(
         known = before.get("searchers", {}).get(name, {})
         devices, theirs = list(known.get("devices", ())), _lists(known.get("versions", {}))
         ends = dict(known.get("ended", {}))
-        for path in sorted(Job(name, "", 1, 0.0, 0, 0).path(folder).parent.glob("*.jsonl")):
+        for path in sorted(folder_of(name, folder).glob("*.jsonl")):
             for line in read(path):
                 _add(devices, line.get("device"))
                 for package, release in line.get("versions", {}).items():

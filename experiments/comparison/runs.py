@@ -50,7 +50,7 @@ class Job(NamedTuple):
     def path(self, folder: Path) -> Path:
         """The run's file. Runs of different length share it: a shorter one is a prefix."""
         name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
-        return folder / file_name(self.searcher, also="=,[]") / name
+        return folder_of(self.searcher, folder) / name
 
 
 class Driver(NamedTuple):
@@ -64,6 +64,11 @@ class Driver(NamedTuple):
     asks_again: Callable[[], bool] = lambda: False  # whether a resume asks before it tells
     close: Callable[[], None] = lambda: None
     versions: dict[str, str] | None = None  # of a peer's environment
+
+
+def folder_of(searcher: str, folder: Path) -> Path:
+    """Where a searcher's runs lie, in a folder of runs."""
+    return folder / file_name(searcher, also="=,[]")
 
 
 def searcher_of(folder: Path) -> str:

@@ -151,7 +151,7 @@ def test_rows_without_known_settings_two_runs_of_one_table_and_unknown_names_are
     put(shelf, run)
     with pytest.raises(ValueError, match=r"are both of a \(ctr\), which has one run in the table"):
         put(shelf, run, search("a", seed=1))
-    with pytest.raises(ValueError, match="--replace b: no given run is of it"):
+    with pytest.raises(ValueError, match=r"--replace b: no given run is of it; write one of a$"):
         put(shelf, run, replace=("b",))
     shelf.settings.unlink()
     with pytest.raises(ValueError, match="does not say of which settings; write --replace a"):
