@@ -17,6 +17,7 @@ from autorank.app.settings import (
 )
 from autorank.base import measurable
 from autorank.base.records import digest, flatten, plain, value_at, with_values
+from autorank.base.searched import NE, searched
 from autorank.data.format.batches import Dataset
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.prepare import store
@@ -152,6 +153,7 @@ def objective_settings(config: SearchConfig, data: Dataset, search_space: Space)
         at_once=max(config.searcher.batch_size, config.fidelity.num_pilots, p.noise_seeds),
         expected_trials=p.trials + p.noise_seeds,
         qps_seconds=p.qps_seconds,
+        measure=searched(p.metric).measure,
     )
 
 
@@ -211,12 +213,13 @@ def workers(config: BackendConfig) -> Workers | None:
 def budget(config: SearchConfig) -> Budget:
     """Lengths of the stages."""
     p = config.search
-    metric = "ctr" if p.metric == "auto" else p.metric
+    metric, measure = searched(p.metric)
     metrics = METRICS[config.model.head]
     if metric not in (*metrics, "mean"):
         raise ValueError(
-            f"search.metric={metric} is not measured with model.head={config.model.head}; write one of "
+            f"search.metric={p.metric} is not measured with model.head={config.model.head}; write one of "
             f"{', '.join(metrics)}, mean"
+            + ("" if measure == NE else f", each with -{measure} behind it")
         )
     return Budget(
         trials=p.trials,
@@ -229,6 +232,7 @@ def budget(config: SearchConfig) -> Budget:
         finalists=p.finalists,
         max_diverged=p.max_diverged,
         choice_seeds=p.choice_seeds,
+        measure=measure,
         final_half_width=p.final_half_width,
         max_final_seeds=p.max_final_seeds,
         equal_cost=p.equal_cost,

@@ -10,6 +10,7 @@ from typing import Any
 
 from autorank.app.settings import PARTS, SearchConfig
 from autorank.base.records import plain
+from autorank.base.searched import searched
 from autorank.data.format.batches import Dataset
 from autorank.ledger.strict_json import dumps
 from autorank.searchers.base import SEARCHERS
@@ -54,8 +55,8 @@ def settings(item: str, config: Mapping[str, Any]) -> dict[str, Any]:
             key = f"{group}.{name}"
             if key not in NEVER and counts(group, name, config):
                 kept[key] = value
-    if kept.get("search.metric") == "auto":
-        kept["search.metric"] = "ctr"
+    if "search.metric" in kept:
+        kept["search.metric"] = searched(kept["search.metric"]).name
     return dict(sorted(kept.items()))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from autorank.app.idle import changed_fields, refuse_idle_predictor
 from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.registry import Registry
+from autorank.base.searched import NE, searched
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.logs.movielens import MovielensConfig
 from autorank.data.logs.synthetic import SyntheticConfig
@@ -40,7 +41,10 @@ class PlanConfig:
 
     trials: int = 100  # pilots and rounds together; baseline repeats and finalists come on top
     seed: int = 0
-    metric: str = "auto"  # the NE that is minimised: ctr, cvr, ctcvr, mean; auto = ctr
+    # What labels, fidelity and choices go by. NE of a task: ctr, cvr, ctcvr, mean (auto = ctr). Another measure of
+    # clicks: auc, gauc, ndcg, log_loss, calibration, ece; of a task: cvr-auc. It is taken in each window of the log,
+    # as NE is, so fidelity rules work alike; trials then train alone, and gains of all but log_loss are in points
+    metric: str = "auto"
     noise_seeds: int = 5  # repeats of the baseline that measure the seed noise
     choice_seeds: int = later(3)  # fresh seeds that choose among the finalists; noise_seeds at most
     # Fresh seeds of the chosen models and the baseline, for the verdict alone; auto = as many as final_half_width takes
@@ -63,7 +67,11 @@ class PlanConfig:
 
     def __post_init__(self):
         require("search.executor", self.executor, CHOICES)
-        require("search.metric", self.metric, ("auto", "ctr", "cvr", "ctcvr", "mean"))
+        if searched(self.metric).measure != NE and self.executor == "population":
+            raise ValueError(
+                f"search.metric={self.metric} needs the scores of every row, which populations do not give; write "
+                f"search.executor=auto, or search.metric=ctr"
+            )
         if self.final_seeds != "auto":
             try:
                 object.__setattr__(self, "final_seeds", int(self.final_seeds))

@@ -132,6 +132,36 @@ def scores_of(probabilities: Values, targets: Values, groups: Values | None) -> 
     return found | scores_beside_ne(probabilities, targets, groups)
 
 
+def measure_of(name: str, probabilities: Values, targets: Values, groups: Values | None) -> float:
+    """One measure of `scores_of` by its name; those of groups need ``groups``.
+
+    Raises:
+        KeyError: a name that is none.
+        ValueError: a measure of groups without any.
+    """
+    alone = {
+        "ne": normalized_entropy,
+        "log_loss": log_loss,
+        "auc": auc,
+        "calibration": calibration,
+        "ece": expected_calibration_error,
+    }
+    if name in alone:
+        return float(alone[name](probabilities, targets))
+    if groups is None:
+        raise ValueError(f"{name} is measured within groups; say which row belongs to which")
+    within = {"gauc": grouped_auc, f"ndcg@{NDCG_AT}": ndcg_at}[name]
+    return within(*_of_known_groups(probabilities, targets, groups))
+
+
+def _of_known_groups(
+    probabilities: Values, targets: Values, groups: Values
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that belong to a group."""
+    known = np.asarray(groups) >= 0
+    return np.asarray(probabilities)[known], np.asarray(targets)[known], np.asarray(groups)[known]
+
+
 def scores_beside_ne(
     probabilities: Values, targets: Values, groups: Values | None
 ) -> dict[str, float]:
@@ -142,9 +172,8 @@ def scores_beside_ne(
         "ece": expected_calibration_error(probabilities, targets),
     }
     if groups is not None:
-        known = np.asarray(groups) >= 0
-        p, y, own = (np.asarray(a)[known] for a in (probabilities, targets, groups))
-        found |= {"gauc": grouped_auc(p, y, own), f"ndcg@{NDCG_AT}": ndcg_at(p, y, own)}
+        rows = _of_known_groups(probabilities, targets, groups)
+        found |= {"gauc": grouped_auc(*rows), f"ndcg@{NDCG_AT}": ndcg_at(*rows)}
     return found
 
 

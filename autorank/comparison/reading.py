@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from autorank.base.records import flatten
+from autorank.base.searched import NE, Searched
 from autorank.comparison.finding import LEDGER
 from autorank.comparison.result import METRIC, SEED, Course, LeftOut, Result, number, varies, why
 from autorank.ledger.errors import LedgerCorrupt, LedgerMismatch, RunInUse
@@ -91,7 +92,7 @@ def result_of(found: Outcome, identity: Mapping[str, str], config: Mapping[str, 
         folder=found.folder,
         data=str(summary["name"]),
         fingerprint=identity["data"],
-        metric=str(summary["metric"]),
+        metric=Searched(str(summary["metric"]), summary.get("measure") or NE).name,
         seed=int(summary["seed"]),
         settings={k: v for k, v in counting.items() if k not in (SEED, METRIC)},
         data_settings={k: v for k, v in config.items() if k.startswith("data.") and varies(k)},

@@ -24,6 +24,7 @@ from autorank.training.lane_driver import LaneDriver, LaneQueue, LaneResult, Tas
 from autorank.training.lane_pool import LanePool
 from autorank.training.memory import Device, Shape, dense_size
 from autorank.training.pipeline import Job
+from autorank.training.scored import ScoredPrograms
 
 LOG = logging.getLogger(__name__)
 # One model too big for the device is a failed trial, not the end of the search.
@@ -41,6 +42,8 @@ class Trainers(NamedTuple):
     costs: CostModel
     precision: str  # of a population's activations
     num_metrics: int
+    # Trains instead of the compact programs where a measure is wanted that needs scores.
+    scored: ScoredPrograms | None = None
 
     @property
     def shape(self) -> Shape:
@@ -86,7 +89,8 @@ class CompactJob:
     def compile(self) -> Any:
         """The compiled program with the seconds that it took, or the error."""
         try:
-            compiled = self.trainers.compact.compile(self.request.setting.model)
+            programs = self.trainers.scored or self.trainers.compact
+            compiled = programs.compile(self.request.setting.model)
         except FAILURES as error:
             return error
         if compiled[1]:
@@ -101,7 +105,11 @@ class CompactJob:
             if isinstance(compiled, Exception):
                 raise compiled
             program, compile_seconds = compiled
-            state, seconds = trainers.compact.train(program, self.request, self.stop)
+            if trainers.scored is None:
+                state, seconds = trainers.compact.train(program, self.request, self.stop)
+            else:
+                state, seconds, values = trainers.scored.train(program, self.request, self.stop)
+                details["measured"] = values.tolist()
         except FAILURES as error:
             lost = lost_outcome(
                 described(error),

@@ -13,6 +13,7 @@ import numpy as np
 from autorank.base import measurable
 from autorank.base.jax_settings import own_settings, training_choices, training_settings
 from autorank.base.programs import ProgramCache
+from autorank.base.searched import NE
 from autorank.data.format.batches import Dataset
 from autorank.data.format.users import users_of
 from autorank.models.cost import flops_per_example
@@ -22,6 +23,7 @@ from autorank.objectives.choice import Choice
 from autorank.objectives.costs import CostModel, Costs, prior
 from autorank.objectives.finished import FinishedModels
 from autorank.objectives.jobs import Trainers, make_jobs
+from autorank.objectives.measuring import WindowMeasure
 from autorank.objectives.placement import checked_mesh, on_devices
 from autorank.population.capacity import Capacity
 from autorank.training.compact import CompactPrograms, Request, Setting
@@ -29,6 +31,7 @@ from autorank.training.lane_pool import MAX_LANES, LanePool
 from autorank.training.lane_programs import LanePrograms, shared
 from autorank.training.memory import Device, Shape, state_bytes
 from autorank.training.pipeline import run_jobs
+from autorank.training.scored import ScoredPrograms
 from autorank.training.settings import TrainingConfig
 from autorank.training.states import States
 from autorank.training.step import Schedule
@@ -54,6 +57,8 @@ class ObjectiveConfig:
     prior: Costs | None = None  # until costs are measured; None for the backend's own
     state_bytes: int = 0  # of training states that are kept; 0 for the device's share
     qps_seconds: float = 0.15  # that one measurement of the throughput takes
+    # One of `searched.MEASURES`; another than NE is measured in each window from its scores
+    measure: str = NE
 
 
 @training_settings()
@@ -71,11 +76,14 @@ def training_objective(
 
     Raises:
         ValueError: fewer training rows than ``num_windows`` batches; devices that are not there, do not divide the
-            batch, or with more than one worker or another precision than float32.
+            batch, or with more than one worker or another precision than float32; a measure of users without users.
     """
     schema, progressive = dataset.schema, settings.training.held_out == "progressive"
     shape = _shape(dataset, settings.training)
-    trainers = _trainers(dataset, shape, settings)
+    measured = None
+    if settings.measure != NE:
+        measured = WindowMeasure.of(dataset, settings.measure, METRICS[settings.head])
+    trainers = _trainers(dataset, shape, settings, measured)
     jax_choices = training_choices()  # once: a job may change them later
     finished = FinishedModels(
         dataset,
@@ -88,6 +96,11 @@ def training_objective(
     )
     metrics, parts = METRICS[settings.head], (dataset.train(), dataset.test())
     num_rows = shape.num_steps * shape.batch_size
+    known = measurable.windows(
+        parts[0].labels[:num_rows], metrics, shape.num_steps, shape.num_windows
+    )
+    if measured is not None:
+        known &= measured.known(shape)
     return Objective(
         name=schema.name,
         fingerprint=dataset.fingerprint(),
@@ -103,9 +116,7 @@ def training_objective(
         compiled_flops=finished.compiled_flops,
         test_labels=np.asarray(parts[1].labels, np.float64),
         test_users=users_of(schema, parts[1].sparse),
-        measurable=measurable.windows(
-            parts[0].labels[:num_rows], metrics, shape.num_steps, shape.num_windows
-        ),
+        measurable=known,
         counts=tuple(
             measurable.count(name, part.labels, metric)
             for name, part in zip(("training", "held-out"), parts, strict=True)
@@ -173,7 +184,9 @@ def _shape(dataset: Dataset, settings: TrainingConfig) -> Shape:
     )
 
 
-def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trainers:
+def _trainers(
+    dataset: Dataset, shape: Shape, settings: ObjectiveConfig, measured: WindowMeasure | None
+) -> Trainers:
     """Both forms of training on the training rows, which are put on the devices."""
     training = settings.training
     mesh = checked_mesh(training.devices, settings.workers, training.precision)
@@ -200,10 +213,28 @@ def _trainers(dataset: Dataset, shape: Shape, settings: ObjectiveConfig) -> Trai
         setting=settings.executor,
         workers=settings.workers,
         expected=settings.expected_trials,
-        only_compact="" if mesh is None else f"training.devices={training.devices}",
+        only_compact=only_compact(settings),
     )
     num_metrics = len(METRICS[settings.head])
-    return Trainers(compact, lanes, choice, costs, training.precision, num_metrics)
+    scored = None if measured is None else ScoredPrograms(compact, measured)
+    return Trainers(compact, lanes, choice, costs, training.precision, num_metrics, scored)
+
+
+def only_compact(settings: ObjectiveConfig) -> str:
+    """Why no trial can train in a population; empty if one can.
+
+    Raises:
+        ValueError: a measure that needs scores, and a model over several devices.
+    """
+    alone = settings.training.devices == 1
+    if settings.measure == NE:
+        return "" if alone else f"training.devices={settings.training.devices}"
+    if not alone:
+        raise ValueError(
+            f"search.metric={settings.measure} needs the scores of every row, which a model over several devices does "
+            f"not give; write training.devices=1, or search.metric=ctr"
+        )
+    return f"search.metric={settings.measure} needs scores"
 
 
 def _lanes(programs: LanePrograms, states: States, settings: ObjectiveConfig) -> LanePool:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from autorank.base.searched import NE, unit
 from autorank.ledger.run_folder import Run, labelled, searched
 from autorank.report.numbers import NONE, count, interval, known, number, ratio, signed
+from autorank.report.summary import main_metric
 
 
 class Headline(NamedTuple):
@@ -22,7 +24,8 @@ def headline(run: Run) -> Headline:
         if best is None:
             return Headline("No trial has a label yet.")
         return Headline(
-            f"No final result yet. Best label so far: NE {signed(best)}% (not a test result)."
+            f"No final result yet. Best label so far: {signed(best)} "
+            f"{unit(run.summary.get('measure') or NE)} (not a test result)."
         )
     certain = known(gain.get("low")) and known(gain.get("high"))
     better, worse = certain and gain["high"] < 0, certain and gain["low"] > 0
@@ -79,8 +82,31 @@ def planned_trials(config: str) -> int | None:
 
 def verdict_sentences(summary: Mapping[str, Any]) -> list[str]:
     """What was found at equal NE, what the run could have shown, what luck would give, and the exported model's NE."""
-    sentences = (equal_ne_sentence, power_sentence, luck_sentence, export_sentence)
+    sentences = (
+        measure_sentence,
+        equal_ne_sentence,
+        power_sentence,
+        luck_sentence,
+        export_sentence,
+    )
     return [text for text in (sentence(summary) for sentence in sentences) if text]
+
+
+def measure_sentence(summary: Mapping[str, Any]) -> str:
+    """By what the search went, and its gain in that, where it was not NE."""
+    measure = summary.get("measure") or NE
+    if measure == NE:
+        return ""
+    metric, words = main_metric(summary), unit(measure)
+    text = f"The search went by {measure} of {summary.get('metric')}: labels and validation gains are {words}."
+    winner = ((summary.get("winner") or {}).get("measure_gains") or {}).get(metric) or {}
+    found = winner.get(measure) or {}
+    if known(found.get("mean")):
+        text += (
+            f" The winner's held-out gain in it: {signed(found['mean'])} {words} "
+            f"(95% interval over seeds {interval(found)}). NE stands beside it."
+        )
+    return text
 
 
 def equal_ne_sentence(summary: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The baseline with several seeds: the reference of every gain, and the seed noise.
 
 Labels are taken on *gain* curves (percent against the baseline's mean curve on the same rows), which removes what all
-models share (own choice).
+models share (own choice). With another measure than NE all of it is that measure's (`autorank.base.searched`).
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autorank.base.measurable import of_metric
-from autorank.base.metrics import ne_gain_percent
+from autorank.base.searched import NE, gains, noise_of
 from autorank.fidelity.curve_label import curve_label, curve_labels
 from autorank.search.context import Context, SearchStopped
 from autorank.search.evaluation import Batch, Proposals, curve_of, evaluate
@@ -18,11 +18,11 @@ from autorank.search.evaluation import Batch, Proposals, curve_of, evaluate
 class Baseline(NamedTuple):
     """The reference of every gain."""
 
-    # Window NE of the searched metric, [seeds, t].
+    # Windows of the searched metric, lower is better, [seeds, t].
     curves: np.ndarray
     mean_curve: np.ndarray  # [t]
     flops: float
-    # Standard deviation of the label over seeds, percent of its mean.
+    # Standard deviation of the label over seeds, in the unit of gains: percent of its mean, or points.
     noise_percent: float
     # Bool [t]: windows in which the searched metric can be measured.
     where: np.ndarray
@@ -30,21 +30,23 @@ class Baseline(NamedTuple):
     tail: float
     # Seeds of the curves; no trial of the search trains with one of them.
     seeds: tuple[int, ...] = ()
+    # Of `searched.MEASURES`; decides what a gain is.
+    measure: str = NE
 
     def gain_curve(self, curve: np.ndarray) -> np.ndarray:
-        """A model's NE curve ``[t]`` in percent against the mean curve."""
-        return ne_gain_percent(curve, self.mean_curve)
+        """The gains of a model's curve ``[t]`` against the mean curve."""
+        return gains(self.measure, curve, self.mean_curve)
 
     def label(self, curve: np.ndarray) -> float:
-        """The label of a model that has seen the whole log, from its NE curve ``[t]``."""
+        """The label of a model that has seen the whole log, from its curve ``[t]``."""
         return curve_label(self.gain_curve(curve), 1.0, tail=self.tail, where=self.where)
 
     def paired_gain(self, curve: np.ndarray, reference: np.ndarray) -> float:
-        """Gain in percent over the baseline's run of the same seed, on the last windows of both curves ``[t]``."""
+        """Gain over the baseline's run of the same seed, on the last windows of both curves ``[t]``."""
         ours, theirs = (
             curve_label(c, 1.0, tail=self.tail, where=self.where) for c in (curve, reference)
         )
-        return float(ne_gain_percent(ours, theirs))
+        return float(gains(self.measure, ours, theirs))
 
 
 def measure_baseline(context: Context, tail: float) -> Baseline:
@@ -80,7 +82,7 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
     curves = np.array([curve_of(context, t) for t in trials])
     where = np.asarray(np.isfinite(curves).any(axis=0) if known is None else known)
     levels = curve_labels(curves, 1.0, tail=tail, where=where)
-    noise = float(100 * levels.std(ddof=1) / levels.mean()) if len(levels) > 1 else 0.0
+    noise = noise_of(budget.measure, levels)
     assert trials[0].outcome is not None
     context.ledger.record("seed_noise", "baseline", {"ne": levels.tolist(), "noise_percent": noise})
     return Baseline(
@@ -91,4 +93,5 @@ def measure_baseline(context: Context, tail: float) -> Baseline:
         where=where,
         tail=tail,
         seeds=tuple(t.seed for t in trials),
+        measure=budget.measure,
     )

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from autorank.base.searched import NE
+
 
 class Budget(NamedTuple):
     """Lengths of the stages, seed, metric and margins; the defaults are those of the settings of the same names."""
@@ -9,7 +11,7 @@ class Budget(NamedTuple):
     # Pilots and rounds together.
     trials: int
     seed: int
-    # One of the objective's metrics, or "mean".
+    # The task: one of the objective's metrics, or "mean".
     metric: str
     num_pilots: int
     # Proposals in a round.
@@ -23,6 +25,8 @@ class Budget(NamedTuple):
     max_diverged: float
     # Fresh seeds that choose among the finalists.
     choice_seeds: int = 3
+    # What is measured of the task's scores: one of `searched.MEASURES`.
+    measure: str = NE
     # With "auto": half width of the 95% interval, percent, and the most seeds.
     final_half_width: float = 0.1
     max_final_seeds: int = 20

@@ -4,12 +4,13 @@ An interrupted batch continues with the same configurations and seeds, as if not
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from autorank.base.metrics import finite_or_none
+from autorank.base.searched import NE, losses
 from autorank.ledger.trial import Trial
 from autorank.objectives.base import Outcome
 from autorank.search.context import Context
@@ -35,7 +36,7 @@ class Propose(Protocol):
 
 @runtime_checkable
 class Labeller(Protocol):
-    """Makes a trial's label from the searched metric's NE curve ``[t]``."""
+    """Makes a trial's label from the searched metric's curve ``[t]``."""
 
     def __call__(self, curve: np.ndarray, /) -> float:
         """Lower is better; NaN is a failed trial."""
@@ -82,8 +83,7 @@ def label_and_cost(
     """Label and log FLOPs ratio of an outcome; None where they are not known."""
     quality = cost = None
     if not outcome.failed:
-        metrics = context.objective.metrics
-        value = batch.label(metric_curve(outcome.curve, metrics, context.budget.metric))
+        value = batch.label(searched_curve(context, outcome.curve, outcome.details))
         quality = finite_or_none(value)
     if batch.reference_flops and math.isfinite(outcome.flops):
         cost = math.log(outcome.flops / batch.reference_flops)
@@ -106,11 +106,26 @@ def metric_curve(curve: Any, metrics: Sequence[str], metric: str) -> np.ndarray:
     return curve.mean(axis=1) if metric == "mean" else curve[:, list(metrics).index(metric)]
 
 
+def searched_curve(context: Context, curve: Any, details: Mapping[str, Any]) -> np.ndarray:
+    """The windows ``[t]`` of what is searched for, lower is better: NE, or losses of the measured values.
+
+    Args:
+        context: the search.
+        curve: window NE ``[t, q]``.
+        details: of the outcome, with the values ``measured [t, q]`` of another measure.
+    """
+    metrics, budget = context.objective.metrics, context.budget
+    if budget.measure == NE:
+        return metric_curve(curve, metrics, budget.metric)
+    values = [[np.nan if v is None else v for v in row] for row in details["measured"]]
+    return metric_curve(losses(budget.measure, values), metrics, budget.metric)
+
+
 def curve_of(context: Context, trial: Trial) -> np.ndarray:
-    """The searched metric's NE curve of a finished trial; all NaN for a failed one."""
+    """The `searched_curve` of a finished trial; all NaN for a failed one."""
     if trial.status != "finished" or trial.outcome is None:
         return np.full(context.objective.num_windows, np.nan)
-    return metric_curve(trial.outcome["curve"], context.objective.metrics, context.budget.metric)
+    return searched_curve(context, trial.outcome["curve"], trial.outcome["details"])
 
 
 def configs_of(trials: Sequence[Trial]) -> np.ndarray:

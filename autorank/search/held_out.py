@@ -15,6 +15,8 @@ from autorank.base.metrics import (
     paired_test,
 )
 from autorank.base.scored_rows import Bin, reliability, scores_beside_ne
+from autorank.base.searched import gains, losses
+from autorank.search.ab_test import days_of
 from autorank.search.context import Context
 from autorank.search.finals import Finals
 
@@ -37,8 +39,8 @@ def run_test(
 
     Returns:
         Per name and metric the test NE by seed, the gain against the baseline by seed with its intervals over seeds and
-        over rows, log loss and `scores_beside_ne` by seed, and the first seed's reliability; the gains of finalists,
-        by position, under "finalists".
+        over rows, log loss and `scores_beside_ne` by seed with gains, the first seed's reliability, and the days of an
+        A/B stand-in (`ab_test.Day`); the gains of finalists, by position, under "finalists".
     """
     known = context.ledger.records("test")
     if known:
@@ -83,6 +85,24 @@ def score(
     if measured:
         for what in ("measures", "reliability"):
             found[what] = {name: getattr(scored[name], what) for name in configs}
+        found["days"] = {
+            name: {m: days_of(*scored[name].rows[m], reference.losses[m]) for m in metrics}
+            for name in configs
+        }
+        found["measure_gains"] = {
+            name: {m: measure_gains(scored[name], reference, m) for m in metrics}
+            for name in configs
+            if name != "baseline"
+        }
+    return found
+
+
+def measure_gains(model: "Scored", reference: "Scored", metric: str) -> dict[str, Any]:
+    """Gains of the measures beside NE (`searched.gains`), paired by seed: mean, 95% t-interval and p by measure."""
+    found = {}
+    for measure, values in model.measures[metric].items():
+        ours, theirs = (losses(measure, v) for v in (values, reference.measures[metric][measure]))
+        found[measure] = paired_test(gains(measure, ours, theirs))._asdict()
     return found
 
 
@@ -97,6 +117,8 @@ class Scored(NamedTuple):
     measures: dict[str, dict[str, list[float]]]
     # Of the first seed; empty as well.
     reliability: dict[str, tuple[Bin, ...]]
+    # Each row's prediction, target and log loss, the means over seeds; empty as well.
+    rows: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def score_model(
@@ -107,25 +129,26 @@ def score_model(
     assert objective.test is not None and objective.test_labels is not None
     context.notify("test", None, name)
     predictions = {s: objective.test(np.array(config, np.int32), s) for s in reversed(seeds)}
-    scored = Scored({}, {}, {}, {})
+    scored = Scored({}, {}, {}, {}, {})
     users = objective.test_users
     for q, metric in enumerate(objective.metrics):
         targets, rows = targets_of(objective.test_labels, metric)
         columns = [predictions[s][rows, q] for s in seeds]
-        losses = [log_losses(p, targets) for p in columns]
+        by_seed = [log_losses(p, targets) for p in columns]
         scored.ne[metric] = [
             float(normalized_entropy_from_sums(one.sum(), targets.sum(), targets.size))
-            for one in losses
+            for one in by_seed
         ]
-        scored.losses[metric] = np.mean(losses, axis=0)
+        scored.losses[metric] = np.mean(by_seed, axis=0)
         if measured:
             own = None if users is None else users[rows]
             found = [scores_beside_ne(p, targets, own) for p in columns]
             scored.measures[metric] = {
-                "log_loss": [float(one.mean()) if one.size else math.nan for one in losses],
+                "log_loss": [float(one.mean()) if one.size else math.nan for one in by_seed],
                 **{measure: [one[measure] for one in found] for measure in found[0]},
             }
             scored.reliability[metric] = reliability(columns[0], targets)
+            scored.rows[metric] = np.mean(columns, axis=0), targets, scored.losses[metric]
     return scored
 
 

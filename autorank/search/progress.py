@@ -46,7 +46,7 @@ class Progress:
         if seconds > 1 and rows > 0:
             parts.append(f"{rows / seconds:,.0f} rows/s")
         if event.best is not None:
-            parts.append(f"best NE gain {event.best:+.3f}%")
+            parts.append(f"best gain {event.best:+.3f}%")
         if seconds > 1 and share > 0:
             parts.append(f"{duration((1 - event.done_share) * seconds / share)} left")
         return " | ".join(parts)

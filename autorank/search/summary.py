@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.base.searched import NE
 from autorank.fidelity.fidelity import Fidelity
 from autorank.ledger.front import front_of
 from autorank.ledger.trial import Trial
@@ -59,6 +60,7 @@ def summarise(context: Context, found: Findings) -> dict[str, Any]:
         "status": "finished",
         "name": objective.name,
         "metric": budget.metric,
+        "measure": budget.measure,
         "tasks": list(objective.metrics),
         "seed": budget.seed,
         "seeds": list(confirmed.seeds),
@@ -115,6 +117,8 @@ def model(
             metric: {measure: mean_of(by_seed) for measure, by_seed in measures.items()}
             for metric, measures in found.test["measures"][name].items()
         }
+        if index is not None:
+            entry["measure_gains"] = found.test["measure_gains"][name]
     if index is not None:
         gains = found.confirmed.gains[index]
         entry["validation_gain_percent"] = survival.validation_gain(gains)
@@ -135,10 +139,12 @@ def held_out_gain(context: Context, winner: Mapping[str, Any] | None) -> Mapping
 def gain_summary(context: Context, winner: Mapping[str, Any] | None) -> dict[str, Any]:
     """The winner's gain, and on which rows.
 
-    Held-out rows of one class have no NE of the metric: the gain is then that on validation.
+    Held-out rows of one class have no NE of the metric: the gain is then that on validation, if the search went by NE.
     """
     tested = held_out_gain(context, winner)
     gain = tested if tested.get("mean") is not None else None
+    if gain is None and context.budget.measure != NE:
+        return {"ne_gain_percent": None, "ne_gain_on": None}
     return {
         "ne_gain_percent": gain or (winner or {}).get("validation_gain_percent"),
         "ne_gain_on": "held-out test" if gain else "validation",

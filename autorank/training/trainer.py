@@ -195,6 +195,33 @@ class SingleProgram:
             state,
         )
 
+    def run_scored(
+        self,
+        key: Key,
+        state: TrainState,
+        hparams: Hparams,
+        schedule: Schedule,
+        data: Data,
+        start: Array,
+        stop: Array,
+        scores: Array,
+    ) -> tuple[TrainState, Array]:
+        """`run` that also fills ``scores [n, q]``: each row's probabilities from before it is learned."""
+        state = jax.lax.cond(
+            start == 0, lambda s: self._initialise(key, hparams, s.table), lambda s: s, state
+        )
+
+        def one(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            state, scores = carry
+            first, at = state.step * self.batch_size, (state.step - start) * self.batch_size
+            state, logits = self._train_step(hparams, schedule, data, state, first)
+            found = probabilities(logits, self.head).astype(scores.dtype)
+            return state, jax.lax.dynamic_update_slice_in_dim(scores, found, at, 0)
+
+        return jax.lax.while_loop(
+            lambda c: (c[0].step < stop) & (c[0].failed_step < 0), one, (state, scores)
+        )
+
     def predict(self, params: PyTree, rows: Array, sparse: Array, dense: Array) -> Array:
         """See `Program`."""
         x = rows.at[sparse].get(mode="promise_in_bounds")

@@ -70,7 +70,9 @@ def test_the_plans_defaults_are_the_settings():
         "pilot_mutation": 0.3,
         "test_finalists": False,
     }
-    assert set(changed) == set(Budget._field_defaults)
+    # The measure is a part of search.metric.
+    assert set(changed) == set(Budget._field_defaults) - {"measure"}
+    assert build.budget(SearchConfig(search=PlanConfig(metric="auc"))).measure == "auc"
     assert (
         build.budget(SearchConfig(search=PlanConfig(**changed)))._asdict().items()
         >= changed.items()

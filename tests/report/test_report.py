@@ -202,7 +202,8 @@ def test_the_measures_that_ctr_models_are_read_by(finished):
 def test_an_interrupted_run_says_how_far_it_came(interrupted):
     page = Page(interrupted)
     assert "interrupted after 33 of 60 trials" in page.text
-    assert "No final result yet. Best label so far: NE" in page.text
+    assert "No final result yet. Best label so far: " in page.text
+    assert "% NE (not a test result)" in page.text
     assert "best so far" in page.text and "winner" not in page.text.lower().replace("winners", "")
     assert {"front", "curves", "progress", "importance"} <= {
         attrs.get("id") for tag, attrs in page.tags if tag == "figure"

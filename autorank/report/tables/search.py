@@ -87,6 +87,7 @@ def provenance_table(run: Run) -> str:
         ("choosing seeds", _joined(summary.get("choice_seeds"))),
         ("fresh seeds", _joined(summary.get("seeds"))),
         ("searched metric", summary.get("metric")),
+        ("searched measure", summary.get("measure")),
         ("tasks", _joined(summary.get("tasks"))),
     ]
     if known(finished):
