@@ -141,7 +141,11 @@ def finish(mirror: Mirror, ledger: Ledger, folder: Path, summary: Mapping[str, A
             for window, ne in enumerate(curve_of(left, t)):
                 if math.isfinite(ne):
                     curves.add_data(t.id, t.stage, window, float(ne))
-        run.log({"trials": trials, "curves": curves} | held_out_values(left.trials, summary))
+        run.log(
+            {"trials": trials, "curves": curves}
+            | held_out_values(left.trials, summary)
+            | held_out_measures(summary)
+        )
         pictures = sorted((folder / "figures").glob("*.png"))
         run.log({f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
         run.summary.update(flattened({k: v for k, v in summary.items() if k not in LISTS}))
@@ -161,6 +165,17 @@ def held_out_values(trials: Sequence[Trial], summary: Mapping[str, Any]) -> dict
         return {}
     last = max((t.round for t in trials if t.stage == "round"), default=0)
     return {"predictor/round": last} | {f"predictor/heldout_{k}": v for k, v in found.items()}
+
+
+def held_out_measures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Measures of the baseline and the winner on the held-out rows: ``held_out/winner/ctr/auc`` and so on."""
+    found: dict[str, float] = {}
+    for role in ("baseline", "winner"):
+        for metric, values in ((summary.get(role) or {}).get("measures") or {}).items():
+            found |= {
+                f"held_out/{role}/{metric}/{m}": v for m, v in values.items() if v is not None
+            }
+    return found
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autorank.comparison.compare import Block, Comparison
-from autorank.comparison.pairing import Row
+from autorank.comparison.pairing import Row, unit_of
 from autorank.comparison.result import Result
 from autorank.report.style import (
     COLOURS,
@@ -81,7 +81,8 @@ def differences(found: Comparison, block: Block) -> Figure | None:
     figure, (ax,) = panels(title, height=1.5 + 0.28 * len(rows))
     places = np.arange(len(rows))[::-1]
     noises = [row.noise for row in block.rows if math.isfinite(row.noise)]
-    if noises:
+    unit = unit_of(found.measure)
+    if noises and unit == "% NE":
         noise = max(noises)
         ax.axvspan(
             -noise,
@@ -100,7 +101,7 @@ def differences(found: Comparison, block: Block) -> Figure | None:
         ax.scatter([gap.mean], [place], color=colour, s=26, zorder=3)
     ax.set_yticks(places, [label_of(row) for row in rows])
     ax.set_ylim(-0.7, len(rows) - 0.3)
-    name_axes(ax, f"difference from {found.reference.letter} (% NE, lower is better)", "")
+    name_axes(ax, f"difference from {found.reference.letter} ({unit}, lower is better)", "")
     legend(ax)
     return figure
 

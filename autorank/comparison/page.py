@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from autorank.comparison.compare import Block, Comparison
 from autorank.comparison.figures import FIGURES, MOST_NAMED
-from autorank.comparison.pairing import MEASURES
+from autorank.comparison.pairing import MEASURES, unit_of
 from autorank.comparison.sorting import SCRIPT, SORT_STYLE
 from autorank.comparison.text import (
     HEAD,
@@ -29,9 +29,10 @@ def comparison_page(found: Comparison) -> str:
     title = counted(found.num_runs, len(found.groups))
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">Compared by {escape(MEASURES[found.measure])}; lower is better. Differences are in % NE from '
-        f"{escape(found.reference.letter)} ({escape(found.reference.name)}), paired by data and seed, with 95 % "
-        f"intervals. Click a column's head to sort by it.</p>",
+        f'<p class="soft">Compared by {escape(MEASURES[found.measure])}; lower is better. Differences are in '
+        f"{escape(unit_of(found.measure))} from {escape(found.reference.letter)} "
+        f"({escape(found.reference.name)}), paired by data and seed, with 95 % intervals. "
+        f"Click a column's head to sort by it.</p>",
     ]
     for i, block in enumerate(found.blocks):
         parts += [section(block.name, block_table(found, block)), *drawings(found, block, i)]

@@ -5,27 +5,46 @@ so differences are taken within a seed first. The interval is Student's for the 
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from autorank.base.searched import MEASURES as SEARCHED
+from autorank.base.searched import NE, gains, losses, unit
 from autorank.comparison.grouping import Group, names_of
-from autorank.comparison.result import Result
+from autorank.comparison.result import Result, number
 from autorank.search.verdict import half_width
 
 LEVEL = 0.95
-# What runs are compared by; lower is better. Differences are in percent NE for all of them.
+BESIDE_NE = tuple(m for m in SEARCHED if m != NE)
+# What runs are compared by; lower is better: other measures than NE are there as losses (`searched.losses`).
 MEASURES = {
     "gain": "NE gain of the winner with fresh seeds (%)",
     "label": "best label of a trial, the search's own seed (%)",
     "ne": "held-out NE of the winner, or of a model trained alone",
+    **{m: f"held-out {unit(m).partition(' of ')[2] or m} of these" for m in BESIDE_NE},
 }
 
 
+def held_out_losses(values: Mapping[str, Any]) -> dict[str, float]:
+    """The measures beside NE of a model on the held-out rows, as losses by name; NaN where unknown."""
+    return {m: float(losses(m, number(values.get(m)))) for m in BESIDE_NE}
+
+
+def unit_of(measure: str) -> str:
+    """The unit of differences.
+
+    Examples:
+        >>> unit_of("gain"), unit_of("auc")
+        ('% NE', 'points of 1 - auc')
+    """
+    return unit(measure if measure in SEARCHED else NE)
+
+
 class Difference(NamedTuple):
-    """Mean of paired differences from the reference, percent NE, negative is better; NaN where not known."""
+    """Mean of paired differences from the reference (`unit_of`), negative is better; NaN where not known."""
 
     seeds: tuple[int, ...]  # that both groups have
     mean: float
@@ -75,7 +94,7 @@ def paired(ours: dict[int, float], theirs: dict[int, float], measure: str) -> Di
         return Difference((), math.nan, math.nan, math.nan)
     a, b = (np.array([values[s] for s in seeds]) for values in (ours, theirs))
     # Gains and labels are in percent already.
-    differences = 100 * (a / b - 1) if measure == "ne" else a - b
+    differences = gains(measure, a, b) if measure in SEARCHED else a - b
     mean, half = float(differences.mean()), half_width(differences, LEVEL)
     variance = float(differences.var(ddof=1)) / len(seeds) if len(seeds) > 1 else math.nan
     return Difference(seeds, mean, mean - half, mean + half, variance)

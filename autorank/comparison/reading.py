@@ -12,6 +12,7 @@ import yaml
 from autorank.base.records import flatten
 from autorank.base.searched import NE, Searched
 from autorank.comparison.finding import LEDGER
+from autorank.comparison.pairing import held_out_losses
 from autorank.comparison.result import METRIC, SEED, Course, LeftOut, Result, number, varies, why
 from autorank.ledger.errors import LedgerCorrupt, LedgerMismatch, RunInUse
 from autorank.ledger.front import front_of
@@ -135,7 +136,14 @@ def measures(run: Run) -> dict[str, float]:
         "gain": number((summary.get("ne_gain_percent") or {}).get("mean")),
         "label": min(labels, default=math.nan),
         "ne": number((summary.get("winner") or {}).get("ne")),
+        **held_out_losses(winner_measures(summary)),
     }
+
+
+def winner_measures(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The winner's measures beside NE of the searched metric, or of the first; empty where there are none."""
+    by_metric = (summary.get("winner") or {}).get("measures") or {}
+    return by_metric.get(summary.get("metric")) or next(iter(by_metric.values()), {})
 
 
 def course_of(run: Run) -> Course:

@@ -10,6 +10,7 @@ import numpy as np
 
 from autorank.base.records import digest, flatten
 from autorank.comparison.finding import RESULT
+from autorank.comparison.pairing import held_out_losses
 from autorank.comparison.result import Course, LeftOut, Result, number, varies, why
 
 # How many seeds there are, and what is kept, is no difference between models.
@@ -30,7 +31,7 @@ def result_of(folder: Path, result: Mapping[str, Any], entry: Mapping[str, Any])
     config = flatten(result["config"])
     metric, seed = str(result["metrics"][0]), int(entry["seed"])
     of_data = {k: v for k, v in config.items() if k.startswith("data.") and k != "data.folder"}
-    tested = [t[metric]["ne"] for t in result["test"] if t["seed"] == seed]
+    tested = next((t[metric] for t in result["test"] if t["seed"] == seed), {})
     counting = {k: v for k, v in config.items() if varies(k) and k not in (*OUTSIDE, *of_data)}
     return Result(
         folder=folder,
@@ -42,7 +43,12 @@ def result_of(folder: Path, result: Mapping[str, Any], entry: Mapping[str, Any])
         data_settings=of_data,
         idle={},
         machine={k: v for k, v in config.items() if not varies(k)},
-        values={"gain": math.nan, "label": math.nan, "ne": number(tested[0] if tested else None)},
+        values={
+            "gain": math.nan,
+            "label": math.nan,
+            "ne": number(tested.get("ne")),
+            **held_out_losses(tested),
+        },
         noise=math.nan,
         course=Course(np.zeros(0), np.zeros(0)),
         front=np.zeros((0, 2)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from autorank.base.records import flatten
 from autorank.comparison.finding import OFFLINE, SERVER
+from autorank.comparison.pairing import BESIDE_NE, held_out_losses
 from autorank.comparison.reading import Outcome, as_points, result_of
 from autorank.comparison.result import Course, LeftOut, Result, number, why
 from autorank.comparison.wandb_file import WandbRun, from_server, joined, read_file
@@ -81,6 +82,9 @@ def outcome(place: Path, run: WandbRun, summary: Mapping[str, Any]) -> Outcome:
         "gain": number(summary.get("ne_gain_percent.mean")),
         "label": float(course[-1, 1]) if len(course) else math.nan,
         "ne": number(summary.get("winner.ne")),
+        **held_out_losses(
+            {m: summary.get(f"winner.measures.{summary.get('metric')}.{m}") for m in BESIDE_NE}
+        ),
     }
     return Outcome(
         place,

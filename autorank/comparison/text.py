@@ -9,7 +9,7 @@ from typing import Any
 
 from autorank.comparison.compare import Block, Comparison, left_out_lines
 from autorank.comparison.grouping import short_key, text_of
-from autorank.comparison.pairing import LEVEL, MEASURES, Overall, Row
+from autorank.comparison.pairing import LEVEL, MEASURES, Overall, Row, unit_of
 from autorank.report.numbers import NONE, entropy, number, signed
 
 WIDTH = 110
@@ -48,7 +48,7 @@ def console_text(found: Comparison) -> str:
     """The tables, what differs, notes, and what was left out."""
     lines = [
         f"{counted(found.num_runs, len(found.groups))} by {MEASURES[found.measure]}, lower is better; "
-        f"differences in % NE from {found.reference.letter}, paired by seed"
+        f"differences in {unit_of(found.measure)} from {found.reference.letter}, paired by seed"
     ]
     for block in found.blocks:
         rows = [cells(row, found) for row in block.rows]
@@ -114,7 +114,7 @@ def noise_text(noise: float) -> str:
 
 def shown(value: float, measure: str) -> str:
     """A value of the measure."""
-    return entropy(value) if measure == "ne" else signed(value)
+    return signed(value) if measure in ("gain", "label") else entropy(value)
 
 
 def settings_rows(found: Comparison) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from autorank.base.metrics import (
 )
 from autorank.base.scored_rows import Bin, reliability, scores_beside_ne
 from autorank.base.searched import gains, losses
-from autorank.search.ab_test import days_of
+from autorank.search.ab_test import Day, days_of
 from autorank.search.context import Context
 from autorank.search.finals import Finals
 
@@ -86,7 +86,7 @@ def score(
         for what in ("measures", "reliability"):
             found[what] = {name: getattr(scored[name], what) for name in configs}
         found["days"] = {
-            name: {m: days_of(*scored[name].rows[m], reference.losses[m]) for m in metrics}
+            name: {m: days(context, scored[name], reference, m) for m in metrics}
             for name in configs
         }
         found["measure_gains"] = {
@@ -95,6 +95,13 @@ def score(
             if name != "baseline"
         }
     return found
+
+
+def days(context: Context, model: "Scored", reference: "Scored", metric: str) -> list[Day]:
+    """The held-out rows as days of an A/B stand-in."""
+    assert context.objective.test_labels is not None
+    targets, _ = targets_of(context.objective.test_labels, metric)
+    return days_of(model.predicted[metric], targets, model.losses[metric], reference.losses[metric])
 
 
 def measure_gains(model: "Scored", reference: "Scored", metric: str) -> dict[str, Any]:
@@ -117,39 +124,45 @@ class Scored(NamedTuple):
     measures: dict[str, dict[str, list[float]]]
     # Of the first seed; empty as well.
     reliability: dict[str, tuple[Bin, ...]]
-    # Each row's prediction, target and log loss, the means over seeds; empty as well.
-    rows: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+    # Each row's prediction, the mean over seeds; empty as well.
+    predicted: dict[str, np.ndarray]
 
 
 def score_model(
     context: Context, name: str, config: Sequence[int], seeds: Sequence[int], measured: bool
 ) -> Scored:
-    """Scores one configuration with each seed."""
+    """Scores one configuration with each seed, one after the other: memory is that of one seed's scores."""
     objective = context.objective
     assert objective.test is not None and objective.test_labels is not None
     context.notify("test", None, name)
-    predictions = {s: objective.test(np.array(config, np.int32), s) for s in reversed(seeds)}
-    scored = Scored({}, {}, {}, {}, {})
-    users = objective.test_users
-    for q, metric in enumerate(objective.metrics):
-        targets, rows = targets_of(objective.test_labels, metric)
-        columns = [predictions[s][rows, q] for s in seeds]
-        by_seed = [log_losses(p, targets) for p in columns]
-        scored.ne[metric] = [
-            float(normalized_entropy_from_sums(one.sum(), targets.sum(), targets.size))
-            for one in by_seed
-        ]
-        scored.losses[metric] = np.mean(by_seed, axis=0)
-        if measured:
-            own = None if users is None else users[rows]
-            found = [scores_beside_ne(p, targets, own) for p in columns]
-            scored.measures[metric] = {
-                "log_loss": [float(one.mean()) if one.size else math.nan for one in by_seed],
-                **{measure: [one[measure] for one in found] for measure in found[0]},
-            }
-            scored.reliability[metric] = reliability(columns[0], targets)
-            scored.rows[metric] = np.mean(columns, axis=0), targets, scored.losses[metric]
+    metrics, users = objective.metrics, objective.test_users
+    scored = Scored({m: [] for m in metrics}, {}, {m: {} for m in metrics if measured}, {}, {})
+    # The last seed was trained last: its state is the most likely one to be kept.
+    for seed in reversed(seeds):
+        predictions = objective.test(np.array(config, np.int32), seed)
+        for q, metric in enumerate(metrics):
+            targets, rows = targets_of(objective.test_labels, metric)
+            own = predictions[rows, q]
+            losses_now = log_losses(own, targets)
+            add_mean(scored.losses, metric, losses_now, len(seeds))
+            loss, count = losses_now.sum(), targets.size
+            ne = normalized_entropy_from_sums(loss, targets.sum(), count)
+            scored.ne[metric].insert(0, float(ne))
+            if not measured:
+                continue
+            add_mean(scored.predicted, metric, own, len(seeds))
+            found = scores_beside_ne(own, targets, None if users is None else users[rows])
+            found = {"log_loss": float(loss / count) if count else math.nan} | found
+            for measure, value in found.items():
+                scored.measures[metric].setdefault(measure, []).insert(0, value)
+            # Of the first seed, which is the last here.
+            scored.reliability[metric] = reliability(own, targets)
     return scored
+
+
+def add_mean(means: dict[str, np.ndarray], name: str, values: np.ndarray, count: int) -> None:
+    """Adds one of ``count`` summands to a mean."""
+    means[name] = means.get(name, 0.0) + values / count
 
 
 def compare(

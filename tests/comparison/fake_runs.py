@@ -66,6 +66,7 @@ def identity(config: dict[str, Any], data: str) -> dict[str, str]:
 def write_run(
     folder: Path, config: dict[str, Any], gain: float, *, data: str = "d1", name: str = "log",
     noise: float = 0.05, ne: float | None = None, finished: bool = True, revision: str = "abc",
+    measures: dict[str, float] | None = None,
 ) -> Path:  # fmt: skip
     """Three pilots on the whole log and five trials on half of it; ``gain`` is the winner's test."""
     folder.mkdir(parents=True)
@@ -90,7 +91,12 @@ def write_run(
                 cost = 0.5 * (trial.config[0] - 1) + 0.3 * (trial.config[1] - 1)
                 outcome = {"curve": [[0.9]], "num_rows": 1000 * fidelity, "flops": 100.0}
                 ledger.finish(trial.id, outcome, label, cost)
-    winner = {"ne": 0.9 * (1 + gain / 100) if ne is None else ne, "choices": list(configs[0])}
+    winner: dict[str, Any] = {
+        "ne": 0.9 * (1 + gain / 100) if ne is None else ne,
+        "choices": list(configs[0]),
+    }
+    if measures:
+        winner["measures"] = {"ctr": measures}
     summary = {
         "status": "finished",
         "name": name,

@@ -152,6 +152,20 @@ def test_held_out_ne_is_compared_in_percent(tmp_path):
     assert block.rows[1].difference.mean == pytest.approx(-0.5)
 
 
+def test_other_measures_are_compared_as_losses_in_points(tmp_path):
+    for seed, (ours, theirs) in enumerate([(0.71, 0.70), (0.74, 0.71)]):
+        own, other = ({"auc": auc, "calibration": 1.0} for auc in (ours, theirs))
+        write_run(tmp_path / f"a{seed}", settings("paper", seed), 0.0, measures=own)
+        write_run(tmp_path / f"b{seed}", settings("autorank", seed), 0.0, measures=other)
+    found = compare([str(tmp_path)], ["searcher=autorank"], "auc")
+    row = found.blocks[0].rows[1]
+    assert row.difference.mean == pytest.approx(-2.0) and row.mean == pytest.approx(0.275)
+    assert "differences in points of 1 - auc from" in console_text(found)
+    assert ",auc," in csv_text(found) and "points of 1 - auc" in comparison_page(found)
+    unknown = compare([str(tmp_path)], ["searcher=autorank"], "gauc").blocks[0].rows[1]
+    assert math.isnan(unknown.mean)
+
+
 def test_a_seed_that_ran_twice_counts_once(tmp_path):
     # The same search under two numbers of workers, which is no difference; and a predictor that nobody reads.
     for name, members_, gain in (("a", 3, -0.2), ("b", 10, -0.4)):
