@@ -22,6 +22,7 @@ from autorank.data.format.batches import Dataset
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.prepare import store
 from autorank.fidelity.rules import FIDELITIES, FidelityConfig, FidelityRule
+from autorank.models.dhen import DhenConfig
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
@@ -163,6 +164,14 @@ def listed_objective(
     """Training on the log; configuration ``[i]`` is the i-th of ``settings``."""
     own = ObjectiveConfig(config.training, config.model.head, workers, "auto")
     return _objective(config, data, lambda vector: settings[int(vector[0])], own)
+
+
+def reference_objective(
+    training: TrainingConfig, model: DhenConfig, data: Dataset, setting: Setting
+) -> Objective:
+    """Training one model on the log, whatever the program's record is."""
+    config = TrainConfig(training=training, model=model)
+    return listed_objective(config, data, [setting])
 
 
 def _objective(

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 
-from autorank.app.settings import RecordTableConfig, TrainConfig, TuneConfig
 from autorank.base.code_revision import code_revision
 from autorank.base.records import locations, plain
 from autorank.ledger.safe_write import write_atomically
@@ -41,14 +40,14 @@ def package_version(name: str) -> str:
         return "unknown"
 
 
-def shareable(config: TuneConfig | TrainConfig | RecordTableConfig) -> dict[str, Any]:
-    """The settings without where this machine keeps its files."""
+def shareable(config: Any) -> dict[str, Any]:
+    """The settings of a program that reads a log, without where this machine keeps its files."""
     usual = type(config)()
     places = {name: place and Path(place).name for name, place in locations(config.data).items()}
     places["folder"] = usual.data.folder
     data = replace(config.data, **places)
     shown = plain(replace(config, data=data, runs=usual.runs))
-    return shown | ({"results": usual.results} if isinstance(usual, TuneConfig) else {})
+    return shown | ({"results": usual.results} if hasattr(usual, "results") else {})
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]], made_by: Mapping[str, Any]) -> None:
