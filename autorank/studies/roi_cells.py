@@ -44,7 +44,7 @@ def read_cell(cell: Cell, folder: Path) -> Read:
     if run.summary.get("status") != "finished":
         done = sum(t.status != "proposed" for t in searched(run))
         return Read(
-            head | {"reason": f"stopped after {done} trials{last_error(folder)}"},
+            head | {"reason": f"stopped with {done} of its trials done{last_error(folder)}"},
             None,
         )
     days = days_of(run)

@@ -144,3 +144,31 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         "  " + "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def section(rows: Sequence[Row], data: str, order: Sequence[str], made_by: Any) -> list[str]:
+    """A data set's part of the page."""
+    plan, best = made_by["plan"], best_cell(rows, data)
+    lines = [f"\n## {data}\n", *sentences(rows, data, order), ""]
+    lines = ["- " + line if i and line else line for i, line in enumerate(lines)]
+    lines += ["", *markdown([HEAD, *searcher_rows(rows, data)]), ""]
+    if best is not None:
+        lines += ["The best by validation, beside the tuned baseline:\n"]
+        lines += [*markdown([BEST_HEAD, best_row(best)]), ""]
+    lines += [f"{line}\n" for line in missing(rows, data)]
+    lines += [f"![gains on {data}](roi/{data}.png)\n"]
+    done = whole([r for r in rows if r["data"] == data])
+    seconds = sum(row["seconds"] for row in done)
+    lines += [
+        f"`{made_by['command']}`: {plan['trials']} trials a search, {len(done)} searches, {seconds / 60:.0f} minutes "
+        f"of one search after the other; revision {made_by['git_revision']}, jax {made_by['versions']['jax']}, "
+        f"{made_by['device']}."
+    ]
+    return lines
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as a Markdown table, the first as its head."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]

@@ -7,7 +7,9 @@ import pytest
 from autorank.studies.intervals import Difference
 from autorank.studies.roi_cells import Cell, read_cell
 from autorank.studies.roi_findings import best_cell, gain_sentence, mean_gain, order_sentence, steps
+from autorank.studies.roi_page import count
 from autorank.studies.roi_settings import RoiConfig, RoiPlan
+from autorank.studies.roi_written import put, read_written
 
 ORDER = ("random", "autorank", "paper")
 
@@ -90,3 +92,35 @@ def test_names_and_numbers_are_refused_by_key():
         RoiConfig(roi=RoiPlan(data=("x",)), logs={"movielens": []})
     with pytest.raises(ValueError, match=r"roi\.final_seeds"):
         RoiPlan(final_seeds=1)
+
+
+def test_written_rows_are_read_back_and_another_logs_rows_stay(tmp_path):
+    def config(*data):
+        return RoiConfig(
+            results=str(tmp_path), roi=RoiPlan(data=data), logs={"a": ["data=a"], "b": ["data=b"]}
+        )
+
+    def named(data, gain):
+        return [row | {"data": data} for row in cells(random=[gain, None])]
+
+    put(
+        config("a"),
+        named("a", -0.1),
+        [{"data": "a", "searcher": "random", "seed": 0, "day": 1}],
+        "first",
+    )
+    put(config("b"), named("b", -0.2), [], "second")
+    put(config("a"), named("a", -0.3), [], "third")
+    found = read_written(tmp_path)
+    assert [(r["data"], r["test_gain"]) for r in found.rows if not r["reason"]] == [
+        ("b", -0.2),
+        ("a", -0.3),
+    ]
+    assert math.isnan(found.rows[1]["test_gain"]) and found.rows[1]["reason"] == "stopped"
+    assert found.days == [] and found.made_by["a"]["command"] == "third"
+    assert found.made_by["b"]["log"] == ["data=b"]
+
+
+def test_numbers_of_exposures_have_two_digits():
+    assert count(1234567.0) == "1,200,000" and count(math.inf) == "infinitely many"
+    assert count(7.0) == "7"

@@ -1,6 +1,6 @@
 """Other packages' searchers as searchers of ours, so that a peer proposes the trials of a real search.
 
-Importing this registers them: ``python -m experiments.peer_search searcher=optuna-gp`` is `experiments.search` with it.
+``python -m experiments.peer_search searcher=optuna-gp`` is `experiments.search` with it.
 A peer lives in a process of its own environment (`process`) and keeps its own state there. A search that goes on after
 it was stopped makes it anew and tells it all trials: its next proposals are then not those of a search that never
 stopped, unlike those of our searchers.
@@ -78,14 +78,12 @@ class PeerInSearch:
         return Told(values, loss if math.isfinite(loss) else math.nan)
 
 
-@SEARCHERS.register(
-    "optuna-gp",
-    OptunaGpConfig,
-    grid_size=64,
-    has_roles=False,
-    reads_predictor=False,
-    weighs_cost=False,
-)
+def register_peers() -> None:
+    """Makes ``searcher=optuna-gp`` known to this process."""
+    traits = {"has_roles": False, "reads_predictor": False, "weighs_cost": False}
+    SEARCHERS.register("optuna-gp", OptunaGpConfig, grid_size=64, **traits)(make_optuna_gp)
+
+
 def make_optuna_gp(space: Space, settings: OptunaGpConfig, context: Context) -> Searcher:
     """Optuna's GPSampler with its defaults, told the labels alone.
 
