@@ -189,10 +189,16 @@ class TuneConfig:
     seeds: int = 3
     workers: int = 2
     tail: float = 0.25  # validation windows: this last share of the training rows
+    # So many points of the grid at most, drawn at random; a larger number has those of a smaller one and more
+    points: int | None = None
     data: DataConfig = field(default_factory=MovielensConfig)
     model: DhenConfig = field(default_factory=DhenConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     grid: dict[str, Any] = field(default_factory=dict)  # key -> values; may be nested
+
+    def __post_init__(self):
+        if self.points is not None:
+            require_range("points", self.points, 1, 1_000_000)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
     """Every point of the grid with all seeds, best first; the best one is scored on the held-out rows."""
     data = build.dataset(config.data, LOG.info)
     grid = flatten(config.grid)
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    points = points_of(grid, config.points)
     variants = [with_values(config, point) for point in points]
     settings = [Setting(v.model, build.hparams(v.training)) for v in variants]
     rows: list[dict[str, Any]] = []
@@ -74,6 +74,20 @@ def run_tuning(config: TuneConfig) -> list[dict[str, Any]]:
         {"config": shareable(config)} | provenance(),
     )
     return rows
+
+
+def points_of(grid: Mapping[str, Any], count: int | None) -> list[dict[str, Any]]:
+    """Every combination of a grid, or ``count`` of them at random; a larger count has those of a smaller one.
+
+    Examples:
+        >>> points_of({"a": [1, 2], "b": [3]}, None)
+        [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
+    """
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if count is None or count >= len(points):
+        return points
+    order = np.random.default_rng(0).permutation(len(points))
+    return [points[i] for i in order[:count]]
 
 
 def tuning_metric(objective: Objective) -> str:

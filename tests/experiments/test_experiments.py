@@ -76,7 +76,18 @@ def program(
 
 
 @pytest.mark.parametrize(
-    "name", ["search", "train", "prepare_data", "report", "tune_baseline", "record_table", "study"]
+    "name",
+    [
+        "search",
+        "train",
+        "prepare_data",
+        "report",
+        "tune_baseline",
+        "record_table",
+        "study",
+        "roi",
+        "reference",
+    ],
 )
 def test_help_explains_itself(name):
     text = program(name, "--help", cold=name == "search").stdout
