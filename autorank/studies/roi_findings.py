@@ -96,10 +96,12 @@ def gain_sentence(row: Row) -> str:
     """What a data set's best model gained over the tuned baseline, and what could have been seen."""
     low, high = row["test_gain_low"], row["test_gain_high"]
     text = (
-        f"{row['data']}: the best by validation ({row['searcher']}, search seed {row['seed']}) has "
-        f"{row['test_gain']:+.3f} % NE [{low:+.3f}, {high:+.3f}] over {row['final_seeds']} final seeds "
+        f"{row['data']}: the best by validation ({row['searcher']}, search seed {row['seed']:g}) has "
+        f"{row['test_gain']:+.3f} % NE [{low:+.3f}, {high:+.3f}] over {row['final_seeds']:g} final seeds "
         f"at {row['flops_ratio']:.2f}x the FLOPs"
     )
+    if row["choice_gain"] >= 0:
+        text += f"; validation ({row['choice_gain']:+.3f} %) would have kept the baseline"
     if high < 0:
         return text + ": better than the tuned baseline."
     if low > 0:

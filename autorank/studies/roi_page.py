@@ -66,10 +66,17 @@ def best_row(row: Row) -> tuple[str, ...]:
         f"{row['searcher']}, search seed {row['seed']:g}",
         f"{interval_text(row, 'test_gain')} [{row['test_gain_rows_low']:+.3f}, {row['test_gain_rows_high']:+.3f}]",
         f"{row['flops_ratio']:.2f}x",
-        f"{interval_text(row, 'equal_flops_gain')} at {row['equal_flops_ratio']:.2f}x",
+        equal_flops(row),
         equal,
         interval_text(row | {"auc": row["auc_mean"]}, "auc"),
     )
+
+
+def equal_flops(row: Row) -> str:
+    """The gain of the best model at the baseline's FLOPs."""
+    if math.isnan(row["equal_flops_gain"]):
+        return "no finalist is as cheap"
+    return f"{interval_text(row, 'equal_flops_gain')} at {row['equal_flops_ratio']:.2f}x"
 
 
 def interval_text(row: Row, name: str) -> str:
@@ -98,7 +105,7 @@ def survival_sentence(rows: Sequence[Row], data: str) -> str:
     return (
         f"{data}: of the winners' mean label {found['label']:+.3f} %, validation keeps {found['choice_gain']:+.3f} % "
         f"over the choosing seeds and {found['validation_gain']:+.3f} % over fresh ones, the test part "
-        f"{found['test_gain']:+.3f} % ({len(cells)} searches)."
+        f"{found['test_gain']:+.3f} % (searches: {len(cells)})."
     )
 
 
@@ -160,7 +167,7 @@ def section(rows: Sequence[Row], data: str, order: Sequence[str], made_by: Any) 
     done = whole([r for r in rows if r["data"] == data])
     seconds = sum(row["seconds"] for row in done)
     lines += [
-        f"`{made_by['command']}`: {plan['trials']} trials a search, {len(done)} searches, {seconds / 60:.0f} minutes "
+        f"`{made_by['command']}`: {plan['trials']} trials a search, searches: {len(done)}, {seconds / 60:.0f} minutes "
         f"of one search after the other; revision {made_by['git_revision']}, jax {made_by['versions']['jax']}, "
         f"{made_by['device']}."
     ]
