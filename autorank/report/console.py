@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from autorank.base.searched import NE, unit
 from autorank.report.numbers import NONE, count, entropy, interval, number, seconds, signed
 from autorank.report.sentences import verdict_sentences
 from autorank.report.summary import main_metric
@@ -27,7 +28,7 @@ def console_table(summary: Mapping[str, Any]) -> str:
         f"p {number(gain.get('p'), 2)}; 95%: seeds {interval(gain)}, rows {interval(gain, 'rows_low', 'rows_high')}",
         f"at equal NE: FLOPs {signed(summary.get('flops_gain_percent'), 1)}%, rows/s "
         f"{signed(summary.get('qps_gain_percent'), 1)}% (95% {interval(summary.get('qps_gain_interval'))})",
-        f"seed noise {number(summary.get('seed_noise_percent'))}%",
+        f"seed noise {number(summary.get('seed_noise_percent'))} {unit(summary.get('measure') or NE)}",
     ]
     for text in (*_finalists(summary), *verdict_sentences(summary)):
         lines += textwrap.wrap(text, WIDTH)

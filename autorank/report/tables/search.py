@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from autorank.base.searched import NE, unit
 from autorank.ledger.run_folder import Run, searched
 from autorank.report.markup import table
 from autorank.report.numbers import NONE, count, known, number, seconds
@@ -25,7 +26,10 @@ def cost_table(run: Run) -> str:
         ("share of the log a trial sees", f"{fraction:.0%}" if known(fraction) else NONE),
         ("rank agreement at that share, tau-b", _tau(summary)),
         *_predictor_rows(summary),
-        ("seed noise of the baseline, % NE", number(summary.get("seed_noise_percent"), 3)),
+        (
+            f"seed noise of the baseline, {unit(summary.get('measure') or NE)}",
+            number(summary.get("seed_noise_percent"), 3),
+        ),
         ("rows trained on, in all stages", count(summary.get("trained_examples"))),
         ("wall time", seconds(summary.get("wall_seconds"))),
         ("training time of all trials", seconds(spent)),
