@@ -53,10 +53,11 @@ def read_cell(cell: Cell, folder: Path) -> Read:
 
 def why_missing(folder: Path, error: Exception) -> str:
     """Why there is no ledger."""
-    said = last_error(folder)
-    return (
-        said.removeprefix(": ") if said else "not run" if not folder.exists() else f"{error}"[:200]
-    )
+    if said := last_error(folder):
+        return said.removeprefix(": ")
+    if isinstance(error, FileNotFoundError):
+        return "stopped before its first trial" if folder.exists() else "not run"
+    return f"{error}"[:200]
 
 
 def last_error(folder: Path) -> str:
