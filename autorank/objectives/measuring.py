@@ -8,7 +8,7 @@ import numpy as np
 
 from autorank.base.measurable import targets_of
 from autorank.base.scored_rows import measure_of
-from autorank.base.searched import OF_USERS
+from autorank.base.searched import NE, OF_USERS
 from autorank.data.format.batches import Dataset
 from autorank.data.format.users import USER_FIELDS, users_of
 from autorank.training.memory import Shape
@@ -45,6 +45,13 @@ class WindowMeasure:
                 f"{', '.join(USER_FIELDS)}; rename one in the schema, or write search.metric=auc"
             )
         return cls(measure, metrics, train.labels, users)
+
+    @classmethod
+    def wanted(
+        cls, dataset: Dataset, measure: str, metrics: Sequence[str]
+    ) -> "WindowMeasure | None":
+        """The same; None for NE, which sums of losses give."""
+        return None if measure == NE else cls.of(dataset, measure, metrics)
 
     def __call__(self, first: int, last: int, scores: np.ndarray) -> np.ndarray:
         """Values ``[q]`` of rows ``[first, last)`` with probabilities ``[last - first, q]``; NaN where not defined."""

@@ -80,9 +80,7 @@ def training_objective(
     """
     schema, progressive = dataset.schema, settings.training.held_out == "progressive"
     shape = _shape(dataset, settings.training)
-    measured = None
-    if settings.measure != NE:
-        measured = WindowMeasure.of(dataset, settings.measure, METRICS[settings.head])
+    measured = WindowMeasure.wanted(dataset, settings.measure, METRICS[settings.head])
     trainers = _trainers(dataset, shape, settings, measured)
     jax_choices = training_choices()  # once: a job may change them later
     finished = FinishedModels(

@@ -102,7 +102,7 @@ def sequence_half_width(
         level: that all intervals cover at once.
 
     Examples:
-        >>> sequence_half_width(1.0, 100, 100) > 1.96 / 10
+        >>> sequence_half_width(1.0, 100.0, 100.0) > 1.96 / 10
         True
     """
     alpha = 1 - level
