@@ -22,6 +22,8 @@ from autorank.models.row_kernels import by_row, fits
 from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Lane
 from autorank.population.chunks import Chunk, LaneLayer, PairAt, SlotParams
 from autorank.population.families import Forms, Group, Slot, groups, normed
+from autorank.population.kernels import layers
+from autorank.population.kernels.layout import Layout
 from autorank.population.pairs import Pairs
 from autorank.population.row_functions import NormRow, ShortcutRow
 from autorank.population.storage import LAYERED, head_module, slot_params
@@ -69,11 +71,18 @@ class Network:
         cast = partial(jax.tree.map, lambda a: a.astype(self.dtype))
         with jax.named_scope("features"):
             x = jax.vmap(partial(call, embedding))(cast(params["embedding"]), x, dense)
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, c.positions - x.shape[2]), (0, 0)))
+        if self.layout(*x.shape[:2]) is None:
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, c.positions - x.shape[2]), (0, 0)))
         stack = {name: params[name] for name in LAYERED}
         x = run_layers(self, stack, x, lanes, pairs)
         with jax.named_scope("head"):
             return jax.vmap(partial(call, head))(cast(params["head"]), x, lanes.head_depth)
+
+    def layout(self, lanes: int, batch: int) -> Layout | None:
+        """What the kernels of a layer go by, for so many lanes and rows; None where the compiler does all."""
+        if not layers.fits(self.kernels, self.capacity):
+            return None
+        return Layout(self.capacity, lanes, batch, self.dtype, self.kernels)
 
     def before(self, norm: PyTree, x: Float[Array, "p b m d"], at: "LayerAt") -> Array:
         """What the modules of a layer read: its input, normed where the model does so first."""
@@ -195,6 +204,9 @@ def run_layers(
 def _run_layers_fwd(
     network: Network, params: PyTree, x: Array, lanes: Lane, pairs: Pairs
 ) -> tuple[Array, Any]:
+    if layout := network.layout(*x.shape[:2]):
+        y, saved = layers.run(layout, params, x, lanes)
+        return y, (params, saved, lanes, pairs)
     slots = SlotParams(params["arena"], params["scale"])
 
     def one(layer: Array, found: Any) -> Any:
@@ -240,6 +252,10 @@ def _add_group(
 
 
 def _run_layers_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ...]:
+    none = partial(jax.tree.map, lambda a: np.zeros(a.shape, jax.dtypes.float0))
+    if layout := network.layout(*slope.shape[:2]):
+        params, own, lanes, pairs = saved
+        return *layers.pull(layout, own, params, slope), none(lanes), none(pairs)
     params, inputs, sums, lanes, pairs = saved
     depth = jnp.max(lanes.num_layers)
 
@@ -271,7 +287,6 @@ def _run_layers_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ..
 
     to = jax.tree.map(jnp.zeros_like, params)
     slope, to = jax.lax.fori_loop(0, depth, one, (slope, to))
-    none = partial(jax.tree.map, lambda a: np.zeros(a.shape, jax.dtypes.float0))
     return to, slope, none(lanes), none(pairs)
 
 
