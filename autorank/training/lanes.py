@@ -327,13 +327,13 @@ class LaneStep:
         network = self.program.network
         layout = network.layout(runs.shape[0], self.program.batch_size)
         if layout is None:
-            return self._learn_all(gradient, self.lanes.used, state.optimizer, state.params, factor, runs)
+            return self._learn_all(
+                gradient, self.lanes.used, state.optimizer, state.params, factor, runs
+            )
         # The arenas are learned by a kernel; of them, optax gets what is left of them: nothing.
-        new, optimizer = self._learn_all(
-            *map(_without_arena, (gradient, self.lanes.used, state.optimizer, state.params)),
-            factor,
-            runs,
-        )
+        cut = map(_without_arena, (gradient, self.lanes.used, state.optimizer, state.params))
+        small, used, optimizer, params = cut
+        new, optimizer = self._learn_all(small, used, optimizer, params, factor, runs)
         get = partial(optax.tree_utils.tree_get, state.optimizer)
         mean, square, count = get("mu"), get("nu"), get("count")
         shape = state.params["arena"].shape

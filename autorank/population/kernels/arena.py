@@ -57,13 +57,15 @@ def cleared(layout: Layout, table: Array) -> Array:
 
         @pl.when(here.counts)
         def _():
-            store(arena, here.block, jnp.zeros(PIECE, jnp.float32))
+            store(arena, here.block, jnp.zeros(PIECE, jnp.float32), layout.kernels)
 
     (found,), _ = call(layout, kernel, _grid(layout), [table], [_arena(layout)])
     return found
 
 
-def learned(layout: Layout, table: Array, moments: Moments, gradient: Array, rates: Rates) -> Moments:
+def learned(
+    layout: Layout, table: Array, moments: Moments, gradient: Array, rates: Rates
+) -> Moments:
     """One step of AdamW (Loshchilov and Hutter 2019), as `optax.adamw` takes it, where models have numbers."""
     steps = rates.steps
     columns = [rates.rate, rates.eps, rates.decay, 1 - B1**steps, 1 - B2**steps]
@@ -79,9 +81,9 @@ def learned(layout: Layout, table: Array, moments: Moments, gradient: Array, rat
             m = B1 * load(mean, here.block) + (1 - B1) * g
             v = B2 * load(square, here.block) + (1 - B2) * g * g
             update = (m / left1) / (jnp.sqrt(v / left2) + eps) + decay * p
-            store(params, here.block, p - rate * update)
-            store(mean, here.block, m)
-            store(square, here.block, v)
+            store(params, here.block, p - rate * update, layout.kernels)
+            store(mean, here.block, m, layout.kernels)
+            store(square, here.block, v, layout.kernels)
 
     _, found = call(layout, kernel, _grid(layout), [table, numbers, gradient], [], sums=moments)
     return Moments(*found)

@@ -9,10 +9,12 @@ from autorank.base.typing import Array, Float, Int, PyTree
 from autorank.models.embedding import num_embeddings
 from autorank.population.capacity import Capacity, Lane
 from autorank.population.kernels.arena import cleared
+from autorank.population.kernels.layer_rows import LayerRows
 from autorank.population.kernels.layout import KERNELS, Layout
+from autorank.population.kernels.module_rows import ModuleRows
+from autorank.population.kernels.places import Layers, Norms
 from autorank.population.kernels.products import Chain, MatrixProducts
 from autorank.population.kernels.row_formulas import FORMULAS
-from autorank.population.kernels.rows import Layers, Norms, Rows
 from autorank.population.kernels.slot_table import slot_table
 
 MOST = 64  # embeddings, or numbers of one, that a program holds
@@ -46,11 +48,11 @@ def run(
 ) -> tuple[Array, Saved]:
     """What comes out of the last layer ``[p, b, m, d]``; ``params`` are those of `storage.LAYERED`."""
     c, flat, table = layout.capacity, _flat(params), slot_table(layout.capacity, lanes)
-    inputs = Rows(layout, table, jnp.zeros(1, jnp.int32)).enter(x.reshape(-1), x.shape[2])
+    inputs = LayerRows(layout, table, jnp.zeros(1, jnp.int32)).enter(x.reshape(-1), x.shape[2])
 
     def one(layer: Array, x: Array) -> Array:
         stages = _Stages(layout, table, layer)
-        return stages.rows.join(flat, x, stages.forward(flat, x).results)
+        return stages.layer.join(flat, x, stages.forward(flat, x).results)
 
     inputs = jax.lax.fori_loop(0, c.num_layers, one, inputs)
     shape = c.num_layers + 1, *x.shape[:2], c.positions, c.width
@@ -87,31 +89,32 @@ class _Stages:
     """The stages of one layer in their order."""
 
     def __init__(self, layout: Layout, table: Array, layer: Array) -> None:
-        self.rows = Rows(layout, table, layer[None])
+        self.layer = LayerRows(layout, table, layer[None])
+        self._modules = ModuleRows(layout, table, layer[None])
         self._products = MatrixProducts(layout, table, layer[None])
 
     def forward(self, params: Layers, x: Array) -> Chain:
         """The modules' results, and what led to them."""
-        inputs, results = self.rows.start(params, x)
+        inputs, results = self._modules.start(params, x)
         chain = Chain(inputs, None, results)
         if self._products.present:
             chain = self._products.run(params.arena, chain)
-        return chain._replace(results=self.rows.end(params, x, chain.results))
+        return chain._replace(results=self._modules.end(params, x, chain.results))
 
     def backward(self, params: Layers, x: Array, slope: Array, to: Layers) -> tuple[Array, Layers]:
         """The slope of the layer's input, and the gradients, added to."""
         chain = self.forward(params, x)
-        to_x, to_results, to = self.rows.join_pulled(params, x, chain.results, slope, to)
-        to_read, to_results, arena = self.rows.end_pulled(
+        to_x, to_results, to = self.layer.join_pulled(params, x, chain.results, slope, to)
+        to_read, to_results, arena = self._modules.end_pulled(
             params, x, chain.results, to_results, to.arena
         )
         slopes = Chain(chain.inputs, None, to_results)
         if self._products.present:
             slopes, arena = self._products.pull(params.arena, chain, slopes, arena)
-        to_read, arena = self.rows.start_pulled(
+        to_read, arena = self._modules.start_pulled(
             params, x, slopes.inputs, slopes.results, to_read, arena
         )
-        to_x, norms = self.rows.norm_pulled(params, x, to_read, to_x, to.norms)
+        to_x, norms = self.layer.norm_pulled(params, x, to_read, to_x, to.norms)
         return to_x, to._replace(norms=norms, arena=arena)
 
 

@@ -1,10 +1,11 @@
 """How the kernels' arrays lie, and how programs read and write parts of them.
 
-Every array is flat, and a program computes the places of the numbers that it wants: how they lie may depend on the model.
+Every array is flat, and a program computes the places of the numbers that it wants: they may depend on the model.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from autorank.base.typing import Array, Bool, Int
 from autorank.population.capacity import Capacity
 from autorank.population.kernels.row_formulas import Own, Part
 from autorank.population.kernels.slot_table import Column
+from autorank.population.storage import arena_size
 
 KERNELS = ("gpu", "interpret")  # what may be asked for; "" leaves everything to the compiler
 
@@ -60,6 +62,19 @@ class Layout:
         c = self.capacity
         return max(c.positions, max(c.tokens)) * c.width
 
+    @property
+    def hidden(self) -> int:
+        """Room for a layer of hidden units of a slot's products, for a row."""
+        return max(self.capacity.mlp_width, self.capacity.rank)
+
+    @property
+    def is_addressable(self) -> bool:
+        """Whether a place in every array is an int32."""
+        c = self.capacity
+        own = max(self.inputs, 2 * self.result, max(1, c.mlp_depth) * self.hidden)
+        rows = max(self.pairs * own, (c.num_layers + 1) * self.lanes * self.row) * self.batch
+        return max(rows, c.num_layers * self.pairs * arena_size(c)) < 2**31
+
     def rows(self, most: int) -> int:
         """Rows of a program: the largest divisor of the batch up to ``most``."""
         return max(n for n in range(1, most + 1) if self.batch % n == 0)
@@ -91,9 +106,13 @@ def load(ref: Any, block: Block) -> Array:
     return triton.load(ref.at[block.index], mask=block.inside, other=0.0)
 
 
-def store(ref: Any, block: Block, value: Array) -> None:
+def store(ref: Any, block: Block, value: Array, kernels: str) -> None:
     """Writes a block."""
-    triton.store(ref.at[block.index], value.astype(ref.dtype), mask=block.inside)
+    index = block.index
+    if kernels == "interpret":
+        # There, what does not count is written as it was, also where another place of the block has just been written.
+        index = jnp.where(block.inside, index, jnp.iinfo(jnp.int32).max)
+    triton.store(ref.at[index], value.astype(ref.dtype), mask=block.inside)
 
 
 def add(ref: Any, block: Block, value: Array, kernels: str) -> None:
@@ -101,7 +120,7 @@ def add(ref: Any, block: Block, value: Array, kernels: str) -> None:
     value = jnp.where(block.inside, value, 0.0).astype(ref.dtype)
     if kernels == "interpret":
         # Programs run one after another there.
-        store(ref, block, load(ref, block) + value)
+        store(ref, block, load(ref, block) + value, kernels)
     else:
         triton.atomic_add(ref, (block.index,), value, mask=block.inside)
 
@@ -181,6 +200,13 @@ def call(
         input_output_aliases={n + i: len(outputs) + i for i in range(len(sums))},
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=layout.kernels == "interpret",
-        name=kernel.__qualname__.replace(".<locals>", "").replace(".", "_"),
+        name=_name(kernel),
     )(*arrays)
     return list(found[: len(outputs)]), list(found[len(outputs) :])
+
+
+def _name(kernel: Callable[..., None]) -> str:
+    """What a profile calls a kernel."""
+    if isinstance(kernel, partial):
+        return "_".join([kernel.func.__name__.strip("_"), *kernel.args[0].modules])
+    return kernel.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_")

@@ -123,7 +123,7 @@ class Product:
 
     def _hidden(self, layer: Any, row: Array, h: Array) -> Array:
         out = self.layout
-        return ((layer * out.pairs + self.at.pair) * out.batch + row) * hidden_room(out) + h
+        return ((layer * out.pairs + self.at.pair) * out.batch + row) * out.hidden + h
 
     @property
     def _stride(self) -> Array:
@@ -161,11 +161,6 @@ class Product:
         return [n for n in names if not self.i or _products(n).bends]
 
 
-def hidden_room(layout: Layout) -> int:
-    """Room for hidden units."""
-    return max(layout.capacity.mlp_width, layout.capacity.rank)
-
-
 def _products(module: str) -> Any:
     found = FORMULAS[module].products
     assert found
@@ -191,7 +186,9 @@ class MatrixProducts:
             chain = self._forward(i, arena, chain)
         return chain
 
-    def pull(self, arena: Array, chain: Chain, slopes: Chain, to_arena: Array) -> tuple[Chain, Array]:
+    def pull(
+        self, arena: Array, chain: Chain, slopes: Chain, to_arena: Array
+    ) -> tuple[Chain, Array]:
         """From the slopes of the results, those of hidden units and inputs; the arena's gradients, added to."""
         for i in reversed(self._order):
             to_arena = self._weights_pulled(i, chain, slopes, to_arena)
@@ -203,7 +200,7 @@ class MatrixProducts:
         """Room for hidden units."""
         out = self.layout
         depth = max(1, out.capacity.mlp_depth)
-        return out.shape(depth * out.pairs * out.batch * hidden_room(out))
+        return out.shape(depth * out.pairs * out.batch * out.hidden)
 
     @property
     def _order(self) -> list[int | None]:
@@ -225,11 +222,13 @@ class MatrixProducts:
                     return sum_float32(a, w.astype(out.dtype), (1, 0))
 
                 y = tile.summed(product.count_in, terms, (row.shape[0], n.shape[0]))
-                offset = load(arena, Block(product.offset(n), (n < product.count_out) & product.has_offset))
+                offset = load(
+                    arena, Block(product.offset(n), (n < product.count_out) & product.has_offset)
+                )
                 y = y + offset[None, :]
                 if i is not None:
                     y = jnp.where(product.bends, jnp.maximum(y, 0.0), y)
-                store(behind, tile.behind(row, n), y)
+                store(behind, tile.behind(row, n), y, out.kernels)
 
         inputs, grid = [self.layer, self.table, arena], self._grid(i)
         if i == 0:
@@ -264,7 +263,7 @@ class MatrixProducts:
                 if i != 0:
                     bent = load(before, tile.before(row, k)) <= 0
                     found = jnp.where(product.bends & bent, 0.0, found)
-                store(to_before, tile.before(row, k), found)
+                store(to_before, tile.before(row, k), found, out.kernels)
 
         inputs = [self.layer, self.table, arena, chain.inputs if i == 0 else chain.hidden]
         grid = self._grid(i, before=True)
@@ -321,15 +320,19 @@ class MatrixProducts:
 
     def _grid(self, i: int | None, *, before: bool = False) -> tuple[int, int, int]:
         out = self.layout
-        return out.pairs, -(-out.batch // min(TILE, padded(out.batch))), self._tiles(i, before=before)
+        return (
+            out.pairs,
+            -(-out.batch // min(TILE, padded(out.batch))),
+            self._tiles(i, before=before),
+        )
 
     def _tiles(self, i: int | None, *, before: bool = False) -> int:
         """Tiles along the columns behind a product or before it, at most."""
         out = self.layout
         if before:
-            columns = out.inputs if i == 0 else hidden_room(out)
+            columns = out.inputs if i == 0 else out.hidden
         else:
-            columns = out.result if i is None else hidden_room(out)
+            columns = out.result if i is None else out.hidden
         return -(-columns // TILE)
 
 
@@ -371,7 +374,9 @@ class _Tile:
         def one(j: Array, found: Array) -> Array:
             return found + terms(j * DEPTH + jnp.arange(DEPTH, dtype=jnp.int32))
 
-        return jax.lax.fori_loop(0, (count + DEPTH - 1) // DEPTH, one, jnp.zeros(shape, jnp.float32))
+        return jax.lax.fori_loop(
+            0, (count + DEPTH - 1) // DEPTH, one, jnp.zeros(shape, jnp.float32)
+        )
 
     def _block(self, row: Array, column: Array, place: Any, count: Array) -> Block:
         row, column = row[:, None], column[None, :]

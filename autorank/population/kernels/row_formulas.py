@@ -1,8 +1,8 @@
 """What modules compute on one row of the log: the formulas of `models.interactions` on padded matrices.
 
 A row's embeddings are a matrix whose sides are powers of two; it is zero beyond the model's own. A parameter is a
-matrix or a vector, padded alike. A formula may use products of matrices (`dot`), elementwise operations and sums over one
-axis. What a formula puts out beyond the model's own embeddings or width is arbitrary, but no slope comes from there.
+matrix or a vector, padded alike. A formula may use products of matrices (`dot`), elementwise operations and sums over
+one axis. What it puts out beyond the model's own embeddings or width is arbitrary, but no slope comes from there.
 """
 
 from collections.abc import Callable, Mapping
@@ -280,7 +280,9 @@ def _out(c: Capacity, name: str = "out") -> dict[str, Part]:
 
 
 def _norms(c: Capacity) -> dict[str, Part]:
-    return {f"{n}{i}": _vector(f"norm_{n}{i}", c.width) for i in (1, 2) for n in ("scale", "offset")}
+    return {
+        f"{n}{i}": _vector(f"norm_{n}{i}", c.width) for i in (1, 2) for n in ("scale", "offset")
+    }
 
 
 def _cross_parts(c: Capacity) -> dict[str, Part]:
