@@ -124,3 +124,9 @@ def test_written_rows_are_read_back_and_another_logs_rows_stay(tmp_path):
 def test_numbers_of_exposures_have_two_digits():
     assert count(1234567.0) == "1,200,000" and count(math.inf) == "infinitely many"
     assert count(7.0) == "7"
+
+
+def test_the_page_is_that_of_the_committed_results():
+    from experiments.roi_page import main
+
+    assert main(["--check"]) == 0
