@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -67,6 +68,7 @@ class Cells:
         self._cfg, self._begun = cfg, time.monotonic()
         self._end = None if cfg.roi.minutes is None else self._begun + 60 * cfg.roi.minutes
         self._lock, self._ended = threading.Lock(), 0
+        self._children: set[subprocess.Popen[Any]] = set()
 
     def run(self, cells: "Sequence[Cell]") -> None:
         """Runs what is not finished."""
@@ -79,8 +81,16 @@ class Cells:
             len(waiting),
         )
         with ThreadPoolExecutor(self._cfg.roi.processes) as pool:
-            for future in [pool.submit(self._one, cell, len(waiting)) for cell in waiting]:
-                future.result()
+            futures = [pool.submit(self._one, cell, len(waiting)) for cell in waiting]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:  # an interrupt too: no search goes on without this program
+                self._end = self._begun
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in list(self._children):
+                    stop(child)
+                raise
 
     def _one(self, cell: "Cell", total: int) -> None:
         if self._left() <= 0:
@@ -91,13 +101,12 @@ class Cells:
             child = subprocess.Popen(
                 command(self._cfg, cell), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
             )
+            self._children.add(child)
             try:
                 child.wait(self._left())
             except subprocess.TimeoutExpired:
                 stop(child)
-            except BaseException:
-                stop(child)
-                raise
+            self._children.discard(child)
         with self._lock:
             self._ended += 1
             spent = time.monotonic() - self._begun
@@ -129,6 +138,7 @@ def own_command() -> str:
 def main(config: DictConfig) -> None:
     """Runs or resumes the cells, and prints the table and what it shows."""
     cfg = settings(config, RoiConfig)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cells = cells_of(cfg)
     before = os.times()
     Cells(cfg).run(cells)
