@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("autorank")
 ROOT = Path(__file__).resolve().parents[1]
-PEERS = ("optuna-gp",)  # searchers of `experiments.peer_search`
+PEERS = ("optuna-gp",)  # searchers of `experiments.comparison.peer_search`
 GRACE = 5.0  # seconds between asking a cell to stop and stopping it
 
 register()
@@ -51,7 +51,7 @@ def cells_of(cfg: RoiConfig) -> "list[Cell]":
 def command(cfg: RoiConfig, cell: "Cell") -> list[str]:
     """The search of a cell."""
     plan, place = cfg.roi, Path(cfg.runs, cfg.name, cell.data)
-    program = "peer_search" if cell.searcher in PEERS else "search"
+    program = "comparison.peer_search" if cell.searcher in PEERS else "search"
     own = [*plan.overrides, *cfg.logs[cell.data]]
     return [
         *(sys.executable, "-m", f"experiments.{program}", *own),

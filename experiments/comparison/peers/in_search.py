@@ -1,6 +1,6 @@
 """Other packages' searchers as searchers of ours, so that a peer proposes the trials of a real search.
 
-``python -m experiments.peer_search searcher=optuna-gp`` is `experiments.search` with it.
+``python -m experiments.comparison.peer_search searcher=optuna-gp`` is `experiments.search` with it.
 A peer lives in a process of its own environment (`process`) and keeps its own state there. A search that goes on after
 it was stopped makes it anew and tells it all trials: its next proposals are then not those of a search that never
 stopped, unlike those of our searchers.
