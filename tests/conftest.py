@@ -2,6 +2,7 @@
 
 They also compile cheaply, because compiling is half of what they cost: XLA leaves most optimizations out, and what one
 process of a session has compiled, the others (workers, programs that tests start) load from a folder of that session.
+JAX lowers programs in shared contexts; see `tests.lowering`.
 A test marked ``optimized`` compiles as production does; see `pytest_runtest_setup`.
 """
 
@@ -37,6 +38,9 @@ import hypothesis
 import jax
 import pytest
 
+from tests import lowering
+
+lowering.install()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A busy machine is no failure.
 hypothesis.settings.register_profile("autorank", deadline=None)
