@@ -54,6 +54,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if helper and here in collection_path.parents else None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait come first: at the end of a session no other test would be left to fill their waits."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+
+
 def pytest_collection_finish() -> None:
     """What is imported and collected by now stays to the end, so the garbage collector need not look through it again.
 
