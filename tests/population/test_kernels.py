@@ -1,5 +1,7 @@
 """The kernels of a layer compute what compact models do, run on a GPU, and touch only what a model has."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +22,14 @@ from autorank.training.lanes import AXES, lane_zeros
 from tests.population.test_network import Shared
 
 F, N, B = 4, 2, 3
-SIZES = {"num_tokens": 2, "rank": 3, "kernel": 3, "mlp_depth": 2, "mlp_width": 8, "head_width": 4}
+SIZES: dict[str, Any] = {
+    "num_tokens": 2,
+    "rank": 3,
+    "kernel": 3,
+    "mlp_depth": 2,
+    "mlp_width": 8,
+    "head_width": 4,
+}
 CONFIGS = [
     DhenConfig(
         width=8, num_layers=2, layer1=LayerConfig("attention", "mask"), layer2=LayerConfig("dot"),
@@ -32,7 +41,7 @@ CONFIGS = [
     ),
     DhenConfig(
         width=4, num_layers=1, layer1=LayerConfig("convolution", "cross_low"), norm="none",
-        ensemble="sum", **(SIZES | {"num_tokens": 4, "mlp_depth": 1}),
+        ensemble="sum", **{**SIZES, "num_tokens": 4, "mlp_depth": 1},
     ),
 ]  # fmt: skip
 
@@ -102,8 +111,8 @@ def test_an_arena_is_learned_as_optax_does_where_models_have_numbers():
     steps, rate = np.array([1, 5, 9]), np.array([1e-3, 1e-2, 1e-1])
     runs = np.array([True, True, False])
     eps, decay = np.array([1e-8, 1e-3, 1e-2]), np.array([0, 0.1, 0.2])
-    numbers = (jnp.asarray(a, jnp.float32) for a in (rate, eps, decay, steps))
-    rates = Rates(*numbers, jnp.asarray(runs))
+    numbers = [jnp.asarray(a, jnp.float32) for a in (rate, eps, decay, steps)]
+    rates = Rates(numbers[0], numbers[1], numbers[2], numbers[3], jnp.asarray(runs))
     flat = [jnp.asarray(a.reshape(-1)) for a in (p, m, v)]
     found = learned(layout, table, Moments(*flat), jnp.asarray(g.reshape(-1)), rates)
     found = [np.asarray(a).reshape(shape) for a in found]
