@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.population.capacity import capacity_of, empty_lane, lane_of, stacked
@@ -68,11 +67,10 @@ def arguments(capacity, lanes: int):
     return params, x, jnp.zeros((lanes, B, N)), *jax.tree.map(jnp.asarray, (models, pairs))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_forward_and_backward_lower_to_kernels_of_a_gpu(dtype):
-    """No GPU is needed to find an operation that Triton's form of Pallas does not have."""
+def test_forward_and_backward_lower_to_kernels_of_a_gpu():
+    """No GPU is needed to find an operation that Triton's form of Pallas does not have, or has for one precision."""
     capacity = capacity_of(CONFIGS, F, N)._replace(split=True)
-    network = Network(capacity, dtype=jnp.dtype(dtype), kernels="gpu")
+    network = Network(capacity, dtype=jnp.bfloat16, kernels="gpu")
 
     def loss(params, x, *rest):
         return jnp.sum(network.apply(params, x, *rest))
