@@ -46,12 +46,11 @@ class _Stages:
     def _hidden(self) -> jax.ShapeDtypeStruct:
         """Room for hidden units."""
         out = self.layout
-        depth = max(1, out.capacity.mlp_depth)
-        return out.shape(depth * out.pairs * out.batch * out.hidden)
+        return out.shape(out.depth * out.pairs * out.batch * out.hidden)
 
     @property
     def _order(self) -> list[int | None]:
-        return [*range(max(1, self.layout.capacity.mlp_depth)), None]
+        return [*range(self.layout.depth), None]
 
     def _grid(self, i: int | None, *, before: bool = False) -> tuple[int, int, int]:
         out = self.layout
