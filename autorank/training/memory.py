@@ -5,10 +5,12 @@ from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 from autorank.models.dhen import DhenConfig, canonical, parameters
 from autorank.models.parameters import is_leaf
 from autorank.population.capacity import Capacity
+from autorank.population.kernels.layout import Layout
 from autorank.population.storage import is_shape, shapes
 
 Device: TypeAlias = Any  # `jax.Device`, which type checkers take for a variable
@@ -49,6 +51,8 @@ def lane_bytes(capacity: Capacity, shape: Shape) -> int:
     kept = 4 * shape.num_fields * c.width  # looked up, padded, gradient, update
     kept += LAYER_COPIES * (c.num_layers + 2) * c.positions * c.width
     kept += 3 * c.head_depth * c.head_width
+    if jax.default_backend() == "gpu":
+        kept += Layout(c, 1, shape.batch_size, jnp.float32, "gpu").scratch
     return table + DENSE_COPIES * 4 * lane_size(c) + 4 * shape.batch_size * kept
 
 

@@ -68,10 +68,21 @@ class Layout:
         return max(self.capacity.mlp_width, self.capacity.rank)
 
     @property
+    def depth(self) -> int:
+        """Layers of hidden units of a slot's products."""
+        return max(1, self.capacity.mlp_depth)
+
+    @property
+    def scratch(self) -> int:
+        """Numbers that the stages of a layer leave for each other, with their slopes, for a row of a lane."""
+        slot = 2 * (self.inputs + self.depth * self.hidden + 2 * self.result) + self.row
+        return self.capacity.slots * slot
+
+    @property
     def is_addressable(self) -> bool:
         """Whether a place in every array is an int32."""
         c = self.capacity
-        own = max(self.inputs, 2 * self.result, max(1, c.mlp_depth) * self.hidden)
+        own = max(self.inputs, 2 * self.result, self.depth * self.hidden)
         rows = max(self.pairs * own, (c.num_layers + 1) * self.lanes * self.row) * self.batch
         return max(rows, c.num_layers * self.pairs * arena_size(c)) < 2**31
 
