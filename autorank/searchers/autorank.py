@@ -53,11 +53,12 @@ class AutorankConfig(
     name: str = "autorank"
     # Trials of a Latin hypercube before the model is trusted; trials told from elsewhere (pilots) count.
     initial: int = 10
+    by_belief: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         as_tuples(self, "warps")
-        for key in ("alphas", "starts"):
+        for key in ("alphas", "starts", "margins"):
             object.__setattr__(self, key, tuple(float(a) for a in getattr(self, key)))
         require_alphas(self.alphas)
         if not self.warps or not set(self.warps) <= set(WARPS):
@@ -127,6 +128,8 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         settings,
         settings,
         batch_size,
+        settings.by_belief,
+        settings.repeats,
     )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
@@ -146,7 +149,7 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
         final_key = jax.random.fold_in(key, batch_size)
-        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost)
+        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost, settings.repeats)
 
     def ask(key: Key, state: State) -> Proposal:
         history = state.history
@@ -182,13 +185,19 @@ def _proposal(
     chosen: Chosen,
     fitted: GaussianFit,
     weighs_cost: bool,
+    repeats: bool,
 ) -> Proposal:
     """The chosen configurations without repeats, and the model's predictions in the told units.
 
     A configuration that replaces a repeat was not predicted: its numbers are NaN.
     """
     n = len(chosen.configs)
-    configs, repeat, position = propose(key, history, chosen.configs)
+    if repeats:
+        configs, position = chosen.configs, jnp.arange(n)
+        same = jnp.all(configs[:, None, :] == history.configs[None], axis=2)
+        repeat = jnp.any(same & known(history)[None, :], axis=1)
+    else:
+        configs, repeat, position = propose(key, history, chosen.configs)
     at, is_chosen = jnp.minimum(position, n - 1), position < n
 
     def shown(values: Array) -> Array:

@@ -243,3 +243,30 @@ def predict(
     spread = cross @ posterior.whiten.T
     variance = prior_variance(posterior.theta, features, columns)
     return mean, jnp.maximum(variance - jnp.sum(spread * spread, axis=1), 1e-8)
+
+
+class Beside(NamedTuple):
+    """Rows whose covariance with others is asked for, as the posterior sees them."""
+
+    features: Array  # float32 [c, x]
+    spread: Array  # float32 [c, n]: L^-1 k(told, rows)
+
+
+def beside(posterior: Posterior, features: Float[Array, "c x"], columns: Columns) -> Beside:
+    """Prepares `predict_beside`."""
+    cross = covariance(posterior.theta, features, posterior.features, columns)
+    cross = jnp.where(posterior.where[None, :], cross, 0.0)
+    return Beside(features, cross @ posterior.whiten.T)
+
+
+def predict_beside(
+    posterior: Posterior, features: Float[Array, "m x"], others: Beside, columns: Columns
+) -> tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m c"]]:
+    """`predict`, and the posterior covariance of the function with its values at the other rows."""
+    cross = covariance(posterior.theta, features, posterior.features, columns)
+    cross = jnp.where(posterior.where[None, :], cross, 0.0)
+    spread = cross @ posterior.whiten.T
+    variance = prior_variance(posterior.theta, features, columns)
+    variance = jnp.maximum(variance - jnp.sum(spread * spread, axis=1), 1e-8)
+    prior = covariance(posterior.theta, features, others.features, columns)
+    return cross @ posterior.weights, variance, prior - spread @ others.spread.T

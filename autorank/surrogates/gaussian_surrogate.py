@@ -30,6 +30,13 @@ class GaussianFit(NamedTuple):
     costs: Array  # float32 [n]: standardised
 
 
+class Beside(NamedTuple):
+    """Other configurations, as the processes of quality and cost see them."""
+
+    quality: gp.Beside  # [g, ...]
+    cost: Any  # gp.Beside [g, ...]; None where the cost does not count
+
+
 @dataclass(frozen=True)
 class GaussianSettings:
     """How the processes are fitted."""
@@ -170,6 +177,39 @@ class GaussianSurrogate:
             mean = (1 - alpha) * mean + alpha * cost[None, :]
             variance = (1 - alpha) ** 2 * variance + alpha**2 * cost_variance[None, :]
         return mean, variance
+
+    def beside(self, fitted: GaussianFit, features: Float[Array, "g c x"]) -> Beside:
+        """What `weighted_beside` needs to know of other configurations, different ones for each process."""
+        quality = jax.vmap(lambda p, f: gp.beside(p, f, self.columns))(fitted.quality, features)
+        if not self.weighs_cost:
+            return Beside(quality, None)
+        cost = _first(fitted.cost)
+        return Beside(quality, jax.vmap(lambda f: gp.beside(cost, f, self.columns))(features))
+
+    def weighted_beside(
+        self,
+        fitted: GaussianFit,
+        features: Float[Array, "n x"],
+        others: Beside,
+        alpha: Float[Array, ""],
+    ) -> tuple[Float[Array, "g n"], Float[Array, "g n"], Float[Array, "g n c"]]:
+        """`weighted`, and the covariance with the same sum at the other configurations."""
+
+        def predict(posterior: gp.Posterior, beside: gp.Beside) -> tuple[Array, Array, Array]:
+            return gp.predict_beside(posterior, features, beside, self.columns)
+
+        mean, variance, shared = jax.vmap(predict)(fitted.quality, others.quality)
+        if self.weighs_cost:
+            cost = _first(fitted.cost)
+            theirs = jax.vmap(lambda beside: predict(cost, beside))(others.cost)
+            mean = (1 - alpha) * mean + alpha * theirs[0]
+            variance = (1 - alpha) ** 2 * variance + alpha**2 * theirs[1]
+            shared = (1 - alpha) ** 2 * shared + alpha**2 * theirs[2]
+        return mean, variance, shared
+
+    def noise(self, fitted: GaussianFit, alpha: Float[Array, ""]) -> Float[Array, " g"]:
+        """Variance of the noise in a trial's ``(1 - alpha) quality + alpha cost``; a cost has none."""
+        return (1 - alpha) ** 2 * jnp.exp(fitted.quality.theta.noise)
 
     def log_feasibility(
         self, fitted: GaussianFit, features: Float[Array, "n x"]
