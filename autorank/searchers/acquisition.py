@@ -26,7 +26,9 @@ class AcquisitionSettings:
     # Improvement is that of what is believed after one more trial, which is noisy; without it, of the function itself.
     look_ahead: bool = True
     contenders: int = 8  # best told trials about which one more trial may change the mind
-    repeats: bool = True  # a told configuration may be proposed again, where that is worth more than a new one
+    repeats: bool = (
+        True  # a told configuration may be proposed again, where that is worth more than a new one
+    )
     feasibility: bool = True  # learn from failed trials where not to search
 
 

@@ -25,6 +25,7 @@ from autorank.searchers.base import (
     Searcher,
     SearcherConfig,
     append,
+    as_told,
     empty,
     known,
     require_alphas,
@@ -119,6 +120,7 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         ((2, 1), ['acquisition', 'alpha', 'feasible', 'repeat', 'spread'])
     """
     batch_size, capacity = settings.batch_size, context.capacity
+    repeats = settings.repeats and context.repeats
     weighs_cost = any(alpha > 0 for alpha in settings.alphas)
     surrogate = gaussian_surrogate(space, settings, weighs_cost=weighs_cost)
     batch = GreedyBatch(
@@ -129,7 +131,7 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         settings,
         batch_size,
         settings.by_belief,
-        settings.repeats,
+        repeats,
     )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
@@ -149,21 +151,30 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
         final_key = jax.random.fold_in(key, batch_size)
-        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost, settings.repeats)
+        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost, repeats)
 
     def ask(key: Key, state: State) -> Proposal:
         history = state.history
         needed = jnp.searchsorted(jnp.asarray(sizes), history.count + batch_size)
-        finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
-        ready = (history.count >= settings.initial) & (finished >= 2)
         branches = [partial(from_design, key, state.design)]
         branches += [partial(from_model, size, key) for size in sizes]
-        return jax.lax.switch(jnp.where(ready, 1 + needed, 0), branches, history)
+        return jax.lax.switch(jnp.where(is_ready(history), 1 + needed, 0), branches, history)
+
+    def is_ready(history: History) -> Array:
+        finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
+        return (history.count >= settings.initial) & (finished >= 2)
+
+    def judge(state: State) -> Array:
+        told = as_told(state)
+        fitted = surrogate.fit(jax.random.key(0), told_data(state.history))
+        mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
+        found = unwarp(mean[0], fitted.targets[0], told, jnp.isfinite(told))
+        return jnp.where(is_ready(state.history) & jnp.isfinite(told), found, told)
 
     def tell(state: State, configs, metrics) -> State:
         return State(append(state.history, configs, metrics), state.design)
 
-    return Searcher(init, ask, tell)
+    return Searcher(init, ask, tell, judge)
 
 
 def buffer_sizes(capacity: int, batch_size: int) -> list[int]:

@@ -80,7 +80,9 @@ class GreedyBatch:
             is_told = is_told.at[: len(failed)].set(failed).at[len(failed) :].set(False)
             again = jnp.where((known(history) & ~failed)[:, None], history.configs, pool[:1])
             pool = jnp.concatenate([pool, again])
-        goal = acquisition.goal(fitted, weights, alphas[index % len(alphas)], told, is_told, history.count + index)
+        goal = acquisition.goal(
+            fitted, weights, alphas[index % len(alphas)], told, is_told, history.count + index
+        )
         config, gain = climb(partial(acquisition.value, goal), pool, self.neighbours, self.climb)
         prediction = surrogate.predict(fitted, config[None])
         log_p = acquisition.log_feasibility(fitted, surrogate.embed(config[None]))

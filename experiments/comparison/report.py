@@ -38,7 +38,7 @@ FIGURE_FOLDER = ROOT / "docs"
 
 
 def overall(
-    table: Table, batch: int | None = None, noise: float | None = None, end: int = 100
+    table: Table, batch: int | None = None, noise: float | str | None = None, end: int = 100
 ) -> list[str]:
     """Regret by searcher at some numbers of trials up to ``end``, and the paired difference from autorank there."""
     curves = table.curves(batch, noise)

@@ -27,6 +27,7 @@ from autorank.base.metrics import finite_or_none
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.catalogue import get, levels
 from autorank.searchers.base import SEARCHERS, Context
+from experiments.comparison.noise import RECORDED, noise_text, noisy
 from experiments.comparison.peers.base import Told, described
 from experiments.comparison.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
 from experiments.comparison.peers.process import PeerError, PeerProcess
@@ -34,6 +35,8 @@ from experiments.machine import RESULTS, ROOT, processor_name
 
 DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
 LEVELS = RESULTS / "bench_levels.csv"
+# Numbers of trials at which results are read, and our searchers say what they recommend.
+POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
 NAME_FILE = "searcher.txt"  # in a folder of runs whose searcher's name is no name of a folder
 
 
@@ -43,13 +46,14 @@ class Job(NamedTuple):
     searcher: str  # a peer, or a canonical name of `autorank.app.variants`
     task: str  # suite/task
     batch: int
-    noise: float  # of what is told, in units of the median random regret
+    # Standard deviation of what is told, in units of the median random regret; or RECORDED.
+    noise: float | str
     seed: int
     trials: int
 
     def path(self, folder: Path) -> Path:
         """The run's file. Runs of different length share it: a shorter one is a prefix."""
-        name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
+        name = f"{self.task.replace('/', '_')}-b{self.batch}-n{noise_text(self.noise)}-s{self.seed}.jsonl"
         return folder_of(self.searcher, folder) / name
 
 
@@ -63,6 +67,8 @@ class Driver(NamedTuple):
     )  # seconds so far, other processes of the searcher included
     asks_again: Callable[[], bool] = lambda: False  # whether a resume asks before it tells
     close: Callable[[], None] = lambda: None
+    # The trial, by its number from 0 on, that the searcher recommends; None where it does not say.
+    recommend: Callable[[], int | None] = lambda: None
     versions: dict[str, str] | None = None  # of a peer's environment
 
 
@@ -82,10 +88,16 @@ def is_unanswered(job: Job) -> bool:
     return job.searcher in PEERS and job.task.startswith("tables/")
 
 
-def run(job: Job, folder: Path) -> int:
+def run(job: Job, folder: Path, until: float = math.inf) -> int:
     """Starts or continues a run; returns the number of new trials.
 
+    Args:
+        job: the run.
+        folder: of all runs.
+        until: no batch is begun after this time (`time.time`).
+
     Raises:
+        ValueError: recorded noise on a task without recorded seeds.
         PeerError: the peer's package failed, which ends the run.
         RuntimeError: another process is at it, or the peer cannot be run.
     """
@@ -95,6 +107,10 @@ def run(job: Job, folder: Path) -> int:
             f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
         )
     benchmark = get(job.task, DATA)
+    if job.noise == RECORDED and benchmark.seeds is None:
+        raise ValueError(
+            f"noise=recorded: {job.task} has no recorded seeds; write tasks='dhen/*' or a number, as noise=0.05"
+        )
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +134,10 @@ def run(job: Job, folder: Path) -> int:
                     driver.ask(len(line["loss"]))
                 driver.tell(line["values"], losses_of(line), line["cost"])
             for told in range(start, job.trials, job.batch):
+                if time.time() > until:
+                    return told - start
                 try:
-                    noise = job.noise * (typical - best)
-                    line = _next(job, benchmark, driver, told, noise, tried)
+                    line = _next(job, benchmark, driver, told, typical - best, tried)
                 except PeerError as error:
                     end = {"ended": str(error).splitlines()[0][:300], "trials": job.trials}
                     stream.write(json.dumps(end) + "\n")
@@ -137,7 +154,7 @@ def run(job: Job, folder: Path) -> int:
 
 
 def _next(
-    job: Job, benchmark: Benchmark, driver: Driver, told: int, noise: float, tried: Collection[int]
+    job: Job, benchmark: Benchmark, driver: Driver, told: int, scale: float, tried: Collection[int]
 ) -> dict[str, Any]:
     """The batch after ``told`` trials, asked for, evaluated and told.
 
@@ -146,7 +163,7 @@ def _next(
         benchmark: of its task.
         driver: of its searcher.
         told: number of trials so far.
-        noise: standard deviation in what is told.
+        scale: the median random regret.
         tried: places in the benchmark's pool, if it has one.
     """
     size = min(job.batch, job.trials - told)
@@ -157,8 +174,8 @@ def _next(
         places = benchmark.pool.nearest(asked, tried)
         rows = [benchmark.pool.values(place) for place in places]
     found = benchmark.query(rows)
-    rng = np.random.default_rng([job.seed, told])
-    seen = found[:, 0] + noise * rng.normal(size=size)
+    draw = np.random.default_rng([job.seed, told])
+    seen = noisy(draw, job.noise, benchmark, rows, found[:, 0], scale)
     line = {
         "values": rows,
         "loss": [finite_or_none(v) for v in found[:, 0]],
@@ -170,7 +187,11 @@ def _next(
     begun = driver.cpu()
     driver.tell(rows, losses_of(line), line["cost"])
     line |= {"asked": asked} if benchmark.pool is not None else {}
-    return line | {"tell_cpu": round(driver.cpu() - begun, 6)}
+    line["tell_cpu"] = round(driver.cpu() - begun, 6)
+    if any(told < point <= told + size for point in POINTS):
+        recommended = driver.recommend()
+        line |= {} if recommended is None else {"recommended": recommended}
+    return line
 
 
 def _told(lines: Sequence[dict[str, Any]]) -> int:
@@ -255,7 +276,9 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
     import jax
 
     space = benchmark.space
-    searcher, ask_jit, tell_jit = _compiled(job.searcher, space, job.batch, _capacity(job.trials))
+    searcher, ask_jit, tell_jit, judge_jit = _compiled(
+        job.searcher, space, job.batch, _capacity(job.trials), benchmark.pool is None
+    )
     key = jax.random.fold_in(jax.random.key(20231107), job.seed)
     state = searcher.init(key)
 
@@ -275,7 +298,11 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
         metrics = np.stack([np.asarray(losses), relative], axis=1).astype(np.float32)
         state = jax.block_until_ready(tell_jit(state, configs, metrics))
 
-    return Driver(ask, tell)
+    def recommend() -> int | None:
+        believed = np.asarray(judge_jit(state))
+        return int(np.nanargmin(believed)) if np.isfinite(believed).any() else None
+
+    return Driver(ask, tell, recommend=recommend)
 
 
 def baseline_cost(benchmark: Benchmark) -> float:
@@ -291,14 +318,17 @@ def _capacity(trials: int) -> int:
 
 
 @cache
-def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, Any, Any]:
+def _compiled(
+    name: str, space: Any, batch: int, capacity: int, repeats: bool
+) -> tuple[Any, Any, Any, Any]:
     import jax
 
     from autorank.base.programs import compiler_options
 
     _, settings, predictor = variant(name, batch)
-    context = Context(capacity, predictor=predictor)
+    context = Context(capacity, predictor=predictor, repeats=repeats)
     searcher = SEARCHERS[settings.name].make(space, settings, context)
     options = compiler_options()
-    ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
-    return searcher, ask, tell
+    functions = searcher.ask, searcher.tell, searcher.judge
+    ask, tell, judge = (jax.jit(f, compiler_options=options) for f in functions)
+    return searcher, ask, tell, judge
