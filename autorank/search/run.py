@@ -71,7 +71,7 @@ def run(
     fidelity, record = decide_fidelity(ledger, rule, pilots.gains, baseline.where)
     meter.expect(fidelity)
     labelled_pilots = label_pilots(context, baseline, pilots, fidelity)
-    climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
+    climbs, believed = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
     diagnosis = diagnose(context, predictor, rungs.first_rung(climbs), len(pilots.trials))
     labelled = rungs.top_rung(climbs)
     finalists = pick_finalists(
@@ -80,6 +80,8 @@ def run(
         baseline.noise_percent,
         equal_cost=budget.equal_cost,
         margin=budget.equal_ne_margin,
+        # What is believed is a label at the first rung.
+        believed=believed if len(fidelity.rungs) == 1 else None,
     )
     finals = run_finals(context, finalists, baseline)
     confirmed = confirm(context, finals, baseline)

@@ -174,7 +174,7 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     def tell(state: State, configs, metrics) -> State:
         return State(append(state.history, configs, metrics), state.design)
 
-    return Searcher(init, ask, tell, judge)
+    return Searcher(init, ask, tell, judge, repeats)
 
 
 def buffer_sizes(capacity: int, batch_size: int) -> list[int]:

@@ -107,6 +107,8 @@ class Searcher(NamedTuple):
     ask: Ask
     tell: Tell
     judge: Judge = as_told
+    # Whether it learns from several trials of a configuration, and may propose one again.
+    repeats: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""Noisy trials: the gain of one more against sampling, noise that is learned, trials that are recommended or repeated."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from autorank.searchers.acquisition import Acquisition, AcquisitionSettings
+from autorank.searchers.autorank import AutorankConfig
+from autorank.searchers.base import Context, append, as_told, empty, told_data
+from autorank.space.space import Decision, Space
+from autorank.surrogates import gaussian_process as gp
+from autorank.surrogates.gaussian_surrogate import GaussianFit, gaussian_surrogate
+from tests.making import make_searcher
+
+GRID = Space(tuple(Decision(n, tuple(range(32)), "number") for n in "abc"), (16, 16, 16))
+
+
+def bowl(configs) -> np.ndarray:
+    """A smooth function; its standard deviation over uniform configurations is .25."""
+    off = np.asarray(configs) / 31.0 - np.array([0.3, 0.6, 0.5])
+    return 2.0 * off[:, 0] ** 2 + 1.5 * off[:, 1] ** 2 + 0.8 * off[:, 0] * off[:, 2]
+
+
+@functools.lru_cache
+def surrogate():
+    return gaussian_surrogate(GRID, AutorankConfig(warps=("none",)), weighs_cost=False)
+
+
+def conditioned(noise: float) -> tuple[GaussianFit, jax.Array]:
+    """Processes with known hyperparameters after twelve trials; the told configurations."""
+    made = surrogate()
+    configs = GRID.sample(jax.random.key(0), 12)
+    values = bowl(configs)
+    targets = jnp.asarray((values - values.mean()) / values.std(), jnp.float32)
+    fitted = made.fit(
+        jax.random.key(0),
+        told_data(append(empty(GRID, 12), configs, np.stack([values, 0 * values], 1))),
+    )
+    theta = jax.tree.map(lambda leaf: leaf[0], fitted.quality.theta)
+    theta = theta._replace(noise=jnp.log(jnp.float32(noise)))
+    posterior = gp.condition(
+        theta,
+        features=made.embed(configs),
+        targets=targets,
+        where=jnp.ones(12, bool),
+        columns=made.columns,
+    )
+    quality = jax.tree.map(lambda leaf: leaf[None], posterior)
+    return fitted._replace(quality=quality, targets=targets[None]), configs
+
+
+def goal_of(fitted: GaussianFit, configs: jax.Array, settings: AcquisitionSettings):
+    acquisition = Acquisition(surrogate(), settings)
+    none = jnp.zeros(len(configs), bool)
+    return acquisition, acquisition.goal(fitted, jnp.ones(1), jnp.float32(0.0), configs, none, jnp.int32(0))
+
+
+@jax.jit
+def lowest_after(fitted: GaussianFit, config: jax.Array, draws: jax.Array) -> jax.Array:
+    """The lowest mean of the told configurations and of this one after each of its trials' results ``[n]``."""
+    made, posterior = surrogate(), jax.tree.map(lambda leaf: leaf[0], fitted.quality)
+    features = jnp.concatenate([posterior.features, made.embed(config[None])])
+    where = jnp.ones(len(features), bool)
+
+    def lowest(draw: jax.Array) -> jax.Array:
+        targets = jnp.append(fitted.targets[0], draw)
+        after = gp.condition(
+            posterior.theta, features=features, targets=targets, where=where, columns=made.columns
+        )
+        return jnp.min(gp.predict(after, features, made.columns)[0])
+
+    return jax.vmap(lowest)(draws)
+
+
+def test_the_gain_of_a_noisy_trial_is_a_lower_bound_near_the_sampled_one():
+    noise, made = 0.2, surrogate()
+    fitted, told = conditioned(noise)
+    acquisition, goal = goal_of(fitted, told, AcquisitionSettings(margin=0.0, contenders=8))
+    near = jnp.concatenate([GRID.sample(jax.random.key(5), 4), told[:4]])
+    found = np.exp(np.asarray(jax.jit(lambda configs: acquisition.value(goal, configs))(near)))
+    normal = np.random.default_rng(0).normal(size=2000)
+    mean, variance = (np.asarray(v)[0] for v in made.qualities(fitted, made.embed(near)))
+    before = float(jnp.min(made.qualities(fitted, made.embed(told))[0]))
+    for i, gain in enumerate(found):
+        draws = mean[i] + np.sqrt(variance[i] + noise) * normal
+        falls = before - np.asarray(lowest_after(fitted, near[i], jnp.asarray(draws, jnp.float32)))
+        error = falls.std() / np.sqrt(len(falls))
+        assert gain < falls.mean() + 4 * error
+        assert gain > 0.6 * falls.mean() - 4 * error
+
+
+def test_without_noise_it_is_expected_improvement_and_nothing_is_worth_a_second_trial():
+    fitted, told = conditioned(1e-6)
+    acquisition, goal = goal_of(fitted, told, AcquisitionSettings())
+    plain, its_goal = goal_of(fitted, told, AcquisitionSettings(look_ahead=False))
+    new = GRID.sample(jax.random.key(5), 16)
+    expected = np.asarray(plain.value(its_goal, new))
+    np.testing.assert_allclose(acquisition.value(goal, new), expected, rtol=0.02, atol=0.02)
+    assert acquisition.value(goal, told).max() < expected.max() - 10
