@@ -132,7 +132,9 @@ def default_groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for group, registry in PARTS.items():
         chosen = config.get(group, {}).get(registry.field)
         if chosen is not None and group in SHARED:
-            result[group] = plain(registry[chosen].settings()) | done_before(registry[chosen].settings)
+            result[group] = plain(registry[chosen].settings()) | done_before(
+                registry[chosen].settings
+            )
     return result
 
 

@@ -291,10 +291,12 @@ class BenchSearchConfig:
     runs: str = "runs"
     table: str | None = "experiments/results/bench_search.csv"  # grown by what was run; null = none
     again: bool = False  # run also what the table has
+    # Most runs of one searcher on one space that are one program: hundreds on an accelerator.
+    lanes: int = 1
     seconds: float | None = None  # begin no trial after so many seconds; what is done stays
 
     def __post_init__(self):
         as_tuples(self, "searchers")
-        for key in ("seeds", "trials", "batch", "workers"):
+        for key in ("seeds", "trials", "batch", "workers", "lanes"):
             require_range(key, getattr(self, key), 1, 1_000_000)
         require_noise(self.noise)

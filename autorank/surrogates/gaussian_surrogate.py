@@ -50,8 +50,10 @@ class GaussianSettings:
     effects: float = 0.5  # share of the prior variance that is due to main effects
     failures: str = "nothing"  # what a failed trial says about quality: worst (the worst finished one) or nothing
     # Median of the prior on the noise variance, relative to the variance of the warped qualities.
-    noise_median: float = later(1e-3)
-    noise_sd: float = later(1.5)  # standard deviation of the logarithm of the noise variance
+    noise_median: float = later(0.05, before=1e-3)
+    noise_sd: float = later(
+        1.0, before=1.5
+    )  # standard deviation of the logarithm of the noise variance
     effect_sd: float = later(1.5)  # standard deviation of the logarithm of a main effect's variance
     fit_rate: float = later(0.1)  # Adam's step size on the logarithms of the hyperparameters
 

@@ -22,19 +22,25 @@ from autorank.benchmarks.catalogue import get, matching
 from experiments.comparison import run_table, runs
 from experiments.comparison.noise import RECORDED
 from experiments.comparison.peers.catalogue import SLOW_TASKS
+from experiments.comparison.side_by_side import grouped, run_together
 
 LOG = logging.getLogger("autorank")
 register()
 
 
-def work(job: runs.Job, folder: Path, until: float) -> tuple[runs.Job, int, float, str]:
-    """One job in a worker process; an error is a reported failure, not the end of the others."""
+def work(
+    jobs: Sequence[runs.Job], folder: Path, until: float
+) -> tuple[Sequence[runs.Job], int, float, str]:
+    """Jobs in a worker process, one or side by side; an error is a reported failure, not the end of the others."""
     started = sum(os.times()[:4])  # of this process and of peers that have ended
     try:
-        done = runs.run(job, folder, until)
+        if len(jobs) == 1:
+            done = runs.run(jobs[0], folder, until)
+        else:
+            done = run_together(jobs, folder, until)
     except Exception as error:  # noqa: BLE001
-        return job, 0, sum(os.times()[:4]) - started, f"{type(error).__name__}: {error}"[:300]
-    return job, done, sum(os.times()[:4]) - started, ""
+        return jobs, 0, sum(os.times()[:4]) - started, f"{type(error).__name__}: {error}"[:300]
+    return jobs, done, sum(os.times()[:4]) - started, ""
 
 
 def start_worker(driver: int) -> None:
@@ -76,6 +82,30 @@ def jobs_of(
     ]
 
 
+def carry_out(jobs: Sequence[runs.Job], folder: Path, cfg: BenchSearchConfig) -> int:
+    """Runs jobs in processes; returns the number of failed runs."""
+    groups = [[job] for job in jobs]
+    if cfg.lanes > 1:
+        together, alone = grouped(jobs, folder, cfg.lanes)
+        groups = [*together, *([job] for job in alone)]
+    failed, ended, started = 0, 0, time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    until = math.inf if cfg.seconds is None else time.time() + cfg.seconds
+    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
+        futures = [pool.submit(work, group, folder, until) for group in groups]
+        for future in as_completed(futures):
+            group, done, seconds, error = future.result()
+            failed, ended = failed + len(group) * bool(error), ended + len(group)
+            left = (time.perf_counter() - started) / ended * (len(jobs) - ended)
+            what = f"seed {group[0].seed}" if len(group) == 1 else f"and {len(group) - 1} more"
+            LOG.info(
+                "%d/%d %s %s %s: %s, %.1f CPU s; %.0f s left",
+                *(ended, len(jobs), group[0].searcher, group[0].task, what),
+                *(error or f"{done} new trials", seconds, left),
+            )
+    return failed
+
+
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
 @plain_errors
 def main(config: DictConfig) -> int:
@@ -108,20 +138,7 @@ def main(config: DictConfig) -> int:
                 *(len(jobs) - len(missing), len(jobs), cfg.table),
             )
         jobs = missing
-    failed, trials, started = 0, 0, time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    until = math.inf if cfg.seconds is None else time.time() + cfg.seconds
-    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
-        futures = [pool.submit(work, job, folder, until) for job in jobs]
-        for i, future in enumerate(as_completed(futures)):
-            job, done, seconds, error = future.result()
-            failed, trials = failed + bool(error), trials + done
-            left = (time.perf_counter() - started) / (i + 1) * (len(jobs) - i - 1)
-            LOG.info(
-                "%d/%d %s %s seed %d: %s, %.1f CPU s; %.0f s left",
-                *(i + 1, len(jobs), job.searcher, job.task, job.seed),
-                *(error or f"{done} new trials", seconds, left),
-            )
+    failed = carry_out(jobs, folder, cfg)
     if cfg.table:
         rows = run_table.write_table(folder, Path(cfg.table))
         LOG.info("wrote %s: %d rows; %d runs failed", cfg.table, rows, failed)

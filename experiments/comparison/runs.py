@@ -26,7 +26,7 @@ from autorank.base.file_names import file_name
 from autorank.base.metrics import finite_or_none
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.catalogue import get, levels
-from autorank.searchers.base import SEARCHERS, Context
+from autorank.searchers.base import SEARCHERS, Context, Searcher
 from experiments.comparison.noise import RECORDED, noise_text, noisy
 from experiments.comparison.peers.base import Told, described
 from experiments.comparison.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
@@ -173,17 +173,8 @@ def _next(
     if benchmark.pool is not None:
         places = benchmark.pool.nearest(asked, tried)
         rows = [benchmark.pool.values(place) for place in places]
-    found = benchmark.query(rows)
-    draw = np.random.default_rng([job.seed, told])
-    seen = noisy(draw, job.noise, benchmark, rows, found[:, 0], scale)
-    line = {
-        "values": rows,
-        "loss": [finite_or_none(v) for v in found[:, 0]],
-        "seen": [finite_or_none(v) for v in seen],
-        "cost": [round(float(v), 5) for v in found[:, 1]],
-        "cpu": round(cpu, 6),
-        "wall": round(wall, 6),
-    }
+    line = evaluated(job, benchmark, rows, told, scale)
+    line |= {"cpu": round(cpu, 6), "wall": round(wall, 6)}
     begun = driver.cpu()
     driver.tell(rows, losses_of(line), line["cost"])
     line |= {"asked": asked} if benchmark.pool is not None else {}
@@ -192,6 +183,24 @@ def _next(
         recommended = driver.recommend()
         line |= {} if recommended is None else {"recommended": recommended}
     return line
+
+
+def evaluated(
+    job: Job, benchmark: Benchmark, rows: list[dict[str, Any]], told: int, scale: float
+) -> dict[str, Any]:
+    """The line of a batch that was asked for after ``told`` trials: its configurations and their results.
+
+    ``scale`` is the median random regret.
+    """
+    found = benchmark.query(rows)
+    draw = np.random.default_rng([job.seed, told])
+    seen = noisy(draw, job.noise, benchmark, rows, found[:, 0], scale)
+    return {
+        "values": rows,
+        "loss": [finite_or_none(v) for v in found[:, 0]],
+        "seen": [finite_or_none(v) for v in seen],
+        "cost": [round(float(v), 5) for v in found[:, 1]],
+    }
 
 
 def _told(lines: Sequence[dict[str, Any]]) -> int:
@@ -277,7 +286,7 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
 
     space = benchmark.space
     searcher, ask_jit, tell_jit, judge_jit = _compiled(
-        job.searcher, space, job.batch, _capacity(job.trials), benchmark.pool is None
+        job.searcher, space, job.batch, capacity_for(job.trials), benchmark.pool is None
     )
     key = jax.random.fold_in(jax.random.key(20231107), job.seed)
     state = searcher.init(key)
@@ -287,22 +296,35 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
         configs = np.asarray(proposal.configs)[:n]
         return [space.decode(c) for c in configs]
 
-    # Only a searcher that weighs the cost is told of it: relative to the baseline's, as in a search.
-    alphas = getattr(variant(job.searcher, job.batch).settings, "alphas", ())
-    weight, baseline = (1.0, baseline_cost(benchmark)) if any(alphas) else (0.0, 0.0)
+    measured = metrics_of(job, benchmark)
 
     def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
         nonlocal state
         configs = np.stack([space.encode(r) for r in rows])
-        relative = weight * (np.asarray(costs, np.float64) - baseline)
-        metrics = np.stack([np.asarray(losses), relative], axis=1).astype(np.float32)
-        state = jax.block_until_ready(tell_jit(state, configs, metrics))
+        state = jax.block_until_ready(tell_jit(state, configs, measured(losses, costs)))
 
     def recommend() -> int | None:
         believed = np.asarray(judge_jit(state))
         return int(np.nanargmin(believed)) if np.isfinite(believed).any() else None
 
     return Driver(ask, tell, recommend=recommend)
+
+
+def metrics_of(
+    job: Job, benchmark: Benchmark
+) -> Callable[[Sequence[float], Sequence[float]], np.ndarray]:
+    """Makes what a searcher of ours is told, float32 ``[n, 2]``, from losses and log costs.
+
+    Only a searcher that weighs the cost is told of it: relative to the baseline's, as in a search.
+    """
+    alphas = getattr(variant(job.searcher, job.batch).settings, "alphas", ())
+    weight, baseline = (1.0, baseline_cost(benchmark)) if any(alphas) else (0.0, 0.0)
+
+    def measured(losses: Sequence[float], costs: Sequence[float]) -> np.ndarray:
+        relative = weight * (np.asarray(costs, np.float64) - baseline)
+        return np.stack([np.asarray(losses), relative], axis=1).astype(np.float32)
+
+    return measured
 
 
 def baseline_cost(benchmark: Benchmark) -> float:
@@ -313,7 +335,8 @@ def baseline_cost(benchmark: Benchmark) -> float:
     return float(ask_table(benchmark, configs)[0, 1])
 
 
-def _capacity(trials: int) -> int:
+def capacity_for(trials: int) -> int:
+    """Rows of a history for so many trials, rounded up so that a longer run seldom recompiles."""
     return 32 * math.ceil((trials + 1) / 32)
 
 
@@ -325,10 +348,15 @@ def _compiled(
 
     from autorank.base.programs import compiler_options
 
-    _, settings, predictor = variant(name, batch)
-    context = Context(capacity, predictor=predictor, repeats=repeats)
-    searcher = SEARCHERS[settings.name].make(space, settings, context)
+    searcher = made(name, space, batch, capacity, repeats)
     options = compiler_options()
     functions = searcher.ask, searcher.tell, searcher.judge
     ask, tell, judge = (jax.jit(f, compiler_options=options) for f in functions)
     return searcher, ask, tell, judge
+
+
+def made(name: str, space: Any, batch: int, capacity: int, repeats: bool) -> Searcher:
+    """A searcher of ours by its name in a comparison; ``repeats`` says whether a trial may be repeated."""
+    _, settings, predictor = variant(name, batch)
+    context = Context(capacity, predictor=predictor, repeats=repeats)
+    return SEARCHERS[settings.name].make(space, settings, context)

@@ -9,9 +9,10 @@ import pytest
 
 from autorank.searchers.acquisition import Acquisition, AcquisitionSettings
 from autorank.searchers.autorank import AutorankConfig
-from autorank.searchers.base import Context, append, as_told, empty, told_data
+from autorank.searchers.base import as_told, told_data
 from autorank.space.space import Decision, Space
 from autorank.surrogates import gaussian_process as gp
+from autorank.surrogates import kernel
 from autorank.surrogates.gaussian_surrogate import GaussianFit, gaussian_surrogate
 from tests.making import make_searcher
 
@@ -30,17 +31,18 @@ def surrogate():
 
 
 def conditioned(noise: float) -> tuple[GaussianFit, jax.Array]:
-    """Processes with known hyperparameters after twelve trials; the told configurations."""
+    """Processes at the medians of their priors, apart from the noise, after twelve trials; the told configurations."""
     made = surrogate()
     configs = GRID.sample(jax.random.key(0), 12)
     values = bowl(configs)
     targets = jnp.asarray((values - values.mean()) / values.std(), jnp.float32)
-    fitted = made.fit(
-        jax.random.key(0),
-        told_data(append(empty(GRID, 12), configs, np.stack([values, 0 * values], 1))),
+    priors = made.priors
+    theta = kernel.Theta(
+        jnp.full(3, priors.scale[0]),
+        jnp.full(3, priors.effect[0]),
+        jnp.float32(priors.amplitude[0]),
+        jnp.log(jnp.float32(noise)),
     )
-    theta = jax.tree.map(lambda leaf: leaf[0], fitted.quality.theta)
-    theta = theta._replace(noise=jnp.log(jnp.float32(noise)))
     posterior = gp.condition(
         theta,
         features=made.embed(configs),
@@ -48,14 +50,17 @@ def conditioned(noise: float) -> tuple[GaussianFit, jax.Array]:
         where=jnp.ones(12, bool),
         columns=made.columns,
     )
-    quality = jax.tree.map(lambda leaf: leaf[None], posterior)
-    return fitted._replace(quality=quality, targets=targets[None]), configs
+    one = jax.tree.map(lambda leaf: leaf[None], posterior)
+    fitted = GaussianFit(one, one, one, jnp.bool_(False), targets[None], jnp.zeros(12))
+    return fitted, configs
 
 
 def goal_of(fitted: GaussianFit, configs: jax.Array, settings: AcquisitionSettings):
     acquisition = Acquisition(surrogate(), settings)
     none = jnp.zeros(len(configs), bool)
-    return acquisition, acquisition.goal(fitted, jnp.ones(1), jnp.float32(0.0), configs, none, jnp.int32(0))
+    return acquisition, acquisition.goal(
+        fitted, jnp.ones(1), jnp.float32(0.0), configs, none, jnp.int32(0)
+    )
 
 
 @jax.jit
@@ -100,3 +105,46 @@ def test_without_noise_it_is_expected_improvement_and_nothing_is_worth_a_second_
     expected = np.asarray(plain.value(its_goal, new))
     np.testing.assert_allclose(acquisition.value(goal, new), expected, rtol=0.02, atol=0.02)
     assert acquisition.value(goal, told).max() < expected.max() - 10
+
+
+@functools.lru_cache
+def searcher(**settings):
+    """A searcher that has seen 60 trials, and its compiled functions."""
+    made = make_searcher("autorank", GRID, capacity=64, batch_size=4, alphas=(0.0,), repeats=True)
+    return made, jax.jit(made.judge)
+
+
+def told(noise: float, seed: int):
+    """A state after 60 uniform trials with noise, and their true values."""
+    made, _ = searcher()
+    configs = GRID.sample(jax.random.key(seed), 60)
+    values = bowl(configs)
+    seen = values + noise * np.random.default_rng(seed).normal(size=60)
+    state = made.tell(made.init(jax.random.key(0)), configs, np.stack([seen, 0 * seen], axis=1))
+    return state, values
+
+
+@pytest.mark.parametrize("noise", [0.04, 0.1, 0.2])
+def test_the_noise_is_learned(noise):
+    """Within a factor of two in variance, on average over five logs; a warp would change its unit."""
+    fit = jax.jit(surrogate().fit)
+    found = []
+    for seed in range(5):
+        state, _ = told(noise, seed)
+        fitted = fit(jax.random.key(0), told_data(state.history))
+        variance = float(jnp.nanvar(as_told(state)))
+        found.append(float(jnp.exp(fitted.quality.theta.noise[0])) * variance / noise**2)
+    assert 0.5 < np.exp(np.mean(np.log(found))) < 2.0
+
+
+def test_what_it_recommends_is_better_than_what_looked_best():
+    _, judge = searcher()
+    recommended, looked = [], []
+    for seed in range(12):
+        state, values = told(0.15, seed)
+        believed, seen = np.asarray(judge(state))[:60], np.asarray(as_told(state))[:60]
+        recommended.append(values[believed.argmin()])
+        looked.append(values[seen.argmin()])
+        # In the told units, and nearer to the truth than what was told.
+        assert np.abs(believed - values).mean() < 0.7 * np.abs(seen - values).mean()
+    assert np.mean(recommended) < 0.6 * np.mean(looked)
