@@ -138,6 +138,8 @@ def fit(
     starts: Float[Array, " g"],
     steps: Int[Array, " g"],
     rate: float = 0.1,
+    noise_start: float = 0.2,
+    noise_pace: float = 2.0,
 ) -> Posterior:
     """Fits ``g`` processes to the same rows by MAP with Adam, one after another.
 
@@ -167,7 +169,7 @@ def fit(
             jnp.full(k, priors.scale[0], jnp.float32) + start,
             jnp.full(len(alike), priors.effect[0], jnp.float32),
             jnp.float32(priors.amplitude[0]),
-            jnp.float32(priors.noise[0]),
+            jnp.asarray(jnp.log(noise_start), jnp.float32),
         )
         zeros = jax.tree.map(jnp.zeros_like, theta)
 
@@ -177,7 +179,8 @@ def fit(
                 climb.theta, apart, alike, targets, where, priors
             )
             pace = rate * (1 - 0.9 * index / jnp.maximum(steps, 1))
-            return _adam(climb, gradient, index, pace), density
+            paces = jax.tree.map(lambda _: pace, climb.theta)._replace(noise=noise_pace * pace)
+            return _adam(climb, gradient, index, paces), density
 
         carry = (_Climb(theta, zeros, zeros), jnp.float32(0.0))
         climb, evidence = jax.lax.fori_loop(0, steps, step, carry)
@@ -197,7 +200,7 @@ class _Climb(NamedTuple):
     square: Theta
 
 
-def _adam(climb: _Climb, gradient: Theta, index: Array, pace: Array) -> _Climb:
+def _adam(climb: _Climb, gradient: Theta, index: Array, paces: Theta) -> _Climb:
     """One ascent step of Adam.
 
     Not ``optax.adam``: it multiplies in another order, and the last bit of a hyperparameter decides some proposals.
@@ -207,8 +210,9 @@ def _adam(climb: _Climb, gradient: Theta, index: Array, pace: Array) -> _Climb:
     square = jax.tree.map(lambda s, g: 0.95 * s + 0.05 * g * g, climb.square, gradient)
     grown, spread = 1 - 0.9 ** (index + 1.0), 1 - 0.95 ** (index + 1.0)
     theta = jax.tree.map(
-        lambda p, m, s: p + pace * (m / grown) / (jnp.sqrt(s / spread) + 1e-6),
+        lambda p, pace, m, s: p + pace * (m / grown) / (jnp.sqrt(s / spread) + 1e-6),
         climb.theta,
+        paces,
         mean,
         square,
     )
