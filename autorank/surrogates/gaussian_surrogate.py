@@ -3,6 +3,7 @@
 Each combination of a warp and a start (an initial length scale) gives one process of the quality; ``g`` counts them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates.base import Data, Prediction
 from autorank.surrogates.kernel import Columns, Embed, embedding, mean_active
 from autorank.surrogates.warping import warp
+
+
+# Costs and failures have hardly any noise: about 3 % of their standard deviation.
+EXACT = gp.NoiseFit(math.log(1e-3), 1.5, math.log(1e-3), 1.0)
 
 
 class GaussianFit(NamedTuple):
@@ -52,8 +57,11 @@ class GaussianSettings:
     # Median of the prior on the noise variance, relative to the variance of the warped qualities.
     noise_median: float = later(0.05, before=1e-3)
     noise_sd: float = later(
-        1.0, before=1.5
+        2.0, before=1.5
     )  # standard deviation of the logarithm of the noise variance
+    # Noise variance that a fit begins with; null is the median. Fits that begin with little noise do not find it.
+    noise_start: float | None = later(0.2, before=None)
+    noise_pace: float = later(3.0, before=1.0)  # how many times larger the steps of the noise are
     effect_sd: float = later(1.5)  # standard deviation of the logarithm of a main effect's variance
     fit_rate: float = later(0.1)  # Adam's step size on the logarithms of the hyperparameters
 
@@ -129,6 +137,16 @@ class GaussianSurrogate:
         problems.append((failed.astype(jnp.float32), used, 0.0, steps))
         if self.weighs_cost:
             problems.append((costs, has_cost, 0.0, s.fit_steps))
+        quality_noise = gp.NoiseFit(
+            math.log(s.noise_median),
+            s.noise_sd,
+            math.log(s.noise_median if s.noise_start is None else s.noise_start),
+            s.noise_pace,
+        )
+        num_others = len(problems) - len(warped) * len(s.starts)
+        noise = zip(
+            *[quality_noise] * (len(problems) - num_others), *[EXACT] * num_others, strict=True
+        )
         targets, rows, starts, steps = (
             jnp.stack([jnp.asarray(problem[i]) for problem in problems]) for i in range(4)
         )
@@ -141,6 +159,7 @@ class GaussianSurrogate:
             starts=starts,
             steps=steps,
             rate=s.fit_rate,
+            noise=gp.NoiseFit(*(jnp.stack([jnp.float32(v) for v in row]) for row in noise)),
         )
         g = len(s.warps) * len(s.starts)
 
