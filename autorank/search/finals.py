@@ -30,8 +30,8 @@ def pick_finalists(
     """Distinct configurations: the best, the best at equal cost, then candidates for equal NE.
 
     The best are those that are believed to be: the lowest label among many is low by luck. Candidates for equal NE are
-    cheaper than the baseline. A label is off by the seed noise, so there are two safe ones (the cheapest that are better
-    than the margin by the noise) and two bold ones (the cheapest within the margin).
+    cheaper than the baseline. A label is off by the seed noise, so there are two safe ones (the cheapest that are
+    better than the margin by the noise) and two bold ones (the cheapest within the margin).
 
     Args:
         trials: with labels at one rung.

@@ -164,7 +164,7 @@ def run_round(
 
 
 def fresh_seeds(context: Context, configs: np.ndarray) -> list[int]:
-    """Seeds with which configurations ``[n, k]`` have not been trained: the search's own, then those after the baseline's.
+    """Seeds with which configurations ``[n, k]`` have not been trained: the search's own, then after the baseline's.
 
     Another run of a configuration with the same seed would tell nothing.
     """

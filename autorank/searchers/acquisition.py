@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
+from autorank.base.records import later
 from autorank.base.typing import Array, Bool, Float, Int
 from autorank.searchers.novelty import hashes
 from autorank.surrogates.gaussian_surrogate import Beside, GaussianFit, GaussianSurrogate
@@ -22,13 +23,13 @@ class AcquisitionSettings:
     # Standard deviations of the qualities below the best mean from which improvement is counted. Without a margin most
     # proposals change a number by one step, for a tiny but certain gain.
     margin: float = 0.1
-    margins: tuple[float, ...] = ()
-    # Improvement is that of what is believed after one more trial, which is noisy; without it, of the function itself.
-    look_ahead: bool = True
-    contenders: int = 8  # best told trials about which one more trial may change the mind
-    repeats: bool = (
-        True  # a told configuration may be proposed again, where that is worth more than a new one
-    )
+    # The same where a trial changes the mind about another one, told already, or is a repeat.
+    repeat_margin: float = later(0.0)
+    # Improvement is that of what is believed after one more noisy trial; without it, of the function itself.
+    look_ahead: bool = later(True, before=False)
+    contenders: int = later(8)  # best told trials about which a trial may change the mind
+    # A told configuration may be proposed again, where that is worth more than a new one and tells something new.
+    repeats: bool = later(True, before=False)
     feasibility: bool = True  # learn from failed trials where not to search
 
 
@@ -39,7 +40,6 @@ class Goal(NamedTuple):
     weights: Array  # float32 [g]: of the processes of the quality
     alpha: Array  # float32: weight of the cost
     best: Array  # float32 [g, c]: lowest means of told trials, lowest first
-    margin: Array
     others: Beside  # the trials that have them
     marks: tuple[Array, Array]  # uint32 [h]: hashes of the configurations not to propose again
     is_mark: Array  # bool [h]: False for unused marks
@@ -67,7 +67,6 @@ class Acquisition:
         alpha: Float[Array, ""],
         told: Int[Array, "h k"],
         is_told: Bool[Array, " h"],
-        turn: Array,
     ) -> Goal:
         """The goal of the next proposal.
 
@@ -80,13 +79,13 @@ class Acquisition:
         """
         features = fitted.quality.features[0]
         mean, _ = self.surrogate.weighted(fitted, features, alpha)
-        mean = jnp.where(fitted.quality.where, mean, jnp.inf)
-        lowest, at = jax.lax.top_k(-mean, self.settings.contenders)
+        same = jnp.all(features[:, None] == features[None], axis=2)
+        again = jnp.any(jnp.tril(same, -1) & fitted.quality.where[0][None], axis=1)
+        mean = jnp.where(fitted.quality.where & ~again[None], mean, jnp.inf)
+        lowest, at = jax.lax.top_k(-mean, min(self.settings.contenders, len(features)))
         others = self.surrogate.beside(fitted, features[at])
         first, second = (jnp.where(is_told, h, 0) for h in hashes(told))
-        margins = jnp.asarray(self.settings.margins or (self.settings.margin,), jnp.float32)
-        margin = margins[turn % len(margins)]
-        return Goal(fitted, weights, alpha, -lowest, margin, others, (first, second), is_told)
+        return Goal(fitted, weights, alpha, -lowest, others, (first, second), is_told)
 
     def value(self, goal: Goal, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
         """Log of the weighted mean improvement times the probability of not failing; -inf for what was told."""
@@ -102,7 +101,7 @@ class Acquisition:
 
     def gain(self, goal: Goal, features: Float[Array, "m x"]) -> Float[Array, "g m"]:
         """Log of the expected improvement by each process."""
-        incumbent = (goal.best[:, 0] - goal.margin)[:, None]
+        incumbent = (goal.best[:, 0] - self.settings.margin)[:, None]
         if not self.settings.look_ahead:
             mean, variance = self.surrogate.weighted(goal.fitted, features, goal.alpha)
             return log_expected_improvement(mean, variance, incumbent)
@@ -115,8 +114,9 @@ class Acquisition:
         apart = variance * scale - moves[:, :, 0]
         here = log_expected_improvement(mean, jnp.maximum(apart**2, 1e-12), incumbent)
         apart = moves[:, :, 1:] - moves[:, :, :1]
+        incumbent = (goal.best[:, 0] - self.settings.repeat_margin)[:, None, None]
         there = log_expected_improvement(
-            goal.best[:, None, 1:], jnp.maximum(apart**2, 1e-12), incumbent[:, :, None]
+            goal.best[:, None, 1:], jnp.maximum(apart**2, 1e-12), incumbent
         )
         there = jnp.where(jnp.isfinite(goal.best[:, None, 1:]), there, -jnp.inf)
         return jnp.maximum(here, jnp.max(there, axis=2))

@@ -4,7 +4,8 @@ Each ``ask`` fits Gaussian processes to all told trials: to their quality, to th
 them failed (`autorank.surrogates.gaussian_surrogate`). It then chooses, one after another (`greedy_batch`), the
 configurations of highest expected improvement times probability of not failing (`acquisition`). These are searched for
 among random configurations, mutants and crossings of the best trials (`candidates`), then by changing one decision at a
-time (`climbing`). All buffers have fixed sizes, so that only a few programs are compiled.
+time (`climbing`). Trials are noisy: what counts is the posterior mean at a trial, not what was told of it, and a trial
+may be proposed again. All buffers have fixed sizes, so that only a few programs are compiled.
 """
 
 from dataclasses import dataclass
@@ -54,12 +55,11 @@ class AutorankConfig(
     name: str = "autorank"
     # Trials of a Latin hypercube before the model is trusted; trials told from elsewhere (pilots) count.
     initial: int = 10
-    by_belief: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         as_tuples(self, "warps")
-        for key in ("alphas", "starts", "margins"):
+        for key in ("alphas", "starts"):
             object.__setattr__(self, key, tuple(float(a) for a in getattr(self, key)))
         require_alphas(self.alphas)
         if not self.warps or not set(self.warps) <= set(WARPS):
@@ -77,11 +77,15 @@ class AutorankConfig(
             "fit_steps": 1,
             "num_parents": 1,
             "pool": 1,
+            "contenders": 2,
         }.items():
             require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
-        for key in ("noise_median", "noise_sd", "effect_sd", "fit_rate", "near_step"):
+        for key in ("noise_median", "noise_sd", "noise_pace", "effect_sd", "fit_rate", "near_step"):
             require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
-        require_range("searcher.margin", self.margin, 0.0, 1e3)
+        if self.noise_start is not None:
+            require_range("searcher.noise_start", self.noise_start, 1e-12, 1e3)
+        for key in ("margin", "repeat_margin"):
+            require_range(f"searcher.{key}", getattr(self, key), 0.0, 1e3)
         require_range("searcher.near_share", self.near_share, 0.0, 1.0)
         if not 0 <= self.effects < 1:
             raise ValueError(f"searcher.effects={self.effects} must lie in [0, 1)")
@@ -130,7 +134,6 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         settings,
         settings,
         batch_size,
-        settings.by_belief,
         repeats,
     )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
@@ -165,6 +168,7 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         return (history.count >= settings.initial) & (finished >= 2)
 
     def judge(state: State) -> Array:
+        """The posterior mean at each trial."""
         told = as_told(state)
         fitted = surrogate.fit(jax.random.key(0), told_data(state.history))
         mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
@@ -198,13 +202,13 @@ def _proposal(
     weighs_cost: bool,
     repeats: bool,
 ) -> Proposal:
-    """The chosen configurations without repeats, and the model's predictions in the told units.
+    """The chosen configurations, without repeats unless these are wanted, and the model's predictions in the told units.
 
     A configuration that replaces a repeat was not predicted: its numbers are NaN.
     """
     n = len(chosen.configs)
     if repeats:
-        configs, position = chosen.configs, jnp.arange(n)
+        configs, position = chosen.configs, jnp.arange(n, dtype=jnp.int32)
         same = jnp.all(configs[:, None, :] == history.configs[None], axis=2)
         repeat = jnp.any(same & known(history)[None, :], axis=1)
     else:

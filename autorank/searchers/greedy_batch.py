@@ -40,14 +40,15 @@ class GreedyBatch:
     candidates: CandidateSettings
     climb: ClimbSettings
     size: int
-    by_belief: bool  # TODO
     repeats: bool  # whether told configurations may be proposed again
 
     def choose(self, key: Key, fitted: GaussianFit, history: History) -> Chosen:
-        """The batch; ``fitted`` must have room for it behind the history's rows."""
+        """The batch; ``fitted`` must have room for it behind the history's rows.
+
+        The candidates descend from the trials that are believed to be best.
+        """
         weights = self.acquisition.surrogate.evidence_weights(fitted)
-        if self.by_belief:
-            history = believed(self.acquisition.surrogate, fitted, weights, history)
+        history = believed(self.acquisition.surrogate, fitted, weights, history)
 
         def step(carry: tuple[GaussianFit, Array], index: Array) -> tuple[tuple, Chosen]:
             fitted, pending = carry
@@ -80,9 +81,7 @@ class GreedyBatch:
             is_told = is_told.at[: len(failed)].set(failed).at[len(failed) :].set(False)
             again = jnp.where((known(history) & ~failed)[:, None], history.configs, pool[:1])
             pool = jnp.concatenate([pool, again])
-        goal = acquisition.goal(
-            fitted, weights, alphas[index % len(alphas)], told, is_told, history.count + index
-        )
+        goal = acquisition.goal(fitted, weights, alphas[index % len(alphas)], told, is_told)
         config, gain = climb(partial(acquisition.value, goal), pool, self.neighbours, self.climb)
         prediction = surrogate.predict(fitted, config[None])
         log_p = acquisition.log_feasibility(fitted, surrogate.embed(config[None]))

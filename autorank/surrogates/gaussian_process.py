@@ -152,8 +152,8 @@ def fit(
 ) -> Posterior:
     """Fits ``g`` processes to the same rows by MAP with Adam, one after another.
 
-    A process starts at the medians of the priors, with its length scales multiplied by ``exp(start)``, and at a noise of
-    its own: a fit that begins with little noise explains all of it by short length scales, and stays there.
+    A process starts at the medians of the priors, with its length scales multiplied by ``exp(start)``, and at a noise
+    of its own: a fit that begins with little noise explains all of it by short length scales, and stays there.
 
     Args:
         features: embedded configurations.

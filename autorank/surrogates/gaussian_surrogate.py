@@ -19,7 +19,6 @@ from autorank.surrogates.base import Data, Prediction
 from autorank.surrogates.kernel import Columns, Embed, embedding, mean_active
 from autorank.surrogates.warping import warp
 
-
 # Costs and failures have hardly any noise: about 3 % of their standard deviation.
 EXACT = gp.NoiseFit(math.log(1e-3), 1.5, math.log(1e-3), 1.0)
 

@@ -1,6 +1,7 @@
 """Many runs of one searcher on one space as one program: an accelerator computes hundreds of them at a time.
 
-Each run has the key, the noise and the file that it has alone. Its proposals are those of the device that computes them.
+Each run has the key, the noise and the file that it has alone. Its proposals are those of the device that computes
+them.
 """
 
 import json
