@@ -23,8 +23,6 @@ class AcquisitionSettings:
     # Standard deviations of the qualities below the best mean from which improvement is counted. Without a margin most
     # proposals change a number by one step, for a tiny but certain gain.
     margin: float = 0.1
-    # The same where a trial changes the mind about another one, told already, or is a repeat.
-    repeat_margin: float = later(0.0)
     # Improvement is that of what is believed after one more noisy trial; without it, of the function itself.
     look_ahead: bool = later(True, before=False)
     contenders: int = later(8)  # best told trials about which a trial may change the mind
@@ -114,9 +112,8 @@ class Acquisition:
         apart = variance * scale - moves[:, :, 0]
         here = log_expected_improvement(mean, jnp.maximum(apart**2, 1e-12), incumbent)
         apart = moves[:, :, 1:] - moves[:, :, :1]
-        incumbent = (goal.best[:, 0] - self.settings.repeat_margin)[:, None, None]
         there = log_expected_improvement(
-            goal.best[:, None, 1:], jnp.maximum(apart**2, 1e-12), incumbent
+            goal.best[:, None, 1:], jnp.maximum(apart**2, 1e-12), incumbent[:, :, None]
         )
         there = jnp.where(jnp.isfinite(goal.best[:, None, 1:]), there, -jnp.inf)
         return jnp.maximum(here, jnp.max(there, axis=2))

@@ -84,8 +84,7 @@ class AutorankConfig(
             require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
         if self.noise_start is not None:
             require_range("searcher.noise_start", self.noise_start, 1e-12, 1e3)
-        for key in ("margin", "repeat_margin"):
-            require_range(f"searcher.{key}", getattr(self, key), 0.0, 1e3)
+        require_range("searcher.margin", self.margin, 0.0, 1e3)
         require_range("searcher.near_share", self.near_share, 0.0, 1.0)
         if not 0 <= self.effects < 1:
             raise ValueError(f"searcher.effects={self.effects} must lie in [0, 1)")
@@ -202,7 +201,7 @@ def _proposal(
     weighs_cost: bool,
     repeats: bool,
 ) -> Proposal:
-    """The chosen configurations, without repeats unless these are wanted, and the model's predictions in the told units.
+    """The chosen configurations, without repeats unless these may be, and the predictions in the told units.
 
     A configuration that replaces a repeat was not predicted: its numbers are NaN.
     """

@@ -96,6 +96,14 @@ def run_together(jobs: Sequence[Job], folder: Path, until: float) -> int:
     """
     import jax
 
+    # An accelerator's quicker products are too coarse for a Cholesky factor.
+    with jax.default_matmul_precision("highest"):
+        return _run_together(jobs, folder, until)
+
+
+def _run_together(jobs: Sequence[Job], folder: Path, until: float) -> int:
+    import jax
+
     from autorank.base.programs import compiler_options
 
     lanes, first = [Lane(job, folder) for job in jobs], jobs[0]

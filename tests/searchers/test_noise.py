@@ -89,7 +89,7 @@ def test_the_gain_of_a_noisy_trial_is_a_lower_bound_near_the_sampled_one():
     noise, made = 0.2, surrogate()
     fitted, told = conditioned(noise)
     near = jnp.concatenate([GRID.sample(jax.random.key(5), 4), told[:4]])
-    found = np.exp(gains(fitted, told, near, margin=0.0, repeat_margin=0.0))
+    found = np.exp(gains(fitted, told, near, margin=0.0))
     mean, variance = (np.asarray(v)[0] for v in jax.jit(made.qualities)(fitted, made.embed(near)))
     before = float(jnp.min(jax.jit(made.qualities)(fitted, made.embed(told))[0]))
     normal = np.random.default_rng(0).normal(size=2000)
