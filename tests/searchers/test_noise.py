@@ -9,7 +9,7 @@ import pytest
 
 from autorank.searchers.acquisition import Acquisition, AcquisitionSettings
 from autorank.searchers.autorank import AutorankConfig
-from autorank.searchers.base import as_told, told_data
+from autorank.searchers.base import SEARCHERS, Context, as_told, told_data
 from autorank.space.space import Decision, Space
 from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates import kernel
@@ -111,9 +111,9 @@ def test_without_noise_it_is_expected_improvement_and_nothing_is_worth_a_second_
 
 
 @functools.lru_cache
-def searcher(**settings):
+def searcher():
     """A searcher that has seen 60 trials, and its compiled functions."""
-    made = make_searcher("autorank", GRID, capacity=64, batch_size=4, alphas=(0.0,), repeats=True)
+    made = make_searcher("autorank", GRID, capacity=64, batch_size=4, alphas=(0.0,))
     return made, jax.jit(made.judge)
 
 
@@ -151,3 +151,18 @@ def test_what_it_recommends_is_better_than_what_looked_best():
         # In the told units, and nearer to the truth than what was told.
         assert np.abs(believed - values).mean() < 0.8 * np.abs(seen - values).mean()
     assert np.mean(recommended) < 0.6 * np.mean(looked)
+
+
+def test_what_is_worth_a_second_trial_is_proposed_again_where_that_may_be():
+    """Seven of eight configurations are told, with much noise: the doubtful best is worth more than the last one."""
+    space = Space((Decision("kind", tuple(range(8))),), (0,))
+    seen = np.array([0.0, 0.1, 2.0, 2.1, 1.9, 2.2, 2.0])
+    settings = AutorankConfig(
+        batch_size=1, initial=4, alphas=(0.0,), noise_median=1.0, noise_sd=0.1, noise_start=1.0
+    )
+    made = SEARCHERS["autorank"].make(space, settings, Context(capacity=16, repeats=True))
+    assert made.repeats
+    metrics = np.stack([seen, 0 * seen], axis=1)
+    state = made.tell(made.init(jax.random.key(0)), np.arange(7)[:, None], metrics)
+    proposal = jax.jit(made.ask)(jax.random.key(1), state)
+    assert bool(proposal.info["repeat"][0]) and int(proposal.configs[0, 0]) in (0, 1)
