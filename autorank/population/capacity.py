@@ -85,6 +85,7 @@ class Lane(NamedTuple):
     num_tokens: Int[Array, "..."]
     rank: Int[Array, "..."]
     mlp_depth: Int[Array, "..."]
+    mlp_width: Int[Array, "..."]
     head_depth: Int[Array, "..."]
     concat: Bool[Array, "..."]
     weighted: Bool[Array, "..."]
@@ -209,14 +210,14 @@ def lane_of(config: DhenConfig, capacity: Capacity) -> Lane:
         "pre": np.bool_(config.norm == "pre"),
         "post": np.bool_(config.norm == "post"),
     }
-    sizes = ("width", "num_tokens", "rank", "mlp_depth", "head_depth")
+    sizes = ("width", "num_tokens", "rank", "mlp_depth", "mlp_width", "head_depth")
     fields |= {name: np.int32(getattr(config, name)) for name in sizes}
     return Lane(**fields)
 
 
 def empty_lane(capacity: Capacity) -> Lane:
     """A lane without a model: no layer, no embedding."""
-    numbers = ("num_layers", "width", "num_tokens", "rank", "mlp_depth", "head_depth")
+    numbers = ("num_layers", "width", "num_tokens", "rank", "mlp_depth", "mlp_width", "head_depth")
     fields: dict[str, Any] = {name: np.int32(0) for name in numbers}
     fields |= {name: np.bool_(False) for name in ("concat", "weighted", "pre", "post")}
     fields["positions"] = np.zeros(capacity.num_layers + 1, np.int32)

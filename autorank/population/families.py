@@ -17,21 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Float, Int, PyTree
-from autorank.models import row_kernels
 from autorank.models.blocks import Norm
 from autorank.models.interactions import FFN_FACTOR, MODULES, attention_of
 from autorank.models.maps import along, flat_map, kronecker, mix
 from autorank.models.parameters import Active, call, is_leaf, leaves, prefix
 from autorank.population.capacity import Capacity, Kind
-from autorank.population.row_functions import (
-    AttentionRow,
-    ConvolutionRow,
-    CrossRow,
-    GramRow,
-    LinearRow,
-    MaskedRow,
-    MixtureProductsRow,
-)
 
 Index = tuple[Any, ...]
 
@@ -51,7 +41,7 @@ class Forms:
     """How maps are computed; equal up to rounding."""
 
     flat: bool = False  # `maps.mix`
-    kernels: str = ""  # `row_kernels`
+    kernels: str = ""  # `models.small_products`
 
 
 @runtime_checkable
@@ -159,13 +149,6 @@ class Gated:
 
     def apply(self, params: dict[str, Array], x: Array, slot: Slot, forms: Forms) -> Array:
         """See `Group`."""
-        c = self.capacity
-        if row_kernels.fits(forms.kernels, c.positions, c.width) and len(self._has) == 1:
-            if found := self._row_function(params):
-                shape = max(c.tokens), c.width
-                return row_kernels.by_row(
-                    found[0], shape, forms.kernels, found[1], jnp.zeros(1, jnp.int32), (x,)
-                )
         y = x
         if self._has != {"linear"}:
             slope = flat_map(x, self._matrix(params))
@@ -179,18 +162,6 @@ class Gated:
             if "convolution" in self._has:
                 y = jnp.where(self._is(slot, "convolution"), nn.relu(slope), y)
         return mix(y, params["out"], flat=forms.flat)
-
-    def _row_function(self, params: dict[str, Array]) -> tuple[Any, tuple[Array, ...]] | None:
-        """The function of one row with its parameters; None for a module that is large products itself."""
-        p, (module,) = params, self._has
-        if module == "linear":
-            return LinearRow(), (p["out"],)
-        if module == "cross":
-            return CrossRow(), (p["across"], p["along"], p["bias"], p["out"])
-        if module == "convolution":
-            taps = (p["kernel"][i] for i in range(self.capacity.kernel))
-            return ConvolutionRow(self._offsets), (*taps, p["channels"][None], p["out"])
-        return None
 
     @property
     def _offsets(self) -> tuple[int, ...]:
@@ -285,11 +256,6 @@ class Perceptrons:
         if "mask" not in self._has:
             return y
         norms = norms_of(params)
-        if row_kernels.fits(forms.kernels, c.positions, c.width) and len(self._has) == 1:
-            own = (*(a[None] for pair in norms for a in pair), params["mixed"])
-            shape = tokens, c.width
-            numbers = slot.width[None]
-            return row_kernels.by_row(MaskedRow(), shape, forms.kernels, own, numbers, (x, y))
         gated = mix(normed(x, *norms[0], width=slot.width) * y, params["mixed"], flat=forms.flat)
         gated = nn.relu(normed(gated, *norms[1], width=slot.width))
         return jnp.where(is_module(c, slot, "mask"), gated, y[:, :tokens])
@@ -298,16 +264,6 @@ class Perceptrons:
         """The MLP's inputs ``[b, m, columns]``."""
         c, n = self.capacity, self._columns
         found: Any = None
-        if row_kernels.fits(forms.kernels, c.positions, c.width, n) and len(self._has) == 1:
-            if self._has == {"dot"}:
-                none = jnp.zeros(1, jnp.int32)
-                return row_kernels.by_row(GramRow(), (n, n), forms.kernels, (), none, (x,))
-            if self._has == {"fmb"}:
-                own = params["project"], params["scale"], params["offset"]
-                numbers = jnp.stack([slot.positions, slot.rank])
-                function = MixtureProductsRow()
-                shape = c.positions, n
-                return row_kernels.by_row(function, shape, forms.kernels, own, numbers, (x,))
         if self._has & {"dot", "fmb"}:
             others = x
             if "fmb" in self._has:
@@ -360,26 +316,12 @@ class Heads:
         c, flat = self.capacity, forms.flat
         d = c.width
         norms = norms_of(params)
-        if row_kernels.fits(forms.kernels, c.positions, FFN_FACTOR * d):
-            return self._by_row(params, norms, x, slot, forms)
         parts = along(x, params["qkv"].reshape(d, -1), flat=flat)
         mixed = along(self._attend(parts, slot), params["project"], flat=flat)
         x = normed(x + mixed, *norms[0], width=slot.width)
         hidden = nn.relu(along(x, params["up"], flat=flat) + params["up_bias"][None, None])
         down = along(hidden, params["down"], flat=flat) + params["down_bias"][None, None]
         return mix(normed(x + down, *norms[1], width=slot.width), params["out"], flat=flat)
-
-    def _by_row(
-        self, params: dict[str, Array], norms: Any, x: Array, slot: Slot, forms: Forms
-    ) -> Array:
-        c, p = self.capacity, params
-        own = [p["qkv"][:, i] for i in range(3)] + [p["project"], p["up"], p["up_bias"][None]]
-        own += [p["down"], p["down_bias"][None], *(a[None] for pair in norms for a in pair)]
-        numbers = jnp.stack([slot.positions, slot.width, self._heads(slot)])
-        function = AttentionRow(self._most_heads)
-        shape = max(c.tokens), c.width
-        own = (*own, p["out"])
-        return row_kernels.by_row(function, shape, forms.kernels, own, numbers, (x,))
 
     @property
     def _most_heads(self) -> int:

@@ -18,12 +18,12 @@ from autorank.base.typing import Array, Bool, Float, Int, PyTree
 from autorank.models.embedding import Embedding
 from autorank.models.maps import mix
 from autorank.models.parameters import call, prefix
-from autorank.models.row_kernels import by_row, fits
 from autorank.population.capacity import MAX_FLAT_WIDTH, Capacity, Lane
 from autorank.population.chunks import Chunk, LaneLayer, PairAt, SlotParams
 from autorank.population.families import Forms, Group, Slot, groups, normed
+from autorank.population.kernels import layers
+from autorank.population.kernels.layout import Layout
 from autorank.population.pairs import Pairs
-from autorank.population.row_functions import NormRow, ShortcutRow
 from autorank.population.storage import LAYERED, head_module, slot_params
 
 
@@ -36,7 +36,8 @@ class Network:
         chunk: pairs that a loop handles at a time, side by side: few for large batches, more for small ones.
         dtype: of activations and of the weights' copies in matrix products, whose sums are float32.
         flat: whether linear maps are products over the flattened embeddings (`maps.mix`).
-        kernels: which form of `row_kernels`, "" for none.
+        kernels: "gpu" for the kernels of `kernels.layers` where they hold the capacity, "interpret" for the same code
+            anywhere, "" for the compiler alone.
     """
 
     capacity: Capacity
@@ -69,11 +70,19 @@ class Network:
         cast = partial(jax.tree.map, lambda a: a.astype(self.dtype))
         with jax.named_scope("features"):
             x = jax.vmap(partial(call, embedding))(cast(params["embedding"]), x, dense)
-        x = jnp.pad(x, ((0, 0), (0, 0), (0, c.positions - x.shape[2]), (0, 0)))
+        if self.layout(*x.shape[:2]) is None:
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, c.positions - x.shape[2]), (0, 0)))
         stack = {name: params[name] for name in LAYERED}
         x = run_layers(self, stack, x, lanes, pairs)
         with jax.named_scope("head"):
             return jax.vmap(partial(call, head))(cast(params["head"]), x, lanes.head_depth)
+
+    def layout(self, lanes: int, batch: int) -> Layout | None:
+        """What the kernels of a layer go by, for so many lanes and rows; None where the compiler does all."""
+        if not layers.fits(self.kernels, self.capacity):
+            return None
+        found = Layout(self.capacity, lanes, batch, self.dtype, self.kernels)
+        return found if found.is_addressable else None
 
     def before(self, norm: PyTree, x: Float[Array, "p b m d"], at: "LayerAt") -> Array:
         """What the modules of a layer read: its input, normed where the model does so first."""
@@ -101,27 +110,13 @@ class Network:
         return jax.lax.cond(jnp.any(changes), mixed, lambda x: x, x)
 
     def _mixed(self, weight: Array, x: Array, changes: Array) -> Array:
-        if self._by_row:
-            number = changes[None].astype(jnp.int32)
-            shape = x.shape[1], x.shape[2]
-            return by_row(ShortcutRow(), shape, self.kernels, (weight,), number, (x,))
         return jnp.where(changes, mix(x, weight, flat=self.flat), x)
 
     def _normed(self, params: PyTree, x: Array, count: Array, width: Array, chosen: Array) -> Array:
         """Layer norm over the width, of the first ``count`` embeddings of one lane, where it is ``chosen``."""
-        if self._by_row:
-            own = params["scale"][None], params["bias"][None]
-            numbers = jnp.stack([count, width, chosen.astype(jnp.int32)])
-            shape = x.shape[1], x.shape[2]
-            return by_row(NormRow(), shape, self.kernels, own, numbers, (x,))
         y = normed(x, params["scale"], params["bias"], width)
         y = jnp.where(prefix(x.shape[1], count)[None, :, None], y, 0).astype(self.dtype)
         return jnp.where(chosen, y, x)
-
-    @property
-    def _by_row(self) -> bool:
-        """Whether small functions of a row are kernels of their own."""
-        return fits(self.kernels, self.capacity.positions, self.capacity.width)
 
     def contribution(
         self,
@@ -195,6 +190,9 @@ def run_layers(
 def _run_layers_fwd(
     network: Network, params: PyTree, x: Array, lanes: Lane, pairs: Pairs
 ) -> tuple[Array, Any]:
+    if layout := network.layout(*x.shape[:2]):
+        y, saved = layers.run(layout, params, x, lanes)
+        return y, (params, saved, lanes, pairs)
     slots = SlotParams(params["arena"], params["scale"])
 
     def one(layer: Array, found: Any) -> Any:
@@ -240,6 +238,10 @@ def _add_group(
 
 
 def _run_layers_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ...]:
+    none = partial(jax.tree.map, lambda a: np.zeros(a.shape, jax.dtypes.float0))
+    if layout := network.layout(*slope.shape[:2]):
+        params, own, lanes, pairs = saved
+        return *layers.pull(layout, own, params, slope), none(lanes), none(pairs)
     params, inputs, sums, lanes, pairs = saved
     depth = jnp.max(lanes.num_layers)
 
@@ -271,7 +273,6 @@ def _run_layers_bwd(network: Network, saved: Any, slope: Array) -> tuple[Any, ..
 
     to = jax.tree.map(jnp.zeros_like, params)
     slope, to = jax.lax.fori_loop(0, depth, one, (slope, to))
-    none = partial(jax.tree.map, lambda a: np.zeros(a.shape, jax.dtypes.float0))
     return to, slope, none(lanes), none(pairs)
 
 

@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from autorank.base.typing import Array, Bool, Float, Int, PyTree
 from autorank.models.heads import METRICS
 from autorank.population.capacity import Lane, empty_lane, stacked
+from autorank.population.kernels.arena import Moments, Rates, learned
+from autorank.population.kernels.slot_table import slot_table
 from autorank.population.network import Network
 from autorank.population.pairs import Pairs
 from autorank.population.storage import LAYERED, is_shape, shapes
@@ -277,12 +280,15 @@ class LaneStep:
             ids = jnp.where(runs[:, None], self.distinct.ids[at], beyond[None])
         with jax.named_scope(EMBEDDING):
             x = jax.vmap(_rows)(state.table.rows, sparse)
+        models = self.lanes.models
+        # Where a lane has ended, no slot holds a module: kernels find nothing to do.
+        models = models._replace(kinds=jnp.where(runs[:, None, None], models.kinds, -1))
         (_, (loss, sums)), slopes = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)(
-            state.params, x, dense, labels
+            state.params, x, dense, labels, models
         )
         factor = jax.vmap(warmup, (0, None))(state.step, self.schedule)
         with jax.named_scope(OPTIMIZER):
-            params, optimizer = self._learn(state, slopes[0], factor, runs)
+            params, optimizer = self._learn(state, slopes[0], factor, runs, models)
         with jax.named_scope(EMBEDDING):
             rate, eps = hparams.table_rate * factor, hparams.table_eps
             width = jnp.maximum(self.lanes.models.width, 1)
@@ -299,20 +305,69 @@ class LaneStep:
         return jax.lax.dynamic_slice_in_dim(column, step * size, size)
 
     def _loss(
-        self, params: PyTree, x: Array, dense: Array, labels: Array
+        self, params: PyTree, x: Array, dense: Array, labels: Array, models: Lane
     ) -> tuple[Array, tuple[Array, Curve]]:
         """The sum of all lanes' losses; their own losses ``[p]`` and sums ``[p, q]``."""
         network = self.program.network
         with jax.named_scope(DENSE):
-            logits = network.apply(params, x, dense, self.lanes.models, self.pairs)
+            logits = network.apply(params, x, dense, models, self.pairs)
         own = partial(batch_loss, head=self.program.head)
         loss, sums = jax.vmap(own)(logits.astype(jnp.float32), labels.astype(jnp.float32))
         return jnp.sum(loss), (loss, sums)
 
     def _learn(
-        self, state: TrainState, gradient: PyTree, factor: Array, runs: Bool[Array, " p"]
+        self,
+        state: TrainState,
+        gradient: PyTree,
+        factor: Array,
+        runs: Bool[Array, " p"],
+        models: Lane,
     ) -> tuple[PyTree, PyTree]:
         """AdamW on the numbers that each model has; lanes that have ended stay as they are."""
+        network = self.program.network
+        layout = network.layout(runs.shape[0], self.program.batch_size)
+        if layout is None:
+            return self._learn_all(
+                gradient, self.lanes.used, state.optimizer, state.params, factor, runs
+            )
+        # The arenas are learned by a kernel; of them, optax gets what is left of them: nothing.
+        cut = map(_without_arena, (gradient, self.lanes.used, state.optimizer, state.params))
+        small, used, optimizer, params = cut
+        new, optimizer = self._learn_all(small, used, optimizer, params, factor, runs)
+        get = partial(optax.tree_utils.tree_get, state.optimizer)
+        mean, square, count = get("mu"), get("nu"), get("count")
+        shape = state.params["arena"].shape
+        hparams = self.lanes.hparams
+        found = learned(
+            layout,
+            slot_table(network.capacity, models),
+            Moments(*(tree["arena"].reshape(-1) for tree in (state.params, mean, square))),
+            gradient["arena"].reshape(-1),
+            Rates(
+                hparams.dense_rate * factor,
+                hparams.dense_eps,
+                hparams.weight_decay,
+                (count + 1).astype(jnp.float32),
+                runs,
+            ),
+        )
+        arenas = [array.reshape(shape) for array in found]
+        mean, square = (optax.tree_utils.tree_get(optimizer, name) for name in ("mu", "nu"))
+        optimizer = optax.tree_utils.tree_set(
+            optimizer, mu=mean | {"arena": arenas[1]}, nu=square | {"arena": arenas[2]}
+        )
+        return new | {"arena": arenas[0]}, optimizer
+
+    def _learn_all(
+        self,
+        gradient: PyTree,
+        used: PyTree,
+        optimizer: PyTree,
+        params: PyTree,
+        factor: Array,
+        runs: Bool[Array, " p"],
+    ) -> tuple[PyTree, PyTree]:
+        """AdamW of `learn` for each lane."""
 
         def one(
             hparams: Hparams,
@@ -329,8 +384,20 @@ class LaneStep:
 
         axes, own = self.program.params_axes(), self.program.optimizer_axes()
         return jax.vmap(one, (0, 0, 0, axes, axes, own, axes), (axes, own))(
-            self.lanes.hparams, factor, runs, gradient, self.lanes.used, state.optimizer, state.params
-        )  # fmt: skip
+            self.lanes.hparams, factor, runs, gradient, used, optimizer, params
+        )
+
+
+def _without_arena(tree: PyTree) -> PyTree:
+    """A tree of parameters, or one that holds such trees, with empty arenas."""
+
+    def is_params(value: Any) -> bool:
+        return isinstance(value, dict) and "arena" in value
+
+    def cut(value: Any) -> Any:
+        return value | {"arena": value["arena"][..., :0]} if is_params(value) else value
+
+    return jax.tree.map(cut, tree, is_leaf=is_params)
 
 
 def _rows(rows: Float[Array, "v d"], ids: Int[Array, "b f"]) -> Float[Array, "b f d"]:

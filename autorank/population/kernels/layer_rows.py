@@ -1,0 +1,128 @@
+"""The stages of a layer around its modules: a program has a lane, and treats one row after another."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from autorank.base.typing import Array
+from autorank.population.kernels.layout import load, store
+from autorank.population.kernels.places import (
+    LaneRows,
+    Layers,
+    Norms,
+    Stage,
+    added,
+    zeros_of,
+)
+
+
+class LayerRows(Stage):
+    """One layer: its input, norms, and the sum of its modules' results with the shortcut."""
+
+    def enter(self, x: Array, count: int) -> Array:
+        """The room for all layers' inputs, the first one filled from ``[lanes, batch, count, width]``."""
+        out = self.layout
+
+        def enter(layer: Any, table: Any, x: Any, xs: Any) -> None:
+            here = LaneRows(self, table, layer)
+
+            def one(row: Array, _: Any) -> Any:
+                store(xs, here.x(row), load(x, here.entering(row, count)), out.kernels)
+
+            jax.lax.fori_loop(0, here.rows, one, None)
+
+        size = (out.capacity.num_layers + 1) * out.lanes * out.batch * out.row
+        found, _ = self.call(enter, out.lanes, [x], [size])
+        return found[0]
+
+    def join(self, params: Layers, x: Array, results: Array) -> Array:
+        """``x`` with the layer's output: shortcut and modules, normed if the model does so."""
+        inputs = (*params.norms, params.scale, params.shortcut, results)
+        _, found = self.call(self._join, self.layout.lanes, inputs, sums=[x])
+        return found[0]
+
+    def _join(
+        self, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any,
+        results: Any, x: Any,
+    ) -> None:  # fmt: skip
+        here = LaneRows(self, table, layer)
+
+        def run(mapped: bool) -> None:
+            params = here.params(scale, bias, factors, shortcut, mapped=mapped)
+
+            def one(row: Array, _: Any) -> Any:
+                value, _ = jax.vjp(
+                    here.output, params, load(x, here.x(row)), here.parts(results, row)
+                )
+                store(x, here.x(row, behind=1), value, self.layout.kernels)
+
+            jax.lax.fori_loop(0, here.rows, one, None)
+
+        for condition, mapped in here.cases():
+            pl.when(condition)(partial(run, mapped))
+
+    def join_pulled(
+        self, params: Layers, x: Array, results: Array, slope: Array, to: Layers
+    ) -> tuple[Array, Array, Layers]:
+        """The slope of ``x`` through the shortcut, the slopes of the modules' results, and gradients, added to."""
+        out = self.layout
+        inputs = (*params.norms, params.scale, params.shortcut, x, results, slope)
+        sizes = out.lanes * out.batch * out.row, 2 * out.pairs * out.batch * out.result
+        sums = (*to.norms, to.scale, to.shortcut)
+        found, sums = self.call(self._join_pulled, out.lanes, inputs, sizes, sums)
+        to = to._replace(norms=Norms(*sums[:2]), scale=sums[2], shortcut=sums[3])
+        return found[0], found[1], to
+
+    def _join_pulled(
+        self, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
+        results: Any, slope: Any, to_x: Any, to_results: Any, *to: Any,
+    ) -> None:  # fmt: skip
+        here, kernels = LaneRows(self, table, layer), self.layout.kernels
+
+        def run(mapped: bool) -> None:
+            params = here.params(scale, bias, factors, shortcut, mapped=mapped)
+
+            def one(row: Array, sums: Any) -> Any:
+                parts = here.parts(results, row)
+                _, pull = jax.vjp(here.output, params, load(x, here.x(row)), parts)
+                found = pull(load(slope, here.slope(row)).astype(jnp.float32))
+                to_params, to_own, to_parts = found
+                store(to_x, here.slope(row), to_own, kernels)
+                for s, part in enumerate(to_parts):
+                    store(to_results, here.part(s, row), part, kernels)
+                return added(sums, to_params)
+
+            here.add(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(params)))
+
+        for condition, mapped in here.cases():
+            pl.when(condition)(partial(run, mapped))
+
+    def norm_pulled(
+        self, params: Layers, x: Array, to_read: Array, to_x: Array, norms: Norms
+    ) -> tuple[Array, Norms]:
+        """``to_x`` with the slopes of what the slots read, through the norm before them; norms' gradients, added to."""
+        inputs = (*params.norms, x, to_read)
+        _, sums = self.call(self._norm_pulled, self.layout.lanes, inputs, sums=(to_x, *norms))
+        return sums[0], Norms(*sums[1:])
+
+    def _norm_pulled(
+        self, layer: Any, table: Any, scale: Any, bias: Any, x: Any, to_read: Any, to_x: Any,
+        *to: Any,
+    ) -> None:  # fmt: skip
+        here, out = LaneRows(self, table, layer), self.layout
+        norm = here.norm(scale, bias)
+
+        def one(row: Array, sums: Any) -> Any:
+            block = here.slope(row)
+            _, pull = jax.vjp(here.normed, norm, load(x, here.x(row)))
+            found = jnp.zeros(block.index.shape, jnp.float32)
+            for s in range(out.capacity.slots):
+                found = found + load(to_read, here.read(s, row)).astype(jnp.float32)
+            to_norm, to_own = pull(found.astype(out.dtype))
+            store(to_x, block, to_own + load(to_x, block), out.kernels)
+            return added(sums, to_norm)
+
+        here.add_norm(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(norm)))

@@ -1,0 +1,125 @@
+"""All layers of all lanes by kernels, forward and backward: the same function as `network.run_layers` elsewhere."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from autorank.base.typing import Array, Float, Int, PyTree
+from autorank.models.embedding import num_embeddings
+from autorank.population.capacity import Capacity, Lane
+from autorank.population.kernels.arena import cleared
+from autorank.population.kernels.layer_rows import LayerRows
+from autorank.population.kernels.layout import KERNELS, Layout
+from autorank.population.kernels.module_rows import ModuleRows
+from autorank.population.kernels.places import Layers, Norms
+from autorank.population.kernels.products import Chain, MatrixProducts
+from autorank.population.kernels.row_formulas import FORMULAS
+from autorank.population.kernels.slot_table import slot_table
+
+MOST = 64  # embeddings, or numbers of one, that a program holds
+
+
+def fits(kernels: str, capacity: Capacity) -> bool:
+    """Whether the kernels hold a capacity: its modules have formulas, and its rows are small.
+
+    Examples:
+        >>> from autorank.models.dhen import DhenConfig, LayerConfig
+        >>> from autorank.population.capacity import capacity_of
+        >>> own = {w: capacity_of([DhenConfig(width=w, layer1=LayerConfig("cross"))], 4, 2) for w in (16, 128)}
+        >>> fits("gpu", own[16]), fits("gpu", own[128]), fits("", own[16])
+        (True, False, False)
+    """
+    known = all(kind.module in FORMULAS for kind in capacity.kinds)
+    sizes = capacity.positions, capacity.width, capacity.rank
+    return kernels in KERNELS and known and bool(capacity.kinds) and max(sizes) <= MOST
+
+
+class Saved(NamedTuple):
+    """What the backward pass starts from."""
+
+    params: Layers
+    inputs: Float[Array, " x"]  # of all layers
+    table: Int[Array, " t"]
+
+
+def run(
+    layout: Layout, params: PyTree, x: Float[Array, "p b f d"], lanes: Lane
+) -> tuple[Array, Saved]:
+    """What comes out of the last layer ``[p, b, m, d]``; ``params`` are those of `storage.LAYERED`."""
+    c, flat, table = layout.capacity, _flat(params), slot_table(layout.capacity, lanes)
+    inputs = LayerRows(layout, table, jnp.zeros(1, jnp.int32)).enter(x.reshape(-1), x.shape[2])
+
+    def one(layer: Array, x: Array) -> Array:
+        stages = _Stages(layout, table, layer)
+        return stages.layer.join(flat, x, stages.forward(flat, x).results)
+
+    inputs = jax.lax.fori_loop(0, c.num_layers, one, inputs)
+    shape = c.num_layers + 1, *x.shape[:2], c.positions, c.width
+    return inputs.reshape(shape)[-1], Saved(flat, inputs, table)
+
+
+def pull(layout: Layout, saved: Saved, params: PyTree, slope: Array) -> tuple[PyTree, Array]:
+    """The gradients of the parameters, in their shapes, and the slope of the first layer's input.
+
+    The arena's gradients are arbitrary where no model has numbers (`arena.py`).
+    """
+    c, flat = layout.capacity, saved.params
+
+    def one(i: Array, found: tuple[Array, Layers]) -> tuple[Array, Layers]:
+        slope, to = found
+        stages = _Stages(layout, saved.table, c.num_layers - 1 - i)
+        return stages.backward(flat, saved.inputs, slope, to)
+
+    zeros: Layers = jax.tree.map(jnp.zeros_like, flat._replace(arena=None))
+    start = slope.reshape(-1), zeros._replace(arena=cleared(layout, saved.table))
+    found, to = jax.lax.fori_loop(0, c.num_layers, one, start)
+    gradients = {
+        "norm": {"scale": to.norms.scale, "bias": to.norms.bias},
+        "scale": to.scale,
+        "shortcut": to.shortcut,
+        "arena": to.arena,
+    }
+    first = num_embeddings(c.num_fields, c.num_dense)
+    to_x = found.reshape(slope.shape)[:, :, :first]
+    return jax.tree.map(lambda g, p: g.reshape(p.shape), gradients, params), to_x
+
+
+class _Stages:
+    """The stages of one layer in their order."""
+
+    def __init__(self, layout: Layout, table: Array, layer: Array) -> None:
+        self.layer = LayerRows(layout, table, layer[None])
+        self._modules = ModuleRows(layout, table, layer[None])
+        self._products = MatrixProducts(layout, table, layer[None])
+
+    def forward(self, params: Layers, x: Array) -> Chain:
+        """The modules' results, and what led to them."""
+        inputs, results = self._modules.start(params, x)
+        chain = Chain(inputs, None, results)
+        if self._products.present:
+            chain = self._products.run(params.arena, chain)
+        return chain._replace(results=self._modules.end(params, x, chain.results))
+
+    def backward(self, params: Layers, x: Array, slope: Array, to: Layers) -> tuple[Array, Layers]:
+        """The slope of the layer's input, and the gradients, added to."""
+        chain = self.forward(params, x)
+        to_x, to_results, to = self.layer.join_pulled(params, x, chain.results, slope, to)
+        to_read, to_results, arena = self._modules.end_pulled(
+            params, x, chain.results, to_results, to.arena
+        )
+        slopes = Chain(chain.inputs, None, to_results)
+        if self._products.present:
+            slopes, arena = self._products.pull(params.arena, chain, slopes, arena)
+        to_read, arena = self._modules.start_pulled(
+            params, x, slopes.inputs, slopes.results, to_read, arena
+        )
+        to_x, norms = self.layer.norm_pulled(params, x, to_read, to_x, to.norms)
+        return to_x, to._replace(norms=norms, arena=arena)
+
+
+def _flat(params: PyTree) -> Layers:
+    norms: Any = params["norm"]
+    flat = [norms["scale"], norms["bias"], params["scale"], params["shortcut"], params["arena"]]
+    scale, bias, *rest = (a.reshape(-1) for a in flat)
+    return Layers(Norms(scale, bias), *rest)

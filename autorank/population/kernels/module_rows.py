@@ -1,0 +1,219 @@
+"""The stages of a layer that run the modules' formulas: a program has a slot, and treats one row after another.
+
+It branches on the slot's module. Backward, a formula is computed again and its slope pulled through it; parameters'
+gradients are summed over the program's rows, then added to the arena's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from autorank.base.typing import Array
+from autorank.population.kernels.layout import load, store
+from autorank.population.kernels.places import Layers, SlotRows, Stage, added, zeros_of
+from autorank.population.kernels.row_formulas import FORMULAS, Formula
+from autorank.population.kernels.slot_table import Column, number_of, starts_of
+
+
+class Group(NamedTuple):
+    """Modules that share a kernel, since they want about as many registers; warps of a program."""
+
+    modules: tuple[str, ...]
+    warps: int
+    warps_pulled: int
+
+
+GROUPS = (
+    Group(("attention",), 2, 4),
+    Group(("convolution", "cross", "fmb"), 2, 4),
+    Group(("cross_low", "dot", "linear", "mask"), 2, 2),
+)
+
+
+class ModuleRows(Stage):
+    """The modules of one layer."""
+
+    def start(self, params: Layers, x: Array) -> tuple[Array, Array]:
+        """Inputs ``[pairs, batch, inputs]`` of the products, and results ``[2, pairs, batch, result]`` of the others.
+
+        ``x`` is ``[layers + 1, lanes, batch, positions, width]``: what comes into each layer, and out of the last one.
+        """
+        out = self.layout
+        sizes = out.pairs * out.batch * out.inputs, 2 * out.pairs * out.batch * out.result
+        inputs = (*params.norms, params.arena, x)
+        first, *others = self._groups()
+        kernel = partial(self._start, first)
+        found, _ = self.call(kernel, out.pairs, inputs, sizes, warps=first.warps)
+        for group in others:
+            kernel = partial(self._start, group)
+            _, found = self.call(kernel, out.pairs, inputs, sums=found, warps=group.warps)
+        return found[0], found[1]
+
+    def _start(
+        self, group: Group, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        acts: Any, results: Any,
+    ) -> None:  # fmt: skip
+        here = SlotRows(self, table, layer)
+        norm = here.norm(scale, bias)
+
+        def run(module: str, formula: Formula) -> None:
+            params = here.params(arena, module, formula.start_parts)
+
+            def one(row: Array, _: Any) -> Any:
+                read = here.normed(norm, load(x, here.x(row)))
+                # As for the backward pass: Triton has no rule for functions with a gradient of their own.
+                y, _ = jax.vjp(lambda p, x: formula.start(p, here.own, x), params, read)
+                ref = acts if formula.products else results
+                block = here.inputs(row, formula) if formula.products else here.result(row)
+                store(ref, block, y, self.layout.kernels)
+
+            jax.lax.fori_loop(0, here.rows, one, None)
+
+        self._branch(here, group.modules, run)
+
+    def end(self, params: Layers, x: Array, results: Array) -> Array:
+        """``results`` with those of modules whose products go through a formula."""
+        if not self._with_end:
+            return results
+        inputs = (*params.norms, params.arena, x)
+        _, found = self.call(self._end, self.layout.pairs, inputs, sums=[results])
+        return found[0]
+
+    def _end(
+        self, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any, results: Any
+    ) -> None:
+        here = SlotRows(self, table, layer)
+        norm = here.norm(scale, bias)
+
+        def run(module: str, formula: Formula) -> None:
+            end = _end_of(formula)
+            params = here.params(arena, module, formula.end_parts)
+
+            def one(row: Array, _: Any) -> Any:
+                read = here.normed(norm, load(x, here.x(row)))
+                y = load(results, here.products(row)).astype(jnp.float32)
+                value, _ = jax.vjp(lambda p, x, y: end(p, here.own, x, y), params, read, y)
+                store(results, here.result(row), value, self.layout.kernels)
+
+            jax.lax.fori_loop(0, here.rows, one, None)
+
+        self._branch(here, self._with_end, run)
+
+    def end_pulled(
+        self, params: Layers, x: Array, results: Array, slopes: Array, to_arena: Array
+    ) -> tuple[Array, Array, Array]:
+        """What comes through the last formulas.
+
+        Returns:
+            slopes of the embeddings that each slot reads ``[pairs, batch, positions, width]``, ``slopes`` with those of
+            the products' results, and the gradients of the arena, added to.
+        """
+        out = self.layout
+        size = out.pairs * out.batch * out.row
+        if not self._with_end:
+            return jnp.zeros(size, out.dtype), slopes, to_arena
+        inputs, sums = (*params.norms, params.arena, x, results), (slopes, to_arena)
+        found, sums = self.call(self._end_pulled, out.pairs, inputs, [size], sums)
+        return found[0], sums[0], sums[1]
+
+    def _end_pulled(
+        self, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any, results: Any,
+        to_read: Any, slopes: Any, to_arena: Any,
+    ) -> None:  # fmt: skip
+        here = SlotRows(self, table, layer)
+        norm, kernels = here.norm(scale, bias), self.layout.kernels
+
+        def run(module: str, formula: Formula) -> None:
+            end = _end_of(formula)
+            params = here.params(arena, module, formula.end_parts)
+
+            def one(row: Array, sums: Any) -> Any:
+                read = here.normed(norm, load(x, here.x(row)))
+                y = load(results, here.products(row)).astype(jnp.float32)
+                _, pull = jax.vjp(lambda p, x, y: end(p, here.own, x, y), params, read, y)
+                slope = load(slopes, here.result(row)).astype(jnp.float32)
+                to_params, to_x, to_y = pull(slope)
+                store(to_read, here.read(row), to_x, kernels)
+                store(slopes, here.products(row), to_y, kernels)
+                return added(sums, to_params)
+
+            sums = jax.lax.fori_loop(0, here.rows, one, zeros_of(params))
+            here.add(to_arena, module, formula.end_parts, sums)
+
+        self._branch(here, self._with_end, run)
+
+    def start_pulled(
+        self,
+        params: Layers,
+        x: Array,
+        to_acts: Array,
+        slopes: Array,
+        to_read: Array,
+        to_arena: Array,
+    ) -> tuple[Array, Array]:
+        """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
+        inputs = (*params.norms, params.arena, x, to_acts, slopes)
+        found: Sequence[Array] = to_read, to_arena
+        for group in self._groups():
+            kernel, warps = partial(self._start_pulled, group), group.warps_pulled
+            _, found = self.call(kernel, self.layout.pairs, inputs, sums=found, warps=warps)
+        return found[0], found[1]
+
+    def _start_pulled(
+        self, group: Group, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        to_acts: Any, slopes: Any, to_read: Any, to_arena: Any,
+    ) -> None:  # fmt: skip
+        here = SlotRows(self, table, layer)
+        norm = here.norm(scale, bias)
+
+        def run(module: str, formula: Formula) -> None:
+            params = here.params(arena, module, formula.start_parts)
+
+            def one(row: Array, sums: Any) -> Any:
+                read = here.normed(norm, load(x, here.x(row)))
+                _, pull = jax.vjp(lambda p, x: formula.start(p, here.own, x), params, read)
+                ref = to_acts if formula.products else slopes
+                block = here.inputs(row, formula) if formula.products else here.result(row)
+                to_params, to_x = pull(load(ref, block).astype(jnp.float32))
+                if formula.end:
+                    to_x = to_x + load(to_read, here.read(row))
+                store(to_read, here.read(row), to_x, self.layout.kernels)
+                return added(sums, to_params)
+
+            sums = jax.lax.fori_loop(0, here.rows, one, zeros_of(params))
+            here.add(to_arena, module, formula.start_parts, sums)
+
+        self._branch(here, group.modules, run)
+
+    @staticmethod
+    def _branch(
+        here: SlotRows, modules: Sequence[str], run: Callable[[str, Formula], None]
+    ) -> None:
+        """Runs the formula of the slot's module if it is among ``modules``."""
+        for module in modules:
+            pl.when(here.at[Column.MODULE] == number_of(module))(
+                partial(run, module, FORMULAS[module])
+            )
+
+    @property
+    def _modules(self) -> tuple[str, ...]:
+        return tuple(starts_of(self.layout.capacity))
+
+    @property
+    def _with_end(self) -> tuple[str, ...]:
+        return tuple(name for name in self._modules if FORMULAS[name].end)
+
+    def _groups(self) -> Iterator[Group]:
+        """The groups of the capacity's modules."""
+        for group in GROUPS:
+            if own := tuple(name for name in group.modules if name in self._modules):
+                yield group._replace(modules=own)
+
+
+def _end_of(formula: Formula) -> Callable[..., Array]:
+    assert formula.end
+    return formula.end

@@ -1,0 +1,308 @@
+"""Where a program of the row stages is: which lane or slot it serves, which rows, and where their numbers lie."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from autorank.base.typing import Array
+from autorank.population.kernels.layout import (
+    Block,
+    Layout,
+    SlotAt,
+    add,
+    call,
+    load,
+    matrix,
+    vector,
+)
+from autorank.population.kernels.row_formulas import Formula, Part, dot, first_rows, normed
+from autorank.population.kernels.slot_table import Column, starts_of
+
+# Rows of a program: many programs fill a device, but each adds gradients at its end.
+MOST_ROWS, PROGRAMS = 16, 128
+
+
+class Norms(NamedTuple):
+    """The layers' norms, flat ``[layers, lanes, width]``."""
+
+    scale: Array
+    bias: Array
+
+
+class Layers(NamedTuple):
+    """The parameters of all layers, flat, or their gradients."""
+
+    norms: Norms
+    scale: Array  # [layers, lanes, slots]
+    shortcut: Array  # [layers, lanes, positions, positions]
+    arena: Any  # [layers, lanes, slots, arena]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all stages of one layer share; arrays are flat."""
+
+    layout: Layout
+    table: Array
+    layer: Array  # [1]
+
+    def call(
+        self,
+        kernel: Callable[..., None],
+        first: int,
+        inputs: Sequence[Array],
+        sizes: Sequence[int] = (),
+        sums: Sequence[Array] = (),
+        warps: int = 2,
+    ) -> tuple[list[Array], list[Array]]:
+        """Runs a kernel for ``first`` lanes or slots and all blocks of rows; ``sizes`` are those of the outputs."""
+        out = self.layout
+        grid = first, out.batch // rows_of(out)
+        shapes = [out.shape(size) for size in sizes]
+        inputs = self.layer, self.table, *inputs
+        return call(out, kernel, grid, inputs, shapes, sums=sums, warps=warps)
+
+
+def rows_of(out: Layout) -> int:
+    """Rows of a program."""
+    return out.rows(min(MOST_ROWS, max(2, out.batch // PROGRAMS)))
+
+
+def zeros_of(tree: Any) -> Any:
+    """Sums before the first row."""
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, jnp.float32), tree)
+
+
+def added(sums: Any, new: Any) -> Any:
+    """Sums with one more row."""
+    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, new)
+
+
+class SlotRows:
+    """Where a program of modules is: one slot, and some rows."""
+
+    def __init__(self, stage: Stage, table: Any, layer: Any) -> None:
+        self._out, self.pair = stage.layout, pl.program_id(0)
+        self.rows = rows_of(self._out)
+        self.first = pl.program_id(1) * self.rows
+        self.layer = layer[0]
+        self.at = SlotAt(table, self._out, self.layer, self.pair)
+        self.lane = self.pair // self._out.capacity.slots
+
+    @property
+    def own(self) -> Any:
+        """The model's own sizes."""
+        return self.at.own
+
+    def norm(self, scale: Any, bias: Any) -> Any:
+        """The layer's norm."""
+        c = self._out.capacity
+        if not c.pre:
+            return ()
+        at = vector((self.layer * self._out.lanes + self.lane) * c.width, c.width)
+        return load(scale, at), load(bias, at)
+
+    def normed(self, norm: Any, x: Array) -> Array:
+        """What modules read."""
+        return pre_normed(self.at, norm, x)
+
+    def x(self, row: Array) -> Block:
+        """A row's embeddings that come into the layer."""
+        lane = self.layer * self._out.lanes + self.lane
+        return _embeddings(self._out, self.at, lane * self._out.batch + self.first + row)
+
+    def read(self, row: Array) -> Block:
+        """The slope of what the slot reads of a row."""
+        return _embeddings(self._out, self.at, self._row(row))
+
+    def inputs(self, row: Array, formula: Formula) -> Block:
+        """A row's inputs of products; packed, as wide as the module's own."""
+        assert formula.products
+        c, columns = self._out.capacity, self.at[Column.COLUMNS]
+        sizes = c.positions, formula.products.columns(c)
+        start = self._row(row) * self._out.inputs
+        return matrix(start, sizes, columns, (self.at[Column.POSITIONS], columns))
+
+    def result(self, row: Array) -> Block:
+        """What the slot puts out for a row."""
+        c = self._out.capacity
+        width, start = self.at[Column.WIDTH], self._row(row) * self._out.result
+        return matrix(start, (max(c.tokens), c.width), width, (self.at[Column.TOKENS], width))
+
+    def products(self, row: Array) -> Block:
+        """What the slot's products put out for a row, where a formula follows."""
+        c, out = self._out.capacity, self._out
+        width = self.at[Column.WIDTH]
+        start = (out.pairs * out.batch + self._row(row)) * out.result
+        return matrix(start, (c.positions, c.width), width, (self.at[Column.OUTPUTS], width))
+
+    def params(self, arena: Any, module: str, parts: Any) -> dict[str, Array]:
+        """The parameters of a formula; matrices in the precision of activations."""
+        found = {}
+        for name, block in self._blocks(module, parts).items():
+            value = load(arena, block)
+            found[name] = value.astype(self._out.dtype)
+        return found
+
+    def add(self, arena: Any, module: str, parts: Any, sums: Mapping[str, Array]) -> None:
+        """Adds to the parameters' gradients."""
+        for name, block in self._blocks(module, parts).items():
+            add(arena, block, sums[name], self._out.kernels)
+
+    def _blocks(self, module: str, parts: Callable[..., dict[str, Part]]) -> dict[str, Block]:
+        starts = starts_of(self._out.capacity)[module]
+        return {
+            name: self.at.block(starts[part.array], part)
+            for name, part in parts(self._out.capacity).items()
+        }
+
+    def _row(self, row: Array) -> Array:
+        return self.pair * self._out.batch + self.first + row
+
+
+class LaneRows:
+    """Where a program of a layer is: one lane, and some rows."""
+
+    def __init__(self, stage: Stage, table: Any, layer: Any) -> None:
+        self._out, self.lane = stage.layout, pl.program_id(0)
+        self.rows = rows_of(self._out)
+        self.first = pl.program_id(1) * self.rows
+        self._place = layer[0] * self._out.lanes + self.lane
+        pairs = self.lane * self._out.capacity.slots
+        self._slots = [
+            SlotAt(table, self._out, layer[0], pairs + s) for s in range(self._out.capacity.slots)
+        ]
+        self.at = self._slots[0]
+
+    def norm(self, scale: Any, bias: Any) -> Any:
+        """The layer's norm."""
+        if not self._out.capacity.pre:
+            return ()
+        return load(scale, self._norm()), load(bias, self._norm())
+
+    def normed(self, norm: Any, x: Array) -> Array:
+        """What modules read."""
+        return pre_normed(self.at, norm, x)
+
+    def params(
+        self, scale: Any, bias: Any, factors: Any, shortcut: Any, *, mapped: bool
+    ) -> dict[str, Any]:
+        """What the layer's output depends on."""
+        found: dict[str, Any] = {}
+        c = self._out.capacity
+        if c.post:
+            found["norm"] = load(scale, self._norm()), load(bias, self._norm())
+        if c.weighted:
+            found["factors"] = [factors[self._place * c.slots + s] for s in range(c.slots)]
+        if mapped:
+            found["shortcut"] = load(shortcut, self._shortcut()).astype(self._out.dtype)
+        return found
+
+    def cases(self) -> list[tuple[Array, bool]]:
+        """Whether the shortcut is a map, each with the condition of it."""
+        if not self._out.capacity.reshapes:
+            return [(self.lane >= 0, False)]
+        mapped = self.at[Column.MAPPED] > 0
+        return [(mapped, True), (~mapped, False)]
+
+    def output(self, params: Any, x: Array, parts: Any) -> Array:
+        """The layer's output for a row; float32."""
+        mapped = "shortcut" in params
+        y = dot(params["shortcut"], x, (0, 0)) if mapped else x.astype(jnp.float32)
+        for s, part in enumerate(parts):
+            part = part.astype(jnp.float32)
+            if "factors" in params:
+                factor = jnp.where(self.at[Column.WEIGHTED] > 0, params["factors"][s], 1.0)
+                part = part * factor
+            y = y + part
+        if "norm" in params:
+            new = normed(y, *params["norm"], width=self.at[Column.WIDTH])
+            new = first_rows(new, self.at[Column.LEAVING])
+            y = jnp.where(self.at[Column.POST] > 0, new, y)
+        return y
+
+    def entering(self, row: Array, count: int) -> Block:
+        """A row's embeddings in an array of ``count`` of them."""
+        c, out = self._out.capacity, self._out
+        start = (self.lane * out.batch + self.first + row) * count * c.width
+        return matrix(start, (c.positions, c.width), c.width, (count, c.width))
+
+    def x(self, row: Array, behind: int = 0) -> Block:
+        """A row's embeddings that come into the layer, or ``behind`` it: zero beyond the model's own."""
+        return self._rows(row, self._place + behind * self._out.lanes)
+
+    def slope(self, row: Array) -> Block:
+        """The slope of a row's embeddings."""
+        return self._rows(row, self.lane)
+
+    def _rows(self, row: Array, lane: Array) -> Block:
+        c, out = self._out.capacity, self._out
+        start = (lane * out.batch + self.first + row) * out.row
+        return matrix(start, (c.positions, c.width), c.width, (c.positions, c.width))
+
+    def read(self, slot: int, row: Array) -> Block:
+        """The slope of what a slot reads of a row."""
+        at, out = self._slots[slot], self._out
+        block = _embeddings(out, at, at.pair * out.batch + self.first + row)
+        return Block(block.index, block.inside & (at[Column.MODULE] > 0))
+
+    def part(self, slot: int, row: Array) -> Block:
+        """What a slot puts out for a row, among the embeddings that leave the layer."""
+        c, out, at = self._out.capacity, self._out, self._slots[slot]
+        place, width, tokens = at[Column.PLACE], at[Column.WIDTH], at[Column.TOKENS]
+        start = (at.pair * out.batch + self.first + row) * out.result
+        whole = matrix(
+            start - place * width, (c.positions, c.width), width, (place + tokens, width)
+        )
+        i = jax.lax.broadcasted_iota(jnp.int32, whole.index.shape, 0)
+        return Block(whole.index, whole.inside & (i >= place) & (at[Column.MODULE] > 0))
+
+    def parts(self, results: Any, row: Array) -> list[Array]:
+        """What the slots put out for a row."""
+        return [load(results, self.part(s, row)) for s in range(len(self._slots))]
+
+    def add(self, to: Any, sums: dict[str, Any]) -> None:
+        """Adds to the gradients of norms, factors and shortcuts."""
+        kernels, c = self._out.kernels, self._out.capacity
+        scale, bias, factors, shortcut = to
+        if "norm" in sums:
+            self.add_norm((scale, bias), sums["norm"])
+        if "factors" in sums:
+            for s, value in enumerate(sums["factors"]):
+                i = jax.lax.broadcasted_iota(jnp.int32, (16,), 0)
+                at = Block(self._place * c.slots + s + i, i < 1)
+                add(factors, at, jnp.where(i < 1, value, 0.0), kernels)
+        if "shortcut" in sums:
+            add(shortcut, self._shortcut(), sums["shortcut"], kernels)
+
+    def add_norm(self, to: Any, sums: Any) -> None:
+        """Adds to the gradients of the layer's norm."""
+        for ref, value in zip(to, sums, strict=False):
+            add(ref, self._norm(), value, self._out.kernels)
+
+    def _norm(self) -> Block:
+        width = self._out.capacity.width
+        return vector(self._place * width, width)
+
+    def _shortcut(self) -> Block:
+        m = self._out.capacity.positions
+        return matrix(self._place * m * m, (m, m), m, (m, m))
+
+
+def pre_normed(at: SlotAt, norm: Any, x: Array) -> Array:
+    """A row as modules read it: normed where the model does so first."""
+    if not norm:
+        return x
+    y = first_rows(normed(x, *norm, width=at[Column.WIDTH]), at[Column.POSITIONS])
+    return jnp.where(at[Column.PRE] > 0, y, x.astype(jnp.float32)).astype(x.dtype)
+
+
+def _embeddings(out: Layout, at: SlotAt, row: Array) -> Block:
+    """A row's embeddings in an array of rows."""
+    c = out.capacity
+    own = at[Column.POSITIONS], at[Column.WIDTH]
+    return matrix(row * out.row, (c.positions, c.width), c.width, own)
