@@ -59,6 +59,24 @@ def pick_finalists(
     return list(picked.values())
 
 
+def choose_finalists(
+    context: Context,
+    trials: Sequence[Trial],
+    noise_percent: float,
+    believed: Mapping[int, float] | None,
+) -> list[list[int]]:
+    """`pick_finalists` by the plan of a search."""
+    budget = context.budget
+    return pick_finalists(
+        trials,
+        budget.finalists,
+        noise_percent,
+        equal_cost=budget.equal_cost,
+        margin=budget.equal_ne_margin,
+        believed=believed,
+    )
+
+
 class Finals(NamedTuple):
     """Finalists on all data, seed by seed."""
 

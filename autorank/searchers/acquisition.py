@@ -11,7 +11,8 @@ from jax.scipy.special import log_ndtr
 from autorank.base.records import later
 from autorank.base.typing import Array, Bool, Float, Int
 from autorank.searchers.novelty import hashes
-from autorank.surrogates.gaussian_surrogate import Beside, GaussianFit, GaussianSurrogate
+from autorank.surrogates.beside import Beside, beside, weighted_beside
+from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Acquisition:
         again = jnp.any(jnp.tril(same, -1) & fitted.quality.where[0][None], axis=1)
         mean = jnp.where(fitted.quality.where & ~again[None], mean, jnp.inf)
         lowest, at = jax.lax.top_k(-mean, min(self.settings.contenders, len(features)))
-        others = self.surrogate.beside(fitted, features[at])
+        others = beside(self.surrogate, fitted, features[at])
         first, second = (jnp.where(is_told, h, 0) for h in hashes(told))
         return Goal(fitted, weights, alpha, -lowest, others, (first, second), is_told)
 
@@ -103,8 +104,8 @@ class Acquisition:
         if not self.settings.look_ahead:
             mean, variance = self.surrogate.weighted(goal.fitted, features, goal.alpha)
             return log_expected_improvement(mean, variance, incumbent)
-        mean, variance, shared = self.surrogate.weighted_beside(
-            goal.fitted, features, goal.others, goal.alpha
+        mean, variance, shared = weighted_beside(
+            self.surrogate, goal.fitted, features, goal.others, goal.alpha
         )
         noise = self.surrogate.noise(goal.fitted, goal.alpha)[:, None]
         scale = jax.lax.rsqrt(variance + noise)

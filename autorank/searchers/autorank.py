@@ -40,6 +40,7 @@ from autorank.space.space import Space
 from autorank.surrogates.gaussian_surrogate import (
     GaussianFit,
     GaussianSettings,
+    GaussianSurrogate,
     gaussian_surrogate,
     grow,
 )
@@ -126,15 +127,8 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     repeats = settings.repeats and context.repeats
     weighs_cost = any(alpha > 0 for alpha in settings.alphas)
     surrogate = gaussian_surrogate(space, settings, weighs_cost=weighs_cost)
-    batch = GreedyBatch(
-        space,
-        Acquisition(surrogate, settings),
-        neighbourhood(space),
-        settings,
-        settings,
-        batch_size,
-        repeats,
-    )
+    acquisition, near = Acquisition(surrogate, settings), neighbourhood(space)
+    batch = GreedyBatch(space, acquisition, near, settings, settings, batch_size, repeats)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 
@@ -160,24 +154,29 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         needed = jnp.searchsorted(jnp.asarray(sizes), history.count + batch_size)
         branches = [partial(from_design, key, state.design)]
         branches += [partial(from_model, size, key) for size in sizes]
-        return jax.lax.switch(jnp.where(is_ready(history), 1 + needed, 0), branches, history)
-
-    def is_ready(history: History) -> Array:
-        finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
-        return (history.count >= settings.initial) & (finished >= 2)
-
-    def judge(state: State) -> Array:
-        """The posterior mean at each trial."""
-        told = as_told(state)
-        fitted = surrogate.fit(jax.random.key(0), told_data(state.history))
-        mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
-        found = unwarp(mean[0], fitted.targets[0], told, jnp.isfinite(told))
-        return jnp.where(is_ready(state.history) & jnp.isfinite(told), found, told)
+        return jax.lax.switch(
+            jnp.where(is_ready(settings, history), 1 + needed, 0), branches, history
+        )
 
     def tell(state: State, configs, metrics) -> State:
         return State(append(state.history, configs, metrics), state.design)
 
-    return Searcher(init, ask, tell, judge, repeats)
+    return Searcher(init, ask, tell, partial(judge, settings, surrogate), repeats)
+
+
+def is_ready(settings: AutorankConfig, history: History) -> Array:
+    """Whether enough is told to trust a model."""
+    finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
+    return (history.count >= settings.initial) & (finished >= 2)
+
+
+def judge(settings: AutorankConfig, surrogate: GaussianSurrogate, state: State) -> Array:
+    """The posterior mean at each trial in the told units; what was told before there is a model (a `Judge`)."""
+    told = as_told(state)
+    fitted = surrogate.fit(jax.random.key(0), told_data(state.history))
+    mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
+    found = unwarp(mean[0], fitted.targets[0], told, jnp.isfinite(told))
+    return jnp.where(is_ready(settings, state.history) & jnp.isfinite(told), found, told)
 
 
 def buffer_sizes(capacity: int, batch_size: int) -> list[int]:

@@ -180,12 +180,7 @@ def fit(
     def ascend(problem: tuple[Array, Array, Array, Array, NoiseFit]) -> Posterior:
         targets, where, start, steps, noise = problem
         own = priors._replace(noise=(noise.median, noise.sd))
-        theta = Theta(
-            jnp.full(k, priors.scale[0], jnp.float32) + start,
-            jnp.full(len(alike), priors.effect[0], jnp.float32),
-            jnp.float32(priors.amplitude[0]),
-            noise.start,
-        )
+        theta = _first_theta(own, k, len(alike), start, noise)
         zeros = jax.tree.map(jnp.zeros_like, theta)
 
         def step(index: Array, carry: tuple[_Climb, Array]) -> tuple[_Climb, Array]:
@@ -203,6 +198,16 @@ def fit(
         return found._replace(evidence=evidence)
 
     return jax.lax.map(ascend, (targets, where, starts, steps, noise))
+
+
+def _first_theta(priors: Priors, k: int, effects: int, start: Array, noise: NoiseFit) -> Theta:
+    """Where a fit begins."""
+    return Theta(
+        jnp.full(k, priors.scale[0], jnp.float32) + start,
+        jnp.full(effects, priors.effect[0], jnp.float32),
+        jnp.float32(priors.amplitude[0]),
+        noise.start,
+    )
 
 
 class _Climb(NamedTuple):

@@ -34,13 +34,6 @@ class GaussianFit(NamedTuple):
     costs: Array  # float32 [n]: standardised
 
 
-class Beside(NamedTuple):
-    """Other configurations, as the processes of quality and cost see them."""
-
-    quality: gp.Beside  # [g, ...]
-    cost: Any  # gp.Beside [g, ...]; None where the cost does not count
-
-
 @dataclass(frozen=True)
 class GaussianSettings:
     """How the processes are fitted."""
@@ -136,16 +129,7 @@ class GaussianSurrogate:
         problems.append((failed.astype(jnp.float32), used, 0.0, steps))
         if self.weighs_cost:
             problems.append((costs, has_cost, 0.0, s.fit_steps))
-        quality_noise = gp.NoiseFit(
-            math.log(s.noise_median),
-            s.noise_sd,
-            math.log(s.noise_median if s.noise_start is None else s.noise_start),
-            s.noise_pace,
-        )
-        num_others = len(problems) - len(warped) * len(s.starts)
-        noise = zip(
-            *[quality_noise] * (len(problems) - num_others), *[EXACT] * num_others, strict=True
-        )
+        g = len(warped) * len(s.starts)
         targets, rows, starts, steps = (
             jnp.stack([jnp.asarray(problem[i]) for problem in problems]) for i in range(4)
         )
@@ -158,9 +142,8 @@ class GaussianSurrogate:
             starts=starts,
             steps=steps,
             rate=s.fit_rate,
-            noise=gp.NoiseFit(*(jnp.stack([jnp.float32(v) for v in row]) for row in noise)),
+            noise=_noise_fits(s, g, len(problems) - g),
         )
-        g = len(s.warps) * len(s.starts)
 
         def some(first: int, end: int | None) -> gp.Posterior:
             return jax.tree.map(lambda leaf: leaf[first:end], fitted)
@@ -197,35 +180,6 @@ class GaussianSurrogate:
             mean = (1 - alpha) * mean + alpha * cost[None, :]
             variance = (1 - alpha) ** 2 * variance + alpha**2 * cost_variance[None, :]
         return mean, variance
-
-    def beside(self, fitted: GaussianFit, features: Float[Array, "g c x"]) -> Beside:
-        """What `weighted_beside` needs to know of other configurations, different ones for each process."""
-        quality = jax.vmap(lambda p, f: gp.beside(p, f, self.columns))(fitted.quality, features)
-        if not self.weighs_cost:
-            return Beside(quality, None)
-        cost = _first(fitted.cost)
-        return Beside(quality, jax.vmap(lambda f: gp.beside(cost, f, self.columns))(features))
-
-    def weighted_beside(
-        self,
-        fitted: GaussianFit,
-        features: Float[Array, "n x"],
-        others: Beside,
-        alpha: Float[Array, ""],
-    ) -> tuple[Float[Array, "g n"], Float[Array, "g n"], Float[Array, "g n c"]]:
-        """`weighted`, and the covariance with the same sum at the other configurations."""
-
-        def predict(posterior: gp.Posterior, beside: gp.Beside) -> tuple[Array, Array, Array]:
-            return gp.predict_beside(posterior, features, beside, self.columns)
-
-        mean, variance, shared = jax.vmap(predict)(fitted.quality, others.quality)
-        if self.weighs_cost:
-            cost = _first(fitted.cost)
-            theirs = jax.vmap(lambda beside: predict(cost, beside))(others.cost)
-            mean = (1 - alpha) * mean + alpha * theirs[0]
-            variance = (1 - alpha) ** 2 * variance + alpha**2 * theirs[1]
-            shared = (1 - alpha) ** 2 * shared + alpha**2 * theirs[2]
-        return mean, variance, shared
 
     def noise(self, fitted: GaussianFit, alpha: Float[Array, ""]) -> Float[Array, " g"]:
         """Variance of the noise in a trial's ``(1 - alpha) quality + alpha cost``; a cost has none."""
@@ -277,6 +231,15 @@ class GaussianSurrogate:
         if not self.weighs_cost:
             return fitted
         return fitted._replace(cost=jax.vmap(add)(fitted.cost, costs[None]))
+
+
+def _noise_fits(settings: GaussianSettings, num_qualities: int, num_others: int) -> gp.NoiseFit:
+    """How the noise of each process is found: of the qualities first, then of failure and cost."""
+    median = settings.noise_median
+    start = median if settings.noise_start is None else settings.noise_start
+    own = gp.NoiseFit(math.log(median), settings.noise_sd, math.log(start), settings.noise_pace)
+    every = zip(*[own] * num_qualities, *[EXACT] * num_others, strict=True)
+    return gp.NoiseFit(*(jnp.asarray(values, jnp.float32) for values in every))
 
 
 def grow(fitted: GaussianFit, size: int) -> GaussianFit:

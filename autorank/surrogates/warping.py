@@ -6,7 +6,7 @@ from jax.scipy.special import ndtri
 
 from autorank.base.typing import Array, Bool, Float
 
-WARPS = ("log", "half_rank", "rank", "none")
+WARPS = ("half_rank", "rank", "none")
 
 
 def warp(kind: str, values: Float[Array, " n"], where: Bool[Array, " n"]) -> Float[Array, " n"]:
@@ -43,12 +43,7 @@ def warp(kind: str, values: Float[Array, " n"], where: Bool[Array, " n"]) -> Flo
             off = jnp.where(good, values - median, 0.0)
             spread = jnp.sqrt(jnp.sum(off**2) / num_good)
             # The better half of a standard normal has a mean squared deviation of 1 from the median.
-            worse = jnp.maximum(quantile, 0.0)
-            if kind == "log":
-                worse = 2.0 * jnp.log1p(
-                    jnp.maximum(values - median, 0.0) / jnp.maximum(2.0 * spread, 1e-20)
-                )
-            values = jnp.where(good, values, median + spread * worse)
+            values = jnp.where(good, values, median + spread * jnp.maximum(quantile, 0.0))
     mean = jnp.sum(jnp.where(where, values, 0.0)) / count
     variance = jnp.sum(jnp.where(where, (values - mean) ** 2, 0.0)) / count
     scale = jnp.where(variance > 1e-20, jax.lax.rsqrt(jnp.maximum(variance, 1e-20)), 0.0)

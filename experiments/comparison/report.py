@@ -77,7 +77,7 @@ def overall(
 def noise_levels(table: Table) -> list[str]:
     """Regret at 100 by level of noise, of what is recommended and of what looked best, beside the default before."""
     ours = read_table(NOISE_CSV).rows if NOISE_CSV.exists() else []
-    peers = [r | {"searcher": BEFORE} if r["searcher"] == "autorank" else r for r in table.rows]
+    peers = [{**r, "searcher": BEFORE} if r["searcher"] == "autorank" else r for r in table.rows]
     both = Table([*ours, *peers])
     lines = [
         "| noise | searcher | tasks | runs | regret at 100 | of the trial that looked best "

@@ -88,6 +88,24 @@ def is_unanswered(job: Job) -> bool:
     return job.searcher in PEERS and job.task.startswith("tables/")
 
 
+def refuse_impossible(job: Job, benchmark: Benchmark) -> None:
+    """Refuses what cannot be run.
+
+    Raises:
+        ValueError: recorded noise on a task without recorded seeds.
+        RuntimeError: a peer on a pool.
+    """
+    if is_unanswered(job):
+        raise RuntimeError(
+            f"{job.searcher} on {job.task}: a recorded table answers with another configuration than was proposed, of "
+            f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
+        )
+    if job.noise == RECORDED and benchmark.seeds is None:
+        raise ValueError(
+            f"noise=recorded: {job.task} has no recorded seeds; write tasks='dhen/*' or a number, as noise=0.05"
+        )
+
+
 def run(job: Job, folder: Path, until: float = math.inf) -> int:
     """Starts or continues a run; returns the number of new trials.
 
@@ -101,16 +119,8 @@ def run(job: Job, folder: Path, until: float = math.inf) -> int:
         PeerError: the peer's package failed, which ends the run.
         RuntimeError: another process is at it, or the peer cannot be run.
     """
-    if is_unanswered(job):
-        raise RuntimeError(
-            f"{job.searcher} on {job.task}: a recorded table answers with another configuration than was proposed, of "
-            f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
-        )
     benchmark = get(job.task, DATA)
-    if job.noise == RECORDED and benchmark.seeds is None:
-        raise ValueError(
-            f"noise=recorded: {job.task} has no recorded seeds; write tasks='dhen/*' or a number, as noise=0.05"
-        )
+    refuse_impossible(job, benchmark)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -342,7 +352,7 @@ def capacity_for(trials: int) -> int:
 
 @cache
 def _compiled(
-    name: str, space: Any, batch: int, capacity: int, repeats: bool
+    name: str, space: Any, batch: int, capacity: int, repeats: bool = True
 ) -> tuple[Any, Any, Any, Any]:
     import jax
 

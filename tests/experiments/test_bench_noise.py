@@ -15,6 +15,7 @@ def test_recorded_noise_tells_one_of_the_recorded_seeds_and_the_loss_is_their_me
     benchmark = get("dhen/kuairand", runs.DATA)
     configs = np.asarray(benchmark.space.enumerate(50))
     rows = [benchmark.space.decode(config) for config in configs]
+    assert benchmark.seeds is not None
     seeds, losses = benchmark.seeds(rows), benchmark.query(rows)[:, 0]
     assert seeds.shape[1] >= 2
     np.testing.assert_allclose(seeds.mean(axis=1), losses, atol=2e-6)
