@@ -14,7 +14,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "autorank needs Python >= 3.11: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "no venv: install your system's python3-venv package"; exit 1; }
 	@echo "installing into .venv (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@# To bytecode on all cores; pip would use one. A file that does not compile is of no interest: some are templates.
+	@$(BIN)/python -m compileall -qq -j 0 -x /tests/ $(CURDIR)/.venv/lib || true
 	@touch $@
 
 search: setup

@@ -2,6 +2,7 @@
 
 They also compile cheaply, because compiling is half of what they cost: XLA leaves most optimizations out, and what one
 process of a session has compiled, the others (workers, programs that tests start) load from a folder of that session.
+JAX lowers programs in shared contexts; see `tests.lowering`.
 A test marked ``optimized`` compiles as production does; see `pytest_runtest_setup`.
 """
 
@@ -37,6 +38,9 @@ import hypothesis
 import jax
 import pytest
 
+from tests import lowering
+
+lowering.install()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A busy machine is no failure.
 hypothesis.settings.register_profile("autorank", deadline=None)
@@ -48,6 +52,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     here = Path(__file__).parent
     helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
     return True if helper and here in collection_path.parents else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that wait come first: at the end of a session no other test would be left to fill their waits."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 
 
 def pytest_collection_finish() -> None:

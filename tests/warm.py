@@ -23,6 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests import lowering
+
 ROOT = Path(__file__).resolve().parents[1]
 # Modules that Hydra's search for plugins executes (those without an underscore) are left to it.
 IMPORTS = (
@@ -159,6 +161,7 @@ def serve(number: int) -> None:
     """Forks a process for each request, which returns from here when its program has ended."""
     for name in IMPORTS:
         importlib.import_module(name)
+    lowering.install()
     gc.collect()
     gc.freeze()
     channel = socket.socket(fileno=number)

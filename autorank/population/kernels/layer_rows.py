@@ -1,5 +1,6 @@
 """The stages of a layer around its modules: a program has a lane, and treats one row after another."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from autorank.base.typing import Array
+from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import load, store
 from autorank.population.kernels.places import (
     LaneRows,
@@ -15,6 +17,7 @@ from autorank.population.kernels.places import (
     Norms,
     Stage,
     added,
+    views_of,
     zeros_of,
 )
 
@@ -27,7 +30,7 @@ class LayerRows(Stage):
         out = self.layout
 
         def enter(layer: Any, table: Any, x: Any, xs: Any) -> None:
-            here = LaneRows(self, table, layer)
+            here = LaneRows(self, table, layer, out.capacity)
 
             def one(row: Array, _: Any) -> Any:
                 store(xs, here.x(row), load(x, here.entering(row, count)), out.kernels)
@@ -41,14 +44,16 @@ class LayerRows(Stage):
     def join(self, params: Layers, x: Array, results: Array) -> Array:
         """``x`` with the layer's output: shortcut and modules, normed if the model does so."""
         inputs = (*params.norms, params.scale, params.shortcut, results)
-        _, found = self.call(self._join, self.layout.lanes, inputs, sums=[x])
+        found: Sequence[Array] = [x]
+        for view in views_of(self.layout.capacity):
+            _, found = self.call(partial(self._join, view), self.layout.lanes, inputs, sums=found)
         return found[0]
 
     def _join(
-        self, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any,
+        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any,
         results: Any, x: Any,
     ) -> None:  # fmt: skip
-        here = LaneRows(self, table, layer)
+        here = LaneRows(self, table, layer, view)
 
         def run(mapped: bool) -> None:
             params = here.params(scale, bias, factors, shortcut, mapped=mapped)
@@ -57,12 +62,12 @@ class LayerRows(Stage):
                 value, _ = jax.vjp(
                     here.output, params, load(x, here.x(row)), here.parts(results, row)
                 )
-                store(x, here.x(row, behind=1), value, self.layout.kernels)
+                store(x, here.y(row), value, self.layout.kernels)
 
             jax.lax.fori_loop(0, here.rows, one, None)
 
         for condition, mapped in here.cases():
-            pl.when(condition)(partial(run, mapped))
+            pl.when(here.fits & condition)(partial(run, mapped))
 
     def join_pulled(
         self, params: Layers, x: Array, results: Array, slope: Array, to: Layers
@@ -72,15 +77,19 @@ class LayerRows(Stage):
         inputs = (*params.norms, params.scale, params.shortcut, x, results, slope)
         sizes = out.lanes * out.batch * out.row, 2 * out.pairs * out.batch * out.result
         sums = (*to.norms, to.scale, to.shortcut)
-        found, sums = self.call(self._join_pulled, out.lanes, inputs, sizes, sums)
-        to = to._replace(norms=Norms(*sums[:2]), scale=sums[2], shortcut=sums[3])
+        first, *others = (partial(self._join_pulled, view) for view in views_of(out.capacity))
+        found, sums = self.call(first, out.lanes, inputs, sizes, sums)
+        found += sums
+        for kernel in others:
+            _, found = self.call(kernel, out.lanes, inputs, sums=found)
+        to = to._replace(norms=Norms(*found[2:4]), scale=found[4], shortcut=found[5])
         return found[0], found[1], to
 
     def _join_pulled(
-        self, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
+        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
         results: Any, slope: Any, to_x: Any, to_results: Any, *to: Any,
     ) -> None:  # fmt: skip
-        here, kernels = LaneRows(self, table, layer), self.layout.kernels
+        here, kernels = LaneRows(self, table, layer, view), self.layout.kernels
 
         def run(mapped: bool) -> None:
             params = here.params(scale, bias, factors, shortcut, mapped=mapped)
@@ -88,9 +97,9 @@ class LayerRows(Stage):
             def one(row: Array, sums: Any) -> Any:
                 parts = here.parts(results, row)
                 _, pull = jax.vjp(here.output, params, load(x, here.x(row)), parts)
-                found = pull(load(slope, here.slope(row)).astype(jnp.float32))
+                found = pull(load(slope, here.to_y(row)).astype(jnp.float32))
                 to_params, to_own, to_parts = found
-                store(to_x, here.slope(row), to_own, kernels)
+                store(to_x, here.to_x(row), to_own, kernels)
                 for s, part in enumerate(to_parts):
                     store(to_results, here.part(s, row), part, kernels)
                 return added(sums, to_params)
@@ -98,31 +107,38 @@ class LayerRows(Stage):
             here.add(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(params)))
 
         for condition, mapped in here.cases():
-            pl.when(condition)(partial(run, mapped))
+            pl.when(here.fits & condition)(partial(run, mapped))
 
     def norm_pulled(
         self, params: Layers, x: Array, to_read: Array, to_x: Array, norms: Norms
     ) -> tuple[Array, Norms]:
         """``to_x`` with the slopes of what the slots read, through the norm before them; norms' gradients, added to."""
         inputs = (*params.norms, x, to_read)
-        _, sums = self.call(self._norm_pulled, self.layout.lanes, inputs, sums=(to_x, *norms))
-        return sums[0], Norms(*sums[1:])
+        found: Sequence[Array] = (to_x, *norms)
+        for view in views_of(self.layout.capacity):
+            kernel = partial(self._norm_pulled, view)
+            _, found = self.call(kernel, self.layout.lanes, inputs, sums=found)
+        return found[0], Norms(*found[1:])
 
     def _norm_pulled(
-        self, layer: Any, table: Any, scale: Any, bias: Any, x: Any, to_read: Any, to_x: Any,
+        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, x: Any, to_read: Any, to_x: Any,
         *to: Any,
     ) -> None:  # fmt: skip
-        here, out = LaneRows(self, table, layer), self.layout
-        norm = here.norm(scale, bias)
+        here, out = LaneRows(self, table, layer, view), self.layout
 
-        def one(row: Array, sums: Any) -> Any:
-            block = here.slope(row)
-            _, pull = jax.vjp(here.normed, norm, load(x, here.x(row)))
-            found = jnp.zeros(block.index.shape, jnp.float32)
-            for s in range(out.capacity.slots):
-                found = found + load(to_read, here.read(s, row)).astype(jnp.float32)
-            to_norm, to_own = pull(found.astype(out.dtype))
-            store(to_x, block, to_own + load(to_x, block), out.kernels)
-            return added(sums, to_norm)
+        def run() -> None:
+            norm = here.norm(scale, bias)
 
-        here.add_norm(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(norm)))
+            def one(row: Array, sums: Any) -> Any:
+                block = here.to_x(row)
+                _, pull = jax.vjp(here.normed, norm, load(x, here.x(row)))
+                found = jnp.zeros(block.index.shape, jnp.float32)
+                for s in range(out.capacity.slots):
+                    found = found + load(to_read, here.read(s, row)).astype(jnp.float32)
+                to_norm, to_own = pull(found.astype(out.dtype))
+                store(to_x, block, to_own + load(to_x, block), out.kernels)
+                return added(sums, to_norm)
+
+            here.add_norm(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(norm)))
+
+        pl.when(here.fits)(run)

@@ -41,6 +41,7 @@ class Saved(NamedTuple):
     params: Layers
     inputs: Float[Array, " x"]  # of all layers
     table: Int[Array, " t"]
+    lanes: Lane
 
 
 def run(
@@ -56,7 +57,8 @@ def run(
 
     inputs = jax.lax.fori_loop(0, c.num_layers, one, inputs)
     shape = c.num_layers + 1, *x.shape[:2], c.positions, c.width
-    return inputs.reshape(shape)[-1], Saved(flat, inputs, table)
+    y = _own(c, lanes.positions[:, -1], lanes.width, inputs.reshape(shape)[-1])
+    return y, Saved(flat, inputs, table, lanes)
 
 
 def pull(layout: Layout, saved: Saved, params: PyTree, slope: Array) -> tuple[PyTree, Array]:
@@ -80,8 +82,8 @@ def pull(layout: Layout, saved: Saved, params: PyTree, slope: Array) -> tuple[Py
         "shortcut": to.shortcut,
         "arena": to.arena,
     }
-    first = num_embeddings(c.num_fields, c.num_dense)
-    to_x = found.reshape(slope.shape)[:, :, :first]
+    lanes, first = saved.lanes, num_embeddings(c.num_fields, c.num_dense)
+    to_x = _own(c, lanes.positions[:, 0], lanes.width, found.reshape(slope.shape))[:, :, :first]
     return jax.tree.map(lambda g, p: g.reshape(p.shape), gradients, params), to_x
 
 
@@ -116,6 +118,13 @@ class _Stages:
         )
         to_x, norms = self.layer.norm_pulled(params, x, to_read, to_x, to.norms)
         return to_x, to._replace(norms=norms, arena=arena)
+
+
+def _own(c: Capacity, count: Array, width: Array, x: Float[Array, "p b m d"]) -> Array:
+    """``x`` with zeros beyond each model's own: kernels leave there what was there."""
+    inside = (jnp.arange(c.positions)[None] < count[:, None])[:, :, None]
+    inside = inside & (jnp.arange(c.width)[None] < width[:, None])[:, None]
+    return jnp.where(inside[:, None], x, 0)
 
 
 def _flat(params: PyTree) -> Layers:

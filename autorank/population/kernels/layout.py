@@ -154,12 +154,11 @@ class SlotAt:
         names = Column.POSITIONS, Column.WIDTH, Column.TOKENS, Column.RANK, Column.HEADS
         return Own(*(self[name] for name in names))
 
-    def block(self, start: int, part: Part) -> Block:
-        """A parameter in the slot's arena; ``start`` is the place of its array."""
+    def block(self, start: int, part: Part, sizes: tuple[int, int]) -> Block:
+        """The first rows and columns of a parameter in the slot's arena; ``start`` is the place of its array."""
         begin = self[Column.ARENA] + start + part.offset
         if not part.rows:
-            return vector(begin, part.columns)
-        sizes = part.rows, part.columns
+            return vector(begin, sizes[1])
         return matrix(begin, sizes, part.stride, sizes)
 
 
@@ -207,6 +206,11 @@ def call(
 
 def _name(kernel: Callable[..., None]) -> str:
     """What a profile calls a kernel."""
+    found, parts = kernel, []
     if isinstance(kernel, partial):
-        return "_".join([kernel.func.__name__.strip("_"), *kernel.args[0].modules])
-    return kernel.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_")
+        found = kernel.func
+        for value in kernel.args:
+            is_view = isinstance(value, Capacity)
+            parts += [f"{value.positions}x{value.width}"] if is_view else value.modules
+    name = found.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_")
+    return "_".join([name, *parts])

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from autorank.base.typing import Array
+from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import load, store
-from autorank.population.kernels.places import Layers, SlotRows, Stage, added, zeros_of
+from autorank.population.kernels.places import Layers, SlotRows, Stage, added, views_of, zeros_of
 from autorank.population.kernels.row_formulas import FORMULAS, Formula
 from autorank.population.kernels.slot_table import Column, number_of, starts_of
 
@@ -45,19 +46,19 @@ class ModuleRows(Stage):
         out = self.layout
         sizes = out.pairs * out.batch * out.inputs, 2 * out.pairs * out.batch * out.result
         inputs = (*params.norms, params.arena, x)
-        first, *others = self._groups()
-        kernel = partial(self._start, first)
+        (first, view), *others = self._kernels()
+        kernel = partial(self._start, first, view)
         found, _ = self.call(kernel, out.pairs, inputs, sizes, warps=first.warps)
-        for group in others:
-            kernel = partial(self._start, group)
+        for group, view in others:
+            kernel = partial(self._start, group, view)
             _, found = self.call(kernel, out.pairs, inputs, sums=found, warps=group.warps)
         return found[0], found[1]
 
     def _start(
-        self, group: Group, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
         acts: Any, results: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer)
+        here = SlotRows(self, table, layer, view)
         norm = here.norm(scale, bias)
 
         def run(module: str, formula: Formula) -> None:
@@ -80,13 +81,17 @@ class ModuleRows(Stage):
         if not self._with_end:
             return results
         inputs = (*params.norms, params.arena, x)
-        _, found = self.call(self._end, self.layout.pairs, inputs, sums=[results])
+        found: Sequence[Array] = [results]
+        for view in views_of(self.layout.capacity):
+            kernel = partial(self._end, view)
+            _, found = self.call(kernel, self.layout.pairs, inputs, sums=found)
         return found[0]
 
     def _end(
-        self, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any, results: Any
-    ) -> None:
-        here = SlotRows(self, table, layer)
+        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        results: Any,
+    ) -> None:  # fmt: skip
+        here = SlotRows(self, table, layer, view)
         norm = here.norm(scale, bias)
 
         def run(module: str, formula: Formula) -> None:
@@ -116,15 +121,19 @@ class ModuleRows(Stage):
         size = out.pairs * out.batch * out.row
         if not self._with_end:
             return jnp.zeros(size, out.dtype), slopes, to_arena
-        inputs, sums = (*params.norms, params.arena, x, results), (slopes, to_arena)
-        found, sums = self.call(self._end_pulled, out.pairs, inputs, [size], sums)
-        return found[0], sums[0], sums[1]
+        inputs = (*params.norms, params.arena, x, results)
+        first, *others = (partial(self._end_pulled, view) for view in views_of(out.capacity))
+        found, sums = self.call(first, out.pairs, inputs, [size], (slopes, to_arena))
+        found += sums
+        for kernel in others:
+            _, found = self.call(kernel, out.pairs, inputs, sums=found)
+        return found[0], found[1], found[2]
 
     def _end_pulled(
-        self, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any, results: Any,
-        to_read: Any, slopes: Any, to_arena: Any,
+        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        results: Any, to_read: Any, slopes: Any, to_arena: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer)
+        here = SlotRows(self, table, layer, view)
         norm, kernels = here.norm(scale, bias), self.layout.kernels
 
         def run(module: str, formula: Formula) -> None:
@@ -158,16 +167,16 @@ class ModuleRows(Stage):
         """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
         inputs = (*params.norms, params.arena, x, to_acts, slopes)
         found: Sequence[Array] = to_read, to_arena
-        for group in self._groups():
-            kernel, warps = partial(self._start_pulled, group), group.warps_pulled
+        for group, view in self._kernels():
+            kernel, warps = partial(self._start_pulled, group, view), group.warps_pulled
             _, found = self.call(kernel, self.layout.pairs, inputs, sums=found, warps=warps)
         return found[0], found[1]
 
     def _start_pulled(
-        self, group: Group, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
         to_acts: Any, slopes: Any, to_read: Any, to_arena: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer)
+        here = SlotRows(self, table, layer, view)
         norm = here.norm(scale, bias)
 
         def run(module: str, formula: Formula) -> None:
@@ -195,7 +204,7 @@ class ModuleRows(Stage):
     ) -> None:
         """Runs the formula of the slot's module if it is among ``modules``."""
         for module in modules:
-            pl.when(here.at[Column.MODULE] == number_of(module))(
+            pl.when(here.fits & (here.at[Column.MODULE] == number_of(module)))(
                 partial(run, module, FORMULAS[module])
             )
 
@@ -207,11 +216,12 @@ class ModuleRows(Stage):
     def _with_end(self) -> tuple[str, ...]:
         return tuple(name for name in self._modules if FORMULAS[name].end)
 
-    def _groups(self) -> Iterator[Group]:
-        """The groups of the capacity's modules."""
+    def _kernels(self) -> Iterator[tuple[Group, Capacity]]:
+        """The groups of the capacity's modules, each with every view."""
         for group in GROUPS:
             if own := tuple(name for name in group.modules if name in self._modules):
-                yield group._replace(modules=own)
+                for view in views_of(self.layout.capacity):
+                    yield group._replace(modules=own), view
 
 
 def _end_of(formula: Formula) -> Callable[..., Array]:

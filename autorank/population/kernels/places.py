@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from autorank.base.typing import Array
+from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import (
     Block,
     Layout,
@@ -22,6 +23,8 @@ from autorank.population.kernels.layout import (
 from autorank.population.kernels.row_formulas import Formula, Part, dot, first_rows, normed
 from autorank.population.kernels.slot_table import Column, starts_of
 
+# Models of sizes up to this one run in kernels of their own: blocks are padded to powers of two.
+SMALL = 16
 # Rows of a program: many programs fill a device, but each adds gradients at its end.
 MOST_ROWS, PROGRAMS = 16, 128
 
@@ -67,6 +70,16 @@ class Stage:
         return call(out, kernel, grid, inputs, shapes, sums=sums, warps=warps)
 
 
+def views_of(capacity: Capacity) -> list[Capacity]:
+    """The sizes of blocks that kernels are made for: small ones if they differ, and the largest."""
+    c = capacity
+    if max(c.positions, c.width) <= SMALL:
+        return [c]
+    sizes = {"positions": min(c.positions, SMALL), "width": min(c.width, SMALL)}
+    tokens = tuple(n for n in c.tokens if n <= SMALL) or (SMALL,)
+    return [c._replace(**sizes, tokens=tokens), c]
+
+
 def rows_of(out: Layout) -> int:
     """Rows of a program."""
     return out.rows(min(MOST_ROWS, max(2, out.batch // PROGRAMS)))
@@ -83,9 +96,10 @@ def added(sums: Any, new: Any) -> Any:
 
 
 class SlotRows:
-    """Where a program of modules is: one slot, and some rows."""
+    """Where a program of modules is: one slot, and some rows; blocks have the sizes of ``view``."""
 
-    def __init__(self, stage: Stage, table: Any, layer: Any) -> None:
+    def __init__(self, stage: Stage, table: Any, layer: Any, view: Capacity) -> None:
+        self._view = view
         self._out, self.pair = stage.layout, pl.program_id(0)
         self.rows = rows_of(self._out)
         self.first = pl.program_id(1) * self.rows
@@ -98,12 +112,17 @@ class SlotRows:
         """The model's own sizes."""
         return self.at.own
 
+    @property
+    def fits(self) -> Array:
+        """Whether this is the view for the slot's model."""
+        return fits(self.at, self._out, self._view)
+
     def norm(self, scale: Any, bias: Any) -> Any:
         """The layer's norm."""
         c = self._out.capacity
         if not c.pre:
             return ()
-        at = vector((self.layer * self._out.lanes + self.lane) * c.width, c.width)
+        at = vector((self.layer * self._out.lanes + self.lane) * c.width, self._view.width)
         return load(scale, at), load(bias, at)
 
     def normed(self, norm: Any, x: Array) -> Array:
@@ -113,32 +132,32 @@ class SlotRows:
     def x(self, row: Array) -> Block:
         """A row's embeddings that come into the layer."""
         lane = self.layer * self._out.lanes + self.lane
-        return _embeddings(self._out, self.at, lane * self._out.batch + self.first + row)
+        return self._embeddings(lane * self._out.batch + self.first + row)
 
     def read(self, row: Array) -> Block:
         """The slope of what the slot reads of a row."""
-        return _embeddings(self._out, self.at, self._row(row))
+        return self._embeddings(self._row(row))
 
     def inputs(self, row: Array, formula: Formula) -> Block:
         """A row's inputs of products; packed, as wide as the module's own."""
         assert formula.products
-        c, columns = self._out.capacity, self.at[Column.COLUMNS]
-        sizes = c.positions, formula.products.columns(c)
+        columns = self.at[Column.COLUMNS]
+        sizes = self._view.positions, formula.products.columns(self._view)
         start = self._row(row) * self._out.inputs
         return matrix(start, sizes, columns, (self.at[Column.POSITIONS], columns))
 
     def result(self, row: Array) -> Block:
         """What the slot puts out for a row."""
-        c = self._out.capacity
         width, start = self.at[Column.WIDTH], self._row(row) * self._out.result
-        return matrix(start, (max(c.tokens), c.width), width, (self.at[Column.TOKENS], width))
+        sizes = max(self._view.tokens), self._view.width
+        return matrix(start, sizes, width, (self.at[Column.TOKENS], width))
 
     def products(self, row: Array) -> Block:
         """What the slot's products put out for a row, where a formula follows."""
-        c, out = self._out.capacity, self._out
-        width = self.at[Column.WIDTH]
+        out, width = self._out, self.at[Column.WIDTH]
         start = (out.pairs * out.batch + self._row(row)) * out.result
-        return matrix(start, (c.positions, c.width), width, (self.at[Column.OUTPUTS], width))
+        sizes = self._view.positions, self._view.width
+        return matrix(start, sizes, width, (self.at[Column.OUTPUTS], width))
 
     def params(self, arena: Any, module: str, parts: Any) -> dict[str, Array]:
         """The parameters of a formula; matrices in the precision of activations."""
@@ -154,20 +173,24 @@ class SlotRows:
             add(arena, block, sums[name], self._out.kernels)
 
     def _blocks(self, module: str, parts: Callable[..., dict[str, Part]]) -> dict[str, Block]:
-        starts = starts_of(self._out.capacity)[module]
+        starts, seen = starts_of(self._out.capacity)[module], parts(self._view)
         return {
-            name: self.at.block(starts[part.array], part)
+            name: self.at.block(starts[part.array], part, (seen[name].rows, seen[name].columns))
             for name, part in parts(self._out.capacity).items()
         }
+
+    def _embeddings(self, row: Array) -> Block:
+        return embeddings(self._out, self._view, self.at, row, Column.POSITIONS)
 
     def _row(self, row: Array) -> Array:
         return self.pair * self._out.batch + self.first + row
 
 
 class LaneRows:
-    """Where a program of a layer is: one lane, and some rows."""
+    """Where a program of a layer is: one lane, and some rows; blocks have the sizes of ``view``."""
 
-    def __init__(self, stage: Stage, table: Any, layer: Any) -> None:
+    def __init__(self, stage: Stage, table: Any, layer: Any, view: Capacity) -> None:
+        self._view = view
         self._out, self.lane = stage.layout, pl.program_id(0)
         self.rows = rows_of(self._out)
         self.first = pl.program_id(1) * self.rows
@@ -177,6 +200,11 @@ class LaneRows:
             SlotAt(table, self._out, layer[0], pairs + s) for s in range(self._out.capacity.slots)
         ]
         self.at = self._slots[0]
+
+    @property
+    def fits(self) -> Array:
+        """Whether this is the view for the lane's model."""
+        return fits(self.at, self._out, self._view)
 
     def norm(self, scale: Any, bias: Any) -> Any:
         """The layer's norm."""
@@ -231,28 +259,36 @@ class LaneRows:
         start = (self.lane * out.batch + self.first + row) * count * c.width
         return matrix(start, (c.positions, c.width), c.width, (count, c.width))
 
-    def x(self, row: Array, behind: int = 0) -> Block:
-        """A row's embeddings that come into the layer, or ``behind`` it: zero beyond the model's own."""
-        return self._rows(row, self._place + behind * self._out.lanes)
+    def x(self, row: Array) -> Block:
+        """A row's embeddings that come into the layer."""
+        return self._embeddings(row, self._place, Column.POSITIONS)
 
-    def slope(self, row: Array) -> Block:
-        """The slope of a row's embeddings."""
-        return self._rows(row, self.lane)
+    def y(self, row: Array) -> Block:
+        """A row's embeddings behind the layer."""
+        return self._embeddings(row, self._place + self._out.lanes, Column.LEAVING)
 
-    def _rows(self, row: Array, lane: Array) -> Block:
-        c, out = self._out.capacity, self._out
-        start = (lane * out.batch + self.first + row) * out.row
-        return matrix(start, (c.positions, c.width), c.width, (c.positions, c.width))
+    def to_x(self, row: Array) -> Block:
+        """The slope of what comes into the layer, for a row."""
+        return self._embeddings(row, self.lane, Column.POSITIONS)
+
+    def to_y(self, row: Array) -> Block:
+        """The slope of what leaves the layer, for a row."""
+        return self._embeddings(row, self.lane, Column.LEAVING)
+
+    def _embeddings(self, row: Array, lane: Array, count: Column) -> Block:
+        place = lane * self._out.batch + self.first + row
+        return embeddings(self._out, self._view, self.at, place, count)
 
     def read(self, slot: int, row: Array) -> Block:
         """The slope of what a slot reads of a row."""
         at, out = self._slots[slot], self._out
-        block = _embeddings(out, at, at.pair * out.batch + self.first + row)
+        place = at.pair * out.batch + self.first + row
+        block = embeddings(out, self._view, at, place, Column.POSITIONS)
         return Block(block.index, block.inside & (at[Column.MODULE] > 0))
 
     def part(self, slot: int, row: Array) -> Block:
         """What a slot puts out for a row, among the embeddings that leave the layer."""
-        c, out, at = self._out.capacity, self._out, self._slots[slot]
+        c, out, at = self._view, self._out, self._slots[slot]
         place, width, tokens = at[Column.PLACE], at[Column.WIDTH], at[Column.TOKENS]
         start = (at.pair * out.batch + self.first + row) * out.result
         whole = matrix(
@@ -285,12 +321,11 @@ class LaneRows:
             add(ref, self._norm(), value, self._out.kernels)
 
     def _norm(self) -> Block:
-        width = self._out.capacity.width
-        return vector(self._place * width, width)
+        return vector(self._place * self._out.capacity.width, self._view.width)
 
     def _shortcut(self) -> Block:
-        m = self._out.capacity.positions
-        return matrix(self._place * m * m, (m, m), m, (m, m))
+        m, sizes = self._out.capacity.positions, (self._view.positions, self._view.positions)
+        return matrix(self._place * m * m, sizes, m, sizes)
 
 
 def pre_normed(at: SlotAt, norm: Any, x: Array) -> Array:
@@ -301,8 +336,19 @@ def pre_normed(at: SlotAt, norm: Any, x: Array) -> Array:
     return jnp.where(at[Column.PRE] > 0, y, x.astype(jnp.float32)).astype(x.dtype)
 
 
-def _embeddings(out: Layout, at: SlotAt, row: Array) -> Block:
-    """A row's embeddings in an array of rows."""
-    c = out.capacity
-    own = at[Column.POSITIONS], at[Column.WIDTH]
-    return matrix(row * out.row, (c.positions, c.width), c.width, own)
+def embeddings(out: Layout, view: Capacity, at: SlotAt, row: Array, count: Column) -> Block:
+    """The model's own embeddings, in an array of rows; ``count`` tells how many they are."""
+    own = at[count], at[Column.WIDTH]
+    return matrix(row * out.row, (view.positions, view.width), out.capacity.width, own)
+
+
+def fits(at: SlotAt, out: Layout, view: Capacity) -> Array:
+    """Whether a view is the smallest one that holds a model's layer."""
+    most = jnp.maximum(at[Column.POSITIONS], at[Column.LEAVING])
+    found = most >= 0
+    for other in views_of(out.capacity):
+        held = (most <= other.positions) & (at[Column.WIDTH] <= other.width)
+        if other == view:
+            return found & held
+        found = found & ~held
+    raise ValueError(f"{view} is no view of {out.capacity}")
