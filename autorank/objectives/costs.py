@@ -38,8 +38,8 @@ class Costs(NamedTuple):
 # Large batches (`experiments/results/bench_population.csv`): a compact program ran at 6.4e6 rows/s (median of 3,
 # float32) and took 17.6 s to compile in a whole search; ten lanes of one width took 35 s and ran at 2.9e6 rows/s
 # together. Small batches of 512 rows, compiled quickly (`base.programs`): 9.4 s beside seven others and 1.0e6 rows/s,
-# sixteen lanes of all widths 47 s and 5.7e5 rows/s. The lanes' figures and those of small batches were measured by
-# hand; `experiments/speed/lanes.py` and `gpu_options.py` print such ones.
+# sixteen lanes of all widths 15 s and 1.4e6 rows/s. The lanes' figures of small batches and those of small compact ones
+# were measured by hand; `experiments/speed/lanes.py` and `gpu_options.py` print such ones.
 # On an accelerator a row costs about the same whatever its model is, because kernels wait to start: the work outside
 # the dense part far outweighs its 1e5 to 3e6 FLOPs, so what was measured on the small baseline holds for later models.
 ALONE, LANE = 1e6, 1e7
@@ -47,7 +47,7 @@ PRIORS = {
     "cpu": Costs(2.0, 5e9, 30.0, 0.19 * 5e9, 2e4, 2e4, True),
     "gpu": Costs(17.6, 6.4e6 * (ALONE + 7e5), 35.0, 2.9e5 * (LANE + 7e5), ALONE, LANE, False),
     "gpu, small batches": Costs(
-        9.4, 1.0e6 * (ALONE + 7e5), 47.0, 3.5e4 * (LANE + 7e5), ALONE, LANE, False
+        9.4, 1.0e6 * (ALONE + 7e5), 15.0, 8.8e4 * (LANE + 7e5), ALONE, LANE, False
     ),
 }
 _COMPILE = {form: f"{form}_compile" for form in FORMS}
@@ -88,7 +88,8 @@ class CostModel:
     """Costs that follow what is measured, as an exponential average of logarithms; safe for threads.
 
     A cost that is not measured yet moves with the same cost of the other form: a machine that is slower than the
-    prior's is slower for both, so the prior's ratio stays until there is a better one.
+    prior's is slower for both, so the prior's ratio stays until there is a better one. Rates on an accelerator do not:
+    there a compact program is timed beside others that share the device.
     """
 
     def __init__(self, prior: Costs) -> None:
@@ -123,7 +124,9 @@ class CostModel:
             if name in self._measured:
                 ratio **= 1 - KEEP
             self._measured.add(name)
-            moved = (name,) if other in self._measured else (name, other)
+            is_shared = names is _RATE and not self._costs.cores_train
+            alone = other in self._measured or is_shared
+            moved = (name,) if alone else (name, other)
             self._costs = self._costs._replace(
                 **{n: getattr(self._costs, n) * ratio for n in moved}
             )

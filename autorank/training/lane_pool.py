@@ -12,7 +12,7 @@ from autorank.training.memory import MEMORY_SHARE, Device, free_bytes, lane_byte
 from autorank.training.states import States
 
 LOG = logging.getLogger(__name__)
-MAX_LANES = 16  # more of them wait for each other's arithmetic only
+MAX_LANES = 32  # more of them wait for each other's arithmetic only
 
 
 class LanePool:

@@ -130,7 +130,8 @@ class Snapshot:
         )
         rows, accumulator, curve, step = jax.device_put(
             (
-                self.state.table.rows,
+                # A program for several widths holds every row at the largest one.
+                self.state.table.rows[:, : self.model.width],
                 self.state.table.accumulator,
                 self.state.curve,
                 self.state.step,
@@ -161,7 +162,9 @@ def lane_state(state: TrainState, model: DhenConfig, capacity: Capacity) -> Trai
     optimizer = optax.tree_utils.tree_set(
         adamw(hparams, jnp.float32(1)).init(lane), count=np.int32(state.step), mu=mu, nu=nu
     )
-    table = Table(state.table.rows, state.table.accumulator, jnp.zeros(0, jnp.int32))
+    beyond = capacity.width - model.width
+    rows = jnp.pad(state.table.rows, ((0, 0), (0, beyond))) if beyond else state.table.rows
+    table = Table(rows, state.table.accumulator, jnp.zeros(0, jnp.int32))
     return TrainState(lane, optimizer, table, state.curve, state.step, jnp.int32(-1))
 
 

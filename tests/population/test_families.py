@@ -1,4 +1,4 @@
-"""Groups of modules: the kernels of rows against the compiler's form, and a family against its modules apart."""
+"""Groups of modules: flat maps against plain ones, and a family against its modules apart."""
 
 import random
 
@@ -57,7 +57,7 @@ def named(group):
 
 
 @pytest.mark.parametrize("group", groups(APART), ids=named)
-def test_a_row_kernel_computes_what_the_compiler_does(group):
+def test_flat_maps_compute_the_same(group):
     rng = np.random.default_rng(0)
     slot, x = slots_of(group, rng)
     params = {
@@ -65,12 +65,11 @@ def test_a_row_kernel_computes_what_the_compiler_does(group):
         for name, shape in group.shapes().items()
     }
     plain = value_and_slopes(group, params, x, slot, Forms())
-    for forms in (Forms(kernels="interpret"), Forms(flat=True)):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4),
-            value_and_slopes(group, params, x, slot, forms),
-            plain,
-        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4),
+        value_and_slopes(group, params, x, slot, Forms(flat=True)),
+        plain,
+    )
 
 
 @pytest.mark.parametrize("module", ["linear", "cross_low", "convolution", "dot", "fmb", "mask"])
@@ -118,27 +117,3 @@ def test_every_kind_is_in_one_group():
         found = sorted(k for group in groups(capacity) for k in group.kinds)
         assert found == list(range(len(capacity.kinds)))
     assert len(groups(TOGETHER)) < len(groups(APART))
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("group", groups(APART), ids=named)
-def test_forward_and_backward_lower_to_kernels_of_a_gpu(group, dtype):
-    """No GPU is needed to find an operation that Triton's form of Pallas does not have."""
-    slot, x = slots_of(group, np.random.default_rng(0))
-    shapes = {
-        name: jax.ShapeDtypeStruct((SLOTS, *shape), dtype) for name, shape in group.shapes().items()
-    }
-
-    def both(params, x, slot):
-        def run(params, x):
-            one = lambda p, x, s: group.apply(p, x, s, Forms(True, "gpu"))  # noqa: E731
-            return jax.vmap(one)(params, x, slot)
-
-        y, pull = jax.vjp(run, params, x)
-        return y, pull(y)
-
-    rows = jax.ShapeDtypeStruct(x.shape, dtype)
-    lowered = jax.jit(both).trace(shapes, rows, slot).lower(lowering_platforms=("cuda",))
-    module = named(group)
-    kernels = lowered.as_text().count("__gpu$xla.gpu.triton")
-    assert kernels == (0 if module == "cross_low" else 2), module

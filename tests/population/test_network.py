@@ -67,8 +67,9 @@ CTR, ESMM = random_configs("ctr", 60), random_configs("esmm", 8)
 class Shared:
     """One program for the lanes of a capacity: logits, and gradients of parameters and inputs."""
 
-    def __init__(self, configs, num_dense=N, **forms):
-        self.capacity = capacity_of(configs, F, num_dense)
+    def __init__(self, configs, num_dense=N, split=False, lanes=LANES, **forms):
+        self.lanes = lanes
+        self.capacity = capacity_of(configs, F, num_dense)._replace(split=split)
         network = Network(self.capacity, **forms)
 
         def loss(params, x, dense, lanes, pairs):
@@ -80,12 +81,12 @@ class Shared:
 
     def check(self, configs, gradients):
         """Logits of each model, and the gradients of the first ``gradients`` ones."""
-        c, spare = self.capacity, LANES - len(configs)
+        c, spare = self.capacity, self.lanes - len(configs)
         rng = np.random.default_rng(len(configs))
-        x = rng.normal(size=(LANES, B, F, c.width)).astype(np.float32)
+        x = rng.normal(size=(self.lanes, B, F, c.width)).astype(np.float32)
         for i, config in enumerate(configs):
             x[i, ..., config.width :] = 0
-        dense = rng.normal(size=(LANES, B, c.num_dense)).astype(np.float32)
+        dense = rng.normal(size=(self.lanes, B, c.num_dense)).astype(np.float32)
         # Biases and scales are random too, so that they are tested.
         own = [
             jax.tree.map(
@@ -104,7 +105,7 @@ class Shared:
             for name in held[0]
         }
         lanes = stacked([lane_of(config, c) for config in configs] + [empty_lane(c)] * spare)
-        pairs = pairs_of(c, lanes, np.arange(LANES) < len(configs))
+        pairs = pairs_of(c, lanes, np.arange(self.lanes) < len(configs))
         found = self.slopes(*jax.tree.map(jnp.asarray, (params, x, dense, lanes, pairs)))
         (_, logits), (slope, x_slope) = jax.device_get(found)
         for i, config in enumerate(configs):

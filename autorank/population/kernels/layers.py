@@ -11,9 +11,9 @@ from autorank.population.capacity import Capacity, Lane
 from autorank.population.kernels.arena import cleared
 from autorank.population.kernels.layer_rows import LayerRows
 from autorank.population.kernels.layout import KERNELS, Layout
-from autorank.population.kernels.module_rows import ModuleRows
+from autorank.population.kernels.module_rows import ModuleEnds, ModuleStarts
 from autorank.population.kernels.places import Layers, Norms
-from autorank.population.kernels.products import Chain, MatrixProducts
+from autorank.population.kernels.product_stages import Chain, MatrixProducts, PulledProducts
 from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import slot_table
 
@@ -92,28 +92,30 @@ class _Stages:
 
     def __init__(self, layout: Layout, table: Array, layer: Array) -> None:
         self.layer = LayerRows(layout, table, layer[None])
-        self._modules = ModuleRows(layout, table, layer[None])
+        self._starts = ModuleStarts(layout, table, layer[None])
+        self._ends = ModuleEnds(layout, table, layer[None])
         self._products = MatrixProducts(layout, table, layer[None])
+        self._pulled = PulledProducts(layout, table, layer[None])
 
     def forward(self, params: Layers, x: Array) -> Chain:
         """The modules' results, and what led to them."""
-        inputs, results = self._modules.start(params, x)
+        inputs, results = self._starts.start(params, x)
         chain = Chain(inputs, None, results)
         if self._products.present:
             chain = self._products.run(params.arena, chain)
-        return chain._replace(results=self._modules.end(params, x, chain.results))
+        return chain._replace(results=self._ends.end(params, x, chain.results))
 
     def backward(self, params: Layers, x: Array, slope: Array, to: Layers) -> tuple[Array, Layers]:
         """The slope of the layer's input, and the gradients, added to."""
         chain = self.forward(params, x)
         to_x, to_results, to = self.layer.join_pulled(params, x, chain.results, slope, to)
-        to_read, to_results, arena = self._modules.end_pulled(
+        to_read, to_results, arena = self._ends.end_pulled(
             params, x, chain.results, to_results, to.arena
         )
         slopes = Chain(chain.inputs, None, to_results)
         if self._products.present:
-            slopes, arena = self._products.pull(params.arena, chain, slopes, arena)
-        to_read, arena = self._modules.start_pulled(
+            slopes, arena = self._pulled.pull(params.arena, chain, slopes, arena)
+        to_read, arena = self._starts.start_pulled(
             params, x, slopes.inputs, slopes.results, to_read, arena
         )
         to_x, norms = self.layer.norm_pulled(params, x, to_read, to_x, to.norms)

@@ -35,8 +35,26 @@ GROUPS = (
 )
 
 
-class ModuleRows(Stage):
-    """The modules of one layer."""
+class _Modules(Stage):
+    """What the stages of modules share."""
+
+    @property
+    def _modules(self) -> tuple[str, ...]:
+        return tuple(starts_of(self.layout.capacity))
+
+    @staticmethod
+    def _branch(
+        here: SlotRows, modules: Sequence[str], run: Callable[[str, Formula], None]
+    ) -> None:
+        """Runs the formula of the slot's module if it is among ``modules``."""
+        for module in modules:
+            pl.when(here.fits & (here.at[Column.MODULE] == number_of(module)))(
+                partial(run, module, FORMULAS[module])
+            )
+
+
+class ModuleStarts(_Modules):
+    """What the modules of one layer compute first; for most of them that is all."""
 
     def start(self, params: Layers, x: Array) -> tuple[Array, Array]:
         """Inputs ``[pairs, batch, inputs]`` of the products, and results ``[2, pairs, batch, result]`` of the others.
@@ -75,6 +93,60 @@ class ModuleRows(Stage):
             jax.lax.fori_loop(0, here.rows, one, None)
 
         self._branch(here, group.modules, run)
+
+    def start_pulled(
+        self,
+        params: Layers,
+        x: Array,
+        to_acts: Array,
+        slopes: Array,
+        to_read: Array,
+        to_arena: Array,
+    ) -> tuple[Array, Array]:
+        """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
+        inputs = (*params.norms, params.arena, x, to_acts, slopes)
+        found: Sequence[Array] = to_read, to_arena
+        for group, view in self._kernels():
+            kernel, warps = partial(self._start_pulled, group, view), group.warps_pulled
+            _, found = self.call(kernel, self.layout.pairs, inputs, sums=found, warps=warps)
+        return found[0], found[1]
+
+    def _start_pulled(
+        self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        to_acts: Any, slopes: Any, to_read: Any, to_arena: Any,
+    ) -> None:  # fmt: skip
+        here = SlotRows(self, table, layer, view)
+        norm = here.norm(scale, bias)
+
+        def run(module: str, formula: Formula) -> None:
+            params = here.params(arena, module, formula.start_parts)
+
+            def one(row: Array, sums: Any) -> Any:
+                read = here.normed(norm, load(x, here.x(row)))
+                _, pull = jax.vjp(lambda p, x: formula.start(p, here.own, x), params, read)
+                ref = to_acts if formula.products else slopes
+                block = here.inputs(row, formula) if formula.products else here.result(row)
+                to_params, to_x = pull(load(ref, block).astype(jnp.float32))
+                if formula.end:
+                    to_x = to_x + load(to_read, here.read(row))
+                store(to_read, here.read(row), to_x, self.layout.kernels)
+                return added(sums, to_params)
+
+            sums = jax.lax.fori_loop(0, here.rows, one, zeros_of(params))
+            here.add(to_arena, module, formula.start_parts, sums)
+
+        self._branch(here, group.modules, run)
+
+    def _kernels(self) -> Iterator[tuple[Group, Capacity]]:
+        """The groups of the capacity's modules, each with every view."""
+        for group in GROUPS:
+            if own := tuple(name for name in group.modules if name in self._modules):
+                for view in views_of(self.layout.capacity):
+                    yield group._replace(modules=own), view
+
+
+class ModuleEnds(_Modules):
+    """What modules compute behind their matrix products."""
 
     def end(self, params: Layers, x: Array, results: Array) -> Array:
         """``results`` with those of modules whose products go through a formula."""
@@ -155,73 +227,9 @@ class ModuleRows(Stage):
 
         self._branch(here, self._with_end, run)
 
-    def start_pulled(
-        self,
-        params: Layers,
-        x: Array,
-        to_acts: Array,
-        slopes: Array,
-        to_read: Array,
-        to_arena: Array,
-    ) -> tuple[Array, Array]:
-        """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
-        inputs = (*params.norms, params.arena, x, to_acts, slopes)
-        found: Sequence[Array] = to_read, to_arena
-        for group, view in self._kernels():
-            kernel, warps = partial(self._start_pulled, group, view), group.warps_pulled
-            _, found = self.call(kernel, self.layout.pairs, inputs, sums=found, warps=warps)
-        return found[0], found[1]
-
-    def _start_pulled(
-        self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
-        to_acts: Any, slopes: Any, to_read: Any, to_arena: Any,
-    ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer, view)
-        norm = here.norm(scale, bias)
-
-        def run(module: str, formula: Formula) -> None:
-            params = here.params(arena, module, formula.start_parts)
-
-            def one(row: Array, sums: Any) -> Any:
-                read = here.normed(norm, load(x, here.x(row)))
-                _, pull = jax.vjp(lambda p, x: formula.start(p, here.own, x), params, read)
-                ref = to_acts if formula.products else slopes
-                block = here.inputs(row, formula) if formula.products else here.result(row)
-                to_params, to_x = pull(load(ref, block).astype(jnp.float32))
-                if formula.end:
-                    to_x = to_x + load(to_read, here.read(row))
-                store(to_read, here.read(row), to_x, self.layout.kernels)
-                return added(sums, to_params)
-
-            sums = jax.lax.fori_loop(0, here.rows, one, zeros_of(params))
-            here.add(to_arena, module, formula.start_parts, sums)
-
-        self._branch(here, group.modules, run)
-
-    @staticmethod
-    def _branch(
-        here: SlotRows, modules: Sequence[str], run: Callable[[str, Formula], None]
-    ) -> None:
-        """Runs the formula of the slot's module if it is among ``modules``."""
-        for module in modules:
-            pl.when(here.fits & (here.at[Column.MODULE] == number_of(module)))(
-                partial(run, module, FORMULAS[module])
-            )
-
-    @property
-    def _modules(self) -> tuple[str, ...]:
-        return tuple(starts_of(self.layout.capacity))
-
     @property
     def _with_end(self) -> tuple[str, ...]:
         return tuple(name for name in self._modules if FORMULAS[name].end)
-
-    def _kernels(self) -> Iterator[tuple[Group, Capacity]]:
-        """The groups of the capacity's modules, each with every view."""
-        for group in GROUPS:
-            if own := tuple(name for name in group.modules if name in self._modules):
-                for view in views_of(self.layout.capacity):
-                    yield group._replace(modules=own), view
 
 
 def _end_of(formula: Formula) -> Callable[..., Array]:

@@ -1,34 +1,22 @@
-"""The matrix products of a layer's modules: a program computes one tile for one slot, or finds nothing to do.
+"""Where the numbers of a layer's matrix products lie, for one slot and one tile of a product.
 
 The products of a slot are a chain ``[batch, inputs] -> hidden -> ... -> hidden -> [batch, outputs]``. How many there
-are and how large is the model's own affair: loops end where the model ends.
+are and how large is the model's own affair.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 
 from autorank.base.typing import Array
-from autorank.models.maps import sum_float32
-from autorank.population.kernels.layout import Block, Layout, SlotAt, add, call, load, padded, store
+from autorank.population.kernels.layout import Block, Layout, SlotAt, padded
 from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import Column, number_of, starts_of
 
 TILE, DEPTH = 64, 64  # sides of a tile of the result, and terms that are summed at a time
-# Rows that one program sums a tile of weight gradients over.
-SUMMED_ROWS = 512
-
-
-class Chain(NamedTuple):
-    """What the products of a layer read and write, flat; or the slopes of it. None for what is not known yet."""
-
-    inputs: Any  # [pairs, batch, inputs]
-    hidden: Any  # [depth, pairs, batch, hidden]
-    results: Array  # [2, pairs, batch, result]: the second for modules where a formula follows
 
 
 @dataclass(frozen=True)
@@ -167,176 +155,7 @@ def _products(module: str) -> Any:
     return found
 
 
-@dataclass(frozen=True)
-class MatrixProducts:
-    """The stages of products of one layer."""
-
-    layout: Layout
-    table: Array
-    layer: Array
-
-    @property
-    def present(self) -> bool:
-        """Whether any module of the capacity has products."""
-        return any(FORMULAS[name].products for name in starts_of(self.layout.capacity))
-
-    def run(self, arena: Array, chain: Chain) -> Chain:
-        """The chain with hidden units and results."""
-        for i in self._order:
-            chain = self._forward(i, arena, chain)
-        return chain
-
-    def pull(
-        self, arena: Array, chain: Chain, slopes: Chain, to_arena: Array
-    ) -> tuple[Chain, Array]:
-        """From the slopes of the results, those of hidden units and inputs; the arena's gradients, added to."""
-        for i in reversed(self._order):
-            to_arena = self._weights_pulled(i, chain, slopes, to_arena)
-            slopes = self._rows_pulled(i, arena, chain, slopes)
-        return slopes, to_arena
-
-    @property
-    def _hidden(self) -> jax.ShapeDtypeStruct:
-        """Room for hidden units."""
-        out = self.layout
-        depth = max(1, out.capacity.mlp_depth)
-        return out.shape(depth * out.pairs * out.batch * out.hidden)
-
-    @property
-    def _order(self) -> list[int | None]:
-        return [*range(max(1, self.layout.capacity.mlp_depth)), None]
-
-    def _forward(self, i: int | None, arena: Array, chain: Chain) -> Chain:
-        out = self.layout
-
-        def kernel(layer: Any, table: Any, arena: Any, before: Any, behind: Any) -> None:
-            tile = _Tile(self.layout, SlotAt(table, out, layer[0], pl.program_id(0)), i)
-            product = tile.product
-            row, n = tile.rows(pl.program_id(1)), tile.columns(pl.program_id(2))
-
-            @pl.when(product.active & (pl.program_id(2) * TILE < product.count_out))
-            def _():
-                def terms(k: Array) -> Array:
-                    a = load(before, tile.before(row, k))
-                    w = load(arena, tile.weight(k, n))
-                    return sum_float32(a, w.astype(out.dtype), (1, 0))
-
-                y = tile.summed(product.count_in, terms, (row.shape[0], n.shape[0]))
-                offset = load(
-                    arena, Block(product.offset(n), (n < product.count_out) & product.has_offset)
-                )
-                y = y + offset[None, :]
-                if i is not None:
-                    y = jnp.where(product.bends, jnp.maximum(y, 0.0), y)
-                store(behind, tile.behind(row, n), y, out.kernels)
-
-        inputs, grid = [self.layer, self.table, arena], self._grid(i)
-        if i == 0:
-            (new,), _ = call(out, kernel, grid, [*inputs, chain.inputs], [self._hidden])
-            return chain._replace(hidden=new)
-        if i is None:
-            _, (new,) = call(out, kernel, grid, [*inputs, chain.hidden], [], sums=[chain.results])
-            return chain._replace(results=new)
-
-        def within(layer: Any, table: Any, arena: Any, hidden: Any) -> None:
-            kernel(layer, table, arena, hidden, hidden)
-
-        _, (new,) = call(out, within, grid, inputs, [], sums=[chain.hidden])
-        return chain._replace(hidden=new)
-
-    def _rows_pulled(self, i: int | None, arena: Array, chain: Chain, slopes: Chain) -> Chain:
-        out = self.layout
-
-        def kernel(layer, table, arena, before, behind, to_before):  # noqa: PLR0917
-            tile = _Tile(self.layout, SlotAt(table, out, layer[0], pl.program_id(0)), i)
-            product = tile.product
-            row, k = tile.rows(pl.program_id(1)), tile.columns(pl.program_id(2))
-
-            @pl.when(product.active & (pl.program_id(2) * TILE < product.count_in))
-            def _():
-                def terms(n: Array) -> Array:
-                    slope = load(behind, tile.behind(row, n))
-                    w = load(arena, tile.weight(k, n))
-                    return sum_float32(slope, w.astype(out.dtype), (1, 1))
-
-                found = tile.summed(product.count_out, terms, (row.shape[0], k.shape[0]))
-                if i != 0:
-                    bent = load(before, tile.before(row, k)) <= 0
-                    found = jnp.where(product.bends & bent, 0.0, found)
-                store(to_before, tile.before(row, k), found, out.kernels)
-
-        inputs = [self.layer, self.table, arena, chain.inputs if i == 0 else chain.hidden]
-        grid = self._grid(i, before=True)
-        if i == 0:
-            room = out.shape(out.pairs * out.batch * out.inputs)
-            (new,), _ = call(out, kernel, grid, [*inputs, slopes.hidden], [room])
-            return slopes._replace(inputs=new)
-        if i is None:
-            (new,), _ = call(out, kernel, grid, [*inputs, slopes.results], [self._hidden])
-            return slopes._replace(hidden=new)
-
-        def within(layer: Any, table: Any, arena: Any, before: Any, hidden: Any) -> None:
-            kernel(layer, table, arena, before, hidden, hidden)
-
-        _, (new,) = call(out, within, grid, inputs, [], sums=[slopes.hidden])
-        return slopes._replace(hidden=new)
-
-    def _weights_pulled(self, i: int | None, chain: Chain, slopes: Chain, to_arena: Array) -> Array:
-        out = self.layout
-        tiles_in, tiles_out = self._tiles(i, before=True), self._tiles(i)
-        rows = min(SUMMED_ROWS, padded(out.batch))
-
-        def kernel(layer: Any, table: Any, before: Any, behind: Any, to_arena: Any) -> None:
-            tile = _Tile(self.layout, SlotAt(table, out, layer[0], pl.program_id(0)), i)
-            product, place = tile.product, pl.program_id(1)
-            i_in, i_out = place // tiles_out, place % tiles_out
-            k, n = tile.columns(i_in), tile.columns(i_out)
-            first = pl.program_id(2) * rows
-            within = (i_in * TILE < product.count_in) & (i_out * TILE < product.count_out)
-
-            @pl.when(product.active & within)
-            def _():
-                shape = k.shape[0], n.shape[0]
-
-                def one(j: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-                    row = first + j * tile.depth + jnp.arange(tile.depth, dtype=jnp.int32)
-                    slope = load(behind, tile.behind(row, n))
-                    a = load(before, tile.before(row, k))
-                    more = sum_float32(a, slope, (0, 0))
-                    return sums[0] + more, sums[1] + jnp.sum(slope.astype(jnp.float32), axis=0)
-
-                zeros = jnp.zeros(shape, jnp.float32), jnp.zeros(shape[1], jnp.float32)
-                weights, offsets = jax.lax.fori_loop(0, rows // tile.depth, one, zeros)
-                add(to_arena, tile.weight(k, n), weights, out.kernels)
-                inside = (n < product.count_out) & product.has_offset & (i_in == 0)
-                add(to_arena, Block(product.offset(n), inside), offsets, out.kernels)
-
-        before = chain.inputs if i == 0 else chain.hidden
-        behind = slopes.results if i is None else slopes.hidden
-        inputs = [self.layer, self.table, before, behind]
-        grid = out.pairs, tiles_in * tiles_out, -(-out.batch // rows)
-        _, (new,) = call(out, kernel, grid, inputs, [], sums=[to_arena])
-        return new
-
-    def _grid(self, i: int | None, *, before: bool = False) -> tuple[int, int, int]:
-        out = self.layout
-        return (
-            out.pairs,
-            -(-out.batch // min(TILE, padded(out.batch))),
-            self._tiles(i, before=before),
-        )
-
-    def _tiles(self, i: int | None, *, before: bool = False) -> int:
-        """Tiles along the columns behind a product or before it, at most."""
-        out = self.layout
-        if before:
-            columns = out.inputs if i == 0 else out.hidden
-        else:
-            columns = out.result if i is None else out.hidden
-        return -(-columns // TILE)
-
-
-class _Tile:
+class Tile:
     """A tile of a product, as places of its numbers."""
 
     def __init__(self, layout: Layout, at: SlotAt, i: int | None) -> None:

@@ -47,7 +47,7 @@ def number_of(module: str) -> int:
     return MODULES.index(module) + 1
 
 
-def slot_table(capacity: Capacity, lanes: Lane) -> Int[Array, " n p s c"]:
+def slot_table(capacity: Capacity, lanes: Lane) -> Int[Array, " t"]:
     """The table ``[layers, lanes, slots, columns]``, flat; ``lanes`` are stacked."""
     c = capacity
     shape = c.num_layers, lanes.num_layers.shape[0], c.slots
