@@ -197,13 +197,13 @@ def predictor(config: SearchConfig, search_space: Space) -> Predictor | None:
 
 
 def capacity(config: SearchConfig) -> int:
-    """Rows of the history: baseline and trials, rounded up so that a longer search seldom recompiles."""
-    return 128 * math.ceil((config.search.trials + 1) / 128)
+    """Rows of the history: the baseline's runs and trials, rounded up so that a longer search seldom recompiles."""
+    return 128 * math.ceil((config.search.trials + max(config.search.noise_seeds, 1)) / 128)
 
 
 def searcher(config: SearchConfig, search_space: Space) -> Searcher:
     """What proposes the trials."""
-    context = Context(capacity(config), config.fidelity.num_pilots or 20, config.predictor)
+    context = Context(capacity(config), config.fidelity.num_pilots or 20, config.predictor, True)
     return SEARCHERS[config.searcher.name].make(search_space, config.searcher, context)
 
 

@@ -127,13 +127,23 @@ def exists(group: str, name: str) -> bool:
 
 
 def default_groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Defaults of every group of settings, of the parts that a search has chosen."""
+    """Defaults of every group of settings, of the parts that a search has chosen, as they were before they changed."""
     result = {k: v for k, v in plain(SearchConfig()).items() if is_group(v)}
     for group, registry in PARTS.items():
         chosen = config.get(group, {}).get(registry.field)
         if chosen is not None and group in SHARED:
-            result[group] = plain(registry[chosen].settings())
+            result[group] = plain(registry[chosen].settings()) | done_before(
+                registry[chosen].settings
+            )
     return result
+
+
+def done_before(record: Any) -> dict[str, Any]:
+    """What was done before the settings of a record that came later and changed it."""
+    later = {n: f for n, f in record.__dataclass_fields__.items() if f.metadata.get("later")}
+    found = {n: f.metadata["before"] for n, f in later.items()}
+    changed = {n: v for n, v in found.items() if v != later[n].default}
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in changed.items()}
 
 
 def with_defaults(candidate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -212,17 +222,17 @@ def old_digests(item: str, candidate: Mapping[str, Any]) -> set[str]:
 
 
 def without_later(group: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A group of settings without those that came `autorank.base.records.later` and are at their defaults."""
+    """A group of settings without those that came `autorank.base.records.later` and are as they were before."""
     later = later_defaults(group)
     return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
 @functools.cache
 def later_defaults(group: str) -> dict[str, Any]:
-    """The settings of a group that came later, of any part, with their defaults."""
+    """The settings of a group that came later, of any part, with what was done before them."""
     records = [entry.settings for entry in PARTS[group].values()] if group in PARTS else []
     return {
-        name: field.default
+        name: field.metadata["before"]
         for record in records or [type(getattr(SearchConfig(), group))]
         for name, field in record.__dataclass_fields__.items()
         if field.metadata.get("later")

@@ -267,6 +267,25 @@ class ReportConfig:
     run: str = "???"  # the run's folder
 
 
+def require_noise(noise: Any) -> None:
+    """Refuses what is no noise of a comparison.
+
+    Raises:
+        ValueError: with examples of what to write.
+    """
+    values = noise if isinstance(noise, list | tuple) else [noise]
+    for value in values:
+        if value == "recorded":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(
+                f"noise={value!r}: write a number, recorded, or a list of these, for example noise=[0,0.05,recorded]"
+            )
+        require_range("noise", value, 0.0, 10.0)
+    if not values:
+        raise ValueError("noise=[]: write one or more, for example noise=[0,0.05]")
+
+
 @dataclass(frozen=True)
 class BenchSearchConfig:
     """`experiments/comparison/bench_search.py`: searchers x tasks x seeds."""
@@ -279,14 +298,19 @@ class BenchSearchConfig:
     first_seed: int = 0
     trials: int = 100
     batch: int = 1  # proposals an ask
-    noise: float = 0.0  # sd of what is told, in units of the median random regret
+    # Standard deviation of what is told, in units of the median random regret; or recorded: that of a table's seeds. A
+    # list runs all of them.
+    noise: Any = 0.0
     workers: int = 1  # processes
     runs: str = "runs"
     table: str | None = "experiments/results/bench_search.csv"  # grown by what was run; null = none
     again: bool = False  # run also what the table has
+    # Most runs of one searcher on one space that are one program: hundreds on an accelerator.
+    lanes: int = 1
+    seconds: float | None = None  # begin no trial after so many seconds; what is done stays
 
     def __post_init__(self):
         as_tuples(self, "searchers")
-        for key in ("seeds", "trials", "batch", "workers"):
+        for key in ("seeds", "trials", "batch", "workers", "lanes"):
             require_range(key, getattr(self, key), 1, 1_000_000)
-        require_range("noise", self.noise, 0.0, 10.0)
+        require_noise(self.noise)

@@ -12,12 +12,17 @@ from dataclasses import field, replace
 from typing import Any
 
 
-def later(default: Any) -> Any:
-    """A field added after ledgers existed; its default is what was done before it.
+def later(default: Any, **before: Any) -> Any:
+    """A field added after ledgers existed; its default is what was done before it, or else ``before=...`` says that.
 
-    Fingerprints in earlier ledgers do not cover it (`autorank.app.earlier_ledgers`), so that they can be resumed.
+    Fingerprints in earlier ledgers do not cover it (`autorank.app.earlier_ledgers`), so that they can be resumed: at
+    the default, or with what was done before it.
+
+    Examples:
+        >>> later(2).metadata["before"], later(2, before=1).metadata["before"]
+        (2, 1)
     """
-    return field(default=default, metadata={"later": True})
+    return field(default=default, metadata={"later": True, "before": default} | before)
 
 
 def location(default: str | None = None) -> Any:

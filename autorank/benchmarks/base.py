@@ -49,9 +49,10 @@ class Benchmark(NamedTuple):
     pool: Pool | None = None
     # Recorded curves: part of the windows is a lower fidelity, a seed chooses among those of a configuration.
     curves: Objective | None = None
-    windows: Windows | None = (
-        None  # learning curves of any configuration, as a surrogate of them gives them
-    )
+    # Learning curves of any configuration, as a surrogate of them gives them.
+    windows: Windows | None = None
+    # The loss with each recorded seed, float64 [n, s]; the query's is their mean.
+    seeds: Query | None = None
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import csv
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def dhen_table(task: str, file: Path) -> Benchmark:
     """NE of the last quarter of the pass, averaged over the recorded seeds; the cost is the forward FLOPs of a row.
 
     Columns of ``file`` (CSV): the decisions by name (empty if inactive), ``ne`` (empty if a seed failed), ``flops``,
-    and the single seeds, which are not read. The space has the recorded choices only.
+    and the single seeds (``ne_seed0``, ...). The space has the recorded choices only.
 
     Raises:
         ValueError: an unknown task or choice, or a configuration that is missing or recorded twice.
@@ -93,7 +93,7 @@ def dhen_table(task: str, file: Path) -> Benchmark:
         rows = [_parsed(file, row) for row in csv.DictReader(stream)]
     kept = {d.name: {v[d.name] for v, _ in rows if d.name in v} for d in DECISIONS}
     space = dhen_space(kept)
-    recorded: dict[bytes, tuple[float, float]] = {}
+    recorded: dict[bytes, Recorded] = {}
     for values, found in rows:
         config = space.encode(values)
         if len(space.decode(config)) != len(values):
@@ -104,15 +104,30 @@ def dhen_table(task: str, file: Path) -> Benchmark:
     if missing:
         raise ValueError(f"{file}: {missing} configurations of the grid are missing; finish it")
 
+    def looked_up(rows: Sequence[Values]) -> list[Recorded]:
+        return [recorded[space.encode(r).tobytes()] for r in rows]
+
     def query(rows: Sequence[Values]) -> np.ndarray:
-        return np.array([recorded[space.encode(r).tobytes()] for r in rows]).reshape(-1, 2)
+        return np.array([(r.loss, r.log_cost) for r in looked_up(rows)]).reshape(-1, 2)
 
-    losses = np.array([loss for loss, _ in recorded.values()])
-    return Benchmark("dhen", task, space, {}, query, float(np.nanmin(losses)))
+    def seeds(rows: Sequence[Values]) -> np.ndarray:
+        return np.array([r.seeds for r in looked_up(rows)], np.float64)
+
+    best = float(np.nanmin([r.loss for r in recorded.values()]))
+    has_seeds = all(r.seeds for r in recorded.values())
+    return Benchmark("dhen", task, space, {}, query, best, seeds=seeds if has_seeds else None)
 
 
-def _parsed(file: Path, row: Mapping[str, str]) -> tuple[dict[str, Any], tuple[float, float]]:
-    """The active decisions of a row with their values, and its (NE, log FLOPs)."""
+class Recorded(NamedTuple):
+    """The results of a configuration."""
+
+    loss: float  # mean over seeds; NaN if a seed failed
+    log_cost: float
+    seeds: tuple[float, ...]
+
+
+def _parsed(file: Path, row: Mapping[str, str]) -> tuple[dict[str, Any], Recorded]:
+    """The active decisions of a row with their values, and its results."""
     values = {}
     for d in DECISIONS:
         text = row[d.name]
@@ -121,4 +136,5 @@ def _parsed(file: Path, row: Mapping[str, str]) -> tuple[dict[str, Any], tuple[f
             if text not in choices:
                 raise ValueError(f"{file}: {d.name}={text!r} is none of {', '.join(choices)}")
             values[d.name] = choices[text]
-    return values, (float(row["ne"] or "nan"), math.log(float(row["flops"])))
+    seeds = tuple(float(row[name] or "nan") for name in row if name.startswith(SEED))
+    return values, Recorded(float(row["ne"] or "nan"), math.log(float(row["flops"])), seeds)

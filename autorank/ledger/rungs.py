@@ -40,15 +40,15 @@ def climb(rows: Sequence[Trial], labels: Mapping[float, float] | None = None) ->
 
 
 def climbs(trials: Iterable[Trial], records: Sequence[Mapping[str, Any]]) -> list[Climb]:
-    """All searched configurations in the ledger's rows, in order of proposal.
+    """All searched configurations in the ledger's rows, in order of proposal; one for each seed it was trained with.
 
     ``records`` are the ledger's of `KIND`. Without one, pilots count only while there is nothing
     else, or beside trials that saw the whole log.
     """
-    rows: dict[tuple[int, ...], list[Trial]] = {}
+    rows: dict[tuple[tuple[int, ...], int], list[Trial]] = {}
     for trial in trials:
         if trial.stage in SEARCHED:
-            known = rows.setdefault(trial.config, [])
+            known = rows.setdefault((trial.config, trial.seed), [])
             if not known or trial.fidelity > known[-1].fidelity:
                 known.append(trial)
     record = records[0] if records else {"rungs": [], "pilots": {}}

@@ -6,7 +6,7 @@ run that made a label nor that of the best of several finalists counts as a gain
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +25,13 @@ def pick_finalists(
     *,
     equal_cost: float = 1.05,
     margin: float = 0.1,
+    believed: Mapping[int, float] | None = None,
 ) -> list[list[int]]:
-    """Distinct configurations: the best by label, the best at equal cost, then candidates for equal NE.
+    """Distinct configurations: the best, the best at equal cost, then candidates for equal NE.
 
-    Candidates for equal NE are cheaper than the baseline. A label is off by the seed noise, so there are two safe ones
-    (the cheapest that are better than the margin by the noise) and two bold ones (the cheapest within the margin).
+    The best are those that are believed to be: the lowest label among many is low by luck. Candidates for equal NE are
+    cheaper than the baseline. A label is off by the seed noise, so there are two safe ones (the cheapest that are
+    better than the margin by the noise) and two bold ones (the cheapest within the margin).
 
     Args:
         trials: with labels at one rung.
@@ -37,9 +39,12 @@ def pick_finalists(
         noise_percent: the seed noise.
         equal_cost: FLOPs ratio to the baseline up to which a model counts as "at equal cost".
         margin: percent by which a model "at equal NE" may be worse.
+        believed: what stands in for the label, by the trial's id; None takes the labels.
     """
     finished = [
-        (t.quality, t.cost, t.id, t) for t in trials if t.quality is not None and t.cost is not None
+        (t.quality if believed is None else believed[t.id], t.cost, t.id, t)
+        for t in trials
+        if t.quality is not None and t.cost is not None
     ]
     by_quality = sorted(finished, key=lambda row: (row[0], row[2]))
     cheap = [row for row in by_quality if row[1] <= math.log(equal_cost)]
@@ -52,6 +57,24 @@ def pick_finalists(
     for *_, trial in (*by_quality[:count], *cheap[:2], *safe[:2], *bold[:2]):
         picked.setdefault(tuple(trial.config), list(trial.config))
     return list(picked.values())
+
+
+def choose_finalists(
+    context: Context,
+    trials: Sequence[Trial],
+    noise_percent: float,
+    believed: Mapping[int, float] | None,
+) -> list[list[int]]:
+    """`pick_finalists` by the plan of a search."""
+    budget = context.budget
+    return pick_finalists(
+        trials,
+        budget.finalists,
+        noise_percent,
+        equal_cost=budget.equal_cost,
+        margin=budget.equal_ne_margin,
+        believed=believed,
+    )
 
 
 class Finals(NamedTuple):

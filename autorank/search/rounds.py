@@ -1,8 +1,9 @@
 """The rounds: ask the searcher, train what it proposes up the rungs, tell it the labels."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from autorank.base.programs import compiler_options
 from autorank.fidelity.fidelity import Fidelity
 from autorank.ledger.errors import LedgerMismatch
-from autorank.ledger.rungs import Climb, climb
+from autorank.ledger.rungs import SEARCHED, Climb, climb
 from autorank.ledger.trial import Trial
 from autorank.search.baseline import Baseline
 from autorank.search.checks import check_failures
@@ -27,16 +28,42 @@ from autorank.search.evaluation import (
 from autorank.searchers.base import Proposal, Searcher
 
 
-class SearcherInUse:
-    """A searcher with its state in one search and its compiled functions; the baseline is the first it is told."""
+class Searched(NamedTuple):
+    """The searched trials."""
 
-    def __init__(self, context: Context, searcher: Searcher) -> None:
+    climbs: list[Climb]  # with their labels, pilots first
+    # What the searcher believes the label at the first rung to be without luck, by the trial's id.
+    believed: dict[int, float]
+
+
+class SearcherInUse:
+    """A searcher with its state in one search and its compiled functions.
+
+    The baseline is the first that it is told: a gain of 0, or, if it learns from repeated trials, the gain of each run
+    over their mean, which shows it the seed noise.
+
+    Args:
+        context: of the search.
+        searcher: in use.
+        labels: of the baseline's runs, ``[seeds]``.
+    """
+
+    def __init__(
+        self, context: Context, searcher: Searcher, labels: Sequence[float] = (0.0,)
+    ) -> None:
         options = compiler_options()
         self._seed = context.budget.seed
         self._ask = jax.jit(searcher.ask, compiler_options=options)
         self._tell = jax.jit(searcher.tell, compiler_options=options)
+        self._judge = jax.jit(searcher.judge, compiler_options=options)
         self._state: Any = searcher.init(jax.random.key(self._seed))
-        self.tell(np.array([context.space.baseline], np.int32), np.zeros((1, 2), np.float32))
+        labels = labels if searcher.repeats else (0.0,)
+        outcomes = np.stack(
+            [np.asarray(labels, np.float32), np.zeros(len(labels), np.float32)], axis=1
+        )
+        configs = np.array([context.space.baseline] * len(labels), np.int32)
+        self.tell(configs, outcomes)
+        self._first = len(labels)
 
     def ask(self) -> Proposal:
         """The next proposals as NumPy arrays, a function of the seed and of what was told."""
@@ -47,6 +74,10 @@ class SearcherInUse:
     def tell(self, configs: np.ndarray, outcomes: np.ndarray) -> None:
         """Configurations ``[n, k]`` and their outcomes ``[n, 2]``."""
         self._state = self._tell(self._state, configs, outcomes)
+
+    def judge(self) -> np.ndarray:
+        """What is believed of the trials told so far, without the baseline, ``[n]``; NaN for failed ones."""
+        return np.asarray(self._judge(self._state))[self._first : int(self._state.history.count)]
 
     def tell_climbs(self, climbs: Sequence[Climb], rung: float) -> None:
         """The labels at one rung, which all have that did not fail; NaN for a trial that failed at any rung."""
@@ -61,8 +92,8 @@ def run_rounds(
     baseline: Baseline,
     pilots: Sequence[Climb],
     fidelity: Fidelity,
-) -> list[Climb]:
-    """Ask, train, tell until the trials are used up; all trials with their labels, pilots first.
+) -> Searched:
+    """Ask, train, tell until the trials are used up.
 
     The searcher is told the label at the first rung, which every trial has, pilots included (own choice: one kind of
     label in one model).
@@ -72,7 +103,11 @@ def run_rounds(
         LedgerMismatch: the ledger's promotions are not those of its labels.
     """
     budget, first = context.budget, fidelity.rungs[0]
-    in_use = SearcherInUse(context, searcher)
+    own = [
+        float(fidelity.label(baseline.gain_curve(curve), first, where=baseline.where))
+        for curve in baseline.curves
+    ]
+    in_use = SearcherInUse(context, searcher, own)
     climbs = list(pilots)
     if climbs:
         in_use.tell_climbs(climbs, first)
@@ -84,7 +119,8 @@ def run_rounds(
         in_use.tell_climbs(done, first)
         climbs += done
         round_index += 1
-    return climbs
+    believed = {c.trial.id: float(v) for c, v in zip(climbs, in_use.judge(), strict=True)}
+    return Searched(climbs, believed)
 
 
 def run_round(
@@ -99,14 +135,13 @@ def run_round(
 
     Only what was promoted to a rung competes for the next one.
     """
-    seed = context.budget.seed
 
     def propose() -> Proposals:
         proposal = searcher.ask()
         info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
         context.ledger.record("policy", str(round_index), {"round": round_index} | info)
-        configs, predicted = np.asarray(proposal.configs), np.asarray(proposal.predicted)
-        return Proposals(configs[:size], [seed] * size, predicted[:size])
+        configs, predicted = np.asarray(proposal.configs)[:size], np.asarray(proposal.predicted)
+        return Proposals(configs, fresh_seeds(context, configs), predicted[:size])
 
     reached = [
         [trial]
@@ -126,6 +161,21 @@ def run_round(
         for own, trial in zip(alive, rows, strict=True):
             own.append(trial)
     return [climb(own) for own in reached]
+
+
+def fresh_seeds(context: Context, configs: np.ndarray) -> list[int]:
+    """Seeds with which configurations ``[n, k]`` have not been trained: the search's own, then after the baseline's.
+
+    Another run of a configuration with the same seed would tell nothing.
+    """
+    budget = context.budget
+    earlier = (t for t in context.ledger.trials() if t.stage in SEARCHED and t.rung == 0)
+    runs = Counter(tuple(t.config) for t in earlier)
+    seeds = []
+    for config in map(tuple, configs.tolist()):
+        seeds.append(budget.seed + (budget.noise_seeds + runs[config] if runs[config] else 0))
+        runs[config] += 1
+    return seeds
 
 
 def batch_at(

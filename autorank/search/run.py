@@ -23,7 +23,7 @@ from autorank.search.context import Context
 from autorank.search.diagnosis import diagnose
 from autorank.search.failure_signs import find_signs, unmeasured
 from autorank.search.fidelity_choice import decide_fidelity
-from autorank.search.finals import chosen_models, pick_finalists, run_finals
+from autorank.search.finals import choose_finalists, chosen_models, run_finals
 from autorank.search.held_out import run_test
 from autorank.search.meter import Meter, OnEvent
 from autorank.search.pilots import label_pilots, run_pilots
@@ -71,16 +71,12 @@ def run(
     fidelity, record = decide_fidelity(ledger, rule, pilots.gains, baseline.where)
     meter.expect(fidelity)
     labelled_pilots = label_pilots(context, baseline, pilots, fidelity)
-    climbs = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
+    climbs, believed = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
     diagnosis = diagnose(context, predictor, rungs.first_rung(climbs), len(pilots.trials))
     labelled = rungs.top_rung(climbs)
-    finalists = pick_finalists(
-        labelled,
-        budget.finalists,
-        baseline.noise_percent,
-        equal_cost=budget.equal_cost,
-        margin=budget.equal_ne_margin,
-    )
+    # What is believed is a label at the first rung.
+    believed = believed if len(fidelity.rungs) == 1 else None
+    finalists = choose_finalists(context, labelled, baseline.noise_percent, believed)
     finals = run_finals(context, finalists, baseline)
     confirmed = confirm(context, finals, baseline)
     chosen = chosen_models(space.baseline, finals, confirmed.roles)

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
+from autorank.base.records import later
 from autorank.base.typing import Array, Bool, Float, Int
 from autorank.searchers.novelty import hashes
+from autorank.surrogates.beside import Beside, beside, weighted_beside
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 
@@ -22,6 +24,11 @@ class AcquisitionSettings:
     # Standard deviations of the qualities below the best mean from which improvement is counted. Without a margin most
     # proposals change a number by one step, for a tiny but certain gain.
     margin: float = 0.1
+    # Improvement is that of what is believed after one more noisy trial; without it, of the function itself.
+    look_ahead: bool = later(True, before=False)
+    contenders: int = later(8)  # best told trials about which a trial may change the mind
+    # A told configuration may be proposed again, where that is worth more than a new one and tells something new.
+    repeats: bool = later(True, before=False)
     feasibility: bool = True  # learn from failed trials where not to search
 
 
@@ -31,14 +38,23 @@ class Goal(NamedTuple):
     fitted: GaussianFit
     weights: Array  # float32 [g]: of the processes of the quality
     alpha: Array  # float32: weight of the cost
-    incumbent: Array  # float32 [g]: improvement is counted below it
+    best: Array  # float32 [g, c]: lowest means of told trials, lowest first
+    others: Beside  # the trials that have them
     marks: tuple[Array, Array]  # uint32 [h]: hashes of the configurations not to propose again
     is_mark: Array  # bool [h]: False for unused marks
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Log expected improvement of a Gaussian surrogate, averaged over its processes."""
+    """Log of the expected improvement that one more trial brings, averaged over the surrogate's processes.
+
+    A trial is noisy: what improves is what is believed after it, not the function. With ``m``, ``s^2``, ``c`` mean,
+    variance and covariance now, a trial at ``x`` will move the mean at ``y`` by ``c(x, y) / sqrt(s^2(x) + noise)``
+    times a standard normal. The improvement over the lowest mean is then normal too, and its expectation that of
+    `log_expected_improvement`. It is counted at ``x`` itself and at each of the best told trials, and the larger
+    counts: a lower bound of the knowledge gradient (Frazier et al. 2009, "The knowledge-gradient policy for
+    correlated normal beliefs"). Without noise it is expected improvement.
+    """
 
     surrogate: GaussianSurrogate
     settings: AcquisitionSettings
@@ -60,17 +76,20 @@ class Acquisition:
             told: configurations that must not be proposed again.
             is_told: which rows of ``told`` are used.
         """
-        mean, _ = self.surrogate.weighted(fitted, fitted.quality.features[0], alpha)
-        best = jnp.min(jnp.where(fitted.quality.where, mean, jnp.inf), axis=1)
+        features = fitted.quality.features[0]
+        mean, _ = self.surrogate.weighted(fitted, features, alpha)
+        same = jnp.all(features[:, None] == features[None], axis=2)
+        again = jnp.any(jnp.tril(same, -1) & fitted.quality.where[0][None], axis=1)
+        mean = jnp.where(fitted.quality.where & ~again[None], mean, jnp.inf)
+        lowest, at = jax.lax.top_k(-mean, min(self.settings.contenders, len(features)))
+        others = beside(self.surrogate, fitted, features[at])
         first, second = (jnp.where(is_told, h, 0) for h in hashes(told))
-        incumbent = best - self.settings.margin
-        return Goal(fitted, weights, alpha, incumbent, (first, second), is_told)
+        return Goal(fitted, weights, alpha, -lowest, others, (first, second), is_told)
 
     def value(self, goal: Goal, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
         """Log of the weighted mean improvement times the probability of not failing; -inf for what was told."""
         features = self.surrogate.embed(configs)
-        mean, variance = self.surrogate.weighted(goal.fitted, features, goal.alpha)
-        gain = log_expected_improvement(mean, variance, goal.incumbent[:, None])
+        gain = self.gain(goal, features)
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
         total = total + self.log_feasibility(goal.fitted, features)
         first, second = hashes(configs)
@@ -78,6 +97,27 @@ class Acquisition:
         same_second = second[:, None] == goal.marks[1][None, :]
         repeat = jnp.any(same_first & same_second & goal.is_mark[None, :], axis=1)
         return jnp.where(repeat, -jnp.inf, total)
+
+    def gain(self, goal: Goal, features: Float[Array, "m x"]) -> Float[Array, "g m"]:
+        """Log of the expected improvement by each process."""
+        incumbent = (goal.best[:, 0] - self.settings.margin)[:, None]
+        if not self.settings.look_ahead:
+            mean, variance = self.surrogate.weighted(goal.fitted, features, goal.alpha)
+            return log_expected_improvement(mean, variance, incumbent)
+        mean, variance, shared = weighted_beside(
+            self.surrogate, goal.fitted, features, goal.others, goal.alpha
+        )
+        noise = self.surrogate.noise(goal.fitted, goal.alpha)[:, None]
+        scale = jax.lax.rsqrt(variance + noise)
+        moves = shared * scale[:, :, None]  # of the means of the best trials
+        apart = variance * scale - moves[:, :, 0]
+        here = log_expected_improvement(mean, jnp.maximum(apart**2, 1e-12), incumbent)
+        apart = moves[:, :, 1:] - moves[:, :, :1]
+        there = log_expected_improvement(
+            goal.best[:, None, 1:], jnp.maximum(apart**2, 1e-12), incumbent[:, :, None]
+        )
+        there = jnp.where(jnp.isfinite(goal.best[:, None, 1:]), there, -jnp.inf)
+        return jnp.maximum(here, jnp.max(there, axis=2))
 
     def log_feasibility(
         self, fitted: GaussianFit, features: Float[Array, "m x"]

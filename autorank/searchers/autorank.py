@@ -4,7 +4,8 @@ Each ``ask`` fits Gaussian processes to all told trials: to their quality, to th
 them failed (`autorank.surrogates.gaussian_surrogate`). It then chooses, one after another (`greedy_batch`), the
 configurations of highest expected improvement times probability of not failing (`acquisition`). These are searched for
 among random configurations, mutants and crossings of the best trials (`candidates`), then by changing one decision at a
-time (`climbing`). All buffers have fixed sizes, so that only a few programs are compiled.
+time (`climbing`). Trials are noisy: what counts is the posterior mean at a trial, not what was told of it, and a trial
+may be proposed again. All buffers have fixed sizes, so that only a few programs are compiled.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from autorank.searchers.base import (
     Searcher,
     SearcherConfig,
     append,
+    as_told,
     empty,
     known,
     require_alphas,
@@ -38,6 +40,7 @@ from autorank.space.space import Space
 from autorank.surrogates.gaussian_surrogate import (
     GaussianFit,
     GaussianSettings,
+    GaussianSurrogate,
     gaussian_surrogate,
     grow,
 )
@@ -75,10 +78,13 @@ class AutorankConfig(
             "fit_steps": 1,
             "num_parents": 1,
             "pool": 1,
+            "contenders": 2,
         }.items():
             require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
-        for key in ("noise_median", "noise_sd", "effect_sd", "fit_rate", "near_step"):
+        for key in ("noise_median", "noise_sd", "noise_pace", "effect_sd", "fit_rate", "near_step"):
             require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
+        if self.noise_start is not None:
+            require_range("searcher.noise_start", self.noise_start, 1e-12, 1e3)
         require_range("searcher.margin", self.margin, 0.0, 1e3)
         require_range("searcher.near_share", self.near_share, 0.0, 1.0)
         if not 0 <= self.effects < 1:
@@ -118,16 +124,11 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         ((2, 1), ['acquisition', 'alpha', 'feasible', 'repeat', 'spread'])
     """
     batch_size, capacity = settings.batch_size, context.capacity
+    repeats = settings.repeats and context.repeats
     weighs_cost = any(alpha > 0 for alpha in settings.alphas)
     surrogate = gaussian_surrogate(space, settings, weighs_cost=weighs_cost)
-    batch = GreedyBatch(
-        space,
-        Acquisition(surrogate, settings),
-        neighbourhood(space),
-        settings,
-        settings,
-        batch_size,
-    )
+    acquisition, near = Acquisition(surrogate, settings), neighbourhood(space)
+    batch = GreedyBatch(space, acquisition, near, settings, settings, batch_size, repeats)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 
@@ -146,21 +147,36 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
         final_key = jax.random.fold_in(key, batch_size)
-        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost)
+        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost, repeats)
 
     def ask(key: Key, state: State) -> Proposal:
         history = state.history
         needed = jnp.searchsorted(jnp.asarray(sizes), history.count + batch_size)
-        finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
-        ready = (history.count >= settings.initial) & (finished >= 2)
         branches = [partial(from_design, key, state.design)]
         branches += [partial(from_model, size, key) for size in sizes]
-        return jax.lax.switch(jnp.where(ready, 1 + needed, 0), branches, history)
+        return jax.lax.switch(
+            jnp.where(is_ready(settings, history), 1 + needed, 0), branches, history
+        )
 
     def tell(state: State, configs, metrics) -> State:
         return State(append(state.history, configs, metrics), state.design)
 
-    return Searcher(init, ask, tell)
+    return Searcher(init, ask, tell, partial(judge, settings, surrogate), repeats)
+
+
+def is_ready(settings: AutorankConfig, history: History) -> Array:
+    """Whether enough is told to trust a model."""
+    finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
+    return (history.count >= settings.initial) & (finished >= 2)
+
+
+def judge(settings: AutorankConfig, surrogate: GaussianSurrogate, state: State) -> Array:
+    """The posterior mean at each trial in the told units; what was told before there is a model (a `Judge`)."""
+    told = as_told(state)
+    fitted = surrogate.fit(jax.random.key(0), told_data(state.history))
+    mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
+    found = unwarp(mean[0], fitted.targets[0], told, jnp.isfinite(told))
+    return jnp.where(is_ready(settings, state.history) & jnp.isfinite(told), found, told)
 
 
 def buffer_sizes(capacity: int, batch_size: int) -> list[int]:
@@ -182,13 +198,19 @@ def _proposal(
     chosen: Chosen,
     fitted: GaussianFit,
     weighs_cost: bool,
+    repeats: bool,
 ) -> Proposal:
-    """The chosen configurations without repeats, and the model's predictions in the told units.
+    """The chosen configurations, without repeats unless these may be, and the predictions in the told units.
 
     A configuration that replaces a repeat was not predicted: its numbers are NaN.
     """
     n = len(chosen.configs)
-    configs, repeat, position = propose(key, history, chosen.configs)
+    if repeats:
+        configs, position = chosen.configs, jnp.arange(n, dtype=jnp.int32)
+        same = jnp.all(configs[:, None, :] == history.configs[None], axis=2)
+        repeat = jnp.any(same & known(history)[None, :], axis=1)
+    else:
+        configs, repeat, position = propose(key, history, chosen.configs)
     at, is_chosen = jnp.minimum(position, n - 1), position < n
 
     def shown(values: Array) -> Array:

@@ -64,8 +64,27 @@ class Tell(Protocol):
         ...
 
 
+@runtime_checkable
+class Judge(Protocol):
+    """Says what is believed of the told trials, which are noisy."""
+
+    def __call__(self, state: Any, /) -> Float[Array, " capacity"]:
+        """The quality that each told trial is believed to have, in the told units; NaN for a failed or unused one.
+
+        The searcher recommends the trial for which it is lowest.
+        """
+        ...
+
+
+def as_told(state: Any) -> Float[Array, " capacity"]:
+    """The `Judge` of a searcher without a model: what was told is believed."""
+    history: History = state.history
+    quality = history.metrics[:, 0]
+    return jnp.where(known(history) & jnp.isfinite(quality), quality, jnp.nan)
+
+
 class Searcher(NamedTuple):
-    """Three pure functions over a state of arrays; the caller jits them.
+    """Pure functions over a state of arrays; the caller jits them.
 
     A search is resumed by telling its trials again in order: the same trials and key give the same proposals.
 
@@ -80,11 +99,16 @@ class Searcher(NamedTuple):
         >>> state = searcher.tell(state, proposal.configs, jnp.array([[0.3, 0.0], [0.1, 0.0]]))
         >>> int(state.history.count), proposal.configs.shape
         (2, (2, 1))
+        >>> int(jnp.nanargmin(searcher.judge(state)))  # the trial that it recommends
+        1
     """
 
     init: Init
     ask: Ask
     tell: Tell
+    judge: Judge = as_told
+    # Whether it learns from several trials of a configuration, and may propose one again.
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +142,8 @@ class Context(NamedTuple):
     initial: int = 20  # trials told before a predictor is trusted; pilots count
     # The predictor of a searcher that reads one: its settings, or a predictor made already.
     predictor: "Predictor | PredictorConfig" = PredictorConfig()
+    # Whether a configuration may be tried several times, with fresh noise each time, and so be proposed again.
+    repeats: bool = False
 
 
 class MakeSearcher(Protocol):

@@ -16,7 +16,7 @@ from autorank.searchers.base import History, known
 from autorank.searchers.candidates import CandidateSettings, candidates
 from autorank.searchers.climbing import ClimbSettings, Neighbours, climb
 from autorank.space.space import Space
-from autorank.surrogates.gaussian_surrogate import GaussianFit
+from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 
 class Chosen(NamedTuple):
@@ -40,10 +40,15 @@ class GreedyBatch:
     candidates: CandidateSettings
     climb: ClimbSettings
     size: int
+    repeats: bool  # whether told configurations may be proposed again
 
     def choose(self, key: Key, fitted: GaussianFit, history: History) -> Chosen:
-        """The batch; ``fitted`` must have room for it behind the history's rows."""
+        """The batch; ``fitted`` must have room for it behind the history's rows.
+
+        The candidates descend from the trials that are believed to be best.
+        """
         weights = self.acquisition.surrogate.evidence_weights(fitted)
+        history = believed(self.acquisition.surrogate, fitted, weights, history)
 
         def step(carry: tuple[GaussianFit, Array], index: Array) -> tuple[tuple, Chosen]:
             fitted, pending = carry
@@ -70,11 +75,29 @@ class GreedyBatch:
         alphas = jnp.asarray(acquisition.settings.alphas, jnp.float32)
         told = jnp.concatenate([history.configs, pending])
         is_told = jnp.concatenate([known(history), jnp.arange(self.size) < index])
-        goal = acquisition.goal(fitted, weights, alphas[index % len(alphas)], told, is_told)
         pool = candidates(jax.random.fold_in(key, index), self.space, history, self.candidates)
+        if self.repeats:
+            failed = known(history) & ~jnp.isfinite(history.metrics[:, 0])
+            is_told = is_told.at[: len(failed)].set(failed).at[len(failed) :].set(False)
+            again = jnp.where((known(history) & ~failed)[:, None], history.configs, pool[:1])
+            pool = jnp.concatenate([pool, again])
+        goal = acquisition.goal(fitted, weights, alphas[index % len(alphas)], told, is_told)
         config, gain = climb(partial(acquisition.value, goal), pool, self.neighbours, self.climb)
         prediction = surrogate.predict(fitted, config[None])
         log_p = acquisition.log_feasibility(fitted, surrogate.embed(config[None]))
         return Chosen(
             config, prediction.mean[0], prediction.sd[0], gain, jnp.exp(log_p[0]), goal.alpha
         )
+
+
+def believed(
+    surrogate: GaussianSurrogate, fitted: GaussianFit, weights: Array, history: History
+) -> History:
+    """The history with the believed quality of each finished trial in place of what was told of it."""
+    mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
+    mean = jnp.tensordot(weights, mean, 1)[: len(history.configs)]
+    mean = jnp.pad(mean, (0, len(history.configs) - len(mean)))
+    told = history.metrics[:, 0]
+    return history._replace(
+        metrics=history.metrics.at[:, 0].set(jnp.where(jnp.isfinite(told), mean, told))
+    )

@@ -6,7 +6,7 @@ that adds nothing to the likelihood, so a growing history does not recompile.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,17 @@ class Priors(NamedTuple):
     scale: tuple[float, float]
     effect: tuple[float, float]
     amplitude: tuple[float, float]
-    noise: tuple[float, float]
+    noise: tuple[Any, Any]
+
+
+class NoiseFit(NamedTuple):
+    """How a fit finds the noise variance: numbers, or arrays ``[g]`` with one for each process."""
+
+    median: Any  # of its prior, as a logarithm
+    sd: Any  # of the prior's logarithm
+    start: Any  # logarithm of the noise variance to begin with
+    # How many times larger than the other hyperparameters' its steps are: its logarithm has the longest way to go.
+    pace: Any
 
 
 class Posterior(NamedTuple):
@@ -138,10 +148,12 @@ def fit(
     starts: Float[Array, " g"],
     steps: Int[Array, " g"],
     rate: float = 0.1,
+    noise: NoiseFit | None = None,
 ) -> Posterior:
     """Fits ``g`` processes to the same rows by MAP with Adam, one after another.
 
-    A process starts at the medians of the priors, with its length scales multiplied by ``exp(start)``.
+    A process starts at the medians of the priors, with its length scales multiplied by ``exp(start)``, and at a noise
+    of its own: a fit that begins with little noise explains all of it by short length scales, and stays there.
 
     Args:
         features: embedded configurations.
@@ -152,32 +164,31 @@ def fit(
         starts: logarithms of the factors on the initial length scales.
         steps: Adam steps of each process; 0 leaves it at its start.
         rate: Adam's step size on the logarithms of the hyperparameters; it falls linearly to a tenth.
+        noise: how each process finds its noise, ``[g]``; None begins at the median of the prior of ``priors``.
 
     Returns:
         Posteriors with a leading axis ``g``.
     """
     targets = jnp.where(where, targets, 0.0)
+    if noise is None:
+        noise = NoiseFit(priors.noise[0], priors.noise[1], priors.noise[0], 1.0)
+    noise = NoiseFit(*(jnp.broadcast_to(jnp.float32(v), len(starts)) for v in noise))
     k, n = columns.num_decisions, len(features)
     apart = squared_distances(features, features, columns).reshape(k, n * n)
     alike = main_effects(features, features, columns).reshape(-1, n * n)
 
-    def ascend(problem: tuple[Array, Array, Array, Array]) -> Posterior:
-        targets, where, start, steps = problem
-        theta = Theta(
-            jnp.full(k, priors.scale[0], jnp.float32) + start,
-            jnp.full(len(alike), priors.effect[0], jnp.float32),
-            jnp.float32(priors.amplitude[0]),
-            jnp.float32(priors.noise[0]),
-        )
+    def ascend(problem: tuple[Array, Array, Array, Array, NoiseFit]) -> Posterior:
+        targets, where, start, steps, noise = problem
+        own = priors._replace(noise=(noise.median, noise.sd))
+        theta = _first_theta(own, k, len(alike), start, noise)
         zeros = jax.tree.map(jnp.zeros_like, theta)
 
         def step(index: Array, carry: tuple[_Climb, Array]) -> tuple[_Climb, Array]:
             climb, _ = carry
-            density, gradient = density_and_gradient(
-                climb.theta, apart, alike, targets, where, priors
-            )
+            density, gradient = density_and_gradient(climb.theta, apart, alike, targets, where, own)
             pace = rate * (1 - 0.9 * index / jnp.maximum(steps, 1))
-            return _adam(climb, gradient, index, pace), density
+            paces = jax.tree.map(lambda _: pace, climb.theta)._replace(noise=noise.pace * pace)
+            return _adam(climb, gradient, index, paces), density
 
         carry = (_Climb(theta, zeros, zeros), jnp.float32(0.0))
         climb, evidence = jax.lax.fori_loop(0, steps, step, carry)
@@ -186,7 +197,17 @@ def fit(
         )
         return found._replace(evidence=evidence)
 
-    return jax.lax.map(ascend, (targets, where, starts, steps))
+    return jax.lax.map(ascend, (targets, where, starts, steps, noise))
+
+
+def _first_theta(priors: Priors, k: int, effects: int, start: Array, noise: NoiseFit) -> Theta:
+    """Where a fit begins."""
+    return Theta(
+        jnp.full(k, priors.scale[0], jnp.float32) + start,
+        jnp.full(effects, priors.effect[0], jnp.float32),
+        jnp.float32(priors.amplitude[0]),
+        noise.start,
+    )
 
 
 class _Climb(NamedTuple):
@@ -197,7 +218,7 @@ class _Climb(NamedTuple):
     square: Theta
 
 
-def _adam(climb: _Climb, gradient: Theta, index: Array, pace: Array) -> _Climb:
+def _adam(climb: _Climb, gradient: Theta, index: Array, paces: Theta) -> _Climb:
     """One ascent step of Adam.
 
     Not ``optax.adam``: it multiplies in another order, and the last bit of a hyperparameter decides some proposals.
@@ -207,8 +228,9 @@ def _adam(climb: _Climb, gradient: Theta, index: Array, pace: Array) -> _Climb:
     square = jax.tree.map(lambda s, g: 0.95 * s + 0.05 * g * g, climb.square, gradient)
     grown, spread = 1 - 0.9 ** (index + 1.0), 1 - 0.95 ** (index + 1.0)
     theta = jax.tree.map(
-        lambda p, m, s: p + pace * (m / grown) / (jnp.sqrt(s / spread) + 1e-6),
+        lambda p, pace, m, s: p + pace * (m / grown) / (jnp.sqrt(s / spread) + 1e-6),
         climb.theta,
+        paces,
         mean,
         square,
     )
@@ -243,3 +265,30 @@ def predict(
     spread = cross @ posterior.whiten.T
     variance = prior_variance(posterior.theta, features, columns)
     return mean, jnp.maximum(variance - jnp.sum(spread * spread, axis=1), 1e-8)
+
+
+class Beside(NamedTuple):
+    """Rows whose covariance with others is asked for, as the posterior sees them."""
+
+    features: Array  # float32 [c, x]
+    spread: Array  # float32 [c, n]: L^-1 k(told, rows)
+
+
+def beside(posterior: Posterior, features: Float[Array, "c x"], columns: Columns) -> Beside:
+    """Prepares `predict_beside`."""
+    cross = covariance(posterior.theta, features, posterior.features, columns)
+    cross = jnp.where(posterior.where[None, :], cross, 0.0)
+    return Beside(features, cross @ posterior.whiten.T)
+
+
+def predict_beside(
+    posterior: Posterior, features: Float[Array, "m x"], others: Beside, columns: Columns
+) -> tuple[Float[Array, " m"], Float[Array, " m"], Float[Array, "m c"]]:
+    """`predict`, and the posterior covariance of the function with its values at the other rows."""
+    cross = covariance(posterior.theta, features, posterior.features, columns)
+    cross = jnp.where(posterior.where[None, :], cross, 0.0)
+    spread = cross @ posterior.whiten.T
+    variance = prior_variance(posterior.theta, features, columns)
+    variance = jnp.maximum(variance - jnp.sum(spread * spread, axis=1), 1e-8)
+    prior = covariance(posterior.theta, features, others.features, columns)
+    return cross @ posterior.weights, variance, prior - spread @ others.spread.T

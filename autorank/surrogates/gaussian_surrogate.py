@@ -3,6 +3,7 @@
 Each combination of a warp and a start (an initial length scale) gives one process of the quality; ``g`` counts them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates.base import Data, Prediction
 from autorank.surrogates.kernel import Columns, Embed, embedding, mean_active
 from autorank.surrogates.warping import warp
+
+# Costs and failures have hardly any noise: about 3 % of their standard deviation.
+EXACT = gp.NoiseFit(math.log(1e-3), 1.5, math.log(1e-3), 1.0)
 
 
 class GaussianFit(NamedTuple):
@@ -43,8 +47,13 @@ class GaussianSettings:
     effects: float = 0.5  # share of the prior variance that is due to main effects
     failures: str = "nothing"  # what a failed trial says about quality: worst (the worst finished one) or nothing
     # Median of the prior on the noise variance, relative to the variance of the warped qualities.
-    noise_median: float = later(1e-3)
-    noise_sd: float = later(1.5)  # standard deviation of the logarithm of the noise variance
+    noise_median: float = later(0.05, before=1e-3)
+    noise_sd: float = later(
+        2.0, before=1.5
+    )  # standard deviation of the logarithm of the noise variance
+    # Noise variance that a fit begins with; null is the median. Fits that begin with little noise do not find it.
+    noise_start: float | None = later(0.2, before=None)
+    noise_pace: float = later(3.0, before=1.0)  # how many times larger the steps of the noise are
     effect_sd: float = later(1.5)  # standard deviation of the logarithm of a main effect's variance
     fit_rate: float = later(0.1)  # Adam's step size on the logarithms of the hyperparameters
 
@@ -120,6 +129,7 @@ class GaussianSurrogate:
         problems.append((failed.astype(jnp.float32), used, 0.0, steps))
         if self.weighs_cost:
             problems.append((costs, has_cost, 0.0, s.fit_steps))
+        g = len(warped) * len(s.starts)
         targets, rows, starts, steps = (
             jnp.stack([jnp.asarray(problem[i]) for problem in problems]) for i in range(4)
         )
@@ -132,8 +142,8 @@ class GaussianSurrogate:
             starts=starts,
             steps=steps,
             rate=s.fit_rate,
+            noise=_noise_fits(s, g, len(problems) - g),
         )
-        g = len(s.warps) * len(s.starts)
 
         def some(first: int, end: int | None) -> gp.Posterior:
             return jax.tree.map(lambda leaf: leaf[first:end], fitted)
@@ -170,6 +180,10 @@ class GaussianSurrogate:
             mean = (1 - alpha) * mean + alpha * cost[None, :]
             variance = (1 - alpha) ** 2 * variance + alpha**2 * cost_variance[None, :]
         return mean, variance
+
+    def noise(self, fitted: GaussianFit, alpha: Float[Array, ""]) -> Float[Array, " g"]:
+        """Variance of the noise in a trial's ``(1 - alpha) quality + alpha cost``; a cost has none."""
+        return (1 - alpha) ** 2 * jnp.exp(fitted.quality.theta.noise)
 
     def log_feasibility(
         self, fitted: GaussianFit, features: Float[Array, "n x"]
@@ -217,6 +231,15 @@ class GaussianSurrogate:
         if not self.weighs_cost:
             return fitted
         return fitted._replace(cost=jax.vmap(add)(fitted.cost, costs[None]))
+
+
+def _noise_fits(settings: GaussianSettings, num_qualities: int, num_others: int) -> gp.NoiseFit:
+    """How the noise of each process is found: of the qualities first, then of failure and cost."""
+    median = settings.noise_median
+    start = median if settings.noise_start is None else settings.noise_start
+    own = gp.NoiseFit(math.log(median), settings.noise_sd, math.log(start), settings.noise_pace)
+    every = zip(*[own] * num_qualities, *[EXACT] * num_others, strict=True)
+    return gp.NoiseFit(*(jnp.asarray(values, jnp.float32) for values in every))
 
 
 def grow(fitted: GaussianFit, size: int) -> GaussianFit:

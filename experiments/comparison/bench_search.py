@@ -1,10 +1,12 @@
 """Which searcher finds more with the same number of trials; `--help` explains itself."""
 
 import logging
+import math
 import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -16,22 +18,29 @@ from autorank.app.idle import changed_fields
 from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
 from autorank.app.settings import BenchSearchConfig
 from autorank.app.variants import variant_names
-from autorank.benchmarks.catalogue import matching
+from autorank.benchmarks.catalogue import get, matching
 from experiments.comparison import run_table, runs
+from experiments.comparison.noise import RECORDED
 from experiments.comparison.peers.catalogue import SLOW_TASKS
+from experiments.comparison.side_by_side import grouped, run_together
 
 LOG = logging.getLogger("autorank")
 register()
 
 
-def work(job: runs.Job, folder: Path) -> tuple[runs.Job, int, float, str]:
-    """One job in a worker process; an error is a reported failure, not the end of the others."""
+def work(
+    jobs: Sequence[runs.Job], folder: Path, until: float
+) -> tuple[Sequence[runs.Job], int, float, str]:
+    """Jobs in a worker process, one or side by side; an error is a reported failure, not the end of the others."""
     started = sum(os.times()[:4])  # of this process and of peers that have ended
     try:
-        done = runs.run(job, folder)
+        if len(jobs) == 1:
+            done = runs.run(jobs[0], folder, until)
+        else:
+            done = run_together(jobs, folder, until)
     except Exception as error:  # noqa: BLE001
-        return job, 0, sum(os.times()[:4]) - started, f"{type(error).__name__}: {error}"[:300]
-    return job, done, sum(os.times()[:4]) - started, ""
+        return jobs, 0, sum(os.times()[:4]) - started, f"{type(error).__name__}: {error}"[:300]
+    return jobs, done, sum(os.times()[:4]) - started, ""
 
 
 def start_worker(driver: int) -> None:
@@ -46,6 +55,57 @@ def start_worker(driver: int) -> None:
     set_up_jax()
 
 
+def jobs_of(
+    cfg: BenchSearchConfig, searchers: Sequence[str], tasks: Sequence[str]
+) -> list[runs.Job]:
+    """The runs that are asked for; recorded noise is left out where a task has no recorded seeds.
+
+    Raises:
+        ValueError: nothing but recorded noise is asked for, and no task has recorded seeds.
+    """
+    noises = cfg.noise if isinstance(cfg.noise, list | tuple) else [cfg.noise]
+    noises = [noise if noise == RECORDED else float(noise) for noise in noises]
+    without = set()
+    if RECORDED in noises:
+        without = {task for task in tasks if get(task, runs.DATA).seeds is None}
+    if len(without) == len(tasks) and noises == [RECORDED]:
+        raise ValueError(
+            f"noise=recorded: none of tasks={cfg.tasks} has recorded seeds; write tasks='dhen/*', or a number"
+        )
+    return [
+        runs.Job(searcher, task, cfg.batch, noise, seed, cfg.trials)
+        for seed in range(cfg.first_seed, cfg.first_seed + cfg.seeds)
+        for searcher in searchers
+        for task in tasks
+        for noise in noises
+        if noise != RECORDED or task not in without
+    ]
+
+
+def carry_out(jobs: Sequence[runs.Job], folder: Path, cfg: BenchSearchConfig) -> int:
+    """Runs jobs in processes; returns the number of failed runs."""
+    groups = [[job] for job in jobs]
+    if cfg.lanes > 1:
+        together, alone = grouped(jobs, folder, cfg.lanes)
+        groups = [*together, *([job] for job in alone)]
+    failed, ended, started = 0, 0, time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    until = math.inf if cfg.seconds is None else time.time() + cfg.seconds
+    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
+        futures = [pool.submit(work, group, folder, until) for group in groups]
+        for future in as_completed(futures):
+            group, done, seconds, error = future.result()
+            failed, ended = failed + len(group) * bool(error), ended + len(group)
+            left = (time.perf_counter() - started) / ended * (len(jobs) - ended)
+            what = f"seed {group[0].seed}" if len(group) == 1 else f"and {len(group) - 1} more"
+            LOG.info(
+                "%d/%d %s %s %s: %s, %.1f CPU s; %.0f s left",
+                *(ended, len(jobs), group[0].searcher, group[0].task, what),
+                *(error or f"{done} new trials", seconds, left),
+            )
+    return failed
+
+
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")
 @plain_errors
 def main(config: DictConfig) -> int:
@@ -58,12 +118,7 @@ def main(config: DictConfig) -> int:
     predictor = {name: getattr(cfg.predictor, name) for name in sorted(chosen)}
     searchers = variant_names(cfg.searchers, cfg.batch, cfg.searcher, predictor, runs.PEERS)
     tasks = SLOW_TASKS if cfg.tasks == "slow" else matching(cfg.tasks)
-    jobs = [
-        runs.Job(searcher, task, cfg.batch, cfg.noise, seed, cfg.trials)
-        for seed in range(cfg.first_seed, cfg.first_seed + cfg.seeds)
-        for searcher in searchers
-        for task in tasks
-    ]
+    jobs = jobs_of(cfg, searchers, tasks)
     answered = [job for job in jobs if not runs.is_unanswered(job)]
     if len(answered) < len(jobs):
         LOG.info(
@@ -83,19 +138,7 @@ def main(config: DictConfig) -> int:
                 *(len(jobs) - len(missing), len(jobs), cfg.table),
             )
         jobs = missing
-    failed, trials, started = 0, 0, time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
-        futures = [pool.submit(work, job, folder) for job in jobs]
-        for i, future in enumerate(as_completed(futures)):
-            job, done, seconds, error = future.result()
-            failed, trials = failed + bool(error), trials + done
-            left = (time.perf_counter() - started) / (i + 1) * (len(jobs) - i - 1)
-            LOG.info(
-                "%d/%d %s %s seed %d: %s, %.1f CPU s; %.0f s left",
-                *(i + 1, len(jobs), job.searcher, job.task, job.seed),
-                *(error or f"{done} new trials", seconds, left),
-            )
+    failed = carry_out(jobs, folder, cfg)
     if cfg.table:
         rows = run_table.write_table(folder, Path(cfg.table))
         LOG.info("wrote %s: %d rows; %d runs failed", cfg.table, rows, failed)

@@ -6,6 +6,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from experiments.comparison.noise import noise_text
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums }
@@ -55,7 +57,9 @@ def page(
 def _kind(table: Any) -> str:
     """What is shown where a title does not say otherwise."""
     batch = "One proposal at a time" if table.batch == 1 else f"Batches of {table.batch}"
-    noise = f"noise of {table.noise:g} in what is told" if table.noise else "without noise"
+    noise = (
+        f"noise of {noise_text(table.noise)} in what is told" if table.noise else "without noise"
+    )
     return f"{batch}, {noise}, unless a title says otherwise."
 
 

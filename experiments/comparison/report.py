@@ -19,6 +19,7 @@ import numpy as np
 
 from autorank.benchmarks.dhen import DHEN_TASKS
 from experiments.comparison.figures import FIGURES
+from experiments.comparison.noise import noise_of, noise_text
 from experiments.comparison.page import page
 from experiments.comparison.report_table import (
     OURS,
@@ -33,12 +34,14 @@ from experiments.comparison.report_table import (
 from experiments.machine import RESULTS, ROOT
 
 CSV = RESULTS / "bench_search.csv"
+NOISE_CSV = RESULTS / "bench_noise.csv"  # the present default at several levels of noise
+BEFORE = "autorank before noise counted"  # the default until 2026-11-27
 DOCUMENT = ROOT / "docs" / "results.md"
 FIGURE_FOLDER = ROOT / "docs"
 
 
 def overall(
-    table: Table, batch: int | None = None, noise: float | None = None, end: int = 100
+    table: Table, batch: int | None = None, noise: float | str | None = None, end: int = 100
 ) -> list[str]:
     """Regret by searcher at some numbers of trials up to ``end``, and the paired difference from autorank there."""
     curves = table.curves(batch, noise)
@@ -68,6 +71,34 @@ def overall(
         apart = "-" if s == "autorank" or not n else gap(*found)
         cost = np.mean([v.mean() for v in seconds[s].values()])
         lines.append(f"| {s} | {len(now[s])} | {runs} | {cells} | {same} | {apart} | {cost:.2g} |")
+    return lines
+
+
+def noise_levels(table: Table) -> list[str]:
+    """Regret at 100 by level of noise, of what is recommended and of what looked best, beside the default before."""
+    ours = read_table(NOISE_CSV).rows if NOISE_CSV.exists() else []
+    peers = [{**r, "searcher": BEFORE} if r["searcher"] == "autorank" else r for r in table.rows]
+    both = Table([*ours, *peers])
+    lines = [
+        "| noise | searcher | tasks | runs | regret at 100 | of the trial that looked best "
+        "| autorank on the same tasks | autorank minus it [95 % interval] |",
+        "|" + "---|" * 8,
+    ]
+    levels = {noise_of(r["noise"]) for r in ours}
+    for noise in sorted(levels, key=lambda level: (isinstance(level, str), level)):
+        now = at(both.curves(1, noise), both.place(100))
+        looked = at(both.curves(1, noise, "observed"), both.place(100))
+        own = now.get("autorank", {})
+        for s in sorted(now, key=lambda s: (s != "autorank", s)):
+            if not (tasks := sorted(set(own) & set(now[s]))):
+                continue
+            means = (np.mean([of[t].mean() for t in tasks]) for of in (now[s], looked[s], own))
+            cells = " | ".join(f"{mean:.4f}" for mean in means)
+            apart = "-" if s == "autorank" else gap(*paired(own, now[s]))
+            runs = sum(len(now[s][t]) for t in tasks)
+            lines.append(
+                f"| {noise_text(noise)} | {s} | {len(tasks)} | {runs} | {cells} | {apart} |"
+            )
     return lines
 
 
@@ -325,6 +356,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "few": ("Searchers that ran on a part of the tasks (runs in brackets)", of_few),
     "batch10": ("Batches of 10", lambda t: overall(t, 10, 0.0)),
     "noise": ("With noise in what is told", lambda t: overall(t, 1, 0.05)),
+    "noise_levels": ("", noise_levels),  # not of the runs
     "longer": ("150 trials", lambda t: overall(t, end=150)),
     "without_failures": ("Without the tasks of which a part fails", without_failures),
     "suites": ("By suite", by_suite),

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.comparison.noise import noise_of
+
 FIRST_TUNING_SEED = 100
 OURS = ("autorank", "paper", "random", "evolution", "reinforce")
 # Searcher -> task -> values [seeds, points], NaN beyond a run.
@@ -38,10 +40,10 @@ class Table:
         self.points = sorted({int(r["trials"]) for r in rows})
         # What tables and figures show where they do not say otherwise: one proposal at a time and no noise, or, where
         # no run is like that, what most rows are.
-        kinds = Counter((int(r["batch"]), float(r["noise"])) for r in rows)
-        usual = (1, 0.0)
+        kinds = Counter((int(r["batch"]), noise_of(r["noise"])) for r in rows)
+        usual: tuple[int, float | str] = (1, 0.0)
         if kinds and usual not in kinds:
-            usual = min(kinds, key=lambda kind: (-kinds[kind], kind))
+            usual = min(kinds, key=lambda kind: (-kinds[kind], kind[0], str(kind[1])))
         self.batch, self.noise = usual
 
     def place(self, trials: int) -> int:
@@ -57,7 +59,7 @@ class Table:
     def curves(
         self,
         batch: int | None = None,
-        noise: float | None = None,
+        noise: float | str | None = None,
         column: str = "regret",
         *,
         tuning: bool = False,
@@ -75,7 +77,7 @@ class Table:
         variants = self.variants if variants is None else variants
         found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
         for r in self.rows:
-            if (int(r["batch"]), float(r["noise"])) != kind or (
+            if (int(r["batch"]), noise_of(r["noise"])) != kind or (
                 "+" in r["searcher"] and not variants
             ):
                 continue

@@ -15,10 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autorank.benchmarks.catalogue import SUITES, levels
-from experiments.comparison.runs import LEVELS, Job, ended, folder_of, read, searcher_of
+from experiments.comparison.noise import noise_of
+from experiments.comparison.runs import (
+    LEVELS,
+    POINTS,
+    Job,
+    ended,
+    folder_of,
+    read,
+    searcher_of,
+)
 from experiments.machine import revision
 
-POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
 FIELDS: tuple[str, ...] = (
     "suite",
     "task",
@@ -28,6 +36,7 @@ FIELDS: tuple[str, ...] = (
     "seed",
     "trials",
     "regret",
+    "observed",
     "incumbent",
     "seconds_per_suggestion",
     "failed",
@@ -42,14 +51,14 @@ class Run(NamedTuple):
     searcher: str
     task: str  # suite/task
     batch: int
-    noise: float
+    noise: float | str
     seed: int
 
 
 def run_of(row: Row) -> Run:
     """The run that a row belongs to."""
     task = f"{row['suite']}/{row['task']}"
-    return Run(row["searcher"], task, int(row["batch"]), float(row["noise"]), int(row["seed"]))
+    return Run(row["searcher"], task, int(row["batch"]), noise_of(row["noise"]), int(row["seed"]))
 
 
 def place_of(run: Run) -> tuple[str, str]:
@@ -91,9 +100,10 @@ def has(rows: Sequence[Row], trials: int) -> bool:
 def summary(path: Path) -> Iterator[Row]:
     """The rows of a run's file: one for each number of trials in `POINTS` that it reached.
 
-    The incumbent is the trial that looked best; its regret is measured without noise. Seconds are CPU seconds of ask
-    and tell, mean over the trials since the point before. A run that its peer's package ended keeps its incumbent; what
-    was not proposed counts as failed, and has no seconds.
+    The incumbent is the trial that the searcher recommends, or, where it does not say, the one that looked best. Its
+    regret is measured without noise, and so is that of the trial that looked best (``observed``). Seconds are CPU
+    seconds of ask and tell, mean over the trials since the point before. A run that its peer's package ended keeps its
+    incumbent; what was not proposed counts as failed, and has no seconds.
     """
     task, batch, noise, seed = path.stem.rsplit("-", 3)
     suite, task = split_task(task)
@@ -113,25 +123,40 @@ def summary(path: Path) -> Iterator[Row]:
         if n > last:
             break
         finished, spent = np.isfinite(seen[:n]), seconds[previous:n]
-        incumbent = (
-            float(loss[:n][finished][np.argmin(seen[:n][finished])]) if finished.any() else math.nan
-        )
+        observed = float(loss[:n][np.nanargmin(seen[:n])]) if finished.any() else math.nan
+        at = recommended(lines, n)
+        incumbent = observed if at is None else float(loss[at])
         # Nothing finished yet is as bad as a median random configuration.
-        regret = (incumbent - best) / (typical - best) if finished.any() else 1.0
+        regret, looked = (
+            (value - best) / (typical - best) if finished.any() else 1.0
+            for value in (incumbent, observed)
+        )
         yield {
             "suite": suite,
             "task": task,
             "searcher": searcher_of(path.parent),
             "batch": int(batch[1:]),
-            "noise": float(noise[1:]),
+            "noise": noise_of(noise[1:]),
             "seed": int(seed[1:]),
             "trials": n,
             "regret": f"{regret:.6g}",
+            "observed": f"{looked:.6g}",
             "incumbent": f"{incumbent:.7g}",
             "seconds_per_suggestion": f"{spent.mean():.4g}" if len(spent) else "nan",
             "failed": n - int(finished.sum()),
         }
         previous = n
+
+
+def recommended(lines: Sequence[Mapping[str, Any]], trials: int) -> int | None:
+    """The trial that a searcher recommends after so many trials, by its last word until then; None without one."""
+    told, found = 0, None
+    for line in lines:
+        told += len(line["loss"])
+        if told > trials:
+            break
+        found = line.get("recommended", found)
+    return found
 
 
 def split_task(text: str) -> tuple[str, str]:

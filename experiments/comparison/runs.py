@@ -26,7 +26,8 @@ from autorank.base.file_names import file_name
 from autorank.base.metrics import finite_or_none
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.catalogue import get, levels
-from autorank.searchers.base import SEARCHERS, Context
+from autorank.searchers.base import SEARCHERS, Context, Searcher
+from experiments.comparison.noise import RECORDED, noise_text, noisy
 from experiments.comparison.peers.base import Told, described
 from experiments.comparison.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
 from experiments.comparison.peers.process import PeerError, PeerProcess
@@ -34,6 +35,8 @@ from experiments.machine import RESULTS, ROOT, processor_name
 
 DATA = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
 LEVELS = RESULTS / "bench_levels.csv"
+# Numbers of trials at which results are read, and our searchers say what they recommend.
+POINTS = (10, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150)
 NAME_FILE = "searcher.txt"  # in a folder of runs whose searcher's name is no name of a folder
 
 
@@ -43,13 +46,14 @@ class Job(NamedTuple):
     searcher: str  # a peer, or a canonical name of `autorank.app.variants`
     task: str  # suite/task
     batch: int
-    noise: float  # of what is told, in units of the median random regret
+    # Standard deviation of what is told, in units of the median random regret; or RECORDED.
+    noise: float | str
     seed: int
     trials: int
 
     def path(self, folder: Path) -> Path:
         """The run's file. Runs of different length share it: a shorter one is a prefix."""
-        name = f"{self.task.replace('/', '_')}-b{self.batch}-n{self.noise:g}-s{self.seed}.jsonl"
+        name = f"{self.task.replace('/', '_')}-b{self.batch}-n{noise_text(self.noise)}-s{self.seed}.jsonl"
         return folder_of(self.searcher, folder) / name
 
 
@@ -63,6 +67,8 @@ class Driver(NamedTuple):
     )  # seconds so far, other processes of the searcher included
     asks_again: Callable[[], bool] = lambda: False  # whether a resume asks before it tells
     close: Callable[[], None] = lambda: None
+    # The trial, by its number from 0 on, that the searcher recommends; None where it does not say.
+    recommend: Callable[[], int | None] = lambda: None
     versions: dict[str, str] | None = None  # of a peer's environment
 
 
@@ -82,19 +88,39 @@ def is_unanswered(job: Job) -> bool:
     return job.searcher in PEERS and job.task.startswith("tables/")
 
 
-def run(job: Job, folder: Path) -> int:
-    """Starts or continues a run; returns the number of new trials.
+def refuse_impossible(job: Job, benchmark: Benchmark) -> None:
+    """Refuses what cannot be run.
 
     Raises:
-        PeerError: the peer's package failed, which ends the run.
-        RuntimeError: another process is at it, or the peer cannot be run.
+        ValueError: recorded noise on a task without recorded seeds.
+        RuntimeError: a peer on a pool.
     """
     if is_unanswered(job):
         raise RuntimeError(
             f"{job.searcher} on {job.task}: a recorded table answers with another configuration than was proposed, of "
             f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
         )
+    if job.noise == RECORDED and benchmark.seeds is None:
+        raise ValueError(
+            f"noise=recorded: {job.task} has no recorded seeds; write tasks='dhen/*' or a number, as noise=0.05"
+        )
+
+
+def run(job: Job, folder: Path, until: float = math.inf) -> int:
+    """Starts or continues a run; returns the number of new trials.
+
+    Args:
+        job: the run.
+        folder: of all runs.
+        until: no batch is begun after this time (`time.time`).
+
+    Raises:
+        ValueError: recorded noise on a task without recorded seeds.
+        PeerError: the peer's package failed, which ends the run.
+        RuntimeError: another process is at it, or the peer cannot be run.
+    """
     benchmark = get(job.task, DATA)
+    refuse_impossible(job, benchmark)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +144,10 @@ def run(job: Job, folder: Path) -> int:
                     driver.ask(len(line["loss"]))
                 driver.tell(line["values"], losses_of(line), line["cost"])
             for told in range(start, job.trials, job.batch):
+                if time.time() > until:
+                    return told - start
                 try:
-                    noise = job.noise * (typical - best)
-                    line = _next(job, benchmark, driver, told, noise, tried)
+                    line = _next(job, benchmark, driver, told, typical - best, tried)
                 except PeerError as error:
                     end = {"ended": str(error).splitlines()[0][:300], "trials": job.trials}
                     stream.write(json.dumps(end) + "\n")
@@ -137,7 +164,7 @@ def run(job: Job, folder: Path) -> int:
 
 
 def _next(
-    job: Job, benchmark: Benchmark, driver: Driver, told: int, noise: float, tried: Collection[int]
+    job: Job, benchmark: Benchmark, driver: Driver, told: int, scale: float, tried: Collection[int]
 ) -> dict[str, Any]:
     """The batch after ``told`` trials, asked for, evaluated and told.
 
@@ -146,7 +173,7 @@ def _next(
         benchmark: of its task.
         driver: of its searcher.
         told: number of trials so far.
-        noise: standard deviation in what is told.
+        scale: the median random regret.
         tried: places in the benchmark's pool, if it has one.
     """
     size = min(job.batch, job.trials - told)
@@ -156,21 +183,34 @@ def _next(
     if benchmark.pool is not None:
         places = benchmark.pool.nearest(asked, tried)
         rows = [benchmark.pool.values(place) for place in places]
+    line = evaluated(job, benchmark, rows, told, scale)
+    line |= {"cpu": round(cpu, 6), "wall": round(wall, 6)}
+    begun = driver.cpu()
+    driver.tell(rows, losses_of(line), line["cost"])
+    line |= {"asked": asked} if benchmark.pool is not None else {}
+    line["tell_cpu"] = round(driver.cpu() - begun, 6)
+    if any(told < point <= told + size for point in POINTS):
+        recommended = driver.recommend()
+        line |= {} if recommended is None else {"recommended": recommended}
+    return line
+
+
+def evaluated(
+    job: Job, benchmark: Benchmark, rows: list[dict[str, Any]], told: int, scale: float
+) -> dict[str, Any]:
+    """The line of a batch that was asked for after ``told`` trials: its configurations and their results.
+
+    ``scale`` is the median random regret.
+    """
     found = benchmark.query(rows)
-    rng = np.random.default_rng([job.seed, told])
-    seen = found[:, 0] + noise * rng.normal(size=size)
-    line = {
+    draw = np.random.default_rng([job.seed, told])
+    seen = noisy(draw, job.noise, benchmark, rows, found[:, 0], scale)
+    return {
         "values": rows,
         "loss": [finite_or_none(v) for v in found[:, 0]],
         "seen": [finite_or_none(v) for v in seen],
         "cost": [round(float(v), 5) for v in found[:, 1]],
-        "cpu": round(cpu, 6),
-        "wall": round(wall, 6),
     }
-    begun = driver.cpu()
-    driver.tell(rows, losses_of(line), line["cost"])
-    line |= {"asked": asked} if benchmark.pool is not None else {}
-    return line | {"tell_cpu": round(driver.cpu() - begun, 6)}
 
 
 def _told(lines: Sequence[dict[str, Any]]) -> int:
@@ -255,7 +295,9 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
     import jax
 
     space = benchmark.space
-    searcher, ask_jit, tell_jit = _compiled(job.searcher, space, job.batch, _capacity(job.trials))
+    searcher, ask_jit, tell_jit, judge_jit = _compiled(
+        job.searcher, space, job.batch, capacity_for(job.trials), benchmark.pool is None
+    )
     key = jax.random.fold_in(jax.random.key(20231107), job.seed)
     state = searcher.init(key)
 
@@ -264,18 +306,35 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
         configs = np.asarray(proposal.configs)[:n]
         return [space.decode(c) for c in configs]
 
-    # Only a searcher that weighs the cost is told of it: relative to the baseline's, as in a search.
-    alphas = getattr(variant(job.searcher, job.batch).settings, "alphas", ())
-    weight, baseline = (1.0, baseline_cost(benchmark)) if any(alphas) else (0.0, 0.0)
+    measured = metrics_of(job, benchmark)
 
     def tell(rows: Sequence[dict], losses: Sequence[float], costs: Sequence[float]) -> None:
         nonlocal state
         configs = np.stack([space.encode(r) for r in rows])
-        relative = weight * (np.asarray(costs, np.float64) - baseline)
-        metrics = np.stack([np.asarray(losses), relative], axis=1).astype(np.float32)
-        state = jax.block_until_ready(tell_jit(state, configs, metrics))
+        state = jax.block_until_ready(tell_jit(state, configs, measured(losses, costs)))
 
-    return Driver(ask, tell)
+    def recommend() -> int | None:
+        believed = np.asarray(judge_jit(state))
+        return int(np.nanargmin(believed)) if np.isfinite(believed).any() else None
+
+    return Driver(ask, tell, recommend=recommend)
+
+
+def metrics_of(
+    job: Job, benchmark: Benchmark
+) -> Callable[[Sequence[float], Sequence[float]], np.ndarray]:
+    """Makes what a searcher of ours is told, float32 ``[n, 2]``, from losses and log costs.
+
+    Only a searcher that weighs the cost is told of it: relative to the baseline's, as in a search.
+    """
+    alphas = getattr(variant(job.searcher, job.batch).settings, "alphas", ())
+    weight, baseline = (1.0, baseline_cost(benchmark)) if any(alphas) else (0.0, 0.0)
+
+    def measured(losses: Sequence[float], costs: Sequence[float]) -> np.ndarray:
+        relative = weight * (np.asarray(costs, np.float64) - baseline)
+        return np.stack([np.asarray(losses), relative], axis=1).astype(np.float32)
+
+    return measured
 
 
 def baseline_cost(benchmark: Benchmark) -> float:
@@ -286,19 +345,28 @@ def baseline_cost(benchmark: Benchmark) -> float:
     return float(ask_table(benchmark, configs)[0, 1])
 
 
-def _capacity(trials: int) -> int:
+def capacity_for(trials: int) -> int:
+    """Rows of a history for so many trials, rounded up so that a longer run seldom recompiles."""
     return 32 * math.ceil((trials + 1) / 32)
 
 
 @cache
-def _compiled(name: str, space: Any, batch: int, capacity: int) -> tuple[Any, Any, Any]:
+def _compiled(
+    name: str, space: Any, batch: int, capacity: int, repeats: bool = True
+) -> tuple[Any, Any, Any, Any]:
     import jax
 
     from autorank.base.programs import compiler_options
 
-    _, settings, predictor = variant(name, batch)
-    context = Context(capacity, predictor=predictor)
-    searcher = SEARCHERS[settings.name].make(space, settings, context)
+    searcher = made(name, space, batch, capacity, repeats)
     options = compiler_options()
-    ask, tell = (jax.jit(f, compiler_options=options) for f in (searcher.ask, searcher.tell))
-    return searcher, ask, tell
+    functions = searcher.ask, searcher.tell, searcher.judge
+    ask, tell, judge = (jax.jit(f, compiler_options=options) for f in functions)
+    return searcher, ask, tell, judge
+
+
+def made(name: str, space: Any, batch: int, capacity: int, repeats: bool) -> Searcher:
+    """A searcher of ours by its name in a comparison; ``repeats`` says whether a trial may be repeated."""
+    _, settings, predictor = variant(name, batch)
+    context = Context(capacity, predictor=predictor, repeats=repeats)
+    return SEARCHERS[settings.name].make(space, settings, context)
