@@ -10,8 +10,17 @@ from autorank.base.registry import Entry
 from autorank.searchers.base import SEARCHERS, Context, MakeSearcher, Searcher
 from autorank.space.space import Space
 
-# Sweeps and studies do not take a search's default here: resumed ones must go on proposing what they did.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {"reinforce": {"rate": 0.05}}
+# Sweeps and studies do not take a search's default here: resumed ones must go on proposing what they did. And a job is
+# not run again with another seed, so the Gaussian process takes a result for nearly exact and goes to the last step.
+NEARLY_EXACT = {
+    "noise_median": 1e-3,
+    "noise_sd": 1.5,
+    "noise_start": None,
+    "noise_pace": 1.0,
+    "look_ahead": False,
+    "repeats": False,
+}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {"reinforce": {"rate": 0.05}, "autorank": NEARLY_EXACT}
 
 
 def find_searcher(name: str) -> Entry[MakeSearcher]:

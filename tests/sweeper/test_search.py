@@ -42,14 +42,13 @@ def test_through_hydra_with_failures_killed_and_resumed(tmp_path):
         ).fetchone()
     connection.close()
     assert guided >= TRIALS - 16
-    # Random search of as many trials, many times over: what its luckiest in a hundred reaches, and for the best trial
-    # in twenty. The Gaussian process expects noise, so it need not take the last step of a grid within 40 trials.
+    # Random search of as many trials, many times over: what its luckiest in a hundred reaches.
     rng = np.random.default_rng(0)
     shape = (4000, TRIALS)
     values = regret(
         rng.integers(0, 20, shape), rng.integers(0, 3, shape), 10 ** rng.uniform(-4, 0, shape)
     )
-    assert min(r[4] for r in found if r[4] is not None) < np.quantile(np.nanmin(values, 1), 0.05)
+    assert min(r[4] for r in found if r[4] is not None) < np.quantile(np.nanmin(values, 1), 0.01)
     # The median: a trial now and then explores, in a corner where the planted regret is a hundred times as high.
     later = [r[4] for r in found[16:] if r[4] is not None]
     assert np.median(later) < np.quantile(np.nanmedian(values[:, 16:], 1), 0.01)
