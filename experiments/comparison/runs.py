@@ -88,18 +88,25 @@ def is_unanswered(job: Job) -> bool:
     return job.searcher in PEERS and job.task.startswith("tables/")
 
 
-def refuse_impossible(job: Job, benchmark: Benchmark) -> None:
-    """Refuses what cannot be run.
+def refuse_unanswered(job: Job) -> None:
+    """Refuses a peer on a pool.
 
     Raises:
-        ValueError: recorded noise on a task without recorded seeds.
-        RuntimeError: a peer on a pool.
+        RuntimeError: the job is one.
     """
     if is_unanswered(job):
         raise RuntimeError(
             f"{job.searcher} on {job.task}: a recorded table answers with another configuration than was proposed, of "
             f"which not every peer can be told; name searchers of ours: {', '.join(SEARCHERS)}"
         )
+
+
+def refuse_noise(job: Job, benchmark: Benchmark) -> None:
+    """Refuses noise that the task does not have.
+
+    Raises:
+        ValueError: recorded noise on a task without recorded seeds.
+    """
     if job.noise == RECORDED and benchmark.seeds is None:
         raise ValueError(
             f"noise=recorded: {job.task} has no recorded seeds; write tasks='dhen/*' or a number, as noise=0.05"
@@ -119,8 +126,10 @@ def run(job: Job, folder: Path, until: float = math.inf) -> int:
         PeerError: the peer's package failed, which ends the run.
         RuntimeError: another process is at it, or the peer cannot be run.
     """
+    # First: a peer in its own process may not know the folder of tables.
+    refuse_unanswered(job)
     benchmark = get(job.task, DATA)
-    refuse_impossible(job, benchmark)
+    refuse_noise(job, benchmark)
     best, typical = levels(LEVELS)[job.task]
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
