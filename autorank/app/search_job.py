@@ -26,6 +26,7 @@ from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric
 from autorank.base.plugins import load_plugins
 from autorank.base.records import locations, plain
+from autorank.base.searched import IN_PERCENT
 from autorank.data.format.batches import Dataset
 from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.ledger import Ledger
@@ -77,7 +78,8 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
             LOG.info("resuming %s: its ledger holds %d rows", folder, known)
         labels = labels_of(config, folder, data.fingerprint(), launch())
         tracker = start_tracking(config.tracking, folder, ledger, plain(config), labels)
-        progress = Progress()
+        in_percent = build.budget(config).measure in IN_PERCENT
+        progress = Progress(unit="%" if in_percent else " points")
 
         def notify(event: Event) -> None:
             progress(event)

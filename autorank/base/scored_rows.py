@@ -9,7 +9,8 @@ References:
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,6 +114,19 @@ def expected_calibration_error(
     return math.fsum(b.rows * abs(b.predicted - b.observed) for b in found) / rows
 
 
+# Measures by name: of all rows, and within groups. The first two are means of the rows' losses.
+OF_LOSSES: dict[str, Callable[[Values, Values], Any]] = {
+    "ne": normalized_entropy,
+    "log_loss": log_loss,
+}
+OF_ROWS: dict[str, Callable[[Values, Values], Any]] = {
+    "auc": auc,
+    "calibration": calibration,
+    "ece": expected_calibration_error,
+}
+OF_GROUPS = {"gauc": grouped_auc, f"ndcg@{NDCG_AT}": ndcg_at}
+
+
 def scores_of(probabilities: Values, targets: Values, groups: Values | None) -> dict[str, float]:
     """Every measure of scored rows by name; those of groups only where ``groups`` says which row belongs to which.
 
@@ -125,11 +139,19 @@ def scores_of(probabilities: Values, targets: Values, groups: Values | None) -> 
         >>> sorted(scores_of([0.2, 0.7], [0, 1], [3, 3]))
         ['auc', 'calibration', 'ece', 'gauc', 'log_loss', 'ndcg@5', 'ne']
     """
-    found = {
-        "ne": normalized_entropy(probabilities, targets),
-        "log_loss": log_loss(probabilities, targets),
-    }
+    found = {name: float(measure(probabilities, targets)) for name, measure in OF_LOSSES.items()}
     return found | scores_beside_ne(probabilities, targets, groups)
+
+
+def scores_beside_ne(
+    probabilities: Values, targets: Values, groups: Values | None
+) -> dict[str, float]:
+    """The measures of `scores_of` that are not made of the rows' losses."""
+    found = {name: float(measure(probabilities, targets)) for name, measure in OF_ROWS.items()}
+    if groups is not None:
+        rows = _of_known_groups(probabilities, targets, groups)
+        found |= {name: measure(*rows) for name, measure in OF_GROUPS.items()}
+    return found
 
 
 def measure_of(name: str, probabilities: Values, targets: Values, groups: Values | None) -> float:
@@ -139,19 +161,11 @@ def measure_of(name: str, probabilities: Values, targets: Values, groups: Values
         KeyError: a name that is none.
         ValueError: a measure of groups without any.
     """
-    alone = {
-        "ne": normalized_entropy,
-        "log_loss": log_loss,
-        "auc": auc,
-        "calibration": calibration,
-        "ece": expected_calibration_error,
-    }
-    if name in alone:
-        return float(alone[name](probabilities, targets))
+    if name not in OF_GROUPS:
+        return float((OF_LOSSES | OF_ROWS)[name](probabilities, targets))
     if groups is None:
         raise ValueError(f"{name} is measured within groups; say which row belongs to which")
-    within = {"gauc": grouped_auc, f"ndcg@{NDCG_AT}": ndcg_at}[name]
-    return within(*_of_known_groups(probabilities, targets, groups))
+    return OF_GROUPS[name](*_of_known_groups(probabilities, targets, groups))
 
 
 def _of_known_groups(
@@ -160,21 +174,6 @@ def _of_known_groups(
     """The rows that belong to a group."""
     known = np.asarray(groups) >= 0
     return np.asarray(probabilities)[known], np.asarray(targets)[known], np.asarray(groups)[known]
-
-
-def scores_beside_ne(
-    probabilities: Values, targets: Values, groups: Values | None
-) -> dict[str, float]:
-    """The measures of `scores_of` that are not made of the rows' losses."""
-    found = {
-        "auc": auc(probabilities, targets),
-        "calibration": calibration(probabilities, targets),
-        "ece": expected_calibration_error(probabilities, targets),
-    }
-    if groups is not None:
-        rows = _of_known_groups(probabilities, targets, groups)
-        found |= {"gauc": grouped_auc(*rows), f"ndcg@{NDCG_AT}": ndcg_at(*rows)}
-    return found
 
 
 def _by_group(

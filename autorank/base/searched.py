@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from autorank.base.metrics import Values, ne_gain_percent
-from autorank.base.scored_rows import NDCG_AT
+from autorank.base.scored_rows import NDCG_AT, OF_GROUPS
 
 NE = "ne"
 TASKS = ("ctr", "cvr", "ctcvr", "mean")
 BETTER_HIGH = ("auc", "gauc", f"ndcg@{NDCG_AT}")
 # Need to know whose rows they are.
-OF_USERS = ("gauc", f"ndcg@{NDCG_AT}")
+OF_USERS = tuple(OF_GROUPS)
 # Gains are changes in percent; all others are in points.
 IN_PERCENT = (NE, "log_loss")
 MEASURES = (*IN_PERCENT, *BETTER_HIGH, "calibration", "ece")

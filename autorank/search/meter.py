@@ -25,7 +25,7 @@ class Event(NamedTuple):
     trials_total: int
     num_failed: int
     trained_rows: int
-    # Lowest label so far at the highest rung reached, NE gain in percent.
+    # Lowest label so far at the highest rung reached, in the unit of gains (`searched.unit`).
     best: float | None
 
 

@@ -13,9 +13,11 @@ LOG = logging.getLogger(__name__)
 class Progress:
     """Shows events: trials done, rows/s, best label so far, time left."""
 
-    def __init__(self, stream: TextIO | None = None, log_every: float = 15.0) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, log_every: float = 15.0, unit: str = "%"
+    ) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
+        self._live, self._unit = self._stream.isatty(), unit
         self._log_every, self._last_log = log_every, 0.0
         self._started = time.monotonic()
         self._first: Event | None = None
@@ -46,7 +48,7 @@ class Progress:
         if seconds > 1 and rows > 0:
             parts.append(f"{rows / seconds:,.0f} rows/s")
         if event.best is not None:
-            parts.append(f"best gain {event.best:+.3f}%")
+            parts.append(f"best gain {event.best:+.3f}{self._unit}")
         if seconds > 1 and share > 0:
             parts.append(f"{duration((1 - event.done_share) * seconds / share)} left")
         return " | ".join(parts)

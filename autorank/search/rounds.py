@@ -32,8 +32,9 @@ class Searched(NamedTuple):
     """The searched trials."""
 
     climbs: list[Climb]  # with their labels, pilots first
-    # What the searcher believes the label at the first rung to be without luck, by the trial's id.
-    believed: dict[int, float]
+    # What the searcher believes the labels to be without luck, by the trial's id; None with several rungs: it knows
+    # those of the first one only.
+    believed: dict[int, float] | None
 
 
 class SearcherInUse:
@@ -119,6 +120,8 @@ def run_rounds(
         in_use.tell_climbs(done, first)
         climbs += done
         round_index += 1
+    if len(fidelity.rungs) > 1:
+        return Searched(climbs, None)
     believed = {c.trial.id: float(v) for c, v in zip(climbs, in_use.judge(), strict=True)}
     return Searched(climbs, believed)
 

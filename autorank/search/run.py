@@ -74,8 +74,6 @@ def run(
     climbs, believed = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
     diagnosis = diagnose(context, predictor, rungs.first_rung(climbs), len(pilots.trials))
     labelled = rungs.top_rung(climbs)
-    # What is believed is a label at the first rung.
-    believed = believed if len(fidelity.rungs) == 1 else None
     finalists = choose_finalists(context, labelled, baseline.noise_percent, believed)
     finals = run_finals(context, finalists, baseline)
     confirmed = confirm(context, finals, baseline)

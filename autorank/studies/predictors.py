@@ -46,7 +46,7 @@ class Kind(Protocol):
     """Makes the program of an arm; whatever is compiled is compiled here."""
 
     def __call__(self, arm: Any, task: Task, /) -> Program:
-        """The program of an `PredictorArm`."""
+        """The program of a `PredictorArm`."""
         ...
 
 

@@ -186,13 +186,17 @@ class SingleProgram:
         stop: Array,
     ) -> TrainState:
         """See `Program`."""
-        state = jax.lax.cond(
-            start == 0, lambda s: self._initialise(key, hparams, s.table), lambda s: s, state
-        )
+        state = self._begun(key, state, hparams, start)
         return jax.lax.while_loop(
             lambda s: (s.step < stop) & (s.failed_step < 0),
             lambda s: self._train_step(hparams, schedule, data, s, s.step * self.batch_size)[0],
             state,
+        )
+
+    def _begun(self, key: Key, state: TrainState, hparams: Hparams, start: Array) -> TrainState:
+        """The state, with new weights before the first step."""
+        return jax.lax.cond(
+            start == 0, lambda s: self._initialise(key, hparams, s.table), lambda s: s, state
         )
 
     def run_scored(
@@ -207,9 +211,7 @@ class SingleProgram:
         scores: Array,
     ) -> tuple[TrainState, Array]:
         """`run` that also fills ``scores [n, q]``: each row's probabilities from before it is learned."""
-        state = jax.lax.cond(
-            start == 0, lambda s: self._initialise(key, hparams, s.table), lambda s: s, state
-        )
+        state = self._begun(key, state, hparams, start)
 
         def one(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, scores = carry

@@ -1,6 +1,5 @@
 """The stages of a layer around its modules: a program has a lane, and treats one row after another."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,12 +11,12 @@ from autorank.base.typing import Array
 from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import load, store
 from autorank.population.kernels.places import (
+    WARPS,
     LaneRows,
     Layers,
     Norms,
     Stage,
     added,
-    views_of,
     zeros_of,
 )
 
@@ -38,16 +37,14 @@ class LayerRows(Stage):
             jax.lax.fori_loop(0, here.rows, one, None)
 
         size = (out.capacity.num_layers + 1) * out.lanes * out.batch * out.row
-        found, _ = self.call(enter, out.lanes, [x], [size])
-        return found[0]
+        (xs,) = self.run([(enter, WARPS)], out.lanes, [x], [size])
+        return xs
 
     def join(self, params: Layers, x: Array, results: Array) -> Array:
         """``x`` with the layer's output: shortcut and modules, normed if the model does so."""
         inputs = (*params.norms, params.scale, params.shortcut, results)
-        found: Sequence[Array] = [x]
-        for view in views_of(self.layout.capacity):
-            _, found = self.call(partial(self._join, view), self.layout.lanes, inputs, sums=found)
-        return found[0]
+        (x,) = self.run(self.views(self._join), self.layout.lanes, inputs, sums=[x])
+        return x
 
     def _join(
         self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any,
@@ -77,13 +74,12 @@ class LayerRows(Stage):
         inputs = (*params.norms, params.scale, params.shortcut, x, results, slope)
         sizes = out.lanes * out.batch * out.row, 2 * out.pairs * out.batch * out.result
         sums = (*to.norms, to.scale, to.shortcut)
-        first, *others = (partial(self._join_pulled, view) for view in views_of(out.capacity))
-        found, sums = self.call(first, out.lanes, inputs, sizes, sums)
-        found += sums
-        for kernel in others:
-            _, found = self.call(kernel, out.lanes, inputs, sums=found)
-        to = to._replace(norms=Norms(*found[2:4]), scale=found[4], shortcut=found[5])
-        return found[0], found[1], to
+        kernels = self.views(self._join_pulled)
+        found = self.run(kernels, out.lanes, inputs, sizes, sums)
+        to_x, to_results, to_scale, to_bias, to_factors, to_shortcut = found
+        norms = Norms(to_scale, to_bias)
+        to = to._replace(norms=norms, scale=to_factors, shortcut=to_shortcut)
+        return to_x, to_results, to
 
     def _join_pulled(
         self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
@@ -114,11 +110,9 @@ class LayerRows(Stage):
     ) -> tuple[Array, Norms]:
         """``to_x`` with the slopes of what the slots read, through the norm before them; norms' gradients, added to."""
         inputs = (*params.norms, x, to_read)
-        found: Sequence[Array] = (to_x, *norms)
-        for view in views_of(self.layout.capacity):
-            kernel = partial(self._norm_pulled, view)
-            _, found = self.call(kernel, self.layout.lanes, inputs, sums=found)
-        return found[0], Norms(*found[1:])
+        kernels, sums = self.views(self._norm_pulled), (to_x, *norms)
+        to_x, *changed = self.run(kernels, self.layout.lanes, inputs, sums=sums)
+        return to_x, Norms(*changed)
 
     def _norm_pulled(
         self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, x: Any, to_read: Any, to_x: Any,

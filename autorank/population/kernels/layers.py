@@ -112,12 +112,13 @@ class _Stages:
         to_read, to_results, arena = self._ends.end_pulled(
             params, x, chain.results, to_results, to.arena
         )
-        slopes = Chain(chain.inputs, None, to_results)
+        # Without products nobody reads the slopes of their inputs.
+        to_inputs = chain.inputs
         if self._products.present:
+            slopes = Chain(None, None, to_results)
             slopes, arena = self._pulled.pull(params.arena, chain, slopes, arena)
-        to_read, arena = self._starts.start_pulled(
-            params, x, slopes.inputs, slopes.results, to_read, arena
-        )
+            to_inputs = slopes.inputs
+        to_read, arena = self._starts.start_pulled(params, x, to_inputs, to_results, to_read, arena)
         to_x, norms = self.layer.norm_pulled(params, x, to_read, to_x, to.norms)
         return to_x, to._replace(norms=norms, arena=arena)
 

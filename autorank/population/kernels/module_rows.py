@@ -64,13 +64,11 @@ class ModuleStarts(_Modules):
         out = self.layout
         sizes = out.pairs * out.batch * out.inputs, 2 * out.pairs * out.batch * out.result
         inputs = (*params.norms, params.arena, x)
-        (first, view), *others = self._kernels()
-        kernel = partial(self._start, first, view)
-        found, _ = self.call(kernel, out.pairs, inputs, sizes, warps=first.warps)
-        for group, view in others:
-            kernel = partial(self._start, group, view)
-            _, found = self.call(kernel, out.pairs, inputs, sums=found, warps=group.warps)
-        return found[0], found[1]
+        kernels = (
+            (partial(self._start, group, view), group.warps) for group, view in self._kernels()
+        )
+        acts, results = self.run(kernels, out.pairs, inputs, sizes)
+        return acts, results
 
     def _start(
         self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
@@ -105,11 +103,12 @@ class ModuleStarts(_Modules):
     ) -> tuple[Array, Array]:
         """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
         inputs = (*params.norms, params.arena, x, to_acts, slopes)
-        found: Sequence[Array] = to_read, to_arena
-        for group, view in self._kernels():
-            kernel, warps = partial(self._start_pulled, group, view), group.warps_pulled
-            _, found = self.call(kernel, self.layout.pairs, inputs, sums=found, warps=warps)
-        return found[0], found[1]
+        kernels = (
+            (partial(self._start_pulled, group, view), group.warps_pulled)
+            for group, view in self._kernels()
+        )
+        to_read, to_arena = self.run(kernels, self.layout.pairs, inputs, sums=(to_read, to_arena))
+        return to_read, to_arena
 
     def _start_pulled(
         self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
@@ -153,11 +152,8 @@ class ModuleEnds(_Modules):
         if not self._with_end:
             return results
         inputs = (*params.norms, params.arena, x)
-        found: Sequence[Array] = [results]
-        for view in views_of(self.layout.capacity):
-            kernel = partial(self._end, view)
-            _, found = self.call(kernel, self.layout.pairs, inputs, sums=found)
-        return found[0]
+        (results,) = self.run(self.views(self._end), self.layout.pairs, inputs, sums=[results])
+        return results
 
     def _end(
         self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
@@ -194,12 +190,9 @@ class ModuleEnds(_Modules):
         if not self._with_end:
             return jnp.zeros(size, out.dtype), slopes, to_arena
         inputs = (*params.norms, params.arena, x, results)
-        first, *others = (partial(self._end_pulled, view) for view in views_of(out.capacity))
-        found, sums = self.call(first, out.pairs, inputs, [size], (slopes, to_arena))
-        found += sums
-        for kernel in others:
-            _, found = self.call(kernel, out.pairs, inputs, sums=found)
-        return found[0], found[1], found[2]
+        kernels, sums = self.views(self._end_pulled), (slopes, to_arena)
+        to_read, slopes, to_arena = self.run(kernels, out.pairs, inputs, [size], sums)
+        return to_read, slopes, to_arena
 
     def _end_pulled(
         self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,

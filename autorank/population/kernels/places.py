@@ -1,7 +1,8 @@
 """Where a program of the row stages is: which lane or slot it serves, which rows, and where their numbers lie."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from autorank.population.kernels.slot_table import Column, starts_of
 SMALL = 16
 # Rows of a program: many programs fill a device, but each adds gradients at its end.
 MOST_ROWS, PROGRAMS = 16, 128
+WARPS = 2
 
 
 class Norms(NamedTuple):
@@ -53,21 +55,38 @@ class Stage:
     table: Array
     layer: Array  # [1]
 
-    def call(
+    def run(
         self,
-        kernel: Callable[..., None],
+        kernels: Iterable[tuple[Callable[..., None], int]],
         first: int,
         inputs: Sequence[Array],
         sizes: Sequence[int] = (),
         sums: Sequence[Array] = (),
-        warps: int = 2,
-    ) -> tuple[list[Array], list[Array]]:
-        """Runs a kernel for ``first`` lanes or slots and all blocks of rows; ``sizes`` are those of the outputs."""
+    ) -> list[Array]:
+        """Runs kernels one after another on the same arrays, each for the programs that it concerns.
+
+        Args:
+            kernels: with the warps of a program.
+            first: lanes or slots, each of which has programs for all blocks of rows.
+            inputs: arrays that are read.
+            sizes: of the arrays that the first kernel makes, and the others write as well.
+            sums: arrays that are changed.
+
+        Returns:
+            the new arrays, then the changed ones.
+        """
         out = self.layout
-        grid = first, out.batch // rows_of(out)
+        grid, found = (first, out.batch // rows_of(out)), list(sums)
         shapes = [out.shape(size) for size in sizes]
         inputs = self.layer, self.table, *inputs
-        return call(out, kernel, grid, inputs, shapes, sums=sums, warps=warps)
+        for kernel, warps in kernels:
+            new, changed = call(out, kernel, grid, inputs, shapes, sums=found, warps=warps)
+            found, shapes = new + changed, []
+        return found
+
+    def views(self, kernel: Callable[..., None]) -> list[tuple[Callable[..., None], int]]:
+        """A kernel of few registers, which takes a view first, for every view."""
+        return [(partial(kernel, view), WARPS) for view in views_of(self.layout.capacity)]
 
 
 def views_of(capacity: Capacity) -> list[Capacity]:

@@ -3,7 +3,9 @@
 Loops over the terms of a sum end where the model ends.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -43,14 +45,37 @@ class _Stages:
         return any(FORMULAS[name].products for name in starts_of(self.layout.capacity))
 
     @property
-    def _hidden(self) -> jax.ShapeDtypeStruct:
-        """Room for hidden units."""
-        out = self.layout
-        return out.shape(out.depth * out.pairs * out.batch * out.hidden)
-
-    @property
     def _order(self) -> list[int | None]:
         return [*range(self.layout.depth), None]
+
+    def _chained(
+        self,
+        kernel: Callable[..., None],
+        grid: tuple[int, ...],
+        inputs: Sequence[Array],
+        chain: Chain,
+        names: tuple[str, str],
+    ) -> Chain:
+        """``chain`` with the array of the second name written by a kernel that reads that of the first one.
+
+        The kernel gets ``inputs``, then these two; hidden units that come from others are one array.
+        """
+        source, target = names
+        out, own = self.layout, getattr(chain, target)
+        body: Callable[..., None] = kernel
+        sizes = {"inputs": out.inputs, "hidden": out.depth * out.hidden}
+        if source == target:
+
+            @wraps(kernel)
+            def both(*refs: Any) -> None:
+                kernel(*refs, refs[-1])
+
+            body = both
+        else:
+            inputs = [*inputs, getattr(chain, source)]
+        room = [] if own is not None else [out.shape(sizes[target] * out.pairs * out.batch)]
+        new, changed = call(out, body, grid, inputs, room, sums=[] if own is None else [own])
+        return chain._replace(**{target: (new + changed)[0]})
 
     def _grid(self, i: int | None, *, before: bool = False) -> tuple[int, int, int]:
         out = self.layout
@@ -103,19 +128,8 @@ class MatrixProducts(_Stages):
                     y = jnp.where(product.bends, jnp.maximum(y, 0.0), y)
                 store(behind, tile.behind(row, n), y, out.kernels)
 
-        inputs, grid = [self.layer, self.table, arena], self._grid(i)
-        if i == 0:
-            (new,), _ = call(out, kernel, grid, [*inputs, chain.inputs], [self._hidden])
-            return chain._replace(hidden=new)
-        if i is None:
-            _, (new,) = call(out, kernel, grid, [*inputs, chain.hidden], [], sums=[chain.results])
-            return chain._replace(results=new)
-
-        def within(layer: Any, table: Any, arena: Any, hidden: Any) -> None:
-            kernel(layer, table, arena, hidden, hidden)
-
-        _, (new,) = call(out, within, grid, inputs, [], sums=[chain.hidden])
-        return chain._replace(hidden=new)
+        inputs = [self.layer, self.table, arena]
+        return self._chained(kernel, self._grid(i), inputs, chain, (_before(i), _behind(i)))
 
 
 class PulledProducts(_Stages):
@@ -151,21 +165,9 @@ class PulledProducts(_Stages):
                     found = jnp.where(product.bends & bent, 0.0, found)
                 store(to_before, tile.before(row, k), found, out.kernels)
 
-        inputs = [self.layer, self.table, arena, chain.inputs if i == 0 else chain.hidden]
+        inputs = [self.layer, self.table, arena, getattr(chain, _before(i))]
         grid = self._grid(i, before=True)
-        if i == 0:
-            room = out.shape(out.pairs * out.batch * out.inputs)
-            (new,), _ = call(out, kernel, grid, [*inputs, slopes.hidden], [room])
-            return slopes._replace(inputs=new)
-        if i is None:
-            (new,), _ = call(out, kernel, grid, [*inputs, slopes.results], [self._hidden])
-            return slopes._replace(hidden=new)
-
-        def within(layer: Any, table: Any, arena: Any, before: Any, hidden: Any) -> None:
-            kernel(layer, table, arena, before, hidden, hidden)
-
-        _, (new,) = call(out, within, grid, inputs, [], sums=[slopes.hidden])
-        return slopes._replace(hidden=new)
+        return self._chained(kernel, grid, inputs, slopes, (_behind(i), _before(i)))
 
     def _weights_pulled(self, i: int | None, chain: Chain, slopes: Chain, to_arena: Array) -> Array:
         out = self.layout
@@ -197,9 +199,18 @@ class PulledProducts(_Stages):
                 inside = (n < product.count_out) & product.has_offset & (i_in == 0)
                 add(to_arena, Block(product.offset(n), inside), offsets, out.kernels)
 
-        before = chain.inputs if i == 0 else chain.hidden
-        behind = slopes.results if i is None else slopes.hidden
-        inputs = [self.layer, self.table, before, behind]
+        arrays = getattr(chain, _before(i)), getattr(slopes, _behind(i))
+        inputs = [self.layer, self.table, *arrays]
         grid = out.pairs, tiles_in * tiles_out, -(-out.batch // rows)
         _, (new,) = call(out, kernel, grid, inputs, [], sums=[to_arena])
         return new
+
+
+def _before(i: int | None) -> str:
+    """The array of a `Chain` that a product reads."""
+    return "inputs" if i == 0 else "hidden"
+
+
+def _behind(i: int | None) -> str:
+    """The array of a `Chain` that a product writes."""
+    return "results" if i is None else "hidden"
