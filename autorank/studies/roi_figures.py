@@ -15,10 +15,9 @@ from autorank.studies.roi_page import searchers_of
 def figure_of(rows: Sequence[Row], days: Sequence[Row], data: str) -> Figure:
     """Both panels; the right one is empty without days."""
     searchers = searchers_of(rows, data)
-    title = f"{data}: held-out gains over the tuned baseline"
-    figure, (left, right) = panels(title, 2, 2.4 + 0.3 * len(searchers))
-    gains(left, rows, data, searchers)
     best = best_cell(rows, data)
+    figure, (left, right) = panels(title_of(data, best), 2, 2.4 + 0.3 * len(searchers))
+    gains(left, rows, data, searchers)
     own = [] if best is None else [d for d in days if same_cell(d, best)]
     sequence(right, own)
     if best is not None:
@@ -26,6 +25,18 @@ def figure_of(rows: Sequence[Row], days: Sequence[Row], data: str) -> Figure:
             f"{best['searcher']}, search seed {best['seed']:g}, as an experiment", fontsize=8.5
         )
     return figure
+
+
+def title_of(data: str, best: Row | None) -> str:
+    """What the best cell's interval says, and no more."""
+    if best is None:
+        return f"{data}: no search is finished"
+    gain = best["test_gain"]
+    if best["test_gain_high"] < 0:
+        return f"{data}: the best by validation is {-gain:.2f} % NE better than the tuned baseline"
+    if best["test_gain_low"] > 0:
+        return f"{data}: the best by validation is {gain:.2f} % NE worse than the tuned baseline"
+    return f"{data}: no gain over the tuned baseline was shown"
 
 
 def same_cell(day: Row, row: Row) -> bool:
