@@ -30,6 +30,7 @@ from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.population.spaces import capacities_of
 from autorank.search.budget import Budget
 from autorank.searchers.base import SEARCHERS, Context, Searcher
+from autorank.searchers.known_cost import KnownCost, Region, within_cap
 from autorank.space.parse import parse_space
 from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor, make_predictor
@@ -201,10 +202,18 @@ def capacity(config: SearchConfig) -> int:
     return 128 * math.ceil((config.search.trials + max(config.search.noise_seeds, 1)) / 128)
 
 
-def searcher(config: SearchConfig, search_space: Space) -> Searcher:
-    """What proposes the trials."""
-    context = Context(capacity(config), config.fidelity.num_pilots or 20, config.predictor, True)
-    return SEARCHERS[config.searcher.name].make(search_space, config.searcher, context)
+def searcher(config: SearchConfig, search_space: Space, cost: KnownCost | None = None) -> Searcher:
+    """What proposes the trials; with a cap on the cost nothing beyond it.
+
+    Raises:
+        ValueError: a cap that leaves nothing to search.
+    """
+    p, rows, batch_size = config.search, capacity(config), config.searcher.batch_size
+    pilots = config.fidelity.num_pilots or 20
+    context = Context(rows, pilots, config.predictor, True, p.goal, cost)
+    made = SEARCHERS[config.searcher.name].make(search_space, config.searcher, context)
+    region = Region(search_space, cost and cost.fits)
+    return within_cap(made, region, batch_size=batch_size, capacity=rows)
 
 
 def fidelity_rule(config: FidelityConfig, seed: int) -> FidelityRule:
@@ -248,4 +257,5 @@ def budget(config: SearchConfig) -> Budget:
         equal_ne_margin=p.equal_ne_margin,
         pilot_mutation=p.pilot_mutation,
         test_finalists=p.test_finalists,
+        max_flops_ratio=p.max_flops_ratio,
     )

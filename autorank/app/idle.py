@@ -45,6 +45,21 @@ def refuse_idle_predictor(searcher: str, keys: Iterable[str]) -> None:
         )
 
 
+def refuse_front(searcher: str, goal: str) -> None:
+    """Refuses a search for the front by a searcher that looks for the best alone.
+
+    Raises:
+        ValueError: it does, and which searchers do not.
+    """
+    if goal == "front" and not SEARCHERS[searcher].traits.get("finds_front", False):
+        finders = [n for n, entry in SEARCHERS.items() if entry.traits.get("finds_front", False)]
+        choices = " or ".join(f"searcher={name}" for name in finders)
+        raise ValueError(
+            f"search.goal=front has no effect with searcher={searcher}, which looks for the best alone; write "
+            f"{choices}, or search.goal=best"
+        )
+
+
 def idle_in_searcher(searcher: Any) -> Iterator[str]:
     """Sentences about settings of a searcher that are not at their defaults and have no effect beside its others."""
     changed = set(changed_fields(searcher))
@@ -70,6 +85,8 @@ def idle_settings(config: Any) -> Iterator[str]:
     if data.encoding != "hash" and "hash_size" in changed_fields(data):
         yield f"data.hash_size={data.hash_size} has no effect with data.encoding={data.encoding}"
     yield from idle_in_searcher(searcher)
+    if plan.goal == "front" and "alphas" in changed_fields(searcher):
+        yield f"searcher.alphas={list(searcher.alphas)} has no effect with search.goal=front"
     if plan.final_seeds != "auto":
         for key in {"final_half_width", "max_final_seeds"} & set(changed_fields(plan)):
             value = getattr(plan, key)

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from autorank.app import build
+from autorank.app.costs import known_cost
 from autorank.app.earlier_ledgers import carried_over
 from autorank.app.exported import export_winner, measure_export
 from autorank.app.identity import identity
@@ -66,6 +67,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     if workers is not None:
         make = functools.partial(worker_objective, located(config))
         objective = cluster.distributed(objective, make, workers)
+    searcher = build.searcher(config, space, known_cost(config, data, space))
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.budget(config).metric)
     with open_ledger(config, folder, identity(config, space, data)) as ledger:
@@ -89,7 +91,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
             summary = run(
                 objective,
                 space,
-                build.searcher(config, space),
+                searcher,
                 ledger,
                 build.budget(config),
                 build.fidelity_rule(config.fidelity, config.search.seed),

@@ -7,7 +7,7 @@ registries. Fields of such a group have the base record as their type and the de
 from dataclasses import dataclass, field
 from typing import Any
 
-from autorank.app.idle import changed_fields, refuse_idle_predictor
+from autorank.app.idle import changed_fields, refuse_front, refuse_idle_predictor
 from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.registry import Registry
 from autorank.base.searched import NE, searched
@@ -23,6 +23,7 @@ from autorank.surrogates.settings import PredictorConfig
 from autorank.training.settings import TrainingConfig
 
 # Groups of settings that are one part's record, chosen by name.
+GOALS = ("best", "front")
 PARTS: dict[str, Registry[Any]] = {"data": SOURCES, "searcher": SEARCHERS, "fidelity": FIDELITIES}
 
 
@@ -45,6 +46,11 @@ class PlanConfig:
     # clicks: auc, gauc, ndcg, log_loss, calibration, ece; of a task: cvr-auc. It is taken in each window of the log,
     # as NE is, so fidelity rules work alike; trials then train alone, and gains of all but log_loss are in points
     metric: str = "auto"
+    # best: the lowest label. front: the lowest label at every cost, in the hypervolume of label and log FLOPs; for
+    # searcher=autorank (and random, whose proposals serve any goal)
+    goal: str = later("best")
+    # No trial costs more FLOPs than this times the baseline, 1 at least; null = no cap
+    max_flops_ratio: float | None = later(None)
     noise_seeds: int = 5  # repeats of the baseline that measure the seed noise
     choice_seeds: int = later(3)  # fresh seeds that choose among the finalists; noise_seeds at most
     # Fresh seeds of the chosen models and the baseline, for the verdict alone; auto = as many as final_half_width takes
@@ -67,6 +73,12 @@ class PlanConfig:
 
     def __post_init__(self):
         require("search.executor", self.executor, CHOICES)
+        require("search.goal", self.goal, GOALS)
+        if self.max_flops_ratio is not None and not self.max_flops_ratio >= 1:
+            raise ValueError(
+                f"search.max_flops_ratio={self.max_flops_ratio} leaves out the baseline itself, which every search "
+                f"trains; write 1 or more, or null, or make the baseline smaller"
+            )
         if searched(self.metric).measure != NE and self.executor == "population":
             raise ValueError(
                 f"search.metric={self.metric} needs the scores of every row, which populations do not give; write "
@@ -163,6 +175,7 @@ class SearchConfig:
     def __post_init__(self):
         changed = (f"predictor.{name}" for name in changed_fields(self.predictor))
         refuse_idle_predictor(self.searcher.name, changed)
+        refuse_front(self.searcher.name, self.search.goal)
 
 
 @dataclass(frozen=True)

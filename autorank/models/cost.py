@@ -26,7 +26,7 @@ from autorank.models.dhen import (
 from autorank.models.embedding import DENSE_FACTOR, num_embeddings
 from autorank.models.flops import hidden, linear, mix, mlp, norm
 from autorank.models.heads import NUM_LOGITS
-from autorank.models.interactions import MODULES
+from autorank.models.interactions import MODULES, Sizes
 from autorank.models.parameters import is_leaf
 
 
@@ -39,23 +39,42 @@ def flops_per_example(config: DhenConfig, num_fields: int, num_dense: int) -> fl
     """
     c = canonical(config)
     d, m = c.width, num_embeddings(num_fields, num_dense)
-    total = mlp(num_dense, d, 1, DENSE_FACTOR * d) if num_dense else 0
+    total = input_flops(d, num_dense)
     for layer in layers(c):
         n, outputs = len(layer.modules), layer_outputs(c, layer, m)
         sizes = module_sizes(c, m)
         total += sum(MODULES[name].traits["flops"](sizes) for name in layer.modules)
-        total += norm(m * d) if c.norm == "pre" and n else 0
-        total += norm(outputs * d) if c.norm == "post" else 0
-        total += mix(m, outputs, d) if outputs != m else 0
-        # Adding the parts to each other and to the shortcut; scaling them first.
-        size = c.num_tokens * d
-        total += (1 if c.ensemble == "concat" and n else n) * outputs * d
-        total += n * size if c.ensemble == "weighted" else 0
+        total += frame_flops(sizes, n, outputs, c.norm, c.ensemble)
         m = outputs
-    return float(total + _head(m * d, c.head_depth, c.head_width, NUM_LOGITS[c.head]))
+    return float(total + head_flops(m * d, c.head_depth, c.head_width, NUM_LOGITS[c.head]))
 
 
-def _head(inputs: int, depth: int, width: int, num_logits: int) -> int:
+def input_flops(width: int, num_dense: int) -> int:
+    """What makes an embedding of the dense features."""
+    return mlp(num_dense, width, 1, DENSE_FACTOR * width) if num_dense else 0
+
+
+def frame_flops(sizes: Sizes, num_modules: int, outputs: int, normed: str, ensemble: str) -> int:
+    """What a layer computes around its modules: norm, shortcut, and the sum of all.
+
+    Args:
+        sizes: of its modules.
+        num_modules: in it.
+        outputs: embeddings that it puts out.
+        normed: ``model.norm``.
+        ensemble: ``model.ensemble``.
+    """
+    m, d, n = sizes.positions, sizes.width, num_modules
+    total = norm(m * d) if normed == "pre" and n else 0
+    total += norm(outputs * d) if normed == "post" else 0
+    total += mix(m, outputs, d) if outputs != m else 0
+    # Adding the parts to each other and to the shortcut; scaling them first.
+    total += (1 if ensemble == "concat" and n else n) * outputs * d
+    return total + (n * sizes.tokens * d if ensemble == "weighted" else 0)
+
+
+def head_flops(inputs: int, depth: int, width: int, num_logits: int) -> int:
+    """The layers that turn the last embeddings into logits."""
     trunk = hidden(inputs, depth, width)
     if num_logits == 1:
         return trunk + linear(width, 1) + 1

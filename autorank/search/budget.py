@@ -38,3 +38,5 @@ class Budget(NamedTuple):
     pilot_mutation: float = 0.15
     # Whether the held-out test scores every finalist.
     test_finalists: bool = True
+    # No trial costs more FLOPs than this times the baseline; None is without a cap.
+    max_flops_ratio: float | None = None

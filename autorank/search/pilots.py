@@ -1,6 +1,7 @@
 """Pilots: configurations trained to the end before the search, which say how much of the log a trial needs."""
 
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from autorank.ledger import rungs
 from autorank.ledger.rungs import Climb, climb
 from autorank.ledger.trial import Trial
 from autorank.search.baseline import Baseline
+from autorank.search.cap import within
 from autorank.search.checks import check_failures
-from autorank.search.context import PILOT_KEY, Context
+from autorank.search.context import PILOT_KEY, Context, SearchStopped
 from autorank.search.evaluation import Batch, Proposals, curve_of, evaluate
 from autorank.space.space import Space
 
@@ -22,6 +24,15 @@ class Pilots(NamedTuple):
 
     trials: list[Trial]
     gains: np.ndarray
+
+
+@runtime_checkable
+class May(Protocol):
+    """Says what may be trained."""
+
+    def __call__(self, configs: np.ndarray, /) -> np.ndarray:
+        """Bool ``[n]`` for configurations ``[n, k]``."""
+        ...
 
 
 def run_pilots(context: Context, baseline: Baseline) -> Pilots:
@@ -41,8 +52,15 @@ def train_pilots(context: Context, baseline: Baseline) -> list[Trial]:
 
     def design() -> Proposals:
         key = jax.random.fold_in(jax.random.key(budget.seed), PILOT_KEY)
-        configs = pilot_design(key, context.space, budget.num_pilots, budget.pilot_mutation)
-        return Proposals(configs, [budget.seed] * budget.num_pilots)
+        may = None
+        if budget.max_flops_ratio is not None:
+            may = partial(within, context.objective, context.space, budget)
+        configs = pilot_design(key, context.space, budget.num_pilots, budget.pilot_mutation, may)
+        if not len(configs):
+            raise SearchStopped(
+                f"search.max_flops_ratio={budget.max_flops_ratio} leaves nothing but the baseline; write a larger one"
+            )
+        return Proposals(configs, [budget.seed] * len(configs))
 
     batch = Batch("pilot", 0, design, baseline.label, reference_flops=baseline.flops)
     trials = evaluate(context, batch)
@@ -51,15 +69,33 @@ def train_pilots(context: Context, baseline: Baseline) -> list[Trial]:
 
 
 def pilot_design(
-    key: jax.Array, space: Space, num_pilots: int, mutation_rate: float = 0.15
+    key: jax.Array,
+    space: Space,
+    num_pilots: int,
+    mutation_rate: float = 0.15,
+    may: May | None = None,
 ) -> np.ndarray:
-    """Distinct configurations ``[num_pilots, k]`` without the baseline; fewer in a tiny space."""
+    """Distinct configurations ``[num_pilots, k]`` without the baseline; fewer in a tiny space.
+
+    Args:
+        key: of the draws.
+        space: the search space.
+        num_pilots: how many.
+        mutation_rate: share of decisions that one near the baseline changes.
+        may: which configurations may be trained; None is all. Where random ones may not, ones near the baseline
+            stand in for them, and then changes of one decision after another.
+    """
     random_key, near_key = jax.random.split(key)
     pool = 16 * num_pilots
-    near = jnp.tile(jnp.array(space.baseline, jnp.int32), (pool, 1))
-    near = np.asarray(space.mutate(near_key, near, mutation_rate))
+    baseline = jnp.tile(jnp.array(space.baseline, jnp.int32), (pool, 1))
+    near = np.asarray(space.mutate(near_key, baseline, mutation_rate))
     random = np.asarray(space.sample(random_key, pool))
-    chosen: dict[bytes, np.ndarray] = {np.array(space.baseline, np.int32).tobytes(): near[0]}
+    sources = [random, near]
+    if may is not None:
+        sources = [source[may(source)] for source in (random, near)]
+        sources[1] = np.concatenate([sources[1], walked(near_key, space, pool, may)])
+    random, near = sources
+    chosen: dict[bytes, np.ndarray] = {np.array(space.baseline, np.int32).tobytes(): near[:1]}
     for source, until in (
         (random, num_pilots - num_pilots // 2),
         (near, num_pilots),
@@ -70,6 +106,15 @@ def pilot_design(
                 break
             chosen.setdefault(config.tobytes(), config)
     return np.array(list(chosen.values())[1:], np.int32)
+
+
+def walked(key: jax.Array, space: Space, n: int, may: May, steps: int = 16) -> np.ndarray:
+    """Ends of ``n`` random walks from the baseline that change one decision at a time and stay where they may."""
+    configs = np.tile(np.array(space.baseline, np.int32), (n, 1))
+    for step in range(steps):
+        moved = np.asarray(space.mutate(jax.random.fold_in(key, step), configs, 1e-6))
+        configs = np.where(may(moved)[:, None], moved, configs)
+    return configs
 
 
 def label_pilots(

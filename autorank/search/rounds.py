@@ -14,6 +14,7 @@ from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.rungs import SEARCHED, Climb, climb
 from autorank.ledger.trial import Trial
 from autorank.search.baseline import Baseline
+from autorank.search.cap import refuse_dear
 from autorank.search.checks import check_failures
 from autorank.search.context import POLICY_KEY, Context
 from autorank.search.evaluation import (
@@ -144,6 +145,7 @@ def run_round(
         info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
         context.ledger.record("policy", str(round_index), {"round": round_index} | info)
         configs, predicted = np.asarray(proposal.configs)[:size], np.asarray(proposal.predicted)
+        refuse_dear(context, configs)
         return Proposals(configs, fresh_seeds(context, configs), predicted[:size])
 
     reached = [

@@ -17,6 +17,7 @@ from autorank.objectives.base import Objective
 from autorank.search.accounts import totals
 from autorank.search.baseline import measure_baseline
 from autorank.search.budget import Budget
+from autorank.search.cap import require_cost
 from autorank.search.checks import refuse_finished_by_earlier_version, require_metric
 from autorank.search.confirm import confirm
 from autorank.search.context import Context
@@ -62,6 +63,7 @@ def run(
             trials do.
     """
     require_metric(objective, budget.metric, rule.tail, rule.rungs)
+    require_cost(objective, budget)
     started = time.perf_counter()
     meter = Meter(ledger, budget, objective, on_event)
     context = Context(objective, space, ledger, budget, meter.tick)

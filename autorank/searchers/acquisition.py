@@ -7,9 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
+from jaxtyping import UInt32
 
 from autorank.base.records import later
-from autorank.base.typing import Array, Bool, Float, Int
+from autorank.base.typing import Array, Bool, Float, Int, Key
+from autorank.searchers.base import History
 from autorank.searchers.novelty import hashes
 from autorank.surrogates.beside import Beside, beside, weighted_beside
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
@@ -59,6 +61,10 @@ class Acquisition:
     surrogate: GaussianSurrogate
     settings: AcquisitionSettings
 
+    def parents(self, key: Key, history: History) -> History:
+        """The history itself: candidates descend from the best trials."""
+        return history
+
     def goal(
         self,
         fitted: GaussianFit,
@@ -66,6 +72,7 @@ class Acquisition:
         alpha: Float[Array, ""],
         told: Int[Array, "h k"],
         is_told: Bool[Array, " h"],
+        rows: Int[Array, "n k"] | None = None,
     ) -> Goal:
         """The goal of the next proposal.
 
@@ -75,6 +82,7 @@ class Acquisition:
             alpha: weight of the cost.
             told: configurations that must not be proposed again.
             is_told: which rows of ``told`` are used.
+            rows: not needed.
         """
         features = fitted.quality.features[0]
         mean, _ = self.surrogate.weighted(fitted, features, alpha)
@@ -83,8 +91,8 @@ class Acquisition:
         mean = jnp.where(fitted.quality.where & ~again[None], mean, jnp.inf)
         lowest, at = jax.lax.top_k(-mean, min(self.settings.contenders, len(features)))
         others = beside(self.surrogate, fitted, features[at])
-        first, second = (jnp.where(is_told, h, 0) for h in hashes(told))
-        return Goal(fitted, weights, alpha, -lowest, others, (first, second), is_told)
+        own_marks = marks(told, is_told)
+        return Goal(fitted, weights, alpha, -lowest, others, own_marks, is_told)
 
     def value(self, goal: Goal, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
         """Log of the weighted mean improvement times the probability of not failing; -inf for what was told."""
@@ -92,11 +100,7 @@ class Acquisition:
         gain = self.gain(goal, features)
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
         total = total + self.log_feasibility(goal.fitted, features)
-        first, second = hashes(configs)
-        same_first = first[:, None] == goal.marks[0][None, :]
-        same_second = second[:, None] == goal.marks[1][None, :]
-        repeat = jnp.any(same_first & same_second & goal.is_mark[None, :], axis=1)
-        return jnp.where(repeat, -jnp.inf, total)
+        return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
 
     def gain(self, goal: Goal, features: Float[Array, "m x"]) -> Float[Array, "g m"]:
         """Log of the expected improvement by each process."""
@@ -126,6 +130,26 @@ class Acquisition:
         if not self.settings.feasibility:
             return jnp.zeros(len(features))
         return self.surrogate.log_feasibility(fitted, features)
+
+
+def marks(
+    told: Int[Array, "h k"], is_told: Bool[Array, " h"]
+) -> tuple[UInt32[Array, " h"], UInt32[Array, " h"]]:
+    """Hashes of the configurations that must not be proposed again."""
+    first, second = (jnp.where(is_told, h, 0) for h in hashes(told))
+    return first, second
+
+
+def is_marked(
+    configs: Int[Array, "m k"],
+    marks: tuple[UInt32[Array, " h"], UInt32[Array, " h"]],
+    is_mark: Bool[Array, " h"],
+) -> Bool[Array, " m"]:
+    """Which configurations must not be proposed again."""
+    first, second = hashes(configs)
+    same_first = first[:, None] == marks[0][None, :]
+    same_second = second[:, None] == marks[1][None, :]
+    return jnp.any(same_first & same_second & is_mark[None, :], axis=1)
 
 
 def log_expected_improvement(

@@ -34,7 +34,9 @@ from autorank.searchers.base import (
 )
 from autorank.searchers.candidates import CandidateSettings, latin_hypercube
 from autorank.searchers.climbing import ClimbSettings, neighbourhood
-from autorank.searchers.greedy_batch import Chosen, GreedyBatch
+from autorank.searchers.front_acquisition import FrontAcquisition
+from autorank.searchers.greedy_batch import Acquires, Chosen, GreedyBatch
+from autorank.searchers.known_cost import Region
 from autorank.searchers.novelty import Propose, proposer
 from autorank.space.space import Space
 from autorank.surrogates.gaussian_surrogate import (
@@ -106,6 +108,7 @@ class State(NamedTuple):
     has_roles=False,
     reads_predictor=False,
     weighs_cost=True,
+    finds_front=True,
 )
 def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> Searcher:
     """Gaussian processes and expected improvement: the best choice for about 100 trials.
@@ -113,6 +116,12 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     Proposals carry predicted metrics in the told units; a predicted cost is NaN if no alpha weighs the cost. ``info``
     holds, for each proposal, ``repeat``, ``alpha``, ``spread`` (standard deviation of the warped quality),
     ``acquisition`` (log expected improvement) and ``feasible`` (probability of not failing).
+
+    With ``context.goal="front"`` what improves is the hypervolume of quality and cost (`front_acquisition`), the cost
+    is the known one, and there are no alphas.
+
+    Raises:
+        ValueError: that goal without ``context.cost``.
 
     Examples:
         >>> from autorank.space.space import Decision
@@ -125,10 +134,12 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     """
     batch_size, capacity = settings.batch_size, context.capacity
     repeats = settings.repeats and context.repeats
-    weighs_cost = any(alpha > 0 for alpha in settings.alphas)
+    known_cost = context.cost if context.goal == "front" else None
+    weighs_cost = known_cost is None and any(alpha > 0 for alpha in settings.alphas)
     surrogate = gaussian_surrogate(space, settings, weighs_cost=weighs_cost)
-    acquisition, near = Acquisition(surrogate, settings), neighbourhood(space)
-    batch = GreedyBatch(space, acquisition, near, settings, settings, batch_size, repeats)
+    acquisition = make_acquisition(surrogate, settings, context)
+    region, near = Region(space, context.cost and context.cost.fits), neighbourhood(space)
+    batch = GreedyBatch(region, acquisition, near, settings, settings, batch_size, repeats)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 
@@ -147,7 +158,11 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
         final_key = jax.random.fold_in(key, batch_size)
-        return _proposal(final_key, propose, history, chosen, fitted, weighs_cost, repeats)
+        made = _proposal(final_key, propose, history, chosen, fitted, weighs_cost, repeats)
+        if known_cost is None:
+            return made
+        costs = known_cost.log_ratio(made.configs)
+        return made._replace(predicted=made.predicted.at[:, 1].set(costs))
 
     def ask(key: Key, state: State) -> Proposal:
         history = state.history
@@ -162,6 +177,21 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         return State(append(state.history, configs, metrics), state.design)
 
     return Searcher(init, ask, tell, partial(judge, settings, surrogate), repeats)
+
+
+def make_acquisition(
+    surrogate: GaussianSurrogate, settings: AutorankConfig, context: Context
+) -> Acquires:
+    """What proposals are chosen by, for the goal of a search.
+
+    Raises:
+        ValueError: the front is the goal, and the cost is not known.
+    """
+    if context.goal != "front":
+        return Acquisition(surrogate, settings)
+    if context.cost is None:
+        raise ValueError("a search for the front needs to know what configurations cost")
+    return FrontAcquisition(surrogate, settings, context.cost)
 
 
 def is_ready(settings: AutorankConfig, history: History) -> Array:

@@ -18,6 +18,7 @@ from autorank.surrogates.base import Data
 from autorank.surrogates.settings import PredictorConfig
 
 if TYPE_CHECKING:
+    from autorank.searchers.known_cost import KnownCost
     from autorank.surrogates.predictor import Predictor  # loads flax, and most searchers need none
 
 
@@ -144,6 +145,9 @@ class Context(NamedTuple):
     predictor: "Predictor | PredictorConfig" = PredictorConfig()
     # Whether a configuration may be tried several times, with fresh noise each time, and so be proposed again.
     repeats: bool = False
+    # best: the lowest quality. front: the lowest quality at every cost, for searchers with the trait `finds_front`.
+    goal: str = "best"
+    cost: "KnownCost | None" = None  # of the space's configurations; a goal of front needs it
 
 
 class MakeSearcher(Protocol):
@@ -157,7 +161,8 @@ class MakeSearcher(Protocol):
 # Traits: `grid_size`, points of an interval in a sweep: many for searchers that know that neighbours are alike or draw
 # at random, few for those that learn about each point by itself. `has_roles`: proposals of a batch differ in kind by
 # their position (near the best, exploratory, ...). `reads_predictor`: learns with the ensemble of `Context.predictor`.
-# `weighs_cost`: trades quality for cost in what it proposes, by its own setting `alphas`.
+# `weighs_cost`: trades quality for cost in what it proposes, by its own setting `alphas`. `finds_front`: serves
+# `Context.goal` = front; a searcher without the trait does not.
 SEARCHERS: Registry[MakeSearcher] = Registry(
     "searcher", former={"bayes": "autorank", "predictor": "paper"}
 )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from autorank.base.records import later
 from autorank.base.typing import Array, Int, Key
 from autorank.searchers.base import History, best_first
+from autorank.searchers.known_cost import Region
 from autorank.space.space import Space
 
 
@@ -24,9 +25,13 @@ class CandidateSettings:
 
 
 def candidates(
-    key: Key, space: Space, history: History, settings: CandidateSettings
+    key: Key, region: Region, history: History, settings: CandidateSettings
 ) -> Int[Array, "m k"]:
-    """Random configurations, mutants of the best trials and crossings of them; ``settings.pool`` of each."""
+    """Random configurations, mutants of the best trials and crossings of them; ``settings.pool`` of each.
+
+    The random ones fit into the region; others may not.
+    """
+    space = region.space
     sample_key, vary_key, cross_key, pick_key = jax.random.split(key, 4)
     n = settings.pool
     order, num_finished = best_first(history)
@@ -36,7 +41,7 @@ def candidates(
     left, right = history.configs[order[jnp.minimum(picks, jnp.maximum(num_finished - 1, 0))]]
     mutants = vary(vary_key, space, parents, settings)
     return jnp.concatenate(
-        [space.sample(sample_key, n), mutants, cross(cross_key, space, left, right)]
+        [region.sample(sample_key, n), mutants, cross(cross_key, space, left, right)]
     )
 
 

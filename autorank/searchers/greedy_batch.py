@@ -5,18 +5,68 @@ This is the kriging believer (Ginsbourger et al. 2010, "Kriging is well-suited t
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
-from autorank.base.typing import Array, Int, Key
-from autorank.searchers.acquisition import Acquisition
+from autorank.base.typing import Array, Bool, Float, Int, Key
+from autorank.searchers.acquisition import AcquisitionSettings
 from autorank.searchers.base import History, known
 from autorank.searchers.candidates import CandidateSettings, candidates
 from autorank.searchers.climbing import ClimbSettings, Neighbours, climb
-from autorank.space.space import Space
+from autorank.searchers.known_cost import Region
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
+
+
+@runtime_checkable
+class Acquires(Protocol):
+    """An acquisition function: `acquisition.Acquisition`, `front_acquisition.FrontAcquisition`."""
+
+    @property
+    def surrogate(self) -> GaussianSurrogate:
+        """What it believes."""
+        ...
+
+    @property
+    def settings(self) -> AcquisitionSettings:
+        """What counts as an improvement."""
+        ...
+
+    def parents(self, key: Key, history: History) -> History:
+        """The history with numbers for its qualities, of which the lowest make parents of candidates."""
+        ...
+
+    def goal(
+        self,
+        fitted: GaussianFit,
+        weights: Float[Array, " g"],
+        alpha: Float[Array, ""],
+        told: Int[Array, "h k"],
+        is_told: Bool[Array, " h"],
+        rows: Int[Array, "n k"],
+    ) -> Any:
+        """The goal of the next proposal, with the weight of the cost as ``alpha``.
+
+        Args:
+            fitted: processes fitted to the told trials and to the believed ones of the same batch.
+            weights: weight of each process of the quality.
+            alpha: weight of the cost.
+            told: configurations that must not be proposed again.
+            is_told: which rows of ``told`` are used.
+            rows: the configurations in the buffers of ``fitted``.
+        """
+        ...
+
+    def value(self, goal: Any, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
+        """The value of configurations; minus infinity for what must not be proposed again."""
+        ...
+
+    def log_feasibility(
+        self, fitted: GaussianFit, features: Float[Array, "m x"]
+    ) -> Float[Array, " m"]:
+        """Log probability of not failing."""
+        ...
 
 
 class Chosen(NamedTuple):
@@ -34,8 +84,8 @@ class Chosen(NamedTuple):
 class GreedyBatch:
     """Chooses a batch, one proposal after another; the alphas take turns."""
 
-    space: Space
-    acquisition: Acquisition
+    region: Region
+    acquisition: Acquires
     neighbours: Neighbours
     candidates: CandidateSettings
     climb: ClimbSettings
@@ -58,7 +108,7 @@ class GreedyBatch:
                 fitted = self.acquisition.surrogate.believe(fitted, row, chosen.configs)
             return (fitted, pending.at[index].set(chosen.configs)), chosen
 
-        pending = jnp.zeros((self.size, self.space.num_decisions), jnp.int32)
+        pending = jnp.zeros((self.size, self.region.space.num_decisions), jnp.int32)
         return jax.lax.scan(step, (fitted, pending), jnp.arange(self.size))[1]
 
     def _next(
@@ -75,19 +125,30 @@ class GreedyBatch:
         alphas = jnp.asarray(acquisition.settings.alphas, jnp.float32)
         told = jnp.concatenate([history.configs, pending])
         is_told = jnp.concatenate([known(history), jnp.arange(self.size) < index])
-        pool = candidates(jax.random.fold_in(key, index), self.space, history, self.candidates)
+        own_key = jax.random.fold_in(key, index)
+        parents = acquisition.parents(own_key, history)
+        pool = candidates(own_key, self.region, parents, self.candidates)
         if self.repeats:
             failed = known(history) & ~jnp.isfinite(history.metrics[:, 0])
             is_told = is_told.at[: len(failed)].set(failed).at[len(failed) :].set(False)
             again = jnp.where((known(history) & ~failed)[:, None], history.configs, pool[:1])
             pool = jnp.concatenate([pool, again])
-        goal = acquisition.goal(fitted, weights, alphas[index % len(alphas)], told, is_told)
-        config, gain = climb(partial(acquisition.value, goal), pool, self.neighbours, self.climb)
+        alpha, rows = alphas[index % len(alphas)], rows_of(fitted, history, pending)
+        goal = acquisition.goal(fitted, weights, alpha, told, is_told, rows)
+        value = self.region.bounded(partial(acquisition.value, goal))
+        config, gain = climb(value, pool, self.neighbours, self.climb)
         prediction = surrogate.predict(fitted, config[None])
         log_p = acquisition.log_feasibility(fitted, surrogate.embed(config[None]))
         return Chosen(
             config, prediction.mean[0], prediction.sd[0], gain, jnp.exp(log_p[0]), goal.alpha
         )
+
+
+def rows_of(fitted: GaussianFit, history: History, pending: Int[Array, "b k"]) -> Int[Array, "n k"]:
+    """The configurations in the buffers of a fit: those of the history, then the pending ones."""
+    size = len(fitted.costs)
+    rows = jnp.pad(history.configs, ((0, max(size - len(history.configs), 0)), (0, 0)))[:size]
+    return rows.at[history.count + jnp.arange(len(pending))].set(pending, mode="drop")
 
 
 def believed(

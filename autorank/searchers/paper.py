@@ -30,6 +30,7 @@ from autorank.searchers.base import (
     tell_history,
     told_data,
 )
+from autorank.searchers.known_cost import Fits
 from autorank.searchers.maximisers import CLIMBING, MAXIMISERS, Found, by_chance, by_climbing
 from autorank.searchers.novelty import Propose, fresh, proposer
 from autorank.searchers.policy_search import Course, ScoreConfigs, run_policy
@@ -130,7 +131,8 @@ def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searche
             f"{capacity}; make both alike"
         )
     propose = proposer(space, batch_size=settings.batch_size, capacity=capacity)
-    guide = _Guide(space, settings, EnsembleSurrogate(space, predictor), propose)
+    fits = context.cost and context.cost.fits
+    guide = _Guide(space, settings, EnsembleSurrogate(space, predictor), propose, fits)
 
     def init(key: Key) -> ToldState:
         return ToldState(empty(space, capacity))
@@ -150,6 +152,7 @@ class _Guide:
     settings: PaperConfig
     surrogate: Surrogate
     propose: Propose
+    fits: Fits | None  # a cap on the cost
 
     @cached_property
     def alphas(self) -> np.ndarray:
@@ -216,6 +219,7 @@ class _Guide:
                 samples=s.samples,
                 rate=s.rate,
                 entropy_coef=s.entropy_coef,
+                fits=self.fits,
             )
 
         # Common random numbers: a seed draws alike under every alpha.
@@ -263,9 +267,14 @@ class _Guide:
     def _leaders(
         self, history: History, configs: Int[Array, "a m k"], rewards: Float[Array, "a m"], n: int
     ) -> tuple[Candidates, Int[Array, " a"]]:
-        """The ``n`` best new configurations of each alpha, taking turns, and how many new ones each alpha had."""
+        """The ``n`` best new configurations of each alpha, taking turns, and how many new ones each alpha had.
+
+        Those that do not fit come last.
+        """
 
         def lead(configs: Array, rewards: Array) -> tuple[Array, Array]:
+            if self.fits is not None:
+                rewards = jnp.where(self.fits(configs), rewards, jnp.nan)
             order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
             ranked = configs[order]
             chosen = fresh(history, ranked, n)

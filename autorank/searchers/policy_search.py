@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array, Float, Int, Key
+from autorank.searchers.known_cost import Fits
 from autorank.searchers.reinforce import draw, entropy, learn, uniform_policy
 from autorank.space.space import Space
 
@@ -47,6 +48,7 @@ def run_policy(
     samples: int,
     rate: float,
     entropy_coef: float,
+    fits: Fits | None = None,
 ) -> Course:
     """Runs one policy.
 
@@ -59,6 +61,8 @@ def run_policy(
         samples: configurations drawn at each step.
         rate: Adam's step size on the logits.
         entropy_coef: weight of the policy's entropy in what is maximised.
+        fits: a cap on the cost; None is without one. What does not fit has a reward below the lowest of its step, by
+            their standard deviation (own choice).
 
     Examples:
         >>> from autorank.space.space import Decision
@@ -77,6 +81,8 @@ def run_policy(
         configs = draw(jax.random.fold_in(key, index), space, policy.logits, samples)
         scores = score(configs)
         rewards = reward(scores)
+        if fits is not None:
+            rewards = jnp.where(fits(configs), rewards, jnp.min(rewards) - jnp.std(rewards))
         course = Course(
             configs.astype(small),
             rewards,

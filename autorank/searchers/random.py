@@ -27,7 +27,13 @@ class RandomConfig(SearcherConfig):
 
 
 @SEARCHERS.register(
-    "random", RandomConfig, grid_size=64, has_roles=False, reads_predictor=False, weighs_cost=False
+    "random",
+    RandomConfig,
+    grid_size=64,
+    has_roles=False,
+    reads_predictor=False,
+    weighs_cost=False,
+    finds_front=True,  # what is drawn at random serves every goal
 )
 def make_random(space: Space, settings: RandomConfig, context: Context) -> Searcher:
     """Random search: independent random configurations, none of them twice.
