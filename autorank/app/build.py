@@ -30,7 +30,8 @@ from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.population.spaces import capacities_of
 from autorank.search.budget import Budget
 from autorank.searchers.base import SEARCHERS, Context, Searcher
-from autorank.searchers.known_cost import KnownCost, Region, within_cap
+from autorank.searchers.known_cost import KnownCost
+from autorank.searchers.region import Region, within_cap
 from autorank.space.parse import parse_space
 from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor, make_predictor

@@ -80,7 +80,7 @@ class Grid(NamedTuple):
 def grid(lengths: Mapping[str, int]) -> Grid:
     """The last axis moves fastest, as in `itertools.product`."""
     strides, size = {}, 1
-    for axis, length in reversed(lengths.items()):
+    for axis, length in reversed(list(lengths.items())):
         strides[axis] = size
         size *= length
     return Grid(strides, size)
@@ -135,8 +135,9 @@ class CostTables:
             position = jnp.where(on & (filled > 0), jnp.where(concat, filled, 1), position)
         grid, counts = self.head
         parts.append(counts.at(grid.place(at | {"position": position})))
-        low = sum((p.low for p in parts), jnp.int32(0))
-        high = sum((p.high for p in parts), jnp.int32(0))
+        nothing = jnp.zeros(n, jnp.int32)
+        low = sum((p.low for p in parts), nothing)
+        high = sum((p.high for p in parts), nothing)
         return Count(high + (low >> LOW_BITS), low & ((1 << LOW_BITS) - 1))
 
     def _module(self, module: Int[Array, " n"], at: Mapping[str, Array]) -> Count:
@@ -147,7 +148,7 @@ class CostTables:
         return self.modules.at(jnp.asarray(self.firsts)[module] + jnp.sum(own * index, axis=1))
 
 
-def _where(on: Bool[Array, " n"], count: Count) -> Count:
+def _where(on: Any, count: Count) -> Count:
     return Count(jnp.where(on, count.high, 0), jnp.where(on, count.low, 0))
 
 
@@ -213,12 +214,19 @@ def _coming_in(first: int, position: int, num_tokens: int) -> int:
     return position * num_tokens if position else first
 
 
+def sizes_of(positions: int, tokens: int, width: int, shared: Mapping[str, int]) -> Sizes:
+    """The sizes of a module."""
+    rank, heads, kernel, depth, hidden = (shared[size] for size in SHARED_SIZES)
+    return Sizes(positions, tokens, width, rank, heads, kernel, depth, hidden)
+
+
 def _module_count(name: str, first: int) -> Callable[..., int]:
     count = MODULES[name].traits["flops"]
 
     def counted(position: int, width: int, num_tokens: int, **shared: int) -> int:
         rest = {size: shared.get(size, 1) for size in SHARED_SIZES}
-        return count(Sizes(_coming_in(first, position, num_tokens), num_tokens, width, **rest))
+        came = _coming_in(first, position, num_tokens)
+        return count(sizes_of(came, num_tokens, width, rest))
 
     return counted
 
@@ -235,7 +243,7 @@ def _frame_count(
     came = _coming_in(first, position, num_tokens)
     config = DhenConfig(width=width, num_tokens=num_tokens, ensemble=ensemble, heads=1)
     outputs = layer_outputs(config, LayerConfig(*["linear"] * filled), came)
-    sizes = Sizes(came, num_tokens, width, *[1] * len(SHARED_SIZES))
+    sizes = sizes_of(came, num_tokens, width, dict.fromkeys(SHARED_SIZES, 1))
     return frame_flops(sizes, filled, outputs, norm, ensemble)
 
 

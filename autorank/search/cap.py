@@ -42,5 +42,5 @@ def refuse_dear(context: Context, configs: np.ndarray) -> None:
         dear = context.space.decode(configs[int(np.argmin(good))])
         raise SearchStopped(
             f"search.max_flops_ratio={context.budget.max_flops_ratio:g}: the searcher proposed {dear}, which costs "
-            f"more; make it with autorank.searchers.known_cost.within_cap"
+            f"more; make it with autorank.searchers.region.within_cap"
         )

@@ -36,8 +36,8 @@ from autorank.searchers.candidates import CandidateSettings, latin_hypercube
 from autorank.searchers.climbing import ClimbSettings, neighbourhood
 from autorank.searchers.front_acquisition import FrontAcquisition
 from autorank.searchers.greedy_batch import Acquires, Chosen, GreedyBatch
-from autorank.searchers.known_cost import Region
 from autorank.searchers.novelty import Propose, proposer
+from autorank.searchers.region import Region
 from autorank.space.space import Space
 from autorank.surrogates.gaussian_surrogate import (
     GaussianFit,
@@ -117,11 +117,8 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     holds, for each proposal, ``repeat``, ``alpha``, ``spread`` (standard deviation of the warped quality),
     ``acquisition`` (log expected improvement) and ``feasible`` (probability of not failing).
 
-    With ``context.goal="front"`` what improves is the hypervolume of quality and cost (`front_acquisition`), the cost
-    is the known one, and there are no alphas.
-
-    Raises:
-        ValueError: that goal without ``context.cost``.
+    With ``context.goal="front"``, which needs ``context.cost``, what improves is the hypervolume of quality and cost
+    (`front_acquisition`), the cost is the known one, and there are no alphas.
 
     Examples:
         >>> from autorank.space.space import Decision
@@ -134,10 +131,8 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     """
     batch_size, capacity = settings.batch_size, context.capacity
     repeats = settings.repeats and context.repeats
-    known_cost = context.cost if context.goal == "front" else None
-    weighs_cost = known_cost is None and any(alpha > 0 for alpha in settings.alphas)
-    surrogate = gaussian_surrogate(space, settings, weighs_cost=weighs_cost)
-    acquisition = make_acquisition(surrogate, settings, context)
+    acquisition = make_acquisition(space, settings, context)
+    surrogate = acquisition.surrogate
     region, near = Region(space, context.cost and context.cost.fits), neighbourhood(space)
     batch = GreedyBatch(region, acquisition, near, settings, settings, batch_size, repeats)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
@@ -158,11 +153,9 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
         final_key = jax.random.fold_in(key, batch_size)
+        weighs_cost = surrogate.weighs_cost
         made = _proposal(final_key, propose, history, chosen, fitted, weighs_cost, repeats)
-        if known_cost is None:
-            return made
-        costs = known_cost.log_ratio(made.configs)
-        return made._replace(predicted=made.predicted.at[:, 1].set(costs))
+        return with_cost(made, context)
 
     def ask(key: Key, state: State) -> Proposal:
         history = state.history
@@ -179,18 +172,26 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     return Searcher(init, ask, tell, partial(judge, settings, surrogate), repeats)
 
 
-def make_acquisition(
-    surrogate: GaussianSurrogate, settings: AutorankConfig, context: Context
-) -> Acquires:
+def with_cost(proposal: Proposal, context: Context) -> Proposal:
+    """The proposal with the known cost for a predicted one, in a search for the front."""
+    if context.goal != "front" or context.cost is None:
+        return proposal
+    costs = context.cost.log_ratio(proposal.configs)
+    return proposal._replace(predicted=proposal.predicted.at[:, 1].set(costs))
+
+
+def make_acquisition(space: Space, settings: AutorankConfig, context: Context) -> Acquires:
     """What proposals are chosen by, for the goal of a search.
 
     Raises:
         ValueError: the front is the goal, and the cost is not known.
     """
     if context.goal != "front":
-        return Acquisition(surrogate, settings)
+        weighs_cost = any(alpha > 0 for alpha in settings.alphas)
+        return Acquisition(gaussian_surrogate(space, settings, weighs_cost=weighs_cost), settings)
     if context.cost is None:
         raise ValueError("a search for the front needs to know what configurations cost")
+    surrogate = gaussian_surrogate(space, settings, weighs_cost=False)
     return FrontAcquisition(surrogate, settings, context.cost)
 
 

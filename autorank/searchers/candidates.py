@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from autorank.base.records import later
 from autorank.base.typing import Array, Int, Key
 from autorank.searchers.base import History, best_first
-from autorank.searchers.known_cost import Region
+from autorank.searchers.region import Region
 from autorank.space.space import Space
 
 

@@ -15,7 +15,7 @@ from autorank.searchers.acquisition import AcquisitionSettings
 from autorank.searchers.base import History, known
 from autorank.searchers.candidates import CandidateSettings, candidates
 from autorank.searchers.climbing import ClimbSettings, Neighbours, climb
-from autorank.searchers.known_cost import Region
+from autorank.searchers.region import Region
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 

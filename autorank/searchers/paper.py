@@ -267,19 +267,8 @@ class _Guide:
     def _leaders(
         self, history: History, configs: Int[Array, "a m k"], rewards: Float[Array, "a m"], n: int
     ) -> tuple[Candidates, Int[Array, " a"]]:
-        """The ``n`` best new configurations of each alpha, taking turns, and how many new ones each alpha had.
-
-        Those that do not fit come last.
-        """
-
-        def lead(configs: Array, rewards: Array) -> tuple[Array, Array]:
-            if self.fits is not None:
-                rewards = jnp.where(self.fits(configs), rewards, jnp.nan)
-            order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
-            ranked = configs[order]
-            chosen = fresh(history, ranked, n)
-            return ranked[chosen.position], chosen.num_fresh
-
+        """The ``n`` best new configurations of each alpha, taking turns, and how many new ones each alpha had."""
+        lead = partial(leading, history, self.fits, n)
         leaders, num_new = jax.vmap(lead)(configs, rewards)
         in_turn = leaders.swapaxes(0, 1).reshape(-1, configs.shape[-1])
         alphas = jnp.tile(jnp.asarray(self.alphas), len(in_turn) // len(self.alphas))
@@ -297,6 +286,22 @@ class _Guide:
         leaders, _ = self._leaders(history, same, rewards, s.num_local)
         chosen = fresh(history, leaders.configs, s.num_local).position
         return Candidates(leaders.configs[chosen], leaders.alpha[chosen])
+
+
+def leading(
+    history: History,
+    fits: Fits | None,
+    n: int,
+    configs: Int[Array, "m k"],
+    rewards: Float[Array, " m"],
+) -> tuple[Int[Array, "n k"], Int[Array, ""]]:
+    """The ``n`` new configurations of highest reward, those that do not fit last, and the number of new ones."""
+    if fits is not None:
+        rewards = jnp.where(fits(configs), rewards, jnp.nan)
+    order = jnp.argsort(jnp.where(jnp.isnan(rewards), jnp.inf, -rewards))
+    ranked = configs[order]
+    chosen = fresh(history, ranked, n)
+    return ranked[chosen.position], chosen.num_fresh
 
 
 def explorers(key: Key, space: Space, history: History, settings: PaperConfig) -> Candidates:

@@ -33,10 +33,10 @@ CHOICES = {
 
 def config_of(index: dict[str, int]) -> DhenConfig:
     values = {name: CHOICES[name][i] for name, i in index.items()}
-    layers = {
-        f"layer{i}": LayerConfig(*(values[f"layer{i}.{slot}"] for slot in "abc")) for i in (1, 2, 3)
-    }
-    return DhenConfig(**{name: values[name] for name in FIELDS}, **layers)
+    settings = {name: values[name] for name in FIELDS}
+    for i in (1, 2, 3):
+        settings[f"layer{i}"] = LayerConfig(*(values[f"layer{i}.{slot}"] for slot in "abc"))
+    return DhenConfig(**settings)
 
 
 @pytest.mark.parametrize("num_dense", [0, 3])

@@ -40,8 +40,9 @@ def quality(configs) -> np.ndarray:
     return -log_cost(configs) + 0.7 * (module != 2) + 0.4 * (module == 3) + off
 
 
-def hypervolume(qualities, costs, reference: float, dearest: float) -> float:
+def hypervolume(points, reference: float, dearest: float) -> float:
     """By brute force: the share of a fine grid of costs at which a quality below the reference is reached, times it."""
+    qualities, costs = points
     at = np.linspace(-4.0, dearest, 4001)
     reached = np.where(np.asarray(costs)[None] <= at[:, None], np.asarray(qualities)[None], np.inf)
     height = np.maximum(reference - np.minimum(reached.min(axis=1), reference), 0.0)
@@ -54,7 +55,7 @@ def test_the_growth_is_what_sampling_and_brute_force_say():
     costs = costs.astype(np.float32)
     front = staircase(jnp.asarray(qualities), jnp.asarray(costs), jnp.ones(12, bool), 2.5)
     reference = float(np.median(qualities))
-    before = hypervolume(qualities, costs, reference, 2.5)
+    before = hypervolume((qualities, costs), reference, 2.5)
     means, sds = np.array([-1.0, 0.3, -2.0, 0.0]), np.array([0.5, 0.2, 1.0, 1.5])
     at = np.array([-3.0, 0.1, 1.0, 2.4], np.float32)
     variances = jnp.broadcast_to(jnp.asarray(sds**2)[:, None], (4, len(front.level)))
@@ -62,14 +63,14 @@ def test_the_growth_is_what_sampling_and_brute_force_say():
     for i in range(4):
         draws = means[i] + sds[i] * rng.normal(size=300)
         grown = [
-            hypervolume([*qualities, y], [*costs, at[i]], reference, 2.5) - before for y in draws
+            hypervolume(([*qualities, y], [*costs, at[i]]), reference, 2.5) - before for y in draws
         ]
         error = np.std(grown) / np.sqrt(len(grown))
         assert abs(found[i] - np.mean(grown)) < 4 * error + 2e-3
     certain = jnp.full((4, len(front.level)), 1e-12)
     exact = np.exp(log_growth(front, jnp.asarray(means), certain, jnp.asarray(at)))
     for i in range(4):
-        grown = hypervolume([*qualities, means[i]], [*costs, at[i]], reference, 2.5) - before
+        grown = hypervolume(([*qualities, means[i]], [*costs, at[i]]), reference, 2.5) - before
         np.testing.assert_allclose(exact[i], grown, atol=2e-3)
 
 
@@ -77,18 +78,20 @@ def test_the_staircase_is_the_front_below_the_reference_and_keeps_the_highest_st
     rng = np.random.default_rng(1)
     qualities, costs = rng.normal(size=40), rng.uniform(-2, 2, 40)
     where = rng.random(40) < 0.8
-    arrays = [jnp.asarray(v, jnp.float32) for v in (qualities, costs)]
-    found = staircase(*arrays, jnp.asarray(where), 3.0)
+    first, second = (jnp.asarray(v, jnp.float32) for v in (qualities, costs))
+    found = staircase(first, second, jnp.asarray(where), 3.0)
     points = [(costs[i], qualities[i]) for i in np.flatnonzero(where)]
     reference = np.median(qualities[where])
     expected = sorted(points[i] for i in pareto_front(points) if points[i][1] < reference)
     used = np.asarray(found.left[1:]) < 3.0
-    np.testing.assert_allclose(np.asarray(found.left[1:])[used], [c for c, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(found.left[1:])[used], [c for c, _ in expected], rtol=1e-5
+    )
     np.testing.assert_allclose(
         np.asarray(found.level[1:])[used], [q for _, q in expected], rtol=1e-5
     )
     np.testing.assert_allclose(found.right[:-1], found.left[1:])
-    short = staircase(*arrays, jnp.asarray(where), 3.0, steps=2)
+    short = staircase(first, second, jnp.asarray(where), 3.0, steps=2)
     falls = -np.diff([reference, *(q for _, q in expected)])
     kept = sorted(np.sort(falls)[-2:])
     at = [expected[np.flatnonzero(np.isclose(falls, f))[0]][0] for f in kept]
@@ -128,8 +131,8 @@ def lost(name: str, seed: int) -> float:
     front = pareto_front(list(zip(costs.tolist(), believed.tolist(), strict=True)))
     true, dearest = quality(ALL), log_cost(ALL).max() + 0.01
     reference = float(np.median(true))
-    whole = hypervolume(*best_at_each_cost(true, log_cost(ALL)), reference, dearest)
-    own = hypervolume(quality(configs[front]), costs[front], reference, dearest)
+    whole = hypervolume(best_at_each_cost(true, log_cost(ALL)), reference, dearest)
+    own = hypervolume((quality(configs[front]), costs[front]), reference, dearest)
     return 1 - own / whole
 
 
@@ -146,6 +149,7 @@ def test_a_planted_front_is_found_better_than_at_random():
 
 def test_it_goes_on_as_if_it_had_not_been_stopped_and_knows_the_cost():
     whole, last = told("autorank", 7, trials=30)
+    assert last is not None
     made, *_ = searcher("autorank")
     state = made.init(jax.random.key(7))
     history = jax.tree.map(np.asarray, whole.history)
