@@ -7,11 +7,13 @@ models too big for an imagined memory fail: 17 % of uniform samples, right besid
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from autorank.benchmarks.base import Benchmark, Interval, Values, middle, number
+from autorank.ledger.front import pareto_front
 from autorank.space.space import Decision, Space
 
 CATEGORICAL = {
@@ -84,6 +86,36 @@ def planted_optimum(seed: int = 0) -> dict[str, Any]:
     return values | {"learning_rate": 1e-3, "weight_decay": 1e-5, "dropout": 0.2}
 
 
+@cache
+def planted_front(seed: int = 0) -> list[tuple[float, float]]:
+    """The lowest loss of the function of ``seed`` at each log cost, ``(log cost, loss)``, cheapest first.
+
+    Exact over the choices; learning rate, weight decay and dropout are on grids of 301 points of their ranges.
+    """
+    planted = _planted(seed)
+    names = [*CATEGORICAL, *ORDERED]
+    shape = [len(c) for c in (CATEGORICAL | ORDERED).values()]
+    total = np.zeros(shape, np.float32)
+    for group, table in planted.tables.items():
+        places = [names.index(n) for n in group]
+        ordered = np.transpose(table, np.argsort(places))
+        total += ordered.reshape([shape[i] if i in places else 1 for i in range(len(shape))])
+    rates, decays = np.linspace(-5, -1, 301)[:, None], np.linspace(-8, -2, 301)[None, :]
+    for o, s, deep in np.ndindex(shape[0], shape[5], shape[6]):
+        lowest = sum(planted.of_rates(o, s, deep - BEST["layers"], rates, decays)).min()
+        total[o, :, :, :, :, s, deep] += np.float32(lowest)
+    dropout = (
+        np.linspace(0.0, 0.6, 301)[:, None]
+        - 0.2
+        - 0.05 * (np.arange(shape[7])[None, :] - BEST["width"])
+    )
+    lowest = total.min(axis=tuple(range(6))) + (1.2 * dropout**2).min(axis=0)[None, :, None]
+    sizes = np.array(ORDERED["layers"])[:, None, None] * np.array(ORDERED["width"])[None, :, None]
+    costs = np.log(sizes * np.array(ORDERED["embedding"])[None, None, :] / 1e4)
+    points = list(zip(costs.ravel().tolist(), lowest.ravel().tolist(), strict=True))
+    return [points[i] for i in pareto_front(points)]
+
+
 class _Planted(NamedTuple):
     """The function of one seed."""
 
@@ -98,18 +130,30 @@ class _Planted(NamedTuple):
         at |= {n: ORDERED[n].index(values[n]) for n in ORDERED}
         total = sum(float(t[tuple(at[n] for n in names)]) for names, t in self.tables.items())
         deeper = at["layers"] - BEST["layers"]
-        # The best learning rate falls with depth, the best weight decay with it, dropout rises with width.
-        rate = np.log10(values["learning_rate"])
-        shift = self.log_rates[at["optimizer"]] - self.log_rates[self.best["optimizer"]]
-        off = rate + 3.0 - shift + 0.12 * deeper
-        total += 0.25 * (1 - np.exp(-(off**2)))
-        slope = self.log_decays[at["schedule"]] - self.log_decays[self.best["schedule"]]
-        off_decay = np.log10(values["weight_decay"]) + 5.0 - 0.5 * slope + 0.8 * (rate + 3.0)
-        total += 0.12 * (1 - np.exp(-0.25 * off_decay**2))
+        rate, decay = np.log10(values["learning_rate"]), np.log10(values["weight_decay"])
+        off_rate, off_decay, cliff = self.of_rates(
+            at["optimizer"], at["schedule"], deeper, rate, decay
+        )
+        total += off_rate
+        total += off_decay
+        # The best dropout rises with width.
         total += 1.2 * (values["dropout"] - 0.2 - 0.05 * (at["width"] - BEST["width"])) ** 2
+        return float(total + cliff)
+
+    def of_rates(self, optimizer: int, schedule: int, deeper: int, rate: Any, decay: Any) -> Any:
+        """What log10 learning rate and log10 weight decay add, and a cliff."""
+        # The best learning rate falls with depth, the best weight decay with it.
+        shift = self.log_rates[optimizer] - self.log_rates[self.best["optimizer"]]
+        off = rate + 3.0 - shift + 0.12 * deeper
+        slope = self.log_decays[schedule] - self.log_decays[self.best["schedule"]]
+        off_decay = decay + 5.0 - 0.5 * slope + 0.8 * (rate + 3.0)
         # Divergence: a cliff above a learning rate that falls with depth.
         beyond = rate + 1.9 + 0.1 * deeper
-        return float(total + 0.6 * np.clip(beyond / 0.15, 0.0, 1.0))
+        return (
+            0.25 * (1 - np.exp(-(off**2))),
+            0.12 * (1 - np.exp(-0.25 * off_decay**2)),
+            0.6 * np.clip(beyond / 0.15, 0.0, 1.0),
+        )
 
 
 def _planted(seed: int) -> _Planted:

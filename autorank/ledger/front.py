@@ -21,6 +21,20 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
+def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """The area that points ``(cost, quality)`` dominate up to a reference; what is beyond it adds nothing.
+
+    Examples:
+        >>> hypervolume([(0.0, 3.0), (1.0, 1.0), (2.0, 2.0), (9.0, 0.0)], reference=(4.0, 4.0))
+        10.0
+    """
+    dearest, worst = reference
+    inside = [p for p in points if p[0] < dearest and p[1] < worst]
+    steps = [inside[i] for i in pareto_front(inside)]
+    ends = [cost for cost, _ in steps[1:]] + [dearest]
+    return sum((end - cost) * (worst - q) for (cost, q), end in zip(steps, ends, strict=True))
+
+
 def front_of(trials: Iterable[Trial]) -> list[Trial]:
     """The front of the trials that have a label and a cost, cheapest first."""
     known: list[Trial] = []

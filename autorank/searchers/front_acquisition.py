@@ -28,6 +28,8 @@ from autorank.surrogates.beside import Beside, beside, weighted_beside
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 STEPS = 24  # of the front; of a longer one the highest
+import os
+FIRST = int(os.environ.get("FIRST", 20))
 
 
 class Staircase(NamedTuple):
@@ -71,7 +73,8 @@ class FrontAcquisition:
         """Candidates descend from trials that few others dominate, in random order among equals."""
         quality, cost = history.metrics[:, 0], self.cost.log_ratio(history.configs)
         usable = known(history) & jnp.isfinite(quality)
-        worse = quality > jnp.nanmedian(jnp.where(usable, quality, jnp.nan))
+        first = usable & (jnp.arange(len(quality)) < FIRST)
+        worse = quality > jnp.nanmedian(jnp.where(first, quality, jnp.nan))
         dominated = (quality[None] <= quality[:, None]) & (cost[None] <= cost[:, None])
         strictly = (quality[None] < quality[:, None]) | (cost[None] < cost[:, None])
         count = jnp.sum(dominated & strictly & usable[None], axis=1) + worse * len(quality)
@@ -153,7 +156,8 @@ def staircase(
         >>> found.level.tolist(), found.left.tolist(), found.right.tolist()
         ([2.0, 1.0, 1.0], [-inf, 1.0, 4.0], [1.0, 4.0, 4.0])
     """
-    reference = jnp.nanmedian(jnp.where(where, quality, jnp.nan))
+    first = where & (jnp.arange(len(quality)) < FIRST)
+    reference = jnp.nanmedian(jnp.where(first, quality, jnp.nan))
     quality = jnp.where(where, quality, jnp.inf)
     order = jnp.lexsort((quality, jnp.where(where, cost, jnp.inf)))
     low = jnp.minimum(jax.lax.cummin(quality[order]), reference)

@@ -69,6 +69,7 @@ def test_the_plans_defaults_are_the_settings():
         "equal_ne_margin": 0.02,
         "pilot_mutation": 0.3,
         "test_finalists": False,
+        "max_flops_ratio": 2.0,
     }
     # The measure is a part of search.metric.
     assert set(changed) == set(Budget._field_defaults) - {"measure"}
