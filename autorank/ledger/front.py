@@ -31,8 +31,10 @@ def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, f
     dearest, worst = reference
     inside = [p for p in points if p[0] < dearest and p[1] < worst]
     steps = [inside[i] for i in pareto_front(inside)]
-    ends = [cost for cost, _ in steps[1:]] + [dearest]
-    return sum((end - cost) * (worst - q) for (cost, q), end in zip(steps, ends, strict=True))
+    ends = [*(cost for cost, _ in steps[1:]), dearest]
+    return sum(
+        ((end - cost) * (worst - q) for (cost, q), end in zip(steps, ends, strict=False)), 0.0
+    )
 
 
 def front_of(trials: Iterable[Trial]) -> list[Trial]:

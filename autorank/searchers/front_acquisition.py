@@ -28,8 +28,9 @@ from autorank.surrogates.beside import Beside, beside, weighted_beside
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 STEPS = 24  # of the front; of a longer one the highest
-import os
-FIRST = int(os.environ.get("FIRST", 20))
+# Told trials whose median quality is the reference, pilots among them. Not that of all: it falls as good ones are
+# proposed, and the cheap end of the front would be out of sight.
+FIRST = 20
 
 
 class Staircase(NamedTuple):
@@ -61,8 +62,8 @@ class FrontAcquisition:
     `acquisition.Acquisition` what improves is what is believed after one more noisy trial. The means at ``x`` and at a
     trial of the front move together, so a second trial of a point of the front gains nothing over itself.
 
-    Qualities are warped and costs are log FLOPs ratios. The reference is the median told quality at the dearest cost:
-    what is worse or dearer adds nothing.
+    Qualities are warped and costs are log FLOPs ratios. The reference is the median quality of the first told trials
+    at the dearest cost: what is worse or dearer adds nothing.
     """
 
     surrogate: GaussianSurrogate
@@ -149,7 +150,7 @@ def staircase(
     dearest: float,
     steps: int = STEPS,
 ) -> Staircase:
-    """The front of points, below a reference at their median quality and the dearest cost.
+    """The front of points, below a reference at the median quality of the first of them and the dearest cost.
 
     Examples:
         >>> found = staircase(jnp.array([3.0, 1.0, 2.0]), jnp.array([0.0, 1.0, 2.0]), jnp.ones(3, bool), 4.0, steps=2)

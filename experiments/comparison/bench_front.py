@@ -66,8 +66,10 @@ def compiled(name: str, task_name: str) -> tuple[Any, Any, Any, Any]:
     context = Context(max(POINTS), repeats=True, goal=goal, cost=task.known_cost)
     made = entry.make(task.benchmark.space, settings, context)
     options = compiler_options()
-    parts = (jax.jit(f, compiler_options=options) for f in (made.ask, made.tell, made.judge))
-    return made.init, *parts
+    ask, tell, judge = (
+        jax.jit(f, compiler_options=options) for f in (made.ask, made.tell, made.judge)
+    )
+    return made.init, ask, tell, judge
 
 
 def our_run(name: str, task: FrontTask, noise: float | str, seed: int) -> Iterator[Row]:
@@ -128,7 +130,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     rows = sorted(rows, key=lambda r: (*run_of(r), int(r["trials"])))
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer: csv.DictWriter[str] = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     partial.replace(path)
@@ -179,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     if run in known:
                         continue
                     kind = peer_run if name in PEERS else our_run
-                    named = dict(zip(FIELDS, run, strict=False))
+                    named: Row = dict(zip(FIELDS, run, strict=False))
                     rows += [named | row for row in kind(name, task, noise, seed)]
                     write(options.table, rows)
                 print(name, task_name, noise_text(noise), "done", flush=True)

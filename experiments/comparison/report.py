@@ -19,6 +19,7 @@ import numpy as np
 
 from autorank.benchmarks.dhen import DHEN_TASKS
 from experiments.comparison.figures import FIGURES
+from experiments.comparison.front_table import of_front_tasks, of_fronts
 from experiments.comparison.noise import noise_of, noise_text
 from experiments.comparison.page import page
 from experiments.comparison.report_table import (
@@ -369,6 +370,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "tasks": ("By task", by_task),
     "dhen_tables": ("", dhen_tables),  # not of the runs
     "recorded_tables": ("", recorded_tables),
+    "fronts": ("", lambda _: of_fronts()),
+    "front_tasks": ("", lambda _: of_front_tasks()),
 }
 
 
