@@ -44,6 +44,7 @@ class EvolutionConfig(SearcherConfig):
     has_roles=False,
     reads_predictor=False,
     weighs_cost=False,
+    finds_front=False,
 )
 def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
     """Regularised evolution: mutants of tournament winners among the newest trials (Real et al., arXiv 1802.01548).

@@ -94,7 +94,13 @@ class Candidates(NamedTuple):
 
 
 @SEARCHERS.register(
-    "paper", PaperConfig, grid_size=16, has_roles=True, reads_predictor=True, weighs_cost=True
+    "paper",
+    PaperConfig,
+    grid_size=16,
+    has_roles=True,
+    reads_predictor=True,
+    weighs_cost=True,
+    finds_front=False,
 )
 def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searcher:
     """REINFORCE against the predictor ensemble (arXiv 2311.07870).

@@ -45,7 +45,7 @@ def of_front_tasks() -> list[str]:
     """What the fronts lack at 100 trials by task, with the standard error over seeds and their number."""
     rows = shown(read(TABLE))
     names = sorted({r["searcher"] for r in rows}, key=lambda s: (s not in NAMES, s != "front", s))
-    lines = [f"| task | noise | {' | '.join(NAMES.get(n, n) for n in names)} |"]
+    lines = [f"| task | noise | {' | '.join(NAMES.get(str(n), str(n)) for n in names)} |"]
     lines.append("|" + "---|" * (2 + len(names)))
     for task, noise in sorted({(r["task"], r["noise"]) for r in rows}):
         some = [r for r in rows if (r["task"], r["noise"]) == (task, noise)]

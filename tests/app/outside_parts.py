@@ -51,6 +51,7 @@ def register_searcher() -> None:
         has_roles=False,
         reads_predictor=False,
         weighs_cost=False,
+        finds_front=False,
     )
     def make_mine(space, settings: MineConfig, context: Context) -> Searcher:
         """Mutants of the best trial."""
