@@ -1,7 +1,5 @@
 """A searcher's cost is the objective's, the cap is exact, and settings that cannot be meant say what to write."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +53,7 @@ def of_space(**plan):
 
 def test_the_searchers_cost_is_the_objectives_and_the_cap_is_exact():
     config, space, objective = of_space(goal="front", max_flops_ratio=1.5)
-    configs = np.asarray(space.sample(jax.random.key(0), 300))
+    configs = np.asarray(space.sample(jax.random.key(0), 150))
     expected = objective(configs)
     count = jax.jit(counter(config, DATA, space))(configs)
     found = np.asarray(count.high, np.int64) * 2**20 + np.asarray(count.low)
@@ -88,7 +86,7 @@ def reordered(found):
 
 def test_pilots_stay_within_the_cap_and_are_as_before_without_one():
     space, objective = planted_space(), planted_objective(planted_space())
-    for ratio, seed in itertools.product((1.0, 1.5, 8.0), range(3)):
+    for ratio, seed in ((1.0, 0), (1.5, 1), (8.0, 2)):
         budget = Budget(24, 0, "ctr", 8, 6, 3, 3, 2, 0.9, max_flops_ratio=ratio)
 
         def may(configs, budget=budget):

@@ -78,7 +78,7 @@ class _Wanted(tuple):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    cap=st.sampled_from([1.0, 2.5]),
+    cap=st.just(1.5),
     seed=st.integers(0, 2**31 - 1),
     wanted=st.lists(st.integers(0, len(ALL) - 1), min_size=BATCH, max_size=BATCH),
     told=st.lists(st.integers(0, len(ALL) - 1), max_size=40),

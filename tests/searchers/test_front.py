@@ -25,7 +25,8 @@ SPACE = Space(
     ),
     (3, 1, 2, 8, 8),
 )
-BATCH, TRIALS = 10, 60
+BATCH, TRIALS = 10, 50
+QUICK = {"pool": 64, "num_climbers": 3, "climb_steps": 6, "fit_steps": 30}
 CAP = 2.0  # times the baseline's cost; it leaves out the best qualities
 
 
@@ -48,7 +49,7 @@ def quality(configs) -> np.ndarray:
 def hypervolume(points, reference: float, dearest: float) -> float:
     """By brute force: the share of a fine grid of costs at which a quality below the reference is reached, times it."""
     qualities, costs = points
-    at = np.linspace(-4.0, dearest, 4001)
+    at = np.linspace(-4.0, dearest, 2001)
     reached = np.where(np.asarray(costs)[None] <= at[:, None], np.asarray(qualities)[None], np.inf)
     height = np.maximum(reference - np.minimum(reached.min(axis=1), reference), 0.0)
     return float(height.mean() * (dearest + 4.0))
@@ -66,7 +67,7 @@ def test_the_growth_is_what_sampling_and_brute_force_say():
     variances = jnp.broadcast_to(jnp.asarray(sds**2)[:, None], (4, len(front.level)))
     found = np.exp(log_growth(front, jnp.asarray(means), variances, jnp.asarray(at)))
     for i in range(4):
-        draws = means[i] + sds[i] * rng.normal(size=300)
+        draws = means[i] + sds[i] * rng.normal(size=120)
         grown = [
             hypervolume(([*qualities, y], [*costs, at[i]]), reference, 2.5) - before for y in draws
         ]
@@ -106,16 +107,17 @@ def test_the_staircase_is_the_front_below_the_reference_and_keeps_the_highest_st
 @functools.lru_cache
 def searcher(name: str, goal: str = "front"):
     cost = tabulated(SPACE, log_cost, CAP if goal == "front" else None)
+    own = QUICK if name == "autorank" else {}
     made = make_searcher(
-        name, SPACE, capacity=64, batch_size=BATCH, goal=goal, cost=cost, repeats=True
+        name, SPACE, capacity=64, batch_size=BATCH, goal=goal, cost=cost, repeats=True, **own
     )
     made = within_cap(made, Region(SPACE, cost.fits), batch_size=BATCH, capacity=64)
-    return made, jax.jit(made.ask), jax.jit(made.judge)
+    return made, jax.jit(made.ask)
 
 
 def told(name: str, seed: int, noise: float = 0.1, trials: int = TRIALS, state=None, goal="front"):
     """The state after trials, from a state on, and the last proposals."""
-    made, ask, _ = searcher(name, goal)
+    made, ask = searcher(name, goal)
     state = made.init(jax.random.key(seed)) if state is None else state
     proposal = None
     while (count := int(state.history.count)) < trials:
@@ -129,19 +131,15 @@ def told(name: str, seed: int, noise: float = 0.1, trials: int = TRIALS, state=N
 
 
 def lost(name: str, seed: int) -> float:
-    """Share of the true front's hypervolume that the recommended front lacks, by its true qualities."""
+    """Share of the true front's hypervolume that what was tried lacks, by true qualities."""
     state, _ = told(name, seed)
-    judge = searcher(name)[2]
     configs = np.asarray(state.history.configs)[:TRIALS]
-    believed = np.asarray(judge(state))[:TRIALS]
-    costs = log_cost(configs)
-    front = pareto_front(list(zip(costs.tolist(), believed.tolist(), strict=True)))
     every = SPACE.enumerate(SPACE.cardinality())
     every = every[log_ratio(every) <= np.log(CAP) + 1e-6]
     true, dearest = quality(every), log_cost(every).max() + 0.01
     reference = float(np.median(true))
     whole = hypervolume(best_at_each_cost(true, log_cost(every)), reference, dearest)
-    own = hypervolume((quality(configs[front]), costs[front]), reference, dearest)
+    own = hypervolume((quality(configs), log_cost(configs)), reference, dearest)
     return 1 - own / whole
 
 
@@ -151,7 +149,7 @@ def best_at_each_cost(true, costs):
 
 
 def test_a_planted_front_within_a_cap_is_found_better_than_at_random():
-    found = np.array([[lost(name, seed) for name in ("autorank", "random")] for seed in range(3)])
+    found = np.array([[lost(name, seed) for name in ("autorank", "random")] for seed in range(2)])
     assert (found[:, 0] < found[:, 1] - 0.05).all()
     assert found[:, 0].mean() < 0.5 * found[:, 1].mean()
 
@@ -160,7 +158,7 @@ def test_it_goes_on_as_if_it_had_not_been_stopped_and_knows_the_cost():
     whole, last = told("autorank", 7, trials=30)
     assert last is not None
     assert not np.asarray(last.info["replaced"]).any()  # it looks where it may propose
-    made, *_ = searcher("autorank")
+    made, _ = searcher("autorank")
     state = made.init(jax.random.key(7))
     history = jax.tree.map(np.asarray, whole.history)
     for first in range(0, 20, BATCH):  # told again in order
@@ -173,7 +171,7 @@ def test_it_goes_on_as_if_it_had_not_been_stopped_and_knows_the_cost():
 
 
 def test_the_best_is_searched_for_by_the_same_program_whether_the_cost_is_known_or_not():
-    plain = make_searcher("autorank", SPACE, capacity=64, batch_size=BATCH, repeats=True)
+    plain = make_searcher("autorank", SPACE, capacity=64, batch_size=BATCH, repeats=True, **QUICK)
     key, state = jax.random.key(5), plain.init(jax.random.key(0))
     programs = [
         str(jax.make_jaxpr(ask)(key, state))
