@@ -18,7 +18,7 @@ from autorank.data.format.schema import Field, Schema
 from autorank.ledger.run_folder import read_run
 from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.objectives.choice import choose
+from autorank.objectives.choice import choose, lanes_expected
 from autorank.objectives.costs import CostModel, Costs, Work, prior, total_work
 from autorank.population.capacity import capacity_of
 from autorank.population.spaces import capacities_of
@@ -98,6 +98,20 @@ def mixed():
     """Two lanes for four trials, the last with a huge rate."""
     made = objective("population", max_lanes=2)
     return made, evaluated(made, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("backend", "setting", "trials", "expected"),
+    [
+        ("gpu", "auto", 100, True),
+        ("gpu", "auto", 5, False),
+        ("gpu", "population", 5, True),
+        ("gpu", "compact", 100, False),
+        ("cpu", "population", 100, False),
+    ],
+)
+def test_lanes_are_compiled_ahead_where_they_will_train(backend, setting, trials, expected):
+    assert lanes_expected(setting, trials, 8, 1, prior(backend, True)) is expected
 
 
 def close(found, expected):
