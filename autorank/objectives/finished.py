@@ -11,7 +11,7 @@ import numpy as np
 
 from autorank.base.ahead import Ahead
 from autorank.base.jax_settings import own_settings, refuse_implicit_transfers
-from autorank.base.programs import ProgramCache, lower
+from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.data.format.batches import Dataset
 from autorank.models.cost import compiled_flops, measure_qps
 from autorank.models.dhen import DhenConfig, structure_key
@@ -137,7 +137,10 @@ class FinishedModels:
 
         def build() -> Any:
             function = getattr(self.compact.program(model), name)
-            return lower(function, *self._shapes(model, name)).compile()
+            # On a GPU without tuning: beside models that train, what is timed there says little, and takes long.
+            options = compiler_options() if jax.default_backend() == "gpu" else None
+            shapes = self._shapes(model, name)
+            return lower(function, *shapes, compiler_options=options).compile()
 
         return self._functions.get(f"compiled {name} {structure_key(model)}", build)[0]
 
