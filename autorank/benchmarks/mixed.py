@@ -102,8 +102,8 @@ def planted_front(seed: int = 0) -> list[tuple[float, float]]:
         total += ordered.reshape([shape[i] if i in places else 1 for i in range(len(shape))])
     rates, decays = np.linspace(-5, -1, 301)[:, None], np.linspace(-8, -2, 301)[None, :]
     for o, s, deep in np.ndindex(shape[0], shape[5], shape[6]):
-        lowest = sum(planted.of_rates(o, s, deep - BEST["layers"], rates, decays)).min()
-        total[o, :, :, :, :, s, deep] += np.float32(lowest)
+        near, apart, cliff = planted.of_rates(o, s, deep - BEST["layers"], rates, decays)
+        total[o, :, :, :, :, s, deep] += np.float32((near + apart + cliff).min())
     dropout = (
         np.linspace(0.0, 0.6, 301)[:, None]
         - 0.2
