@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in options.searchers:
         if name.split("+")[0] not in OURS + PEERS:
             parser.error(f"--searchers {name}: write some of {', '.join(OURS + PEERS)}")
+    if any(n == "optuna-gp" for n in options.searchers) and not find_spec("torch"):
+        parser.error("--searchers optuna-gp: Optuna's Gaussian process needs torch; install it")
     rows = read(options.table)
     known = {run_of(row) for row in rows}
     for name in options.searchers:
