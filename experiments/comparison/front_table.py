@@ -80,7 +80,7 @@ def mean(of: Mapping[str, np.ndarray]) -> float:
 
 
 def apart(left: ByTask, right: ByTask, draws: int = 4000) -> str:
-    """Mean difference over common tasks with a bootstrap interval over the runs of each; a dash for the same runs."""
+    """Mean difference over common tasks with a bootstrap interval over the runs of each, if these are three or more."""
     tasks = sorted(set(left) & set(right))
     if not tasks or left is right:
         return "-"
@@ -90,8 +90,8 @@ def apart(left: ByTask, right: ByTask, draws: int = 4000) -> str:
         return of[rng.integers(len(of), size=(draws, len(of)))].mean(axis=1)
 
     point = np.mean([left[t].mean() - right[t].mean() for t in tasks])
-    if min(len(of[t]) for of in (left, right) for t in tasks) < 2:
-        return f"{point:+.3f}"  # one run of a task has no spread
+    if min(len(of[t]) for of in (left, right) for t in tasks) < 3:
+        return f"{point:+.3f}"
     drawn = np.mean([resampled(left[t]) - resampled(right[t]) for t in tasks], axis=0)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return f"{point:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from autorank.app.variants import variant
 from autorank.benchmarks.dhen import DHEN_TASKS
+from autorank.searchers.named import NEARLY_EXACT
 from experiments.comparison.figures import FIGURES
 from experiments.comparison.front_table import of_front_tasks, of_fronts
 from experiments.comparison.noise import noise_of, noise_text
@@ -28,6 +30,7 @@ from experiments.comparison.report_table import (
     at,
     gap,
     mean_ranks,
+    of_exact,
     of_many,
     paired,
     read_table,
@@ -35,8 +38,7 @@ from experiments.comparison.report_table import (
 from experiments.machine import RESULTS, ROOT
 
 CSV = RESULTS / "bench_search.csv"
-NOISE_CSV = RESULTS / "bench_noise.csv"  # the present default at several levels of noise
-BEFORE = "autorank before noise counted"  # the default until 2026-11-27
+EXACT = "autorank, results nearly exact"  # as sweeps and Optuna studies have it
 DOCUMENT = ROOT / "docs" / "results.md"
 FIGURE_FOLDER = ROOT / "docs"
 
@@ -76,16 +78,19 @@ def overall(
 
 
 def noise_levels(table: Table) -> list[str]:
-    """Regret at 100 by level of noise, of what is recommended and of what looked best, beside the default before."""
-    ours = read_table(NOISE_CSV).rows if NOISE_CSV.exists() else []
-    peers = [{**r, "searcher": BEFORE} if r["searcher"] == "autorank" else r for r in table.rows]
-    both = Table([*ours, *peers])
+    """Regret at 100 by level of noise, of what is recommended and of what looked best, beside the nearly exact one.
+
+    ``table`` has the names of the file.
+    """
+    exact = variant("autorank", 1, NEARLY_EXACT).name
+    named = {exact: EXACT}
+    both = Table([{**r, "searcher": named.get(r["searcher"], r["searcher"])} for r in table.rows])
     lines = [
         "| noise | searcher | tasks | runs | regret at 100 | of the trial that looked best "
         "| autorank on the same tasks | autorank minus it [95 % interval] |",
         "|" + "---|" * 8,
     ]
-    levels = {noise_of(r["noise"]) for r in ours}
+    levels = {noise_of(r["noise"]) for r in table.rows if r["searcher"] == "autorank"}
     for noise in sorted(levels, key=lambda level: (isinstance(level, str), level)):
         now = at(both.curves(1, noise), both.place(100))
         looked = at(both.curves(1, noise, "observed"), both.place(100))
@@ -99,6 +104,32 @@ def noise_levels(table: Table) -> list[str]:
             runs = sum(len(now[s][t]) for t in tasks)
             lines.append(
                 f"| {noise_text(noise)} | {s} | {len(tasks)} | {runs} | {cells} | {apart} |"
+            )
+    return lines
+
+
+def noise_suites(table: Table) -> list[str]:
+    """Regret at 100 by level of noise and suite, beside that of Optuna's Gaussian process."""
+    peer = "optuna-gp"
+    lines = [
+        f"| noise | suite | tasks | autorank | {peer} | autorank minus it [95 % interval] |",
+        "|" + "---|" * 6,
+    ]
+    levels = {noise_of(r["noise"]) for r in table.rows if r["searcher"] == "autorank"}
+    for noise in sorted(levels, key=lambda level: (isinstance(level, str), level)):
+        now = at(table.curves(1, noise), table.place(100))
+        if peer not in now:
+            continue
+        common = sorted(set(now["autorank"]) & set(now[peer]))
+        suites = list(dict.fromkeys(task.split("/")[0] for task in common))
+        parts = {"all": suites, "all but mixed_crash": [s for s in suites if s != "mixed_crash"]}
+        for suite, of in (parts | {suite: [suite] for suite in suites}).items():
+            tasks = [task for task in common if task.split("/")[0] in of]
+            own, theirs = ({t: now[s][t] for t in tasks} for s in ("autorank", peer))
+            means = (np.mean([v.mean() for v in half.values()]) for half in (own, theirs))
+            cells = " | ".join(f"{mean:.4f}" for mean in means)
+            lines.append(
+                f"| {noise_text(noise)} | {suite} | {len(own)} | {cells} | {gap(*paired(own, theirs))} |"
             )
     return lines
 
@@ -360,6 +391,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "batch10": ("Batches of 10", lambda t: overall(t, 10, 0.0)),
     "noise": ("With noise in what is told", lambda t: overall(t, 1, 0.05)),
     "noise_levels": ("", noise_levels),  # not of the runs
+    "noise_suites": ("", noise_suites),
     "longer": ("150 trials", lambda t: overall(t, end=150)),
     "without_failures": ("Without the tasks of which a part fails", without_failures),
     "suites": ("By suite", by_suite),
@@ -377,14 +409,26 @@ SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
 }
 
 
+NOISY = (
+    "noise",
+    "noise_levels",
+    "noise_suites",
+)  # have the searchers as they run where results are noisy
+
+
 def render(text: str, table: Table) -> str:
-    """The document with every table between its markers."""
+    """The document with every table between its markers; ``table`` has the names of the file."""
+    exact = of_exact(table)
     for name, (_, make) in SECTIONS.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         if begin in text:
             head, rest = text.split(begin)
             _, tail = rest.split(end)
-            text = f"{head}{begin}\n" + "\n".join(make(table)) + f"\n{end}{tail}"
+            text = (
+                f"{head}{begin}\n"
+                + "\n".join(make(table if name in NOISY else exact))
+                + f"\n{end}{tail}"
+            )
     return text
 
 
@@ -415,7 +459,7 @@ def main() -> int:
         return 1
     DOCUMENT.write_text(made)
     for name, (_, draw) in FIGURES.items():
-        draw(table).savefig(FIGURE_FOLDER / f"{name}.png")
+        draw(of_exact(table)).savefig(FIGURE_FOLDER / f"{name}.png")
     return 0
 
 

@@ -4,11 +4,14 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autorank.app.variants import variant
+from autorank.searchers.named import NEARLY_EXACT
 from experiments.comparison.noise import noise_of
 
 FIRST_TUNING_SEED = 100
@@ -99,6 +102,34 @@ def read_table(path: Path, *, variants: bool = False) -> Table:
     beside = path.with_suffix(".json")
     costs = json.loads(beside.read_text())["searchers"] if beside.exists() else {}
     return Table(rows, costs, variants=variants)
+
+
+@cache
+def without_noise(searcher: str) -> str | None:
+    """What a searcher is called where results are exact; None for ours as it runs where they are noisy.
+
+    There `autorank` takes results for nearly exact, as in sweeps and Optuna studies (`named.NEARLY_EXACT`).
+
+    Examples:
+        >>> name = variant("autorank+margin=0.3", 1, NEARLY_EXACT).name
+        >>> without_noise(name), without_noise("autorank+margin=0.3"), without_noise("hebo")
+        ('autorank+margin=0.3', None, 'hebo')
+    """
+    base, *changed = searcher.split("+")
+    if base != "autorank":
+        return searcher
+    exact = set(variant(base, 1, NEARLY_EXACT).name.split("+")[1:])
+    if not exact <= set(changed):
+        return None
+    return "+".join([base, *(part for part in changed if part not in exact)])
+
+
+def of_exact(table: Table) -> Table:
+    """The table with the names of `without_noise`."""
+    names = {s: without_noise(s) for s in {*(r["searcher"] for r in table.rows), *table.costs}}
+    rows = [{**r, "searcher": name} for r in table.rows if (name := names[r["searcher"]])]
+    costs = {name: cost for s, cost in table.costs.items() if (name := names[s])}
+    return Table(rows, costs, variants=table.variants)
 
 
 def at(curves: Curves, place: int) -> dict[str, dict[str, np.ndarray]]:

@@ -1,6 +1,6 @@
-"""Model-rows a second of ten random models of dhen_small in the lanes of one program, compile time included.
+"""Model-rows a second of ten random models of dhen_small, or more, in the lanes of one program; compile time included.
 
-    python -m experiments.speed.lanes             # on an accelerator, 5 minutes
+    python -m experiments.speed.lanes             # on an accelerator, 8 minutes
     python -m experiments.speed.lanes --small     # the same program at toy size; nothing is written
 
 One program for one width and one for all widths (as a search with small batches has); rows are Criteo-shaped.
@@ -23,7 +23,6 @@ from experiments.speed.criteo_shaped import MODULES, SPACE, F, N, hparams, log, 
 from experiments.speed.figures import Findings, Target, write
 from experiments.speed.population_run import PopulationRun
 
-LANES = 10
 RATE = "million model-rows/s while training"
 WIDTH = 16
 
@@ -34,10 +33,11 @@ class Case(NamedTuple):
     batch_size: int
     precision: str
     all_widths: bool
+    lanes: int = 10
 
     def __str__(self) -> str:
         widths = "all widths" if self.all_widths else f"width {WIDTH}"
-        return f"{LANES} of dhen_small, {widths}, B={self.batch_size}"
+        return f"{self.lanes} of dhen_small, {widths}, B={self.batch_size}"
 
 
 CASES = [
@@ -45,6 +45,7 @@ CASES = [
     Case(4096, "float32", False),
     Case(512, "float32", True),
     Case(512, "float32", False),
+    *(Case(512, p, True, lanes) for lanes in (20, 32) for p in ("float32", "bfloat16")),
 ]
 BOUNDS = {(str(case), "lanes " + case.precision, RATE): Target(6.0) for case in CASES[:1]}
 
@@ -61,9 +62,9 @@ def space_capacity(widths: Sequence[int]) -> Capacity:
 
 
 def models_of(case: Case) -> list[DhenConfig]:
-    """Ten random models, of one width or of all."""
+    """Random models, of one width or of all."""
     found = sample(100)
-    return [c for c in found if case.all_widths or c.width == WIDTH][:LANES]
+    return [c for c in found if case.all_widths or c.width == WIDTH][: case.lanes]
 
 
 def measure(case: Case, rows: int, ids: int, steps: int, found: Findings) -> None:
