@@ -3,7 +3,8 @@
 They also compile cheaply, because compiling is half of what they cost: XLA leaves most optimizations out, and what one
 process of a session has compiled, the others (workers, programs that tests start) load from a folder of that session.
 JAX lowers programs in shared contexts; see `tests.lowering`.
-A test marked ``optimized`` compiles as production does; see `pytest_runtest_setup`.
+A test marked ``optimized`` compiles as production does, ``optimized(False)`` excepts one from its module's mark; see
+`pytest_runtest_setup`.
 """
 
 import atexit
@@ -73,7 +74,8 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Whether XLA optimizes is decided before any fixture compiles; programs started by the test inherit it."""
-    cheap = item.get_closest_marker("optimized") is None
+    mark = item.get_closest_marker("optimized")
+    cheap = mark is None or mark.args == (False,)
     jax.config.update("jax_disable_most_optimizations", cheap)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(cheap))
 
