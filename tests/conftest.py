@@ -12,6 +12,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 
 # Before jax is imported anywhere: four fake CPU devices, one thread a program (bit-exact runs).
 os.environ.setdefault(
@@ -59,6 +60,22 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that wait come first: at the end of a session no other test would be left to fill their waits."""
     items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """The first of xdist's workers collects alone; the others find the bytecode and the programs that it has made."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return (yield)
+    collected = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "collected"
+    longest = time.monotonic() + 120
+    while worker != "gw0" and not collected.exists() and time.monotonic() < longest:
+        time.sleep(0.1)
+    try:
+        return (yield)
+    finally:
+        collected.touch()
 
 
 def pytest_collection_finish() -> None:
