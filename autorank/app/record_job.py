@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +173,11 @@ def from_journals(config: RecordTableConfig) -> Filling:
 
 
 def as_search(config: RecordTableConfig) -> SearchConfig:
-    """The settings of a search over the same data and space."""
+    """The settings of a search over the same data and space that asks for a chunk at once, which fills the lanes."""
     plan = PlanConfig(workers=config.search.workers, executor=config.search.executor)
     parts = {name: getattr(config, name) for name in ("data", "model", "training", "space")}
-    return SearchConfig(**parts, search=plan)
+    search = SearchConfig(**parts, search=plan)
+    return replace(search, searcher=replace(search.searcher, batch_size=config.chunk))
 
 
 def header_for(

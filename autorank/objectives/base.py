@@ -4,7 +4,7 @@ The search knows nothing else about an objective, so a table of results (`table`
 stand in for training on data (`training`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -35,6 +35,10 @@ class Predict(Protocol):
     def __call__(self, params: Any, rows: jax.Array, sparse: Any, dense: Any) -> jax.Array:
         """Probabilities ``[b, q]`` from dense parameters, the table, ids ``[b, f]`` and dense features ``[b, n]``."""
         ...
+
+
+# Rows of one call that scores. Held-out scores and throughput have it in common, so that one program does for both.
+SCORED_AT_ONCE = 4096
 
 
 class Trained(NamedTuple):
@@ -95,6 +99,14 @@ class Measure(Protocol):
         ...
 
 
+class Prepare(Protocol):
+    """Compiles ahead."""
+
+    def __call__(self, configs: Iterable[Sequence[int]], /) -> None:
+        """Begins to compile, in other threads, what will score the models of ``configs``; returns at once."""
+        ...
+
+
 class Stats(Protocol):
     """Accounts for compiling."""
 
@@ -129,6 +141,7 @@ class Objective(NamedTuple):
     trained: TrainedModel | None = None
     qps: Measure | None = None  # rows scored per second
     compiled_flops: Measure | None = None  # by the compiler's cost analysis
+    prepare: Prepare | None = None  # for `test` and `qps`
     test_labels: np.ndarray | None = None  # [rows, labels]
     test_users: np.ndarray | None = (
         None  # [rows], negative where unknown; None: the log names no user
@@ -139,7 +152,7 @@ class Objective(NamedTuple):
 
 
 def predict_rows(
-    model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = 8192
+    model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = SCORED_AT_ONCE
 ) -> np.ndarray:
     """Probabilities ``[rows, q]`` in chunks of one shape (the last is padded), so one program serves any length."""
     parts = []

@@ -83,6 +83,29 @@ def choose(
     return Decision(form, compact, population, reason)
 
 
+def lanes_expected(setting: str, expected: int, workers: int, programs: int, costs: Costs) -> bool:
+    """Whether to compile the lanes' programs before the first trial: never where cores train.
+
+    With "auto" it is where each trial's own structure would take longer to compile than these programs.
+
+    Args:
+        setting: one of `CHOICES`.
+        expected: trials to come.
+        workers: threads that compile.
+        programs: of the lanes.
+        costs: the first estimates.
+
+    Examples:
+        >>> from autorank.objectives.costs import prior
+        >>> [lanes_expected("auto", trials, 8, 1, prior("gpu", True)) for trials in (5, 100)]
+        [False, True]
+    """
+    if setting == "compact" or costs.cores_train:
+        return False
+    compiling = expected * costs.compact_compile / max(1, workers)
+    return setting == "population" or compiling > programs * costs.population_compile
+
+
 def compact_seconds(
     trials: Sequence[Work],
     known_structures: Collection[str],
@@ -156,6 +179,18 @@ class Choice:
         # A thread waits for the work that it queued on an accelerator, so half of the threads go on compiling.
         slots = self._workers if self._on_cpu else max(1, self._workers // 2)
         return lanes | {"compact": Lane(slots, elastic=True)}
+
+    def expects_lanes(self) -> bool:
+        """Whether lanes will train most trials, as far as that is known before the first (`lanes_expected`)."""
+        if self._only_compact:
+            return False
+        return lanes_expected(
+            self._setting,
+            self._expected,
+            self._workers,
+            self._lanes.num_capacities,
+            self._costs.costs,
+        )
 
     def work(self, request: Request, stop: int) -> Work:
         """What training ``request`` up to step ``stop`` takes."""

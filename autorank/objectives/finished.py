@@ -1,23 +1,26 @@
 """Models that are trained on all rows: scored on the held-out rows, measured, exported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from autorank.base.ahead import Ahead
 from autorank.base.jax_settings import own_settings, refuse_implicit_transfers
-from autorank.base.programs import ProgramCache
+from autorank.base.programs import ProgramCache, compiler_options, lower
 from autorank.data.format.batches import Dataset
 from autorank.models.cost import compiled_flops, measure_qps
-from autorank.models.dhen import structure_key
+from autorank.models.dhen import DhenConfig, structure_key
 from autorank.models.heads import METRICS
-from autorank.objectives.base import Trained, predict_rows
+from autorank.objectives.base import SCORED_AT_ONCE, Trained, predict_rows
 from autorank.objectives.placement import on_devices, padded
 from autorank.training.compact import CompactPrograms, Request, Setting
-from autorank.training.step import TrainState
+from autorank.training.step import Data, TrainState
+from autorank.training.trainer import zero_hparams
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class FinishedModels:
         progressive: whether the held-out rows are learned from, each batch after it was scored.
         qps_seconds: that one measurement of the throughput takes.
         jax_choices: the user's settings of JAX that training follows (`training_choices`).
+        ahead: compiles what `prepare` is told of.
     """
 
     dataset: Dataset
@@ -41,7 +45,15 @@ class FinishedModels:
     progressive: bool
     qps_seconds: float
     jax_choices: dict[str, Any]
+    ahead: Ahead
     _functions: ProgramCache = field(default_factory=ProgramCache)
+
+    def prepare(self, configs: Iterable[Sequence[int]], /) -> None:
+        """See `Prepare`."""
+        requests = [Request.of(np.array(c, np.int32), 0, self.decode) for c in configs]
+        distinct = {structure_key(r.setting.model): r for r in requests}.values()
+        name = "follow" if self.progressive else "predict"
+        self.ahead.start([partial(self._compiled, request, name) for request in distinct])
 
     def trained(self, config: np.ndarray, seed: int, /) -> Trained:
         """See `TrainedModel`."""
@@ -56,15 +68,18 @@ class FinishedModels:
         """See `HeldOutTest`."""
         held_out = self.dataset.test()
         with own_settings(**self.jax_choices):
-            if not self.progressive:
-                return predict_rows(self.trained(config, seed), held_out.sparse, held_out.dense)
             request = Request.of(config, seed, self.decode)
+            if not self.progressive:
+                compiled = self.trained(config, seed)._replace(
+                    predict=self._compiled(request, "predict")
+                )
+                return predict_rows(compiled, held_out.sparse, held_out.dense)
             batch_size = self.compact.shape.batch_size
             state = self._state(request)
             columns = (held_out.sparse, held_out.dense, held_out.labels)
             rows = [padded(column, batch_size) for column in columns]
             later = on_devices(rows, self.compact.mesh, batch_size)
-            follow = self._jitted(request, "follow")
+            follow = self._compiled(request, "follow")
             rates, schedule = self.compact.everywhere(
                 (request.setting.hparams, self.compact.schedule)
             )
@@ -74,19 +89,20 @@ class FinishedModels:
 
     def qps(self, config: np.ndarray, /) -> float:
         """Rows that the model of a configuration ``[k]`` scores per second."""
+        self.ahead.join()
         train = self.dataset.train()
         with own_settings(**self.jax_choices):
             request = Request.of(config, 0, self.decode)
             empty = self.compact.program(request.setting.model).empty()
             params, table = self.compact.weights(empty)
             # The program that scores: measured several times a run, it is compiled once.
-            predict = self._jitted(request, "predict")
-            rows = min(4096, self.dataset.schema.num_train)
+            predict = self._compiled(request, "predict")
+            rows = np.arange(SCORED_AT_ONCE) % self.dataset.schema.num_train
             return measure_qps(
                 lambda p, x, d: predict(p, table, x, d),
                 params,
-                jnp.asarray(train.sparse[:rows]),
-                jnp.asarray(train.dense[:rows], jnp.float32),
+                jnp.asarray(train.sparse[rows]),
+                jnp.asarray(train.dense[rows], jnp.float32),
                 self.qps_seconds,
             )
 
@@ -112,3 +128,36 @@ class FinishedModels:
             return jax.jit(getattr(self.compact.program(model), name))
 
         return self._functions.get(f"{name} {structure_key(model)}", build)[0]
+
+    def _compiled(self, request: Request, name: str) -> Any:
+        """The same function for the shapes of `test` and `qps`; over several devices JAX compiles it when called."""
+        if self.compact.mesh is not None:
+            return self._jitted(request, name)
+        model = request.setting.model
+
+        def build() -> Any:
+            function = getattr(self.compact.program(model), name)
+            # On a GPU without tuning: beside models that train, what is timed there says little, and takes long.
+            options = compiler_options() if jax.default_backend() == "gpu" else None
+            shapes = self._shapes(model, name)
+            return lower(function, *shapes, compiler_options=options).compile()
+
+        return self._functions.get(f"compiled {name} {structure_key(model)}", build)[0]
+
+    def _shapes(self, model: DhenConfig, name: str) -> tuple[Any, ...]:
+        """The shapes of the arguments."""
+        state = jax.eval_shape(self.compact.program(model).empty)
+        held_out, batch_size = self.dataset.test(), self.compact.shape.batch_size
+        rows = -(-len(held_out.sparse) // batch_size) * batch_size
+        if name == "predict":
+            rows = SCORED_AT_ONCE
+        types = (
+            (held_out.sparse, jnp.int32),
+            (held_out.dense, jnp.float32),
+            (held_out.labels, jnp.float32),
+        )
+        later = [jax.ShapeDtypeStruct((rows, column.shape[1]), dtype) for column, dtype in types]
+        if name == "predict":
+            return state.params, state.table.rows, *later[:2]
+        # As a tuple of arrays, which these stand for.
+        return state, zero_hparams(), self.compact.schedule, Data._make(later)

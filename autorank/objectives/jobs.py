@@ -218,10 +218,14 @@ class LaneJob:
         )
 
     def _again(self, error: Exception) -> list[Job]:
-        """What is left, in half as many lanes, or as compact programs."""
+        """What is left: without our kernels if one of them is too big, else in half as many lanes, or compact."""
         lanes, capacity = self.trainers.lanes, self.group.capacity
         size = lanes.size(capacity, self.device, 1)
         reason = f"a population of {size} failed: {described(error)}"
+        too_big = "shared memory" in str(error).lower()
+        if too_big and lanes.programs.leave_to_compiler(capacity, self.device):
+            LOG.warning("%s; it is compiled without kernels of our own", reason)
+            return [self.job()]
         LOG.warning("%s; its trials are tried in fewer lanes", reason)
         if lanes.halve(capacity, self.device):
             group = self.group._replace(reason=reason)

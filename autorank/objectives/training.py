@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base import measurable
+from autorank.base.ahead import Ahead
 from autorank.base.jax_settings import own_settings, training_choices, training_settings
 from autorank.base.programs import ProgramCache
 from autorank.base.searched import NE
@@ -83,6 +84,10 @@ def training_objective(
     measured = WindowMeasure.wanted(dataset, settings.measure, METRICS[settings.head])
     trainers = _trainers(dataset, shape, settings, measured)
     jax_choices = training_choices()  # once: a job may change them later
+    ahead = Ahead(settings.workers, jax_choices)
+    if trainers.choice.expects_lanes():
+        # The baseline's seeds, which come first, have a program of their own.
+        ahead.start(trainers.lanes.builds())
     finished = FinishedModels(
         dataset,
         decode,
@@ -91,19 +96,14 @@ def training_objective(
         progressive,
         settings.qps_seconds,
         jax_choices,
+        ahead,
     )
     metrics, parts = METRICS[settings.head], (dataset.train(), dataset.test())
-    num_rows = shape.num_steps * shape.batch_size
-    known = measurable.windows(
-        parts[0].labels[:num_rows], metrics, shape.num_steps, shape.num_windows
-    )
-    if measured is not None:
-        known &= measured.known(shape)
     return Objective(
         name=schema.name,
         fingerprint=dataset.fingerprint(),
         metrics=metrics,
-        num_rows=num_rows,
+        num_rows=shape.num_steps * shape.batch_size,
         num_windows=shape.num_windows,
         evaluate=EvaluateByTraining(trainers, decode, settings.workers, jax_choices),
         cost=AnalyticCost(decode, shape),
@@ -112,9 +112,10 @@ def training_objective(
         trained=finished.trained,
         qps=finished.qps,
         compiled_flops=finished.compiled_flops,
+        prepare=finished.prepare,
         test_labels=np.asarray(parts[1].labels, np.float64),
         test_users=users_of(schema, parts[1].sparse),
-        measurable=known,
+        measurable=_measurable(parts[0].labels, metrics, shape, measured),
         counts=tuple(
             measurable.count(name, part.labels, metric)
             for name, part in zip(("training", "held-out"), parts, strict=True)
@@ -180,6 +181,15 @@ def _shape(dataset: Dataset, settings: TrainingConfig) -> Shape:
         num_steps,
         schema.unknown_ids,
     )
+
+
+def _measurable(
+    labels: np.ndarray, metrics: Sequence[str], shape: Shape, measured: WindowMeasure | None
+) -> np.ndarray:
+    """Windows in which each metric can be measured, bool ``[t, q]``."""
+    num_rows = shape.num_steps * shape.batch_size
+    known = measurable.windows(labels[:num_rows], metrics, shape.num_steps, shape.num_windows)
+    return known if measured is None else known & measured.known(shape)
 
 
 def _trainers(

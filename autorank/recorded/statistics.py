@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import gammaincinv
 
 from autorank.base.metrics import Interval, bootstrap_interval, finite_or_none, kendall_tau_b
 from autorank.fidelity.agreement import bootstrap_tau, interval
@@ -70,10 +71,10 @@ def repeated(final: np.ndarray, number: np.ndarray, repeat: np.ndarray) -> np.nd
 def seed_statistics(runs: np.ndarray) -> dict[str, Any]:
     """Noise and order of seeds, from final NE ``[m, s]``; intervals of 95 % by bootstrap over configurations."""
     few = runs.shape[0] < 2 or runs.shape[1] < 2
-    noise = (
-        Interval(math.nan, math.nan, math.nan)
-        if few
-        else bootstrap_interval(runs, pooled_sd, num_bootstrap=NUM_BOOTSTRAP)
+    unknown = Interval(math.nan, math.nan, math.nan)
+    noise, median = (
+        unknown if few else bootstrap_interval(runs, sd, num_bootstrap=NUM_BOOTSTRAP)
+        for sd in (pooled_sd, median_sd)
     )
     level = float(runs.mean()) if runs.size else math.nan
     better = runs[np.argsort(runs.mean(axis=1))[: max(2, len(runs) // 4)]] if not few else runs
@@ -82,16 +83,25 @@ def seed_statistics(runs: np.ndarray) -> dict[str, Any]:
         "configurations_with_seeds": runs.shape[0],
         "seed_noise": _interval(noise),
         "seed_noise_percent": _number(100 * noise.value / level),
+        "seed_noise_median": _interval(median),
         "seed_noise_of_the_best_quarter": _number(math.nan if few else pooled_sd(better)),
-        "tau_of_two_seeds": _interval(
-            Interval(math.nan, math.nan, math.nan) if few else seed_tau(runs)
-        ),
+        "tau_of_two_seeds": _interval(unknown if few else seed_tau(runs)),
     }
 
 
 def pooled_sd(runs: np.ndarray) -> float:
     """Standard deviation between seeds, pooled over configurations: the root of the mean variance of ``[m, s]``."""
     return float(np.sqrt(runs.var(axis=1, ddof=1).mean()))
+
+
+def median_sd(runs: np.ndarray) -> float:
+    """The same of the median configuration: one whose runs almost diverge decides the pooled one alone.
+
+    The root of the median variance of ``[m, s]``, over that of the chi-squared distribution with ``s - 1`` degrees of
+    freedom: the standard deviation itself where noise is normal and alike for all.
+    """
+    half = (runs.shape[1] - 1) / 2
+    return float(np.sqrt(np.median(runs.var(axis=1, ddof=1)) * half / gammaincinv(half, 0.5)))
 
 
 def seed_tau(runs: np.ndarray) -> Interval:
@@ -149,8 +159,9 @@ def described(found: dict[str, Any]) -> str:
         f"failed: {found['failed_configurations']} configurations, share {_text(found['share_failed'], 4)}",
         f"final NE: best {_text(found['best_ne'])}, median {_text(found['median_ne'])}, "
         f"baseline {_text(found['baseline_ne'])}, best possible {_text(found['bayes_ne'])}",
-        f"seed noise: {_bounds(found['seed_noise'], 6)} ({_text(found['seed_noise_percent'], 3)} %), "
-        f"of the best quarter {_text(found['seed_noise_of_the_best_quarter'], 6)}; "
+        f"seed noise: {_bounds(found['seed_noise'], 6)} ({_text(found['seed_noise_percent'], 3)} %), of the median "
+        f"configuration {_bounds(found['seed_noise_median'], 6)}, of the best quarter "
+        f"{_text(found['seed_noise_of_the_best_quarter'], 6)}; "
         f"{found['configurations_with_seeds']} configurations with {found['seeds_each']} seeds each",
         f"tau-b between two seeds: {_bounds(found['tau_of_two_seeds'], 3)}",
         "tau-b of a part of the pass with the whole: "

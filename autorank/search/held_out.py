@@ -21,6 +21,14 @@ from autorank.search.context import Context
 from autorank.search.finals import Finals
 
 
+def prepare_test(context: Context, finalists: Sequence[Sequence[int]]) -> None:
+    """Compiles meanwhile what will score the baseline and the finalists, if they are all going to be scored."""
+    objective, budget = context.objective, context.budget
+    known = context.ledger.records("test")
+    if objective.prepare is not None and budget.test_finalists and not known:
+        objective.prepare([context.space.baseline, *finalists])
+
+
 def run_test(
     context: Context,
     configs: dict[str, list[int]],

@@ -24,7 +24,7 @@ from autorank.search.diagnosis import diagnose
 from autorank.search.failure_signs import find_signs, unmeasured
 from autorank.search.fidelity_choice import decide_fidelity
 from autorank.search.finals import choose_finalists, chosen_models, run_finals
-from autorank.search.held_out import run_test
+from autorank.search.held_out import prepare_test, run_test
 from autorank.search.meter import Meter, OnEvent
 from autorank.search.pilots import label_pilots, run_pilots
 from autorank.search.rounds import run_rounds
@@ -75,6 +75,7 @@ def run(
     diagnosis = diagnose(context, predictor, rungs.first_rung(climbs), len(pilots.trials))
     labelled = rungs.top_rung(climbs)
     finalists = choose_finalists(context, labelled, baseline.noise_percent, believed)
+    prepare_test(context, finalists)
     finals = run_finals(context, finalists, baseline)
     confirmed = confirm(context, finals, baseline)
     chosen = chosen_models(space.baseline, finals, confirmed.roles)

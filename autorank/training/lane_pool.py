@@ -2,7 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from autorank.models.dhen import DhenConfig
 from autorank.population.capacity import Capacity, capacity_of, misfit, widest
@@ -94,6 +96,13 @@ class LanePool:
         with self._lock:
             sizes = [(size, device) for (c, device), size in self._sizes.items() if c == capacity]
         return any(self.programs.name(capacity, *at) in self.programs.cache for at in sizes)
+
+    def builds(self) -> list[Callable[[], Any]]:
+        """Calls that compile the programs of the fixed capacities, one for each device."""
+        with self._lock:
+            places = [(c, d) for c in set(self._capacities.values()) for d in self.devices]
+            sized = [(c, self.size(c, d, 1), d) for c, d in places]
+        return [partial(self.programs.compile, *program) for program in sized if program[1]]
 
     def driver(self, capacity: Capacity, device: Device) -> tuple[LaneDriver, float]:
         """The driver of a capacity on a device, and the seconds spent on compiling it now."""

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -104,19 +104,35 @@ class LanePrograms:
     most_distinct: int | None = None
     _lock: Any = field(default_factory=threading.Lock)
     _inputs: dict[Device, Inputs] = field(default_factory=dict)
+    _plain: set[tuple[Capacity, Device]] = field(default_factory=set)  # without our kernels
 
-    def program(self, capacity: Capacity, size: int) -> LaneProgram:
+    def leave_to_compiler(self, capacity: Capacity, device: Device) -> bool:
+        """Makes the programs of a capacity without our kernels from now on; False if they are already.
+
+        Whether a kernel's rows fit the shared memory of a device is known only once it is compiled there.
+        """
+        with self._lock:
+            new = (capacity, device) not in self._plain
+            self._plain.add((capacity, device))
+            return new
+
+    def program(self, capacity: Capacity, size: int, device: Device | None = None) -> LaneProgram:
         """The program of ``size`` lanes, not compiled."""
-        shape, backend = self.shape, jax.default_backend()
-        chunk = 1
-        if backend != "cpu":
-            chunk = CHUNK
-            # Each module of a family has kernels of its own.
-            capacity = capacity._replace(split=True)
-        network = Network(capacity, chunk, self.dtype).tuned(backend)
+        shape, network = self.shape, self._network(capacity)
+        if (capacity, device) in self._plain:
+            network = replace(network, kernels="")
         return LaneProgram(
             network, size, shape.num_ids, shape.batch_size, shape.num_windows, shape.untrained
         )
+
+    def _network(self, capacity: Capacity) -> Network:
+        backend = jax.default_backend()
+        own, chunk = capacity, 1
+        if backend != "cpu":
+            chunk = CHUNK
+            # Each module of a family has kernels of its own.
+            own = capacity._replace(split=True)
+        return Network(own, chunk, self.dtype).tuned(backend)
 
     @staticmethod
     def name(capacity: Capacity, size: int, device: Device) -> str:
@@ -127,7 +143,7 @@ class LanePrograms:
         """The compiled program and the seconds spent on compiling it now (0 for a known one)."""
         return self.cache.get(
             self.name(capacity, size, device),
-            lambda: self._build(self.program(capacity, size), device),
+            lambda: self._build(self.program(capacity, size, device), device),
         )
 
     def inputs(self, device: Device) -> Inputs:

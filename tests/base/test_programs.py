@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from autorank.base.ahead import Ahead
 from autorank.base.programs import ProgramCache
 
 
@@ -39,3 +40,18 @@ def test_a_failed_build_is_tried_again():
         cache.get("a", broken)
     assert cache.get("a", lambda: 1)[0] == 1
     assert cache.stats.num_compiles == 1
+
+
+def test_an_error_ahead_of_time_is_raised_where_the_program_is_needed():
+    cache, ahead, built = ProgramCache(), Ahead(3, {}), []
+
+    def broken() -> None:
+        raise ValueError("no such program")
+
+    ahead.start(
+        [lambda: cache.get("broken", broken), lambda: cache.get("ok", lambda: built.append(1))]
+    )
+    ahead.join()
+    assert built == [1] and "ok" in cache and "broken" not in cache
+    with pytest.raises(ValueError, match="no such program"):
+        cache.get("broken", broken)

@@ -101,7 +101,7 @@ def test_all_studies_run_one_after_the_other_and_a_failed_one_stops_none(monkeyp
 
     def run(command, check):
         calls.append(command[2:])
-        codes = {"study=predictor-kind": 1, "study=fidelity-cost": study.NO_RECORDS}
+        codes = {"study=predictor-kind": 1, "study=epochs-cost": study.NO_RECORDS}
         return subprocess.CompletedProcess(command, codes.get(command[2], 0))
 
     monkeypatch.setattr(study.subprocess, "run", run)
@@ -111,6 +111,6 @@ def test_all_studies_run_one_after_the_other_and_a_failed_one_stops_none(monkeyp
     table = printed[printed.rindex("study  ") :].splitlines()
     assert len(table) == len(calls) + 2 and table[-1].startswith("all ")
     assert [line.split()[0] for line in table if "failed" in line] == ["predictor-kind"]
-    assert [line.split()[0] for line in table if "left out" in line] == ["fidelity-cost"]
+    assert [line.split()[0] for line in table if "left out" in line] == ["epochs-cost"]
     with pytest.raises(SystemExit, match="leave name= out"):
         study.run_all(["name=mine"])

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,9 +19,10 @@ from autorank.data.format.schema import Field, Schema
 from autorank.ledger.run_folder import read_run
 from autorank.ledger.trial import Trial
 from autorank.models.dhen import DhenConfig, LayerConfig
-from autorank.objectives.choice import choose
+from autorank.objectives.choice import choose, lanes_expected
 from autorank.objectives.costs import CostModel, Costs, Work, prior, total_work
 from autorank.population.capacity import capacity_of
+from autorank.population.network import Network
 from autorank.population.spaces import capacities_of
 from autorank.report.tables.search import cost_table
 from autorank.search.accounts import trials_by_executor
@@ -95,6 +97,20 @@ def mixed():
     """Two lanes for four trials, the last with a huge rate."""
     made = objective("population", max_lanes=2)
     return made, evaluated(made, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("backend", "setting", "trials", "expected"),
+    [
+        ("gpu", "auto", 100, True),
+        ("gpu", "auto", 5, False),
+        ("gpu", "population", 5, True),
+        ("gpu", "compact", 100, False),
+        ("cpu", "population", 100, False),
+    ],
+)
+def test_lanes_are_compiled_ahead_where_they_will_train(backend, setting, trials, expected):
+    assert lanes_expected(setting, trials, 8, 1, prior(backend, True)) is expected
 
 
 def close(found, expected):
@@ -188,6 +204,27 @@ def test_a_population_out_of_memory_is_halved_down_to_compact_programs(
     # Later calls know it.
     again = evaluated(made, [1], seeds=[5])[0].details["executor"]
     assert again == ("population" if survives else "compact") and sizes[3:] == [1] * survives
+
+
+def test_a_kernel_too_big_for_the_device_is_left_to_the_compiler(monkeypatch, compact):
+    made, build = [], LanePrograms._build
+
+    def too_big(self, program, device):
+        made.append((program.size, program.network.kernels))
+        if program.network.kernels:
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Shared memory size limit exceeded"
+            )
+        return build(self, program, device)
+
+    monkeypatch.setattr(LanePrograms, "_build", too_big)
+    monkeypatch.setattr(Network, "tuned", lambda self, backend: replace(self, kernels="gpu"))
+    found = evaluated(objective("population"), [0, 4])
+    assert made == [(2, "gpu"), (2, "")]
+    expected = evaluated(compact, [0, 4])
+    for i in range(2):
+        close(found[i], expected[i])
+        assert found[i].details["executor"] == "population"
 
 
 def test_a_failure_while_training_starts_its_trials_over(monkeypatch, compact):

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from autorank.recorded.statistics import described, final_ne, pooled_sd, seed_statistics, statistics
+from autorank.recorded.statistics import (
+    described,
+    final_ne,
+    median_sd,
+    pooled_sd,
+    seed_statistics,
+    statistics,
+)
 from tests.recorded.making import FAILED, PLAN, recorded_table
 
 
@@ -42,15 +49,26 @@ def test_the_numbers_of_a_small_table():
     assert "failed: 1 configurations, share 0.0500" in text and "best possible 0.50000" in text
 
 
+def scaled_median(runs):
+    """The median variance over the chi-squared distribution's median, by scipy.stats."""
+    variance = np.median(runs.var(axis=1, ddof=1))
+    return np.sqrt(variance / (scipy.stats.chi2.median(4) / 4))
+
+
 def test_the_interval_of_the_seed_noise_holds_the_planted_one():
     rng = np.random.default_rng(0)
-    held = 0
+    held = {"seed_noise": 0, "seed_noise_median": 0}
     for _ in range(20):
         runs = rng.normal(0.9, 0.05, (60, 1)) + rng.normal(0, 0.003, (60, 5))
-        found = seed_statistics(runs)["seed_noise"]
-        assert found["low"] < found["value"] < found["high"]
-        held += found["low"] < 0.003 < found["high"]
-    assert held >= 16
+        for name in held:
+            found = seed_statistics(runs)[name]
+            assert found["low"] < found["value"] < found["high"]
+            held[name] += found["low"] < 0.003 < found["high"]
+    assert min(held.values()) >= 16
+    # One run that almost diverged decides the pooled one, and is nothing to the other.
+    assert median_sd(runs) == pytest.approx(scaled_median(runs))
+    before, runs[0, 0] = median_sd(runs), 500.0
+    assert pooled_sd(runs) > 10 and median_sd(runs) == pytest.approx(before, rel=0.1)
     assert pooled_sd(np.array([[1.0, 3.0], [0.0, 0.0]])) == 1.0
 
 

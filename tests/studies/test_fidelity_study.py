@@ -32,7 +32,7 @@ def crossing(n=300):
 
 def test_order_study_finds_that_a_trend_sees_a_crossing(tmp_path):
     arms = ("constant_0.2", "line_0.2", "constant_1", "constant_0.5")
-    study = cut("fidelity-order", arms, "constant_0.2", num_test=200)
+    study = cut("epochs-order", arms, "constant_0.2", num_test=200)
     by = found(tmp_path, study, [crossing()], splits=4)
     assert by["constant_0.2", ALL, "tau_b"].mean == pytest.approx(-1)
     # Chosen on 20 pilots, a line goes far enough to turn the order of the others, too.
@@ -42,7 +42,7 @@ def test_order_study_finds_that_a_trend_sees_a_crossing(tmp_path):
 
 
 def test_trend_study_finds_how_far_to_go(tmp_path):
-    study = cut("fidelity-trend", ("dx_0", "dx_0.1", "dx_0.6", "chosen"), "dx_0", num_test=200)
+    study = cut("epochs-trend", ("dx_0", "dx_0.1", "dx_0.6", "chosen"), "dx_0", num_test=200)
     by = found(tmp_path, study, [crossing()], splits=4)
     taus = {arm: by[arm, ALL, "tau_b"].mean for arm in study.arms}
     # After .3 of 40 windows the labels are those of window 10; the lines cross at window 20.4, .26 of the log later.
@@ -88,7 +88,7 @@ def test_asha_promotes_the_best_third_of_each_rung():
 
 def test_cost_study_finds_that_early_labels_pay_where_they_keep_the_order(tmp_path):
     arms = ("full", "fixed_0.1", "halving", "asha", "pilots", "stopping_constant")
-    study = cut("fidelity-cost", arms, "full", num_test=200)
+    study = cut("epochs-cost", arms, "full", num_test=200)
     levels = np.random.default_rng(3).permutation(900) / 900
     by = found(tmp_path / "kept", study, [table_of(levels)], splits=12)
     for arm in arms:

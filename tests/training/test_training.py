@@ -9,6 +9,7 @@ from autorank.base.programs import compiler_options
 from autorank.data.format.batches import Dataset
 from autorank.data.format.schema import Field, Schema
 from autorank.models.dhen import DhenConfig, LayerConfig, compact
+from autorank.objectives import finished
 from autorank.objectives.base import predict_rows
 from autorank.objectives.table import table_objective
 from autorank.training.compact import Setting
@@ -227,6 +228,33 @@ def test_held_out_rows_are_scored_by_the_frozen_model(trained):
     held_out = small_dataset().test()
     chunked = predict_rows(model, held_out.sparse, held_out.dense, chunk=300)
     np.testing.assert_allclose(chunked, first, rtol=1e-5)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_programs_compiled_ahead_are_those_that_score(progressive):
+    data = small_dataset()
+    made, other = (
+        make_objective(
+            data,
+            lambda c: Setting(MODEL, HPARAMS),
+            head="ctr",
+            batch_size=BATCH,
+            num_windows=WINDOWS,
+            warmup_share=0.05,
+            held_out="progressive" if progressive else "frozen",
+            qps_seconds=0.02,
+        )
+        for _ in range(2)
+    )
+    assert made.prepare is not None and made.test and made.qps and other.test
+    # Two configurations of one structure share a program.
+    made.prepare([[0], [1]])
+    assert made.qps(np.array([0], np.int32)) > 0  # waits for the threads
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finished, "lower", pytest.fail)
+        scores = [made.test(np.array([c], np.int32), 0) for c in (0, 1)]
+    np.testing.assert_array_equal(scores[0], other.test(np.array([0], np.int32), 0))
+    np.testing.assert_array_equal(scores[0], scores[1])
 
 
 def test_progressive_held_out_rows_are_scored_before_they_are_learned_from():

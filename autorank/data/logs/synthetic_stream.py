@@ -11,12 +11,16 @@ Its variance is therefore the sum of the squared weights. There is a logit for t
 given a click.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 CHUNK = 1 << 16  # rows drawn together; changing it changes the stream of a seed
+MOST_WORKERS = 8  # threads that draw
 LATENTS = 4  # L
 NUM_DENSE = 3
 MISSING_SHARE = 0.05  # share of missing values in each dense column
@@ -79,10 +83,22 @@ def generate(
     """
     teachers = [make_teacher(seed, task, sizes) for task in range(2)]
     cumulative = [np.cumsum(popularity(size)) for size in sizes]
-    for index in range(-(-num_rows // CHUNK)):
+
+    def draw(index: int) -> Rows:
         rows = _rows(index, seed, cumulative, teachers, drift_rows)
         keep = min(CHUNK, num_rows - index * CHUNK)
-        yield Rows(*(array[:keep] for array in rows))
+        return Rows(*(array[:keep] for array in rows))
+
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    waiting: deque[Future[Rows]] = deque()
+    # NumPy draws outside the interpreter lock. A few chunks ahead, so that memory is theirs alone.
+    with ThreadPoolExecutor(workers) as pool:
+        for index in range(-(-num_rows // CHUNK)):
+            waiting.append(pool.submit(draw, index))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def bayes_ne(labels: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:

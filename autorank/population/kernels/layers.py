@@ -10,7 +10,7 @@ from autorank.models.embedding import num_embeddings
 from autorank.population.capacity import Capacity, Lane
 from autorank.population.kernels.arena import cleared
 from autorank.population.kernels.layer_rows import LayerRows
-from autorank.population.kernels.layout import KERNELS, Layout
+from autorank.population.kernels.layout import KERNELS, Layout, padded
 from autorank.population.kernels.module_rows import ModuleEnds, ModuleStarts
 from autorank.population.kernels.places import Layers, Norms
 from autorank.population.kernels.product_stages import Chain, MatrixProducts, PulledProducts
@@ -18,6 +18,9 @@ from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import slot_table
 
 MOST = 64  # embeddings, or numbers of one, that a program holds
+# Bytes of a program's largest temporary: a matrix (weights, say) for each embedding. The shared memory of an H100 is
+# 227 KiB; 128 KiB ran there, 32 embeddings of width 64 (512 KiB) did not.
+MOST_BYTES = 160 * 1024
 
 
 def fits(kernels: str, capacity: Capacity) -> bool:
@@ -26,13 +29,17 @@ def fits(kernels: str, capacity: Capacity) -> bool:
     Examples:
         >>> from autorank.models.dhen import DhenConfig, LayerConfig
         >>> from autorank.population.capacity import capacity_of
-        >>> own = {w: capacity_of([DhenConfig(width=w, layer1=LayerConfig("cross"))], 4, 2) for w in (16, 128)}
-        >>> fits("gpu", own[16]), fits("gpu", own[128]), fits("", own[16])
-        (True, False, False)
+        >>> def fits_width(width, kernels="gpu"):
+        ...     model = DhenConfig(width=width, num_tokens=32, layer1=LayerConfig("cross"))
+        ...     return fits(kernels, capacity_of([model], 26, 13))
+        >>> fits_width(32), fits_width(64), fits_width(128), fits_width(32, "")
+        (True, False, False, False)
     """
     known = all(kind.module in FORMULAS for kind in capacity.kinds)
     sizes = capacity.positions, capacity.width, capacity.rank
-    return kernels in KERNELS and known and bool(capacity.kinds) and max(sizes) <= MOST
+    positions, width, rank = map(padded, sizes)
+    small = 4 * positions * width * max(width, rank) <= MOST_BYTES and max(sizes) <= MOST
+    return kernels in KERNELS and known and bool(capacity.kinds) and small
 
 
 class Saved(NamedTuple):
