@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -30,10 +29,15 @@ def share_store() -> None:
     """Hydra's config sources share the store of schemas from now on.
 
     Hydra copies the sources for each lookup of a group, and the whole store with them: 1.6 of the 1.9 CPU seconds that
-    ``--help`` took. Nothing changes the store through a copy, and what is loaded from it is copied again.
+    ``--help`` took. Nothing changes the store through a copy, and what is loaded from it is copied again. Another Hydra,
+    whose internals differ, is left as it is.
     """
+    try:
+        from hydra._internal.config_repository import CachingConfigRepository
+    except ImportError:
+        return
 
-    def share(self: CachingConfigRepository, delegate: IConfigRepository) -> None:
+    def share(self: Any, delegate: Any) -> None:
         store = ConfigStore.instance()
         self.delegate = copy.deepcopy(delegate, {id(store): store})
         self.cache = {}
