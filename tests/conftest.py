@@ -3,7 +3,8 @@
 They also compile cheaply, because compiling is half of what they cost: XLA leaves most optimizations out, and what one
 process of a session has compiled, the others (workers, programs that tests start) load from a folder of that session.
 JAX lowers programs in shared contexts; see `tests.lowering`.
-A test marked ``optimized`` compiles as production does; see `pytest_runtest_setup`.
+A test marked ``optimized`` compiles as production does, ``optimized(False)`` excepts one from its module's mark; see
+`pytest_runtest_setup`.
 """
 
 import atexit
@@ -11,6 +12,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 
 # Before jax is imported anywhere: four fake CPU devices, one thread a program (bit-exact runs).
 os.environ.setdefault(
@@ -60,6 +62,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """The first of xdist's workers collects alone; the others find the bytecode and the programs that it has made."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return (yield)
+    collected = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) / "collected"
+    longest = time.monotonic() + 120
+    while worker != "gw0" and not collected.exists() and time.monotonic() < longest:
+        time.sleep(0.1)
+    try:
+        return (yield)
+    finally:
+        collected.touch()
+
+
 def pytest_collection_finish() -> None:
     """What is imported and collected by now stays to the end, so the garbage collector need not look through it again.
 
@@ -73,7 +91,8 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Whether XLA optimizes is decided before any fixture compiles; programs started by the test inherit it."""
-    cheap = item.get_closest_marker("optimized") is None
+    mark = item.get_closest_marker("optimized")
+    cheap = mark is None or mark.args == (False,)
     jax.config.update("jax_disable_most_optimizations", cheap)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(cheap))
 

@@ -4,6 +4,7 @@ Each registered searcher, data source and fidelity rule is an option of its conf
 and its defaults as the values, so that a new part needs no YAML file.
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -22,6 +23,26 @@ from autorank.surrogates.losses import LOSSES
 from autorank.surrogates.settings import PredictorConfig
 
 T = TypeVar("T")
+
+
+def share_store() -> None:
+    """Hydra's config sources share the store of schemas from now on.
+
+    Hydra copies the sources for each lookup of a group, and the whole store with them: 1.6 of the 1.9 CPU seconds that
+    ``--help`` took. Nothing changes the store through a copy, and what is loaded from it is copied again. A Hydra of
+    other internals is left as it is.
+    """
+    try:
+        from hydra._internal.config_repository import CachingConfigRepository
+    except ImportError:
+        return
+
+    def share(self: Any, delegate: Any) -> None:
+        store = ConfigStore.instance()
+        self.delegate = copy.deepcopy(delegate, {id(store): store})
+        self.cache = {}
+
+    CachingConfigRepository.__init__ = share
 
 
 def register_groups() -> None:

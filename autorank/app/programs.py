@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
-from autorank.app.composition import register_groups, schema
+from autorank.app.composition import register_groups, schema, share_store
 from autorank.app.composition import settings as settings
 from autorank.app.settings import (
     BenchSearchConfig,
@@ -57,6 +57,7 @@ def register() -> None:
     for name, record in records.items():
         store.store(name=name, node=schema(record))
     register_groups()
+    share_store()
 
 
 class Refused(CompactHydraException):

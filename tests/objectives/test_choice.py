@@ -37,9 +37,6 @@ from autorank.training.step import Hparams
 from tests.making import make_objective
 from tests.report.fake_run import write_run
 
-# Bit-for-bit claims are about programs as production compiles them.
-pytestmark = pytest.mark.optimized
-
 ROWS, BATCH, WINDOWS, IDS = 640, 16, 4, 16
 RATES = Hparams(*map(jnp.float32, (3e-3, 0.1, 1e-8, 1e-8, 0.01, 1.0, 0.05)))
 

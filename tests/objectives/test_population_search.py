@@ -44,9 +44,9 @@ def searched(folder, executor):
             ],
         )
     config.space.decisions = {
-        "model.layer1.a": "choice(linear,cross,dot)",
+        "model.layer1.a": "choice(linear,cross)",
         "model.num_tokens": "choice(2,4)",
-        "training.dense_rate": "choice(1e-3,1e-2)",
+        "training.dense_rate": "choice(1e-3,3e-3,1e-2)",
     }
     config.space.conditions = {}
     summary = run_search(settings(config, SearchConfig), folder / executor)

@@ -257,7 +257,9 @@ def mean_regret(name: str, num_seeds: int) -> float:
 
 
 def test_what_learns_beats_random_on_a_separable_function():
-    regrets = {name: mean_regret(name, 12) for name in SMALL | {"random": {}}}
+    # A Gaussian process takes twenty times as long, and finds the optimum from nearly every seed.
+    seeds = {"autorank": 5}
+    regrets = {name: mean_regret(name, seeds.get(name, 12)) for name in SMALL | {"random": {}}}
     assert regrets["random"] > 0.5
     assert regrets["paper"] < 0.1 * regrets["random"]
     assert regrets["autorank"] < 0.1 * regrets["random"]
@@ -663,18 +665,25 @@ def test_local_proposals_are_mutants_of_the_best_trials():
 
 
 @pytest.fixture(scope="module")
-def after_forty():
-    """Forty trials told of which those with d0 = 3 failed; one ask with two alphas."""
+def gaussian():
+    """A searcher of two alphas with its space, and its compiled ask."""
     space = make_space(8)
     searcher = make_searcher(
-        "autorank", space, batch_size=6, capacity=64, initial=10, alphas=(0.0, 1.0)
+        "autorank", space, batch_size=6, capacity=64, initial=12, alphas=(0.0, 1.0)
     )
+    return space, searcher, jax.jit(searcher.ask)
+
+
+@pytest.fixture(scope="module")
+def after_forty(gaussian):
+    """Forty trials told of which those with d0 = 3 failed; one ask with two alphas."""
+    space, searcher, ask = gaussian
     configs = space.sample(jax.random.key(1), 40)
     metrics = np.array(separable(space)(configs))
     metrics[np.asarray(configs)[:, 0] == 3, 0] = np.nan
     assert 4 < np.isnan(metrics[:, 0]).sum() < 20
     state = searcher.tell(searcher.init(KEY), np.asarray(configs), metrics)
-    return space, searcher, state, jax.jit(searcher.ask)(KEY, state)
+    return space, searcher, state, ask(KEY, state)
 
 
 def test_alphas_take_turns_between_quality_and_cost(after_forty):
@@ -708,32 +717,26 @@ def test_a_batch_is_spread_out(after_forty):
     assert apart.min() >= 1 and apart.mean() > 1.5
 
 
-@pytest.fixture(scope="module")
-def small():
-    searcher = make_searcher("autorank", make_space(8), batch_size=3, capacity=32, initial=12)
-    return searcher, jax.jit(searcher.ask)
-
-
-def test_the_first_trials_are_a_latin_hypercube(small):
-    searcher, ask = small
+def test_the_first_trials_are_a_latin_hypercube(gaussian):
+    _, searcher, ask = gaussian
     state, rows = searcher.init(KEY), []
-    for index in range(4):
+    for index in range(2):
         proposal = ask(jax.random.fold_in(KEY, index), state)
         assert np.isnan(proposal.predicted).all()
         rows += proposal.configs.tolist()
-        state = searcher.tell(state, proposal.configs, np.zeros((3, 2), np.float32))
+        state = searcher.tell(state, proposal.configs, np.zeros((6, 2), np.float32))
     rows = np.array(rows)
     for i in (0, 2, 5):
         np.testing.assert_array_equal(np.bincount(rows[:, i]), 3)
 
 
-def test_nothing_but_failures_gives_other_trials(small):
-    searcher, ask = small
+def test_nothing_but_failures_gives_other_trials(gaussian):
+    _, searcher, ask = gaussian
     state = searcher.init(KEY)
-    for index in range(6):
+    for index in range(4):
         proposal = ask(jax.random.fold_in(KEY, index), state)
         assert not proposal.info["repeat"].any()
-        state = searcher.tell(state, proposal.configs, np.full((3, 2), np.nan, np.float32))
+        state = searcher.tell(state, proposal.configs, np.full((6, 2), np.nan, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from autorank.training.step import Data, Hparams, Schedule
 from autorank.training.tables import max_distinct
 from autorank.training.trainer import make_program
 
-# Bit-for-bit claims are about programs as production compiles them.
-pytestmark = pytest.mark.optimized
+# Bit-for-bit claims are about programs as production compiles them: those of `production`. What is compared with
+# compact programs, within tolerances, compiles cheaply.
+optimized = pytest.mark.optimized
 
 F, N, V, B, WINDOWS, STEPS = 4, 2, 50, 16, 5, 20
 WIDTH = 6  # of the program; the models' is 4
@@ -118,6 +119,11 @@ def lab():
     return Lab()
 
 
+@pytest.fixture(scope="module")
+def production():
+    return Lab()
+
+
 def trained(driver: LaneDriver, tasks: list[Task]) -> dict[int, Any]:
     return {r.task.index: r for r in driver.train(LaneQueue(tasks)) if r is not None}
 
@@ -169,11 +175,12 @@ def test_initial_values_are_those_of_the_compact_program(lab):
         )
 
 
-def test_promotion_goes_on_in_the_lane_and_from_a_snapshot(lab):
+@optimized
+def test_promotion_goes_on_in_the_lane_and_from_a_snapshot(production):
     """The same curves as without an interruption, bit for bit, whatever the other lane does meanwhile."""
-    whole = trained(lab.driver(), [Task(0, request(0, 1), STEPS)])[0]
+    whole = trained(production.driver(), [Task(0, request(0, 1), STEPS)])[0]
     states = States(1 << 30)
-    driver = lab.driver(states)
+    driver = production.driver(states)
     trained(driver, [Task(0, request(0, 1), 6), Task(1, request(2, 2), 9)])
     assert driver.place_of(Task(0, request(0, 1), 12)) is not None
     found = trained(driver, [Task(0, request(0, 1), 12)])[0]
@@ -208,22 +215,24 @@ def test_compact_programs_and_lanes_continue_each_others_states(lab):
     )
 
 
-def test_a_lane_that_diverges_harms_no_other_and_makes_room(lab):
+@optimized
+def test_a_lane_that_diverges_harms_no_other_and_makes_room(production):
     states = States(1 << 30)
     wild = request(1, 1, dense_rate=1e30)
     tasks = [Task(0, request(0, 0), STEPS), Task(1, wild, STEPS), Task(2, request(2, 2), 8)]
-    found = trained(lab.driver(states), tasks)
+    found = trained(production.driver(states), tasks)
     assert 0 < found[1].failed_step < STEPS and found[1].step == found[1].failed_step + 1
     assert wild.key not in states
-    alone = trained(lab.driver(), [tasks[0], tasks[2]])
+    alone = trained(production.driver(), [tasks[0], tasks[2]])
     for i in (0, 2):
         for got, want in zip(found[i].curve, alone[i].curve, strict=True):
             np.testing.assert_array_equal(got, want)
 
 
-def test_a_lane_that_has_ended_stays_as_it_is(lab):
+@optimized
+def test_a_lane_that_has_ended_stays_as_it_is(production):
     states = States(1 << 30)
-    driver = lab.driver(states)
+    driver = production.driver(states)
     trained(driver, [Task(0, request(0, 0), 5)])
     held = states.peek(request(0, 0).key)
     before = jax.device_get(held.snapshot().state)

@@ -24,8 +24,8 @@ from autorank.training.step import Data, Hparams, Schedule
 from autorank.training.trainer import make_program
 from tests.making import make_objective
 
-# Bit-for-bit claims, of memory and of `four`, are about programs as production compiles them; other heads and eight
-# devices are compared with the same tolerances, compiled cheaply.
+# Claims of memory and of `four`'s bits are about programs as production compiles them, and so is one comparison with
+# one device; the other comparisons have the same tolerances and compile cheaply.
 optimized = pytest.mark.optimized
 
 IDS, BATCH, STEPS, WINDOWS, FIELDS = 37, 48, 30, 5, 3  # 37 rows divide by no number of devices
@@ -103,7 +103,7 @@ def check_equal_to_one_device(head: str, counts: tuple[int, ...]):
 
 @pytest.mark.parametrize(
     ("head", "counts"),
-    [pytest.param("ctr", (1, 2, 3, 4), marks=optimized), ("esmm", (3, 4))],
+    [("ctr", (1, 2, 4)), pytest.param("ctr", (3,), marks=optimized), ("esmm", (3, 4))],
 )
 def test_thirty_steps_with_duplicates_equal_one_device(head, counts):
     check_equal_to_one_device(head, counts)
@@ -226,7 +226,6 @@ def test_exchange_bytes_are_written_out():
     assert exchange_bytes(batch_size=8, num_fields=3, width=4, num_ids=100, devices=1) == 0
 
 
-@optimized
 @pytest.mark.parametrize("progressive", [False, True])
 def test_the_objective_gives_the_same_with_any_number_of_devices(progressive):
     fields = (Field("f", IDS, 0), Field("g", 0, IDS), Field("h", 0, IDS))

@@ -313,6 +313,7 @@ def test_unknown_ids_stay_zero_and_change_nothing_else():
     assert np.isfinite(np.asarray(scored)).all()
 
 
+@pytest.mark.optimized(False)
 def test_one_rare_value_does_not_decide_the_held_out_score():
     """Clicks do not depend on the ids; the only unknown value of the training rows was never clicked."""
     rng = np.random.default_rng(0)
@@ -409,6 +410,7 @@ def test_a_known_bound_on_distinct_ids_changes_no_bit_and_a_wrong_one_ends_the_r
     assert int(wrong.failed_step) == distinct.index(most)
 
 
+@pytest.mark.optimized(False)
 def test_bfloat16_products_train_every_module():
     """All modules in one model with a search's compiler options: XLA:CPU does not run every bfloat16 product."""
     pairs = (
