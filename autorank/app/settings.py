@@ -22,8 +22,8 @@ from autorank.searchers.base import SEARCHERS, SearcherConfig
 from autorank.surrogates.settings import PredictorConfig
 from autorank.training.settings import TrainingConfig
 
+GOALS = ("best", "front")  # values of `search.goal`
 # Groups of settings that are one part's record, chosen by name.
-GOALS = ("best", "front")
 PARTS: dict[str, Registry[Any]] = {"data": SOURCES, "searcher": SEARCHERS, "fidelity": FIDELITIES}
 
 
