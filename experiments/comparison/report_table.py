@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -43,11 +43,15 @@ class Table:
         self.points = sorted({int(r["trials"]) for r in rows})
         # What tables and figures show where they do not say otherwise: one proposal at a time and no noise, or, where
         # no run is like that, what most rows are.
-        kinds = Counter((int(r["batch"]), noise_of(r["noise"])) for r in rows)
+        self._kinds: dict[tuple[int, float | str], list[Mapping[str, str]]] = defaultdict(list)
+        for r in rows:
+            self._kinds[int(r["batch"]), noise_of(r["noise"])].append(r)
+        kinds = self._kinds
         usual: tuple[int, float | str] = (1, 0.0)
         if kinds and usual not in kinds:
-            usual = min(kinds, key=lambda kind: (-kinds[kind], kind[0], str(kind[1])))
+            usual = min(kinds, key=lambda kind: (-len(kinds[kind]), kind[0], str(kind[1])))
         self.batch, self.noise = usual
+        self._curves: dict[tuple[Any, ...], Curves] = {}
 
     def place(self, trials: int) -> int:
         """Where a number of trials stands among the points.
@@ -78,17 +82,26 @@ class Table:
         """
         kind = self.batch if batch is None else batch, self.noise if noise is None else noise
         variants = self.variants if variants is None else variants
+        key = *kind, column, tuning, variants
+        if key not in self._curves:
+            self._curves[key] = self._made(kind, column, tuning, variants)
+        return self._curves[key]
+
+    def _made(
+        self, kind: tuple[int, float | str], column: str, tuning: bool, variants: bool
+    ) -> Curves:
+        points = {n: i for i, n in enumerate(self.points)}
         found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
-        for r in self.rows:
-            if (int(r["batch"]), noise_of(r["noise"])) != kind or (
-                "+" in r["searcher"] and not variants
-            ):
+        for r in self._kinds.get(kind, ()):
+            if "+" in r["searcher"] and not variants:
                 continue
             if (int(r["seed"]) >= FIRST_TUNING_SEED) != tuning:
                 continue
             seeds = found.setdefault(r["searcher"], {}).setdefault(f"{r['suite']}/{r['task']}", {})
-            curve = seeds.setdefault(int(r["seed"]), np.full(len(self.points), np.nan))
-            curve[self.points.index(int(r["trials"]))] = float(r[column])
+            seed = int(r["seed"])
+            if seed not in seeds:
+                seeds[seed] = np.full(len(points), np.nan)
+            seeds[seed][points[int(r["trials"])]] = float(r[column])
         return {
             s: {t: np.stack([c for _, c in sorted(v.items())]) for t, v in ts.items()}
             for s, ts in found.items()
