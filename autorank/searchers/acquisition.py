@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,42 @@ class Goal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Acquisition:
+class GaussianAcquisition:
+    """What acquisition functions of a Gaussian process share: they are averaged over its processes, and feasible."""
+
+    surrogate: GaussianSurrogate
+    settings: AcquisitionSettings
+
+    def total(
+        self,
+        goal: Any,
+        gain: Float[Array, "g m"],
+        features: Float[Array, "m x"],
+        configs: Int[Array, "m k"],
+    ) -> Float[Array, " m"]:
+        """Log of the weighted mean gain times the probability of not failing; -inf for what was told.
+
+        Args:
+            goal: of one proposal; with ``fitted``, ``weights``, ``marks`` and ``is_mark``.
+            gain: log of the gain by each process.
+            features: of the configurations.
+            configs: to be judged.
+        """
+        total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
+        total = total + self.log_feasibility(goal.fitted, features)
+        return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
+
+    def log_feasibility(
+        self, fitted: GaussianFit, features: Float[Array, "m x"]
+    ) -> Float[Array, " m"]:
+        """Log probability of not failing; 0 where failures are not learned from."""
+        if not self.settings.feasibility:
+            return jnp.zeros(len(features))
+        return self.surrogate.log_feasibility(fitted, features)
+
+
+@dataclass(frozen=True)
+class Acquisition(GaussianAcquisition):
     """Log of the expected improvement that one more trial brings, averaged over the surrogate's processes.
 
     A trial is noisy: what improves is what is believed after it, not the function. With ``m``, ``s^2``, ``c`` mean,
@@ -57,9 +92,6 @@ class Acquisition:
     counts: a lower bound of the knowledge gradient (Frazier et al. 2009, "The knowledge-gradient policy for
     correlated normal beliefs"). Without noise it is expected improvement.
     """
-
-    surrogate: GaussianSurrogate
-    settings: AcquisitionSettings
 
     def parents(self, key: Key, history: History) -> History:
         """The history itself: candidates descend from the best trials."""
@@ -97,10 +129,7 @@ class Acquisition:
     def value(self, goal: Goal, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
         """Log of the weighted mean improvement times the probability of not failing; -inf for what was told."""
         features = self.surrogate.embed(configs)
-        gain = self.gain(goal, features)
-        total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
-        total = total + self.log_feasibility(goal.fitted, features)
-        return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
+        return self.total(goal, self.gain(goal, features), features, configs)
 
     def gain(self, goal: Goal, features: Float[Array, "m x"]) -> Float[Array, "g m"]:
         """Log of the expected improvement by each process."""
@@ -122,14 +151,6 @@ class Acquisition:
         )
         there = jnp.where(jnp.isfinite(goal.best[:, None, 1:]), there, -jnp.inf)
         return jnp.maximum(here, jnp.max(there, axis=2))
-
-    def log_feasibility(
-        self, fitted: GaussianFit, features: Float[Array, "m x"]
-    ) -> Float[Array, " m"]:
-        """Log probability of not failing; 0 where failures are not learned from."""
-        if not self.settings.feasibility:
-            return jnp.zeros(len(features))
-        return self.surrogate.log_feasibility(fitted, features)
 
 
 def marks(

@@ -17,15 +17,14 @@ import jax.numpy as jnp
 
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.searchers.acquisition import (
-    AcquisitionSettings,
-    is_marked,
+    GaussianAcquisition,
     log_expected_improvement,
     marks,
 )
 from autorank.searchers.base import History, known
 from autorank.searchers.known_cost import KnownCost
 from autorank.surrogates.beside import Beside, beside, weighted_beside
-from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
+from autorank.surrogates.gaussian_surrogate import GaussianFit
 
 STEPS = 24  # of the front; of a longer one the highest
 # Told trials whose median quality is the reference, pilots among them. Not that of all: it falls as good ones are
@@ -55,7 +54,7 @@ class FrontGoal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FrontAcquisition:
+class FrontAcquisition(GaussianAcquisition):
     """Log of the expected growth of the hypervolume, averaged over the surrogate's processes.
 
     The front is that of the posterior means at the told trials, not of what was told, which has luck in it. As in
@@ -66,8 +65,6 @@ class FrontAcquisition:
     at the dearest cost: what is worse or dearer adds nothing.
     """
 
-    surrogate: GaussianSurrogate
-    settings: AcquisitionSettings
     cost: KnownCost
 
     def parents(self, key: Key, history: History) -> History:
@@ -105,9 +102,7 @@ class FrontAcquisition:
         """Log of the expected growth times the probability of not failing; -inf for what was told."""
         features = self.surrogate.embed(configs)
         gain = self.gain(goal, features, self.cost.log_ratio(configs))
-        total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
-        total = total + self.log_feasibility(goal.fitted, features)
-        return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
+        return self.total(goal, gain, features, configs)
 
     def gain(
         self, goal: FrontGoal, features: Float[Array, "m x"], costs: Float[Array, " m"]
@@ -133,14 +128,6 @@ class FrontAcquisition:
             return log_growth(lower, mean, variances, costs)
 
         return jax.vmap(grown)(goal.front, mean, variances)
-
-    def log_feasibility(
-        self, fitted: GaussianFit, features: Float[Array, "m x"]
-    ) -> Float[Array, " m"]:
-        """Log probability of not failing; 0 where failures are not learned from."""
-        if not self.settings.feasibility:
-            return jnp.zeros(len(features))
-        return self.surrogate.log_feasibility(fitted, features)
 
 
 def staircase(
