@@ -14,7 +14,6 @@ dropout no better.
 """
 
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -26,6 +25,7 @@ from omegaconf import DictConfig
 
 from autorank.app.programs import CONFIGS, register, set_up_jax, settings
 from autorank.app.settings import TrainConfig
+from autorank.base.cores import available_cores
 
 if TYPE_CHECKING:  # JAX is set up before it is imported
     from autorank.data.format.batches import Dataset
@@ -167,7 +167,7 @@ def main(config: DictConfig) -> float:
 
     data = build.dataset(cfg.data, print)
     runs = [Row(kind, seed) for seed in range(cfg.seeds) for kind in KINDS]
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         rows = []
         for row in pool.map(one_run, [cfg] * len(runs), runs):

@@ -4,13 +4,13 @@ A row does not depend on the rows before it, on the order of generation or on th
 extends a shorter one. `criteo_like_truth` defines the distribution.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.base.cores import available_cores
 from autorank.data.logs.criteo_like_truth import (
     BLOCK,
     NUM_DENSE,
@@ -81,11 +81,7 @@ def arrays(
         _fill(fixed, Rows(*(array[first : first + BLOCK] for array in out)), first)
 
     if workers is None:
-        workers = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        workers = available_cores()
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(fill, range(0, num_rows, BLOCK)):
             pass

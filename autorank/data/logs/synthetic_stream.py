@@ -11,13 +11,14 @@ Its variance is therefore the sum of the squared weights. There is a logit for t
 given a click.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+
+from autorank.base.cores import available_cores
 
 CHUNK = 1 << 16  # rows drawn together; changing it changes the stream of a seed
 MOST_WORKERS = 8  # threads that draw
@@ -89,7 +90,7 @@ def generate(
         keep = min(CHUNK, num_rows - index * CHUNK)
         return Rows(*(array[:keep] for array in rows))
 
-    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    workers = min(MOST_WORKERS, available_cores())
     waiting: deque[Future[Rows]] = deque()
     # NumPy draws outside the interpreter lock. A few chunks ahead, so that memory is theirs alone.
     with ThreadPoolExecutor(workers) as pool:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from autorank.base.cores import available_cores
 from autorank.data.fast_text.short_strings import worth_compiling
 from autorank.data.format.schema import Schema, to_json
 from autorank.data.format.source import Columns, Position, Progress, Segment, Source
@@ -105,8 +105,7 @@ def write_prepared(
         workers: segments and columns processed in parallel; None: one per core, at most 8.
         progress: receives progress lines.
     """
-    cores = len(os.sched_getaffinity(0))
-    workers = min(_MAX_WORKERS, cores) if workers is None else workers
+    workers = min(_MAX_WORKERS, available_cores()) if workers is None else workers
     done = read_parts(work.staged) if source.segments is not None else []
     parts = ingest_log(
         _segments(source, done[-1].end if done else Position(), raw, progress),
