@@ -1,6 +1,7 @@
 """Acquisition function of Bayesian optimisation: expected improvement times the probability of not failing."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,11 +48,40 @@ class Goal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GaussianAcquisition:
-    """What acquisition functions of a Gaussian process share: they are averaged over its processes, and feasible."""
+class GaussianAcquisition(ABC):
+    """An acquisition function: a mean over Gaussian processes, times the probability of not failing."""
 
     surrogate: GaussianSurrogate
     settings: AcquisitionSettings
+
+    @abstractmethod
+    def parents(self, key: Key, history: History) -> History:
+        """The history with numbers for its qualities, of which the lowest make parents of candidates."""
+
+    @abstractmethod
+    def goal(
+        self,
+        fitted: GaussianFit,
+        weights: Float[Array, " g"],
+        alpha: Float[Array, ""],
+        told: Int[Array, "h k"],
+        is_told: Bool[Array, " h"],
+        rows: Int[Array, "n k"],
+    ) -> Any:
+        """The goal of the next proposal, with the weight of the cost as ``alpha``.
+
+        Args:
+            fitted: processes fitted to the told trials and to the believed ones of the same batch.
+            weights: weight of each process of the quality.
+            alpha: weight of the cost.
+            told: configurations that must not be proposed again.
+            is_told: which rows of ``told`` are used.
+            rows: the configurations in the buffers of ``fitted``.
+        """
+
+    @abstractmethod
+    def value(self, goal: Any, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
+        """The value of configurations; minus infinity for what must not be proposed again."""
 
     def total(
         self,
@@ -106,16 +136,7 @@ class Acquisition(GaussianAcquisition):
         is_told: Bool[Array, " h"],
         rows: Int[Array, "n k"] | None = None,
     ) -> Goal:
-        """The goal of the next proposal.
-
-        Args:
-            fitted: processes fitted to the told trials and to the believed ones of the same batch.
-            weights: weight of each process of the quality.
-            alpha: weight of the cost.
-            told: configurations that must not be proposed again.
-            is_told: which rows of ``told`` are used.
-            rows: not needed.
-        """
+        """See `GaussianAcquisition`; ``rows`` are not needed."""
         features = fitted.quality.features[0]
         mean, _ = self.surrogate.weighted(fitted, features, alpha)
         same = jnp.all(features[:, None] == features[None], axis=2)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from autorank.base.records import as_tuples, require, require_range
 from autorank.base.typing import Array, Key
-from autorank.searchers.acquisition import Acquisition, AcquisitionSettings
+from autorank.searchers.acquisition import Acquisition, AcquisitionSettings, GaussianAcquisition
 from autorank.searchers.base import (
     SEARCHERS,
     Context,
@@ -35,7 +35,7 @@ from autorank.searchers.base import (
 from autorank.searchers.candidates import CandidateSettings, latin_hypercube
 from autorank.searchers.climbing import ClimbSettings, neighbourhood
 from autorank.searchers.front_acquisition import FrontAcquisition
-from autorank.searchers.greedy_batch import Acquires, Chosen, GreedyBatch
+from autorank.searchers.greedy_batch import Chosen, GreedyBatch
 from autorank.searchers.novelty import Propose, proposer
 from autorank.searchers.region import Region
 from autorank.space.space import Space
@@ -180,7 +180,9 @@ def with_cost(proposal: Proposal, context: Context) -> Proposal:
     return proposal._replace(predicted=proposal.predicted.at[:, 1].set(costs))
 
 
-def make_acquisition(space: Space, settings: AutorankConfig, context: Context) -> Acquires:
+def make_acquisition(
+    space: Space, settings: AutorankConfig, context: Context
+) -> GaussianAcquisition:
     """What proposals are chosen by, for the goal of a search.
 
     Raises:

@@ -89,7 +89,7 @@ class FrontAcquisition(GaussianAcquisition):
         is_told: Bool[Array, " h"],
         rows: Int[Array, "n k"],
     ) -> FrontGoal:
-        """The goal of the next proposal; see `greedy_batch.Acquires`. ``alpha`` is not used."""
+        """The goal of the next proposal; see `GaussianAcquisition`. ``alpha`` is not used."""
         features, where = fitted.quality.features[0], fitted.quality.where
         mean, _ = self.surrogate.qualities(fitted, features)
         costs = self.cost.log_ratio(rows)

@@ -5,68 +5,18 @@ This is the kriging believer (Ginsbourger et al. 2010, "Kriging is well-suited t
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from autorank.base.typing import Array, Bool, Float, Int, Key
-from autorank.searchers.acquisition import AcquisitionSettings
+from autorank.base.typing import Array, Int, Key
+from autorank.searchers.acquisition import GaussianAcquisition
 from autorank.searchers.base import History, known
 from autorank.searchers.candidates import CandidateSettings, candidates
 from autorank.searchers.climbing import ClimbSettings, Neighbours, climb
 from autorank.searchers.region import Region
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
-
-
-@runtime_checkable
-class Acquires(Protocol):
-    """An acquisition function: `acquisition.Acquisition`, `front_acquisition.FrontAcquisition`."""
-
-    @property
-    def surrogate(self) -> GaussianSurrogate:
-        """What it believes."""
-        ...
-
-    @property
-    def settings(self) -> AcquisitionSettings:
-        """What counts as an improvement."""
-        ...
-
-    def parents(self, key: Key, history: History) -> History:
-        """The history with numbers for its qualities, of which the lowest make parents of candidates."""
-        ...
-
-    def goal(
-        self,
-        fitted: GaussianFit,
-        weights: Float[Array, " g"],
-        alpha: Float[Array, ""],
-        told: Int[Array, "h k"],
-        is_told: Bool[Array, " h"],
-        rows: Int[Array, "n k"],
-    ) -> Any:
-        """The goal of the next proposal, with the weight of the cost as ``alpha``.
-
-        Args:
-            fitted: processes fitted to the told trials and to the believed ones of the same batch.
-            weights: weight of each process of the quality.
-            alpha: weight of the cost.
-            told: configurations that must not be proposed again.
-            is_told: which rows of ``told`` are used.
-            rows: the configurations in the buffers of ``fitted``.
-        """
-        ...
-
-    def value(self, goal: Any, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
-        """The value of configurations; minus infinity for what must not be proposed again."""
-        ...
-
-    def log_feasibility(
-        self, fitted: GaussianFit, features: Float[Array, "m x"]
-    ) -> Float[Array, " m"]:
-        """Log probability of not failing."""
-        ...
 
 
 class Chosen(NamedTuple):
@@ -85,7 +35,7 @@ class GreedyBatch:
     """Chooses a batch, one proposal after another; the alphas take turns."""
 
     region: Region
-    acquisition: Acquires
+    acquisition: GaussianAcquisition
     neighbours: Neighbours
     candidates: CandidateSettings
     climb: ClimbSettings
