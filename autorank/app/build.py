@@ -29,7 +29,7 @@ from autorank.objectives.cluster import Workers
 from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.population.spaces import capacities_of
 from autorank.search.budget import Budget
-from autorank.searchers.base import SEARCHERS, Context, Searcher
+from autorank.searchers.base import SEARCHERS, Context, Searcher, Warm
 from autorank.searchers.known_cost import KnownCost
 from autorank.searchers.region import Region, within_cap
 from autorank.space.parse import parse_space
@@ -203,15 +203,26 @@ def capacity(config: SearchConfig) -> int:
     return 128 * math.ceil((config.search.trials + max(config.search.noise_seeds, 1)) / 128)
 
 
-def searcher(config: SearchConfig, search_space: Space, cost: KnownCost | None = None) -> Searcher:
+def searcher(
+    config: SearchConfig,
+    search_space: Space,
+    cost: KnownCost | None = None,
+    warm: Warm | None = None,
+) -> Searcher:
     """What proposes the trials; with a cap on the cost nothing beyond it.
+
+    Args:
+        config: the search's settings.
+        search_space: where it searches.
+        cost: of configurations, where it is known.
+        warm: earlier searches to learn from.
 
     Raises:
         ValueError: a cap that leaves nothing to search.
     """
     p, rows, batch_size = config.search, capacity(config), config.searcher.batch_size
     pilots = config.fidelity.num_pilots or 20
-    context = Context(rows, pilots, config.predictor, True, p.goal, cost)
+    context = Context(rows, pilots, config.predictor, True, p.goal, cost, warm)
     made = SEARCHERS[config.searcher.name].make(search_space, config.searcher, context)
     region = Region(search_space, cost and cost.fits)
     return within_cap(made, region, batch_size=batch_size, capacity=rows)

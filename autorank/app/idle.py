@@ -60,6 +60,21 @@ def refuse_front(searcher: str, goal: str) -> None:
         )
 
 
+def refuse_warm(searcher: str, warm_start: tuple[str, ...] | None) -> None:
+    """Refuses earlier searches under a searcher that does not learn from them.
+
+    Raises:
+        ValueError: they are given, and which searchers learn from them.
+    """
+    if warm_start and not SEARCHERS[searcher].traits.get("warms", False):
+        learners = [n for n, entry in SEARCHERS.items() if entry.traits.get("warms", False)]
+        choices = " or ".join(f"searcher={name}" for name in learners)
+        raise ValueError(
+            f"search.warm_start={list(warm_start)} has no effect with searcher={searcher}, which learns nothing from "
+            f"earlier searches; write {choices}, or search.warm_start=null"
+        )
+
+
 def idle_in_searcher(searcher: Any) -> Iterator[str]:
     """Sentences about settings of a searcher that are not at their defaults and have no effect beside its others."""
     changed = set(changed_fields(searcher))
@@ -85,6 +100,11 @@ def idle_settings(config: Any) -> Iterator[str]:
     if data.encoding != "hash" and "hash_size" in changed_fields(data):
         yield f"data.hash_size={data.hash_size} has no effect with data.encoding={data.encoding}"
     yield from idle_in_searcher(searcher)
+    if not plan.warm_start:
+        names = {"warm_first"} & set(changed_fields(plan))
+        yield from (f"search.{n} has no effect without search.warm_start" for n in sorted(names))
+        names = {"warm_median", "warm_sd"} & set(changed_fields(searcher))
+        yield from (f"searcher.{n} has no effect without search.warm_start" for n in sorted(names))
     if plan.goal == "front" and "alphas" in changed_fields(searcher):
         yield f"searcher.alphas={list(searcher.alphas)} has no effect with search.goal=front"
     if plan.final_seeds != "auto":

@@ -27,7 +27,7 @@ from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric
 from autorank.base.plugins import load_plugins
 from autorank.base.records import locations, plain
-from autorank.base.searched import IN_PERCENT
+from autorank.base.searched import IN_PERCENT, searched
 from autorank.data.format.batches import Dataset
 from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.ledger import Ledger
@@ -41,6 +41,14 @@ from autorank.search.checks import refuse_finished_by_earlier_version
 from autorank.search.meter import Event
 from autorank.search.progress import Progress
 from autorank.search.run import run
+from autorank.search.warm_start import (
+    KIND,
+    Wanted,
+    described,
+    in_brief,
+    read_earlier,
+    warm_of,
+)
 from autorank.space.space import Space
 
 LOG = logging.getLogger("autorank")
@@ -67,11 +75,14 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     if workers is not None:
         make = functools.partial(worker_objective, located(config))
         objective = cluster.distributed(objective, make, workers)
-    searcher = build.searcher(config, space, known_cost(config, data, space))
+    earlier, plan = earlier_searches(config, folder, space), config.search
+    warm = warm_of(earlier, space, num_first=plan.warm_first, goal=plan.goal)
+    searcher = build.searcher(config, space, known_cost(config, data, space), warm)
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.budget(config).metric)
     with open_ledger(config, folder, identity(config, space, data)) as ledger:
         refuse_finished_by_earlier_version(ledger, config.search.seed)
+        copy_earlier(ledger, earlier)
         ledger.put("decisions", [d._asdict() for d in space.decisions])
         ledger.put("baseline", [int(v) for v in space.baseline])
         write_atomically(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
@@ -79,7 +90,8 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
         if known:
             LOG.info("resuming %s: its ledger holds %d rows", folder, known)
         labels = labels_of(config, folder, data.fingerprint(), launch())
-        tracker = start_tracking(config.tracking, folder, ledger, plain(config), labels)
+        shown = plain(config) | {"earlier_searches": in_brief(earlier)}
+        tracker = start_tracking(config.tracking, folder, ledger, shown, labels)
         in_percent = build.budget(config).measure in IN_PERCENT
         progress = Progress(unit="%" if in_percent else " points")
 
@@ -97,15 +109,41 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
                 build.fidelity_rule(config.fidelity, config.search.seed),
                 build.predictor(config, space),
                 notify,
+                None if warm is None else warm.first,
             )
         finally:
             progress.close()
+        summary |= {"earlier_searches": in_brief(earlier)}
         summary = leave_results(config, folder, data, objective, summary)
         report = write_report(folder)
         tracker.finish(folder, summary)
     print(console_table(summary))
     print(f"report: {report}")
     return summary
+
+
+def earlier_searches(config: SearchConfig, folder: Path, space: Space) -> list[dict[str, Any]]:
+    """What warms a search: as copied into its ledger when it began, else read from the earlier ones.
+
+    Raises:
+        ValueError: an earlier search cannot warm this one, and why.
+    """
+    own, paths = folder / "trials.db", config.search.warm_start or ()
+    if paths and own.exists():
+        with Ledger.read(own) as ledger:
+            if copied := ledger.records(KIND):
+                return copied[0]
+    wanted = Wanted(space, searched(config.search.metric).name, config.search.goal)
+    found = [read_earlier(path, wanted, own) for path in paths]
+    for record in found:
+        LOG.info("warm start: %s", described(record))
+    return found
+
+
+def copy_earlier(ledger: Ledger, earlier: list[dict[str, Any]]) -> None:
+    """Keeps what warms a search in its own ledger, where it cannot change any more."""
+    if earlier:
+        ledger.record(KIND, "all", earlier)
 
 
 def open_ledger(config: SearchConfig, folder: Path, own: Mapping[str, str]) -> Ledger:

@@ -7,7 +7,7 @@ registries. Fields of such a group have the base record as their type and the de
 from dataclasses import dataclass, field
 from typing import Any
 
-from autorank.app.idle import changed_fields, refuse_front, refuse_idle_predictor
+from autorank.app.idle import changed_fields, refuse_front, refuse_idle_predictor, refuse_warm
 from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.registry import Registry
 from autorank.base.searched import NE, searched
@@ -36,6 +36,21 @@ class SpaceConfig:
     conditions: dict[str, Any] = field(default_factory=dict)  # key glob -> {parent glob: [values]}
 
 
+def ledgers_of(warm_start: Any) -> tuple[str, ...] | None:
+    """The earlier searches that a setting names; None without one.
+
+    Raises:
+        ValueError: it is neither a path nor a list of paths, or names one twice.
+    """
+    paths = [warm_start] if isinstance(warm_start, str) else list(warm_start or ())
+    if not all(isinstance(path, str) and path for path in paths) or len(set(paths)) < len(paths):
+        raise ValueError(
+            f"search.warm_start={warm_start!r}: write a run's folder, or a list of different ones, for example "
+            f"search.warm_start=[runs/movielens,runs/kuairand]"
+        )
+    return tuple(paths) or None
+
+
 @dataclass(frozen=True)
 class PlanConfig:
     """The course of a search."""
@@ -51,6 +66,10 @@ class PlanConfig:
     goal: str = later("best")
     # No trial costs more FLOPs than this times the baseline, 1 at least; null = no cap
     max_flops_ratio: float | None = later(None)
+    # Earlier searches that warm this one, on another log or the same: a run's folder, a trials.db, or a list of them;
+    # for searcher=autorank, evolution and paper. Their trials are copied into the ledger when the search begins
+    warm_start: Any = later(None)
+    warm_first: int = later(3)  # of their trials the best ones, which are among the pilots
     noise_seeds: int = 5  # repeats of the baseline that measure the seed noise
     choice_seeds: int = later(3)  # fresh seeds that choose among the finalists; noise_seeds at most
     # Fresh seeds of the chosen models and the baseline, for the verdict alone; auto = as many as final_half_width takes
@@ -74,6 +93,8 @@ class PlanConfig:
     def __post_init__(self):
         require("search.executor", self.executor, CHOICES)
         require("search.goal", self.goal, GOALS)
+        object.__setattr__(self, "warm_start", ledgers_of(self.warm_start))
+        require_range("search.warm_first", self.warm_first, 0, 1000)
         if self.max_flops_ratio is not None and not self.max_flops_ratio >= 1:
             raise ValueError(
                 f"search.max_flops_ratio={self.max_flops_ratio} leaves out the baseline itself, which every search "
@@ -176,6 +197,7 @@ class SearchConfig:
         changed = (f"predictor.{name}" for name in changed_fields(self.predictor))
         refuse_idle_predictor(self.searcher.name, changed)
         refuse_front(self.searcher.name, self.search.goal)
+        refuse_warm(self.searcher.name, self.search.warm_start)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 from autorank.ledger.ledger import Ledger
 from autorank.ledger.trial import Trial
 from autorank.objectives.base import Objective
@@ -29,6 +31,7 @@ class Context(NamedTuple):
     ledger: Ledger
     budget: Budget
     notify: Notify
+    first: np.ndarray | None = None  # int32 [n, k]: earlier trials that are tried first, as pilots
 
 
 class SearchStopped(RuntimeError):

@@ -38,6 +38,8 @@ class May(Protocol):
 def run_pilots(context: Context, baseline: Baseline) -> Pilots:
     """Trains pilots on the whole log: half random, half near the baseline (own choice).
 
+    The best trials of earlier searches, where there are some, take the places of some near the baseline.
+
     Raises:
         SearchStopped: most of them fail.
     """
@@ -55,7 +57,9 @@ def train_pilots(context: Context, baseline: Baseline) -> list[Trial]:
         may = None
         if budget.max_flops_ratio is not None:
             may = partial(within, context.objective, context.space, budget)
-        configs = pilot_design(key, context.space, budget.num_pilots, budget.pilot_mutation, may)
+        configs = pilot_design(
+            key, context.space, budget.num_pilots, budget.pilot_mutation, may, context.first
+        )
         if not len(configs):
             raise SearchStopped(
                 f"search.max_flops_ratio={budget.max_flops_ratio} leaves nothing but the baseline; write a larger one"
@@ -74,6 +78,7 @@ def pilot_design(
     num_pilots: int,
     mutation_rate: float = 0.15,
     may: May | None = None,
+    first: np.ndarray | None = None,
 ) -> np.ndarray:
     """Distinct configurations ``[num_pilots, k]`` without the baseline; fewer in a tiny space.
 
@@ -84,12 +89,15 @@ def pilot_design(
         mutation_rate: share of decisions that one near the baseline changes.
         may: which configurations may be trained; None is all. Where random ones may not, ones near the baseline
             stand in for them, and then changes of one decision after another.
+        first: configurations ``[n, k]`` that come before those near the baseline; half of the pilots at most.
     """
     random_key, near_key = jax.random.split(key)
     pool = 16 * num_pilots
     baseline = jnp.tile(jnp.array(space.baseline, jnp.int32), (pool, 1))
     near = np.asarray(space.mutate(near_key, baseline, mutation_rate))
     random = np.asarray(space.sample(random_key, pool))
+    if first is not None:
+        near = np.concatenate([first, near]).astype(np.int32)
     sources = [random, near]
     if may is not None:
         sources = [source[may(source)] for source in (random, near)]

@@ -9,6 +9,8 @@ is there and continues where it ended.
 import time
 from typing import Any
 
+import numpy as np
+
 from autorank.base.jax_settings import own_settings
 from autorank.fidelity.rules import FidelityRule
 from autorank.ledger import rungs
@@ -45,6 +47,7 @@ def run(
     rule: FidelityRule,
     predictor: Predictor | None,
     on_event: OnEvent,
+    first: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Runs or resumes a search to its end and returns its summary.
 
@@ -57,6 +60,7 @@ def run(
         rule: how much of the log a trial sees and what its label is.
         predictor: is diagnosed at the end; None skips it.
         on_event: called after every trial.
+        first: configurations ``[n, k]`` of earlier searches that are tried first; the searcher knows them too.
 
     Raises:
         SearchStopped: the metric cannot be computed (before anything is trained), the baseline fails, or most
@@ -66,7 +70,7 @@ def run(
     require_cost(objective, budget)
     started = time.perf_counter()
     meter = Meter(ledger, budget, objective, on_event)
-    context = Context(objective, space, ledger, budget, meter.tick)
+    context = Context(objective, space, ledger, budget, meter.tick, first)
     refuse_finished_by_earlier_version(ledger, budget.seed)
     baseline = measure_baseline(context, rule.tail)
     pilots = run_pilots(context, baseline)

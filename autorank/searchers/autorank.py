@@ -8,14 +8,14 @@ time (`climbing`). Trials are noisy: what counts is the posterior mean at a tria
 may be proposed again. All buffers have fixed sizes, so that only a few programs are compiled.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from autorank.base.records import as_tuples, require, require_range
+from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.typing import Array, Key
 from autorank.searchers.acquisition import Acquisition, AcquisitionSettings, GaussianAcquisition
 from autorank.searchers.base import (
@@ -31,6 +31,7 @@ from autorank.searchers.base import (
     known,
     require_alphas,
     told_data,
+    tried_first,
 )
 from autorank.searchers.candidates import CandidateSettings, latin_hypercube
 from autorank.searchers.climbing import ClimbSettings, neighbourhood
@@ -39,6 +40,7 @@ from autorank.searchers.greedy_batch import Chosen, GreedyBatch
 from autorank.searchers.novelty import Propose, proposer
 from autorank.searchers.region import Region
 from autorank.space.space import Space
+from autorank.surrogates.earlier_belief import EarlierBelief, believe_earlier, with_earlier
 from autorank.surrogates.gaussian_surrogate import (
     GaussianFit,
     GaussianSettings,
@@ -58,6 +60,10 @@ class AutorankConfig(
     name: str = "autorank"
     # Trials of a Latin hypercube before the model is trusted; trials told from elsewhere (pilots) count.
     initial: int = 10
+    # Of an earlier search (search.warm_start): median of the prior on the variance of the factor by which its results
+    # count, and standard deviation of the variance's logarithm.
+    warm_median: float = later(0.5)
+    warm_sd: float = later(2.0)
 
     def __post_init__(self):
         super().__post_init__()
@@ -83,7 +89,10 @@ class AutorankConfig(
             "contenders": 2,
         }.items():
             require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
-        for key in ("noise_median", "noise_sd", "noise_pace", "effect_sd", "fit_rate", "near_step"):
+        for key in (
+            *("noise_median", "noise_sd", "noise_pace", "effect_sd", "fit_rate", "near_step"),
+            *("warm_median", "warm_sd"),
+        ):
             require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
         if self.noise_start is not None:
             require_range("searcher.noise_start", self.noise_start, 1e-12, 1e3)
@@ -98,7 +107,9 @@ class State(NamedTuple):
     """What was told, and the first configurations to try."""
 
     history: History
+    first: Array  # int32 [n, k]: earlier trials that come before the design
     design: Array  # int32 [initial, k]
+    earlier: Any  # an EarlierBelief; None without earlier searches
 
 
 @SEARCHERS.register(
@@ -109,6 +120,7 @@ class State(NamedTuple):
     reads_predictor=False,
     weighs_cost=True,
     finds_front=True,
+    warms=True,
 )
 def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> Searcher:
     """Gaussian processes and expected improvement: the best choice for about 100 trials.
@@ -131,25 +143,37 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     """
     batch_size, capacity = settings.batch_size, context.capacity
     repeats = settings.repeats and context.repeats
-    acquisition = make_acquisition(space, settings, context)
-    surrogate = acquisition.surrogate
+    cold, warm = make_acquisition(space, settings, context), context.warm
     region, near = Region(space, context.cost and context.cost.fits), neighbourhood(space)
-    batch = GreedyBatch(region, acquisition, near, settings, settings, batch_size, repeats)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 
     def init(key: Key) -> State:
-        return State(empty(space, capacity), latin_hypercube(key, space, max(settings.initial, 1)))
+        design, earlier = latin_hypercube(key, space, max(settings.initial, 1)), None
+        if warm is not None:
+            earlier = jax.jit(partial(believe_earlier, cold.surrogate))(warm.configs, warm.quality)
+        return State(empty(space, capacity), tried_first(context, space), design, earlier)
 
-    def from_design(key: Key, design: Array, history: History) -> Proposal:
+    def acquisition_of(earlier: EarlierBelief | None) -> GaussianAcquisition:
+        if earlier is None:
+            return cold
+        prior = settings.warm_median, settings.warm_sd
+        return replace(cold, surrogate=with_earlier(cold.surrogate, earlier, prior))
+
+    def from_design(key: Key, first: Array, design: Array, history: History) -> Proposal:
         ahead = history.count + jnp.arange(batch_size)
         candidates = design[jnp.minimum(ahead, len(design) - 1)]
+        candidates = jnp.concatenate([first, candidates])
         configs, repeat, _ = propose(key, history, candidates)
         nan = jnp.full(batch_size, jnp.nan)
         info = {"repeat": repeat, "alpha": nan, "spread": nan, "acquisition": nan, "feasible": nan}
         return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), info)
 
-    def from_model(size: int, key: Key, history: History) -> Proposal:
+    def from_model(
+        size: int, key: Key, acquisition: GaussianAcquisition, history: History
+    ) -> Proposal:
+        surrogate = acquisition.surrogate
+        batch = GreedyBatch(region, acquisition, near, settings, settings, batch_size, repeats)
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
         final_key = jax.random.fold_in(key, batch_size)
@@ -158,18 +182,21 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         return with_cost(made, context)
 
     def ask(key: Key, state: State) -> Proposal:
-        history = state.history
+        history, acquisition = state.history, acquisition_of(state.earlier)
         needed = jnp.searchsorted(jnp.asarray(sizes), history.count + batch_size)
-        branches = [partial(from_design, key, state.design)]
-        branches += [partial(from_model, size, key) for size in sizes]
+        branches = [partial(from_design, key, state.first, state.design)]
+        branches += [partial(from_model, size, key, acquisition) for size in sizes]
         return jax.lax.switch(
             jnp.where(is_ready(settings, history), 1 + needed, 0), branches, history
         )
 
     def tell(state: State, configs, metrics) -> State:
-        return State(append(state.history, configs, metrics), state.design)
+        return state._replace(history=append(state.history, configs, metrics))
 
-    return Searcher(init, ask, tell, partial(judge, settings, surrogate), repeats)
+    def believed(state: State) -> Array:
+        return judge(settings, acquisition_of(state.earlier).surrogate, state)
+
+    return Searcher(init, ask, tell, believed, repeats)
 
 
 def with_cost(proposal: Proposal, context: Context) -> Proposal:

@@ -136,6 +136,15 @@ def require_alphas(alphas: tuple[float, ...]) -> None:
         )
 
 
+class Warm(NamedTuple):
+    """Trials of ``l`` earlier searches, in the space of the new one."""
+
+    configs: np.ndarray  # int32 [l, m, k]
+    # float32 [l, m]: their labels, lower is better, each search in its own units; NaN for failed and unused rows.
+    quality: np.ndarray
+    first: np.ndarray  # int32 [n, k]: the most promising ones, to be tried first
+
+
 class Context(NamedTuple):
     """What a searcher is made with, besides its own settings."""
 
@@ -148,6 +157,9 @@ class Context(NamedTuple):
     # best: the lowest quality. front: the lowest quality at every cost, for searchers with the trait `finds_front`.
     goal: str = "best"
     cost: "KnownCost | None" = None  # of the space's configurations; a goal of front needs it
+    warm: "Warm | None" = (
+        None  # earlier searches to learn from, for searchers with the trait `warms`
+    )
 
 
 class MakeSearcher(Protocol):
@@ -162,7 +174,7 @@ class MakeSearcher(Protocol):
 # at random, few for those that learn about each point by itself. `has_roles`: proposals of a batch differ in kind by
 # their position (near the best, exploratory, ...). `reads_predictor`: learns with the ensemble of `Context.predictor`.
 # `weighs_cost`: trades quality for cost in what it proposes, by its own setting `alphas`. `finds_front`: serves
-# `Context.goal` = front; a searcher without the trait does not.
+# `Context.goal` = front; a searcher without the trait does not. `warms`: learns from `Context.warm`.
 SEARCHERS: Registry[MakeSearcher] = Registry(
     "searcher", former={"bayes": "autorank", "predictor": "paper"}
 )
@@ -207,11 +219,21 @@ class ToldState(NamedTuple):
     """The state of a searcher that keeps nothing but the told trials."""
 
     history: History
+    first: Any = None  # int32 [n, k]: earlier trials that come before random ones, if it tries some
 
 
 def tell_history(state: ToldState, configs: Any, metrics: Any) -> ToldState:
     """The `Tell` of searchers with a `ToldState`."""
-    return ToldState(append(state.history, configs, metrics))
+    return state._replace(history=append(state.history, configs, metrics))
+
+
+def tried_first(context: Context, space: Space) -> Int[Array, "n k"]:
+    """The earlier trials to be tried first, within a cap on the cost; none without earlier searches."""
+    if context.warm is None:
+        return jnp.zeros((0, space.num_decisions), jnp.int32)
+    first = jnp.asarray(context.warm.first, jnp.int32)
+    fits = context.cost and context.cost.fits
+    return first if fits is None or not len(first) else first[fits(first)]
 
 
 def known(history: History) -> Bool[Array, " n"]:

@@ -17,6 +17,7 @@ from autorank.searchers.base import (
     ToldState,
     empty,
     tell_history,
+    tried_first,
 )
 from autorank.searchers.novelty import proposer
 from autorank.space.space import Space
@@ -45,12 +46,13 @@ class EvolutionConfig(SearcherConfig):
     reads_predictor=False,
     weighs_cost=False,
     finds_front=False,
+    warms=True,
 )
 def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
     """Regularised evolution: mutants of tournament winners among the newest trials (Real et al., arXiv 1802.01548).
 
-    Proposals are random until ``population`` trials are told. A failed trial loses every tournament against a finished
-    one.
+    Proposals are random until ``population`` trials are told, after the best ones of earlier searches, if there are
+    any. A failed trial loses every tournament against a finished one.
 
     Examples:
         >>> from autorank.space.space import Decision
@@ -65,7 +67,7 @@ def make_evolution(space: Space, settings: EvolutionConfig, context: Context) ->
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
 
     def init(key: Key) -> ToldState:
-        return ToldState(empty(space, capacity))
+        return ToldState(empty(space, capacity), tried_first(context, space))
 
     def ask(key: Key, state: ToldState) -> Proposal:
         history = state.history
@@ -77,6 +79,7 @@ def make_evolution(space: Space, settings: EvolutionConfig, context: Context) ->
         children = space.mutate(mutate_key, parents, settings.mutation_rate)
         ready = history.count >= population
         candidates = jnp.where(ready, children, space.sample(random_key, num_children))
+        candidates = jnp.concatenate([state.first, candidates])
         configs, repeat, _ = propose(propose_key, history, candidates)
         return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), {"repeat": repeat})
 

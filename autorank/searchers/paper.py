@@ -29,6 +29,7 @@ from autorank.searchers.base import (
     require_alphas,
     tell_history,
     told_data,
+    tried_first,
 )
 from autorank.searchers.known_cost import Fits
 from autorank.searchers.maximisers import CLIMBING, MAXIMISERS, Found, by_chance, by_climbing
@@ -101,11 +102,13 @@ class Candidates(NamedTuple):
     reads_predictor=True,
     weighs_cost=True,
     finds_front=False,
+    warms=True,
 )
 def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searcher:
     """REINFORCE against the predictor ensemble (arXiv 2311.07870).
 
-    Proposals are random until ``context.initial`` trials are told.
+    Proposals are random until ``context.initial`` trials are told, after the best ones of earlier searches, if there
+    are any.
 
     Proposals carry predicted metrics. ``info`` holds, for each proposal, ``repeat``, ``alpha`` (NaN for exploratory
     ones) and ``spread``. Of the policies, if there are any, it holds ``entropy`` and ``reward``
@@ -141,11 +144,12 @@ def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searche
     guide = _Guide(space, settings, EnsembleSurrogate(space, predictor), propose, fits)
 
     def init(key: Key) -> ToldState:
-        return ToldState(empty(space, capacity))
+        return ToldState(empty(space, capacity), tried_first(context, space))
 
     def ask(key: Key, state: ToldState) -> Proposal:
         ready = state.history.count >= context.initial
-        return jax.lax.cond(ready, guide.guided, guide.at_random, key, state.history)
+        at_random = partial(guide.at_random, state.first)
+        return jax.lax.cond(ready, guide.guided, at_random, key, state.history)
 
     return Searcher(init, ask, tell_history)
 
@@ -201,10 +205,12 @@ class _Guide:
             info["distinct"] = num_new / (s.num_policies * s.steps * s.samples)
         return Proposal(configs, line.to_metrics(prediction.mean), info)
 
-    def at_random(self, key: Key, history: History) -> Proposal:
-        """A random batch; ``info`` has the shapes of `guided`, as both are branches of one condition."""
-        nothing = jnp.zeros((0, self.space.num_decisions), jnp.int32)
-        configs, repeat, _ = self.propose(key, history, nothing)
+    def at_random(self, first: Int[Array, "n k"], key: Key, history: History) -> Proposal:
+        """The earlier trials ``first``, then a random batch.
+
+        ``info`` has the shapes of `guided`, as both are branches of one condition.
+        """
+        configs, repeat, _ = self.propose(key, history, first)
         shapes = jax.eval_shape(self.guided, key, history).info
         info = {name: jnp.full(s.shape, jnp.nan) for name, s in shapes.items()}
         info |= {"repeat": repeat}

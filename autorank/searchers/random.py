@@ -34,6 +34,7 @@ class RandomConfig(SearcherConfig):
     reads_predictor=False,
     weighs_cost=False,
     finds_front=True,  # what is drawn at random serves every goal
+    warms=False,
 )
 def make_random(space: Space, settings: RandomConfig, context: Context) -> Searcher:
     """Random search: independent random configurations, none of them twice.

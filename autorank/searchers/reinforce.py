@@ -139,6 +139,7 @@ class State(NamedTuple):
     reads_predictor=False,
     weighs_cost=False,
     finds_front=False,
+    warms=False,
 )
 def make_reinforce(space: Space, settings: ReinforceConfig, context: Context) -> Searcher:
     """REINFORCE on the results of the trials, without a predictor; the reward is minus the quality.

@@ -19,6 +19,10 @@ class Searched(NamedTuple):
     seen: np.ndarray  # [n]: quality as it was told
     task: Any  # a `SearchTask`
 
+    def until(self, n: int) -> "Searched":
+        """As if the search had ended after ``n`` trials."""
+        return Searched(self.quality[:n], self.cost[:n], self.seen[:n], self.task)
+
 
 class SearchMeasure(NamedTuple):
     """A number of a search; a `Measure` that can be computed."""
@@ -74,14 +78,21 @@ def front_share(found: Searched) -> float:
 
 
 CHECKPOINTS = (25, 50, 75, 100, 150)
+EARLY = (20, 40)  # measured where a study names them
 MEASURES: Mapping[str, SearchMeasure] = {
     **{
         f"regret_at_{n}": SearchMeasure(f"regret at {n} trials", partial(regret, n=n), n)
-        for n in reversed(CHECKPOINTS)
+        for n in sorted((*CHECKPOINTS, *EARLY), reverse=True)
     },
     "mean_regret": SearchMeasure("mean regret over the trials", mean_regret, 1),
     "front_share": SearchMeasure("share of the front's hypervolume", front_share, 1),
 }
+
+
+def usual(trials: int) -> tuple[str, ...]:
+    """The measures of a study that names none: those that so many trials reach."""
+    early = {f"regret_at_{n}" for n in EARLY}
+    return tuple(n for n, m in MEASURES.items() if n not in early and m.trials <= trials)
 
 
 def needs(name: str) -> int:

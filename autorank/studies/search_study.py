@@ -2,21 +2,24 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
+from autorank.app.idle import refuse_warm
 from autorank.app.variants import PREDICTOR, variant
 from autorank.base.jax_settings import own_settings
 from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, flatten, plain, require_range
-from autorank.searchers.base import SEARCHERS, Context
+from autorank.base.typing import Key
+from autorank.searchers.base import SEARCHERS, Context, Warm
 from autorank.space.space import Space
+from autorank.studies.earlier_tasks import told_sign, warm_from, warmed
 from autorank.studies.journal import Cell
-from autorank.studies.search_measures import MEASURES, Searched, measured, needs
+from autorank.studies.search_measures import MEASURES, Searched, measured, needs, usual
 from autorank.studies.search_tasks import SearchTask, search_task
 from autorank.studies.searcher_programs import SearcherPrograms, compiled, randomness
 from autorank.studies.study import SUBJECTS, Done, Measure, Study, Subject, refuse_unknown
@@ -30,11 +33,14 @@ class SearchArm:
     decisions: int = (
         0  # only the first ones of the space are searched, the others stay at the baseline; 0: all
     )
+    warm: bool = False  # learns from the search before, on records such as dhen/kuairand after dhen/synthetic
+    warm_first: int = 3  # earlier trials that it tries first
+    trials: int = 0  # after so many it ends, and what it found stands; 0: the study's
 
     @property
     def fit(self) -> str:
-        """No two arms share a search."""
-        return digest(plain(self))
+        """Arms share a search if one ends before the other."""
+        return digest(plain(self) | {"trials": 0})
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,17 @@ class SearchStudy(Study):
         require_range("study.trials", self.trials, self.batch, 10_000)
         require_range("study.noise", self.noise, 0.0, 1e3)
         if not self.measures:
-            reached = tuple(name for name in MEASURES if needs(name) <= self.trials)
-            object.__setattr__(self, "measures", reached)
+            object.__setattr__(self, "measures", usual(self.trials))
         super().__post_init__()
         for name in self.measures:
             if needs(name) > self.trials:
                 raise ValueError(
                     f"study.measures: {name} needs more trials than study.trials={self.trials}"
                 )
+
+    def table(self, name: str, load: Callable[[str], SearchTask]) -> SearchTask:
+        """See `Study.table`; `earlier_tasks.warmed` says how an earlier task is named."""
+        return warmed(name, load)
 
     def arm(self, place: str, own: dict[str, Any]) -> SearchArm:
         """See `Study.arm`; beside the fields of `SearchArm` it takes ``settings`` and ``predictor``."""
@@ -85,6 +94,9 @@ class SearchStudy(Study):
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
         require_range(f"{place}.decisions", arm.decisions, 0, 10_000)
+        require_range(f"{place}.trials", arm.trials, 0, self.trials)
+        if arm.warm:
+            refuse_warm(variant(arm.searcher, self.batch).settings.name, (place,))
         return arm
 
 
@@ -96,6 +108,11 @@ def search_subject(study: SearchStudy) -> Subject:
         for name, arm in study.resolved().items():
             for task in tables:
                 task.refuse(f"study.arms.{name}", arm.decisions, study.trials)
+                if arm.warm and task.earlier is None:
+                    raise ValueError(
+                        f"study.arms.{name}.warm: no search came before {task.name}; write study.records="
+                        f"['{task.name} after {task.name}'], or another task of its space"
+                    )
 
     return Subject(search_task, check, _Searches(study), lambda task: 0.0)
 
@@ -105,44 +122,86 @@ class _Searches:
 
     def __init__(self, study: SearchStudy):
         self._study, self._arms, self._programs = study, study.resolved(), ProgramCache()
+        self._earlier = ProgramCache()  # searches before, by task and number
 
     def __call__(self, arms: Sequence[str], task: SearchTask, number: int, seed: int) -> Done:
         """See `Run`; each arm is a search of its own, ``number`` its seed."""
-        rows, seconds = {}, 0.0
-        for name in arms:
-            found, took = self._search(self._arms[name], task, number, seed)
-            rows[Cell(name, task.name, number)] = measured(found, self._study.measures)
-            seconds += took
-        return Done(rows, seconds)
+        s, ends = self._study, {n: self._arms[n].trials or self._study.trials for n in arms}
+        arm, warm, before = self._arms[arms[0]], None, 0.0
+        if arm.warm:
+            (configs, labels), before = self._before(task, number, seed)
+            warm = warm_from(task, configs, labels, arm.warm_first, number)
+        place = randomness(task.name, number, seed)
+        found, _, seconds = self._search(arm, task, place, max(ends.values()), warm)
+        rows = {
+            Cell(name, task.name, number): measured(found.until(ends[name]), s.measures)
+            for name in arms
+        }
+        return Done(rows, seconds + before)
+
+    def _before(
+        self, task: SearchTask, number: int, seed: int
+    ) -> tuple[tuple[np.ndarray, np.ndarray], float]:
+        """Configurations and labels of the search before, by the default searcher, and its seconds if it ran now."""
+        earlier, sign = task.earlier, told_sign(task)
+        assert earlier is not None
+
+        def search() -> tuple[np.ndarray, np.ndarray]:
+            place = randomness(f"{earlier.name} earlier", number, seed)
+            arm = SearchArm(searcher="autorank")
+            found, configs, _ = self._search(arm, earlier, place, self._study.trials, None, sign)
+            return configs, found.seen
+
+        return self._earlier.get(f"{earlier.name} {sign} {number}", search)
 
     def _search(
-        self, arm: SearchArm, task: SearchTask, number: int, seed: int
-    ) -> tuple[Searched, float]:
-        """One search, and its seconds without compiling."""
+        self,
+        arm: SearchArm,
+        task: SearchTask,
+        place: tuple[Key, np.random.Generator],
+        trials: int,
+        warm: Warm | None,
+        sign: int = 1,
+    ) -> tuple[Searched, np.ndarray, float]:
+        """One search, its configurations ``[n, k]``, and its seconds without compiling.
+
+        Args:
+            arm: what searches.
+            task: what is searched.
+            place: `randomness` of the search.
+            trials: when it ends.
+            warm: the search before.
+            sign: by what results are multiplied before they are told.
+        """
         s, part = self._study, task.part(arm.decisions)
         with own_settings():
-            made = self._programs.get(
-                f"{part.space.fingerprint()} {arm.searcher}", lambda: self._make(arm, part.space)
-            )[0]
-            key, noise = randomness(task.name, number, seed)
+            made = self._program(arm, part.space, warm)
+            (key, noise) = place
             state = made.searcher.init(key)
             weighs = any(getattr(variant(arm.searcher, s.batch).settings, "alphas", ()))
-            started, trials, tried = time.perf_counter(), [], set()
-            for told in range(0, s.trials, s.batch):
-                asked = made.ask(jax.random.fold_in(key, told), state)
-                batch = part.answered(np.asarray(asked.configs)[: s.trials - told], tried)
+            started, told, tried = time.perf_counter(), [], set()
+            configs = []
+            for count in range(0, trials, s.batch):
+                asked = made.ask(jax.random.fold_in(key, count), state)
+                batch = part.answered(np.asarray(asked.configs)[: trials - count], tried)
                 results = part.results(batch)
-                seen = results[:, 0] + s.noise * noise.normal(size=len(batch))
+                seen = sign * results[:, 0] + s.noise * noise.normal(size=len(batch))
                 cost = (results[:, 1] - part.baseline_cost) * (weighs or s.tell_cost)
                 metrics = np.stack([seen, cost], axis=1).astype(np.float32)
                 state = made.tell(state, batch, metrics)
-                trials.append(np.column_stack([results, seen]))
+                told.append(np.column_stack([results, seen]))
+                configs.append(batch)
             seconds = time.perf_counter() - started
-        quality, cost, told_quality = np.concatenate(trials).T
-        return Searched(quality, cost, told_quality, task), seconds
+        quality, cost, told_quality = np.concatenate(told).T
+        return Searched(quality, cost, told_quality, task), np.concatenate(configs), seconds
 
-    def _make(self, arm: SearchArm, space: Space) -> SearcherPrograms:
+    def _program(self, arm: SearchArm, space: Space, warm: Warm | None) -> SearcherPrograms:
+        """The searcher with its programs, which only the shapes of what warms it compile anew."""
         _, settings, predictor = variant(arm.searcher, self._study.batch)
         capacity = 32 * math.ceil((self._study.trials + 1) / 32)
-        context = Context(capacity, self._study.initial, predictor)
-        return compiled(SEARCHERS[settings.name].make(space, settings, context))
+        context = Context(capacity, self._study.initial, predictor, warm=warm)
+        searcher = SEARCHERS[settings.name].make(space, settings, context)
+        shapes = "" if warm is None else [part.shape for part in warm]
+        name = f"{space.fingerprint()} {arm.searcher} {shapes}"
+        made = self._programs.get(name, lambda: compiled(searcher))[0]
+        return made._replace(searcher=searcher)

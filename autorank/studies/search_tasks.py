@@ -29,11 +29,15 @@ class SearchTask:
         np.ndarray | None
     )  # [n, 2]: results of the whole table; None for functions and surrogates
     space: Space  # what is searched: the benchmark's, or its part
+    earlier: "SearchTask | None" = None  # what was searched before, of the same space
+    change: str = ""  # what was done to that search: one of `earlier_tasks.CHANGES`, or nothing
 
     @property
     def name(self) -> str:
-        """``suite/task``."""
-        return self.benchmark.name
+        """``suite/task``, and what was searched before."""
+        if self.earlier is None:
+            return self.benchmark.name
+        return f"{self.benchmark.name} after {self.earlier.name} {self.change}".rstrip()
 
     @cached_property
     def baseline_cost(self) -> float:
@@ -62,7 +66,8 @@ class SearchTask:
             found = ask_table(self.benchmark, np.asarray(self.space.sample(jax.random.key(1), 100)))
         parts = (found, np.array([self.best, self.typical]))
         sums = [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in parts]
-        return self.space.fingerprint()[:16] + "".join(f"{value:08x}" for value in sums)
+        own = self.space.fingerprint()[:16] + "".join(f"{value:08x}" for value in sums)
+        return own if self.earlier is None else own + self.earlier.fingerprint()
 
     def refuse(self, place: str, decisions: int, trials: int) -> None:
         """Refuses an arm that cannot be run here.

@@ -30,7 +30,7 @@ class Priors(NamedTuple):
     """Medians and standard deviations of the hyperparameters' logarithms."""
 
     scale: tuple[float, float]
-    effect: tuple[float, float]
+    effect: tuple[Any, Any]  # numbers, or arrays [k] with one for each decision
     amplitude: tuple[float, float]
     noise: tuple[Any, Any]
 

@@ -23,6 +23,7 @@ def cost_table(run: Run) -> str:
     rows = [
         ("trials", count(summary.get("num_trials", len(tried)))),
         ("failed", count(summary.get("num_failed", failed))),
+        *(("warmed by", record["in_words"]) for record in summary.get("earlier_searches") or []),
         ("share of the log a trial sees", f"{fraction:.0%}" if known(fraction) else NONE),
         ("rank agreement at that share, tau-b", _tau(summary)),
         *_predictor_rows(summary),
