@@ -52,7 +52,7 @@ def register_searcher() -> None:
         reads_predictor=False,
         weighs_cost=False,
         finds_front=False,
-    warms=False,
+        warms=False,
     )
     def make_mine(space, settings: MineConfig, context: Context) -> Searcher:
         """Mutants of the best trial."""
