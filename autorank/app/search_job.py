@@ -23,11 +23,12 @@ from autorank.app.provenance import provenance
 from autorank.app.run_labels import labels_of, launch
 from autorank.app.settings import SearchConfig
 from autorank.app.tracking import start_tracking
+from autorank.app.warm_start import copy_earlier, earlier_searches
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric
 from autorank.base.plugins import load_plugins
 from autorank.base.records import locations, plain
-from autorank.base.searched import IN_PERCENT, searched
+from autorank.base.searched import IN_PERCENT
 from autorank.data.format.batches import Dataset
 from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.ledger import Ledger
@@ -41,14 +42,7 @@ from autorank.search.checks import refuse_finished_by_earlier_version
 from autorank.search.meter import Event
 from autorank.search.progress import Progress
 from autorank.search.run import run
-from autorank.search.warm_start import (
-    KIND,
-    Wanted,
-    described,
-    in_brief,
-    read_earlier,
-    warm_of,
-)
+from autorank.search.warm_start import in_brief, warm_of
 from autorank.space.space import Space
 
 LOG = logging.getLogger("autorank")
@@ -82,13 +76,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     warn_of_windows(objective, build.budget(config).metric)
     with open_ledger(config, folder, identity(config, space, data)) as ledger:
         refuse_finished_by_earlier_version(ledger, config.search.seed)
-        copy_earlier(ledger, earlier)
-        ledger.put("decisions", [d._asdict() for d in space.decisions])
-        ledger.put("baseline", [int(v) for v in space.baseline])
-        write_atomically(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
-        known = len(ledger.trials())
-        if known:
-            LOG.info("resuming %s: its ledger holds %d rows", folder, known)
+        begin(ledger, config, folder, space, earlier)
         labels = labels_of(config, folder, data.fingerprint(), launch())
         shown = plain(config) | {"earlier_searches": in_brief(earlier)}
         tracker = start_tracking(config.tracking, folder, ledger, shown, labels)
@@ -122,28 +110,17 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def earlier_searches(config: SearchConfig, folder: Path, space: Space) -> list[dict[str, Any]]:
-    """What warms a search: as copied into its ledger when it began, else read from the earlier ones.
-
-    Raises:
-        ValueError: an earlier search cannot warm this one, and why.
-    """
-    own, paths = folder / "trials.db", config.search.warm_start or ()
-    if paths and own.exists():
-        with Ledger.read(own) as ledger:
-            if copied := ledger.records(KIND):
-                return copied[0]
-    wanted = Wanted(space, searched(config.search.metric).name, config.search.goal)
-    found = [read_earlier(path, wanted, own) for path in paths]
-    for record in found:
-        LOG.info("warm start: %s", described(record))
-    return found
-
-
-def copy_earlier(ledger: Ledger, earlier: list[dict[str, Any]]) -> None:
-    """Keeps what warms a search in its own ledger, where it cannot change any more."""
-    if earlier:
-        ledger.record(KIND, "all", earlier)
+def begin(
+    ledger: Ledger, config: SearchConfig, folder: Path, space: Space, earlier: list[dict[str, Any]]
+) -> None:
+    """Leaves in the ledger and the folder what the run is."""
+    copy_earlier(ledger, earlier)
+    ledger.put("decisions", [d._asdict() for d in space.decisions])
+    ledger.put("baseline", [int(v) for v in space.baseline])
+    write_atomically(folder / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+    known = len(ledger.trials())
+    if known:
+        LOG.info("resuming %s: its ledger holds %d rows", folder, known)
 
 
 def open_ledger(config: SearchConfig, folder: Path, own: Mapping[str, str]) -> Ledger:

@@ -25,6 +25,7 @@ from autorank.searchers.base import (
     Proposal,
     Searcher,
     SearcherConfig,
+    Warm,
     append,
     as_told,
     empty,
@@ -143,60 +144,57 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     """
     batch_size, capacity = settings.batch_size, context.capacity
     repeats = settings.repeats and context.repeats
-    cold, warm = make_acquisition(space, settings, context), context.warm
+    cold = make_acquisition(space, settings, context)
     region, near = Region(space, context.cost and context.cost.fits), neighbourhood(space)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 
     def init(key: Key) -> State:
-        design, earlier = latin_hypercube(key, space, max(settings.initial, 1)), None
-        if warm is not None:
-            earlier = jax.jit(partial(believe_earlier, cold.surrogate))(warm.configs, warm.quality)
+        design = latin_hypercube(key, space, max(settings.initial, 1))
+        earlier = context.warm and believe(cold.surrogate, context.warm)
         return State(empty(space, capacity), tried_first(context, space), design, earlier)
-
-    def acquisition_of(earlier: EarlierBelief | None) -> GaussianAcquisition:
-        if earlier is None:
-            return cold
-        prior = settings.warm_median, settings.warm_sd
-        return replace(cold, surrogate=with_earlier(cold.surrogate, earlier, prior))
 
     def from_design(key: Key, first: Array, design: Array, history: History) -> Proposal:
         ahead = history.count + jnp.arange(batch_size)
         candidates = design[jnp.minimum(ahead, len(design) - 1)]
-        candidates = jnp.concatenate([first, candidates])
-        configs, repeat, _ = propose(key, history, candidates)
-        nan = jnp.full(batch_size, jnp.nan)
-        info = {"repeat": repeat, "alpha": nan, "spread": nan, "acquisition": nan, "feasible": nan}
-        return Proposal(configs, jnp.full((batch_size, 2), jnp.nan), info)
+        return unpredicted(*propose(key, history, jnp.concatenate([first, candidates]))[:2])
 
-    def from_model(
-        size: int, key: Key, acquisition: GaussianAcquisition, history: History
-    ) -> Proposal:
+    def from_model(size: int, key: Key, acquisition: Any, history: History) -> Proposal:
         surrogate = acquisition.surrogate
         batch = GreedyBatch(region, acquisition, near, settings, settings, batch_size, repeats)
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
         chosen = batch.choose(key, grow(fitted, size), history)
-        final_key = jax.random.fold_in(key, batch_size)
-        weighs_cost = surrogate.weighs_cost
+        final_key, weighs_cost = jax.random.fold_in(key, batch_size), surrogate.weighs_cost
         made = _proposal(final_key, propose, history, chosen, fitted, weighs_cost, repeats)
         return with_cost(made, context)
 
     def ask(key: Key, state: State) -> Proposal:
-        history, acquisition = state.history, acquisition_of(state.earlier)
+        history, acquisition = state.history, warmed(cold, settings, state.earlier)
         needed = jnp.searchsorted(jnp.asarray(sizes), history.count + batch_size)
         branches = [partial(from_design, key, state.first, state.design)]
         branches += [partial(from_model, size, key, acquisition) for size in sizes]
-        return jax.lax.switch(
-            jnp.where(is_ready(settings, history), 1 + needed, 0), branches, history
-        )
+        branch = jnp.where(is_ready(settings, history), 1 + needed, 0)
+        return jax.lax.switch(branch, branches, history)
 
     def tell(state: State, configs, metrics) -> State:
         return state._replace(history=append(state.history, configs, metrics))
 
     def believed(state: State) -> Array:
-        return judge(settings, acquisition_of(state.earlier).surrogate, state)
+        return judge(settings, warmed(cold, settings, state.earlier).surrogate, state)
 
     return Searcher(init, ask, tell, believed, repeats)
+
+
+def unpredicted(configs: Array, repeat: Array) -> Proposal:
+    """A batch that no model has chosen."""
+    nan = jnp.full(len(configs), jnp.nan)
+    info = {"repeat": repeat, "alpha": nan, "spread": nan, "acquisition": nan, "feasible": nan}
+    return Proposal(configs, jnp.full((len(configs), 2), jnp.nan), info)
+
+
+def believe(surrogate: GaussianSurrogate, warm: Warm) -> EarlierBelief:
+    """What earlier searches say, fitted once."""
+    return jax.jit(partial(believe_earlier, surrogate))(warm.configs, warm.quality)
 
 
 def with_cost(proposal: Proposal, context: Context) -> Proposal:
@@ -222,6 +220,16 @@ def make_acquisition(
         raise ValueError("a search for the front needs to know what configurations cost")
     surrogate = gaussian_surrogate(space, settings, weighs_cost=False)
     return FrontAcquisition(surrogate, settings, context.cost)
+
+
+def warmed(
+    acquisition: GaussianAcquisition, settings: AutorankConfig, earlier: EarlierBelief | None
+) -> GaussianAcquisition:
+    """The acquisition function whose processes see what earlier searches say, if there are any."""
+    if earlier is None:
+        return acquisition
+    prior = settings.warm_median, settings.warm_sd
+    return replace(acquisition, surrogate=with_earlier(acquisition.surrogate, earlier, prior))
 
 
 def is_ready(settings: AutorankConfig, history: History) -> Array:

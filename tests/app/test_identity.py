@@ -26,7 +26,7 @@ from autorank.fidelity.rules import FIDELITIES
 from autorank.ledger.errors import LedgerMismatch
 from autorank.ledger.ledger import Ledger
 from autorank.searchers.autorank import AutorankConfig
-from autorank.searchers.base import SEARCHERS, Context
+from autorank.searchers.base import SEARCHERS, Context, Warm
 from autorank.searchers.paper import PaperConfig
 from autorank.space.parse import parse_space
 from autorank.surrogates.predictor import ensemble
@@ -190,6 +190,12 @@ def watched(record: type) -> tuple[type, set[str]]:
     return Watched, read
 
 
+# An earlier search, without which its settings are not read.
+WARM = Warm(
+    np.zeros((1, 2, SPACE.num_decisions), np.int32),
+    np.zeros((1, 2), np.float32),
+    np.zeros((0, SPACE.num_decisions), np.int32),
+)
 # Settings that others depend on: the pool and the parents of local proposals are read only if there are any.
 
 
@@ -200,7 +206,7 @@ def test_a_searcher_reads_all_of_its_settings(name):
     # Without local proposals their settings are not read, which a search says; nor are those of another maximiser.
     settings = record(num_local=1) if "num_local" in SEARCHERS[name].fields else record()
     read.clear()
-    searcher = SEARCHERS[name].make(SPACE, settings, Context(16, 4, predictor))
+    searcher = SEARCHERS[name].make(SPACE, settings, Context(16, 4, predictor, warm=WARM))
     key = jax.random.key(0)
     state = jax.eval_shape(searcher.init, key)
     asked = jax.eval_shape(searcher.ask, key, state)

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from autorank.app.search_job import copy_earlier, earlier_searches
 from autorank.app.settings import PlanConfig, SearchConfig
+from autorank.app.warm_start import copy_earlier, earlier_searches
 from autorank.ledger.ledger import Ledger
 from autorank.search.pilots import pilot_design
 from autorank.search.warm_start import Wanted, described, in_brief, read_earlier, warm_of
