@@ -13,7 +13,7 @@ from autorank.base.metrics import normalized_entropy
 from autorank.data.format.batches import Dataset
 from autorank.data.prepare.scoring_files import save_scoring_files
 from autorank.objectives.base import Objective
-from autorank.serving.export import load_model, save_model
+from autorank.serving.export import Scorer, load_model, save_model
 
 LOG = logging.getLogger("autorank")
 
@@ -37,13 +37,8 @@ def measure_export(
     With ``training.held_out=frozen`` it is the NE that the search's test found for that seed. With ``progressive`` the
     test's models go on learning while they are scored, and this is what the exported one does without that.
     """
-    if not (folder / "model.json").exists():
-        return None
-    try:
-        scorer = load_model(folder)
-    except ValueError as error:
-        # The search and its verdict stand without it.
-        LOG.error("the exported model cannot be used: %s", error)
+    scorer = usable(folder)
+    if scorer is None:
         return None
     held_out = data.test()
     p = scorer.predict(held_out.sparse, held_out.dense).astype(np.float64)
@@ -53,6 +48,18 @@ def measure_export(
         targets, rows = targets_of(labels, metric)
         ne[metric] = normalized_entropy(p[rows, q], targets)
     return {"seed": summary["seeds"][0], "ne": ne, "held_out": config.training.held_out}
+
+
+def usable(folder: Path) -> Scorer | None:
+    """The exported model; None, with an error in the log, where there is none or it fails its own check."""
+    if not (folder / "model.json").exists():
+        return None
+    try:
+        return load_model(folder)
+    except ValueError as error:
+        # The search and its verdict stand without it.
+        LOG.error("the exported model cannot be used: %s", error)
+        return None
 
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:

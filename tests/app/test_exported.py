@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autorank.app.exported import measure_export
+from autorank.app.exported import usable
 from tests.serving.test_export import save
 
 
@@ -10,7 +10,6 @@ def test_a_model_that_cannot_be_used_does_not_take_the_verdict_along(tmp_path, c
     save(tmp_path)
     example = dict(np.load(tmp_path / "example.npz"))
     np.savez(tmp_path / "example.npz", **example | {"probabilities": 1 - example["probabilities"]})
-    none = {"data": None, "config": None, "summary": {}}
-    assert measure_export(tmp_path, **none) is None
+    assert usable(tmp_path) is None
     assert "the exported model cannot be used" in caplog.text
     assert "differs from the trained model" in caplog.text

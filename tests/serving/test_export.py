@@ -44,7 +44,9 @@ def test_products_are_exact_on_any_device(tmp_path):
     """With a GPU's default, an exported model differed from itself by 1.1e-4: ten bits of each float32 are kept."""
     save(tmp_path / "model")
     exported = jax.export.deserialize(bytearray((tmp_path / "model" / "program.bin").read_bytes()))
-    products = [line for line in exported.mlir_module().splitlines() if "dot_general" in line]
+    products = [
+        line for line in exported.mlir_module().splitlines() if "stablehlo.dot_general" in line
+    ]
     assert products and all("HIGHEST" in line for line in products)
 
 
