@@ -27,8 +27,8 @@ FORMAT = 1
 CHUNK = 1024  # rows per call of the program; shorter inputs are padded
 PLATFORMS = ("cpu", "cuda")
 TOLERANCE = 1e-4  # error of a probability on another kind of device; on the same kind it is 1e-6
-# Of matrix products. A GPU's default rounds their inputs to ten bits where it picks a kernel that does so: a model would
-# give other probabilities for 256 rows than for 1024.
+# Of matrix products. A GPU's default rounds their inputs to ten bits in some kernels, so that a model would give other
+# probabilities for 256 rows than for 1024.
 PRECISION = "highest"
 
 
