@@ -24,7 +24,7 @@ from autorank.app.provenance import provenance
 from autorank.app.run_labels import labels_of, launch
 from autorank.app.settings import SearchConfig
 from autorank.app.tracking import start_tracking
-from autorank.app.warm_start import copy_earlier, earlier_searches
+from autorank.app.warm_start import copy_earlier, warmed_by
 from autorank.base.jax_settings import own_settings
 from autorank.base.measurable import of_metric
 from autorank.base.plugins import load_plugins
@@ -43,7 +43,7 @@ from autorank.search.checks import refuse_finished_by_earlier_version
 from autorank.search.meter import Event
 from autorank.search.progress import Progress
 from autorank.search.run import run
-from autorank.search.warm_start import in_brief, warm_of
+from autorank.search.warm_start import in_brief
 from autorank.space.space import Space
 
 LOG = logging.getLogger("autorank")
@@ -72,8 +72,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     if workers is not None:
         make = functools.partial(worker_objective, located(config))
         objective = cluster.distributed(objective, make, workers)
-    earlier, plan = earlier_searches(config, folder, space), config.search
-    warm = warm_of(earlier, space, num_first=plan.warm_first, goal=plan.goal)
+    earlier, warm = warmed_by(config, folder, space)
     searcher = build.searcher(config, space, known_cost(config, data, space), warm)
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.budget(config).metric)

@@ -7,10 +7,23 @@ from typing import Any
 from autorank.app.settings import SearchConfig
 from autorank.base.searched import searched
 from autorank.ledger.ledger import Ledger
-from autorank.search.warm_start import KIND, Wanted, described, read_earlier
+from autorank.search.warm_start import KIND, Wanted, described, read_earlier, warm_of
+from autorank.searchers.base import Warm
 from autorank.space.space import Space
 
 LOG = logging.getLogger("autorank")
+
+
+def warmed_by(
+    config: SearchConfig, folder: Path, space: Space
+) -> tuple[list[dict[str, Any]], Warm | None]:
+    """The earlier searches of a run, and what its searcher is warmed by.
+
+    Raises:
+        ValueError: an earlier search cannot warm this one, and why.
+    """
+    earlier, plan = earlier_searches(config, folder, space), config.search
+    return earlier, warm_of(earlier, space, num_first=plan.warm_first, goal=plan.goal)
 
 
 def earlier_searches(config: SearchConfig, folder: Path, space: Space) -> list[dict[str, Any]]:

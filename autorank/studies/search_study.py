@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from autorank.app.idle import refuse_warm
 from autorank.app.variants import PREDICTOR, variant
 from autorank.base.jax_settings import own_settings
 from autorank.base.programs import ProgramCache
@@ -95,8 +94,13 @@ class SearchStudy(Study):
             raise ValueError(f"{place}: {error}") from error
         require_range(f"{place}.decisions", arm.decisions, 0, 10_000)
         require_range(f"{place}.trials", arm.trials, 0, self.trials)
-        if arm.warm:
-            refuse_warm(variant(arm.searcher, self.batch).settings.name, (place,))
+        if (
+            arm.warm
+            and not SEARCHERS[variant(arm.searcher, self.batch).settings.name].traits["warms"]
+        ):
+            raise ValueError(
+                f"{place}: warm has no effect with searcher={arm.searcher}, which learns nothing from earlier searches"
+            )
         return arm
 
 

@@ -9,11 +9,12 @@ import pytest
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.nested import nested, planted_best
 from autorank.recorded.pool import Pool
+from autorank.studies.earlier_tasks import told_sign, warm_from, warmed
 from autorank.studies.findings import ALL, findings
 from autorank.studies.journal import Cell
 from autorank.studies.run import jobs_of
 from autorank.studies.search_measures import Searched, front_share, hypervolume, mean_regret, regret
-from autorank.studies.search_study import SearchStudy
+from autorank.studies.search_study import SearchStudy, search_subject
 from autorank.studies.search_tasks import search_task
 from tests.studies.planted import SPACE, benchmark, cut, found, linear
 
@@ -143,6 +144,49 @@ def test_a_pool_is_searched_by_its_records():
         task.refuse("study.arms.own", 0, 50)
     with pytest.raises(ValueError, match="has no meaning on planted/pool"):
         task.refuse("study.arms.own", 2, 20)
+
+
+def test_an_earlier_search_is_named_and_changed_as_asked():
+    tasks = {"a": planted_task("a"), "b": planted_task("b", lambda x: -linear(x)), "n": NESTED}
+    task = warmed("a after b", tasks.__getitem__)
+    assert task.name == "planted/a after planted/b" and task.earlier is tasks["b"]
+    assert warmed("a", tasks.__getitem__) is tasks["a"]
+    assert task.fingerprint() != tasks["a"].fingerprint()
+    negated = warmed("a after a negated", tasks.__getitem__)
+    assert (told_sign(task), told_sign(negated)) == (1, -1)
+    with pytest.raises(ValueError, match="different spaces"):
+        warmed("a after n", tasks.__getitem__)
+    with pytest.raises(ValueError, match="write one of negated, shuffled"):
+        warmed("a after b reversed", tasks.__getitem__)
+    configs, labels = SPACE.enumerate(40)[1:], np.arange(39.0)
+    labels[0] = np.nan  # failed
+    warm = warm_from(task, configs, labels, 2, 0)
+    assert np.array_equal(warm.first, configs[1:3])
+    assert np.nansum(warm.quality) == labels[1:].sum()
+    other = warm_from(warmed("a after b shuffled", tasks.__getitem__), configs, labels, 2, 0)
+    assert sorted(other.quality[0, :38]) == sorted(warm.quality[0, :38])
+    assert not np.array_equal(other.first, warm.first)
+
+
+def test_arms_of_one_search_end_when_they_are_asked_to():
+    arms = {
+        "cold": {"searcher": "evolution"},
+        "short": {"searcher": "evolution", "trials": 20},
+        "warm": {"searcher": "evolution", "warm": True},
+    }
+    study = SearchStudy(trials=40, batch=10, arms=arms, reference="cold")
+    made = study.resolved()
+    assert made["cold"].fit == made["short"].fit != made["warm"].fit
+    subject = search_subject(study)
+    rows = subject.run(("cold", "short"), TASK, 0, 0).rows
+    cold, short = (rows[Cell(name, TASK.name, 0)] for name in ("cold", "short"))
+    assert short["regret_at_25"] >= cold["regret_at_25"]
+    alone = subject.run(("short",), TASK, 0, 0).rows[Cell("short", TASK.name, 0)]
+    assert alone == short
+    with pytest.raises(ValueError, match="arms.warm.warm: no search came before planted/linear"):
+        subject.check([TASK])
+    with pytest.raises(ValueError, match="study.arms.own: .* no effect with searcher=random"):
+        SearchStudy(arms={"own": {"searcher": "random", "warm": True}}, reference="own").resolved()
 
 
 def test_arms_without_effect_or_meaning_are_refused():
