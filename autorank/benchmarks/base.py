@@ -47,6 +47,8 @@ class Benchmark(NamedTuple):
     optimum: float | None = None  # the exact lowest loss, if it is known
     # Only these configurations can be looked up; a proposal is moved to one of them (`Pool.nearest`). None: all can.
     pool: Pool | None = None
+    # Configurations [n, k] that were measured; any other one has the result of the nearest of them. None: all were.
+    measured: np.ndarray | None = None
     # Recorded curves: part of the windows is a lower fidelity, a seed chooses among those of a configuration.
     curves: Objective | None = None
     # Learning curves of any configuration, as a surrogate of them gives them.
