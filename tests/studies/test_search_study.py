@@ -94,8 +94,8 @@ def test_candidates_study_finds_that_more_of_them_find_more(tmp_path):
     arms = ("best_of_1000", "best_of_1000000")
     changes = {"trials": 50, "measures": ("mean_regret",), "predictor": SMALL}
     study = cut("search-candidates", arms, "best_of_1000", **changes)
-    # The planted space has 1296 configurations: ten candidates are few, 2000 nearly all of them.
-    numbers = zip(study.arms.items(), (10, 2000), strict=True)
+    # The planted space has 1296 configurations: 16 candidates are few, 2000 nearly all of them.
+    numbers = zip(study.arms.items(), (16, 2000), strict=True)
     short = {
         name: arm | {"settings": arm["settings"] | {"candidates": n}} for (name, arm), n in numbers
     }
