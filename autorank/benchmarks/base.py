@@ -47,14 +47,14 @@ class Benchmark(NamedTuple):
     optimum: float | None = None  # the exact lowest loss, if it is known
     # Only these configurations can be looked up; a proposal is moved to one of them (`Pool.nearest`). None: all can.
     pool: Pool | None = None
-    # Configurations [n, k] that were measured; any other one has the result of the nearest of them. None: all were.
-    measured: np.ndarray | None = None
     # Recorded curves: part of the windows is a lower fidelity, a seed chooses among those of a configuration.
     curves: Objective | None = None
     # Learning curves of any configuration, as a surrogate of them gives them.
     windows: Windows | None = None
     # The loss with each recorded seed, float64 [n, s]; the query's is their mean.
     seeds: Query | None = None
+    # Configurations [n, k] that were measured; any other one has the result of the nearest of them. None: all were.
+    measured: np.ndarray | None = None
 
     @property
     def name(self) -> str:
