@@ -30,7 +30,12 @@ from experiments.comparison.challenge.evaluator import (
     benchmark_of,
     own_random,
 )
-from experiments.comparison.challenge.reference import PROTOCOLS, Protocol, references
+from experiments.comparison.challenge.reference import (
+    PROTOCOLS,
+    Protocol,
+    published_random,
+    references,
+)
 from experiments.comparison.peers.catalogue import PEERS
 from experiments.comparison.runs import Driver, Job, read, run_on
 from experiments.comparison.worker_pool import in_processes
@@ -106,6 +111,7 @@ def checked_problems(problems: Sequence[str], protocol: str) -> Iterator[table.R
             "signature_error": f"{apart.max():.3g}",
             "python": versions["python"],
             "scikit-learn": versions["scikit-learn"],
+            **{f"random_{p}": f"{published_random(p, [problem]):.6g}" for p in PROTOCOLS},
         }
 
 
@@ -159,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = in_processes(work, groups, folder, options.workers, options.seconds)
     if not options.no_table:
         rows = table.write_table(options.runs, options.table)
+        table.write_random(options.runs, options.table.with_name(table.RANDOM.name))
         LOG.info("wrote %s: %d rows; %d runs failed", options.table, rows, failed)
     return failed
 

@@ -1,7 +1,8 @@
-"""`bayesmark.csv`, one line a run, and `bayesmark_problems.csv`, one a problem and protocol: from files and back.
+"""The tables of Bayesmark's problems: runs, the problems' signatures, random search's quantiles.
 
 A run is known by protocol, problem, searcher and seed. ``half`` and ``end`` are its lowest losses after half of the
-rounds and after all of them. What stands in a table stays unless a file has the same run.
+rounds and after all of them, ``half_score`` and ``end_score`` the challenge's scores of these. What stands in a table
+stays unless a file has the same run.
 """
 
 import csv
@@ -17,14 +18,15 @@ from experiments.comparison.challenge.evaluator import OWN_RANDOM
 from experiments.comparison.challenge.reference import (
     PROTOCOLS,
     Protocol,
-    Reference,
     best_so_far,
+    references,
 )
 from experiments.comparison.runs import ended, read, searcher_of
 from experiments.machine import RESULTS, revision
 
 TABLE = RESULTS / "bayesmark.csv"
 PROBLEMS = RESULTS / "bayesmark_problems.csv"
+RANDOM = RESULTS / "bayesmark_random.csv"
 FIELDS = (
     "protocol",
     "problem",
@@ -32,6 +34,8 @@ FIELDS = (
     "seed",
     "half",
     "end",
+    "half_score",
+    "end_score",
     "failed",
     "seconds_per_suggestion",
 )
@@ -40,7 +44,22 @@ PROBLEM_FIELDS = (
     "signature_error",  # largest relative difference of the five values from the published ones
     "python",
     "scikit-learn",
+    *(
+        f"random_{protocol}" for protocol in PROTOCOLS
+    ),  # the score of random search's published mean
 )
+RANDOM_FIELDS = (
+    "protocol",
+    "problem",
+    "best_of",
+    "evaluations",
+    "here",
+    "low",
+    "high",
+    "published",
+)
+# Of how many random configurations the best one's median is compared; the protocols' rounds are multiples of a batch.
+BEST_OF = {"100x1": (1, 10, 100), "16x8": (8, 128)}
 Row = Mapping[str, Any]
 
 
@@ -78,17 +97,17 @@ def summary(path: Path, protocol: Protocol) -> Row | None:
     lines = read(path)
     spent = sum(line["cpu"] + line["tell_cpu"] for line in lines) / max(len(losses), 1)
     # A run that its peer's package ended keeps what it found.
-    half, end = (
-        float(best[min(at, len(best)) - 1]) if len(best) else np.inf
-        for at in (protocol.rounds // 2, protocol.rounds)
-    )
+    at = {"half": protocol.rounds // 2, "end": protocol.rounds}
+    found = {k: best[min(n, len(best)) - 1] if len(best) else np.inf for k, n in at.items()}
+    known = references(protocol.name)[problem]
+    scores = {f"{k}_score": 100.0 * (1.0 - float(known.normed(v))) for k, v in found.items()}
     return {
         "protocol": protocol.name,
         "problem": problem,
         "searcher": searcher_of(path.parent),
         "seed": seed,
-        "half": f"{half:.10g}",
-        "end": f"{end:.10g}",
+        **{k: f"{v:.10g}" for k, v in found.items()},
+        **{k: f"{v:.6g}" for k, v in scores.items()},
         "failed": protocol.trials - sum(v is not None for v in losses),
         "seconds_per_suggestion": f"{spent:.4g}",
     }
@@ -183,37 +202,6 @@ def quantile_with_interval(
     return float(ordered[at]), float(ordered[low]), float(ordered[high])
 
 
-class Reproduced(NamedTuple):
-    """A published quantile of random search beside the same of evaluations here."""
-
-    problem: str
-    evaluations: int
-    published: float
-    here: float
-    low: float
-    high: float
-
-    @property
-    def inside(self) -> bool:
-        """Whether the published value lies in the interval, but for rounding."""
-        slack = 1e-9 * max(abs(self.published), 1e-9)
-        return self.low - slack <= self.published <= self.high + slack
-
-
-def reproduced(
-    problem: str, known: Reference, losses: np.ndarray, rounds: int, batch: int
-) -> Reproduced:
-    """The median of random search's best loss after some rounds, from independent evaluations ``[n]``.
-
-    The best of ``m`` has the median that one evaluation has as its quantile ``1 - 0.5^(1/m)``. One evaluation (no
-    rounds) has the median ``clip``.
-    """
-    best_of = max(rounds * batch, 1)
-    found = quantile_with_interval(losses, 1.0 - 0.5 ** (1.0 / best_of))
-    published = known.clip if rounds == 0 else float(known.median[rounds - 1])
-    return Reproduced(problem, len(losses), published, *found)
-
-
 def random_losses(runs: Path) -> dict[str, np.ndarray]:
     """By problem all losses of Bayesmark's own random search, failures infinite, of either protocol."""
     found: dict[str, list[float]] = {}
@@ -222,3 +210,44 @@ def random_losses(runs: Path) -> dict[str, np.ndarray]:
             losses = [np.inf if v is None else v for v in losses_in(path)]
             found.setdefault(problem_of(path)[0], []).extend(losses)
     return {problem: np.array(v) for problem, v in found.items()}
+
+
+def random_rows(runs: Path) -> Iterator[Row]:
+    """The median of the best of some random configurations, from evaluations here and as published.
+
+    The best of ``m`` has the median that one evaluation has as its quantile ``1 - 0.5^(1/m)``; both protocols draw the
+    same configurations, so their evaluations count together.
+    """
+    for problem, losses in random_losses(runs).items():
+        for protocol, sizes in BEST_OF.items():
+            known = references(protocol)[problem]
+            for m in sizes:
+                here, low, high = quantile_with_interval(losses, 1.0 - 0.5 ** (1.0 / m))
+                published = known.median[m // PROTOCOLS[protocol].batch - 1]
+                numbers = dict(
+                    zip(
+                        ("here", "low", "high", "published"),
+                        (here, low, high, published),
+                        strict=True,
+                    )
+                )
+                yield {
+                    "protocol": protocol,
+                    "problem": problem,
+                    "best_of": m,
+                    "evaluations": len(losses),
+                } | {k: f"{v:.10g}" for k, v in numbers.items()}
+
+
+def write_random(runs: Path, out: Path) -> None:
+    """Puts the quantiles of a folder's random searches into their table, where they are of more evaluations."""
+
+    def name(row: Row) -> tuple[str, str, int]:
+        return row["protocol"], row["problem"], int(row["best_of"])
+
+    found = {name(row): row for row in rows_of(out)}
+    for row in random_rows(runs):
+        known = found.get(name(row))
+        if known is None or int(row["evaluations"]) >= int(known["evaluations"]):
+            found[name(row)] = row
+    _write(out, RANDOM_FIELDS, [row for _, row in sorted(found.items())])
