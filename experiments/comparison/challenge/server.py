@@ -12,6 +12,7 @@ object a line on standard input, one answer each; a problem is named MODEL_DATA_
 An error is an answer too: ``{"error": ...}``, with its trace on standard error.
 """
 
+# pyright: reportMissingImports=false
 import contextlib
 import json
 import os
