@@ -156,7 +156,7 @@ def write_table(runs: Path, out: Path) -> int:
             for package, release in line.get("versions", {}).items():
                 known = versions.setdefault(f"{row['searcher']}: {package}", [])
                 known += [release] if release not in known else []
-    _write(out, FIELDS, [row for _, row in sorted(found.items())])
+    write(out, FIELDS, [row for _, row in sorted(found.items())])
     revisions = set(told.get("git_revisions", ())) | ({revision()} if new else set())
     plain = {
         "git_revisions": sorted(revisions),
@@ -170,10 +170,11 @@ def write_table(runs: Path, out: Path) -> int:
 def write_problems(rows: Sequence[Row], out: Path) -> None:
     """Adds problems to their table, or puts them in place of those that it has."""
     found = {row["problem"]: row for row in rows_of(out)} | {row["problem"]: row for row in rows}
-    _write(out, PROBLEM_FIELDS, [row for _, row in sorted(found.items())])
+    write(out, PROBLEM_FIELDS, [row for _, row in sorted(found.items())])
 
 
-def _write(path: Path, fields: Sequence[str], rows: Sequence[Row]) -> None:
+def write(path: Path, fields: Sequence[str], rows: Sequence[Row]) -> None:
+    """A table with these columns."""
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="") as stream:
         writer: csv.DictWriter[str] = csv.DictWriter(stream, fields, lineterminator="\n")
@@ -250,4 +251,4 @@ def write_random(runs: Path, out: Path) -> None:
         known = found.get(name(row))
         if known is None or int(row["evaluations"]) >= int(known["evaluations"]):
             found[name(row)] = row
-    _write(out, RANDOM_FIELDS, [row for _, row in sorted(found.items())])
+    write(out, RANDOM_FIELDS, [row for _, row in sorted(found.items())])
