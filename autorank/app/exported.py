@@ -1,5 +1,6 @@
 """The trained model that a program leaves: saved with all that scoring needs, and measured as saved."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from autorank.base.metrics import normalized_entropy
 from autorank.data.format.batches import Dataset
 from autorank.data.prepare.scoring_files import save_scoring_files
 from autorank.objectives.base import Objective
-from autorank.serving.export import load_model, save_model
+from autorank.serving.export import Scorer, load_model, save_model
+
+LOG = logging.getLogger("autorank")
 
 
 def export_winner(
@@ -29,14 +32,15 @@ def export_winner(
 def measure_export(
     folder: Path, data: Dataset, config: SearchConfig, summary: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """NE of the exported model on the held-out rows, by metric; None where no model was exported.
+    """NE of the exported model on the held-out rows, by metric; None where no model was exported, or none that loads.
 
     With ``training.held_out=frozen`` it is the NE that the search's test found for that seed. With ``progressive`` the
     test's models go on learning while they are scored, and this is what the exported one does without that.
     """
-    if not (folder / "model.json").exists():
+    scorer = usable(folder)
+    if scorer is None:
         return None
-    scorer, held_out = load_model(folder), data.test()
+    held_out = data.test()
     p = scorer.predict(held_out.sparse, held_out.dense).astype(np.float64)
     labels = np.asarray(held_out.labels, np.float64)
     ne: dict[str, float] = {}
@@ -44,6 +48,18 @@ def measure_export(
         targets, rows = targets_of(labels, metric)
         ne[metric] = normalized_entropy(p[rows, q], targets)
     return {"seed": summary["seeds"][0], "ne": ne, "held_out": config.training.held_out}
+
+
+def usable(folder: Path) -> Scorer | None:
+    """The exported model; None, with an error in the log, where there is none or it fails its own check."""
+    if not (folder / "model.json").exists():
+        return None
+    try:
+        return load_model(folder)
+    except ValueError as error:
+        # The search and its verdict stand without it.
+        LOG.error("the exported model cannot be used: %s", error)
+        return None
 
 
 def save_trained(trained: Any, data: Dataset, folder: Path, description: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -61,6 +62,8 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     workers = build.workers(config.backend)
     if workers is not None:
         cluster.connect(workers)
+    # CUDA takes seconds to start, and reading the log does not need it.
+    threading.Thread(target=jax.devices, name="start devices", daemon=True).start()
     data = build.dataset(config.data, LOG.info)
     space = build.space(config)
     objective = build.objective(config, data, space)
@@ -169,7 +172,8 @@ def describe(space: Space, objective: Objective, data: Dataset) -> str:
     """One paragraph a person reads before the search starts."""
     assert objective.cost is not None
     baseline = objective.cost(np.array([space.baseline], np.int32))[0]
-    sample = np.asarray(space.sample(jax.random.key(0), 256))
+    # One program: on an accelerator each operation outside of one is compiled by itself.
+    sample = np.asarray(jax.jit(space.sample, static_argnums=1)(jax.random.key(0), 256))
     largest = objective.cost(sample).max() / baseline
     schema = data.schema
     return (

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.base.typing import Array, Float, Int
+from autorank.base.typing import Array, Float, Int, Key
 from autorank.space.grammar import scaled
 from autorank.space.space import Decision, Space
 
@@ -218,5 +218,10 @@ def mean_active(space: Space, num_samples: int = 2048) -> float:
     """The mean number of active decisions of a uniform configuration; ``k`` for a space without conditions."""
     if not any(d.parents for d in space.decisions):
         return float(space.num_decisions)
-    configs = space.sample(jax.random.key(0), num_samples)
-    return float(jnp.mean(jnp.sum(space.active(configs), axis=1)))
+
+    @jax.jit
+    def mean(key: Key) -> Array:
+        configs = space.sample(key, num_samples)
+        return jnp.mean(jnp.sum(space.active(configs), axis=1))
+
+    return float(mean(jax.random.key(0)))

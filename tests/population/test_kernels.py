@@ -59,6 +59,24 @@ def test_logits_and_gradients_are_those_of_compact_models(monkeypatch):
     shared.check(CONFIGS, gradients=len(CONFIGS))
 
 
+def test_the_backward_pass_computes_again_what_is_too_large_to_keep(monkeypatch):
+    monkeypatch.setattr(Layout, "keeps", False)
+    layers = {"layer1": LayerConfig("cross_low"), "layer2": LayerConfig("dot", "linear")}
+    config = DhenConfig(width=4, num_layers=2, norm="none", **layers, **(SIZES | {"mlp_depth": 1}))
+    shared = Shared([config], split=True, lanes=1, kernels="interpret")
+    shared.check([config], gradients=1)
+
+
+def test_what_is_kept_has_places_in_an_array():
+    capacity = capacity_of(CONFIGS, F, N)._replace(split=True)
+    layout = Layout(capacity, 4, B, jnp.float32, "gpu")
+    assert layout.keeps and layout.kept_layers == 2
+    # Between the two bounds, each layer fits but not both of them.
+    most = 2**31 // (layout.pairs * max(layout.inputs, 2 * layout.result, 2 * layout.hidden))
+    large = Layout(capacity, 4, int(0.75 * most), jnp.float32, "gpu")
+    assert large.is_addressable and not large.keeps and large.kept_layers == 1
+
+
 def arguments(capacity, lanes: int):
     params = {name: lane_zeros(tree, lanes, AXES[name]) for name, tree in shapes(capacity).items()}
     models = stacked([empty_lane(capacity)] * lanes)

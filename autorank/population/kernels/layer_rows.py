@@ -69,21 +69,25 @@ class LayerRows(Stage):
     def join_pulled(
         self, params: Layers, x: Array, results: Array, slope: Array, to: Layers
     ) -> tuple[Array, Array, Layers]:
-        """The slope of ``x`` through the shortcut, the slopes of the modules' results, and gradients, added to."""
+        """Slopes with that of ``x`` through the shortcut, the slopes of the modules' results, gradients, added to.
+
+        ``slope`` is ``[2, lanes, batch, positions, width]``: in one half that of what leaves the layer, in the other
+        one that of what comes in.
+        """
         out = self.layout
-        inputs = (*params.norms, params.scale, params.shortcut, x, results, slope)
-        sizes = out.lanes * out.batch * out.row, 2 * out.pairs * out.batch * out.result
-        sums = (*to.norms, to.scale, to.shortcut)
+        inputs = (*params.norms, params.scale, params.shortcut, x, results)
+        size = 2 * out.pairs * out.batch * out.result
+        sums = (slope, *to.norms, to.scale, to.shortcut)
         kernels = self.views(self._join_pulled)
-        found = self.run(kernels, out.lanes, inputs, sizes, sums)
-        to_x, to_results, to_scale, to_bias, to_factors, to_shortcut = found
+        found = self.run(kernels, out.lanes, inputs, [size], sums)
+        to_results, slope, to_scale, to_bias, to_factors, to_shortcut = found
         norms = Norms(to_scale, to_bias)
         to = to._replace(norms=norms, scale=to_factors, shortcut=to_shortcut)
-        return to_x, to_results, to
+        return slope, to_results, to
 
     def _join_pulled(
         self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
-        results: Any, slope: Any, to_x: Any, to_results: Any, *to: Any,
+        results: Any, to_results: Any, slope: Any, *to: Any,
     ) -> None:  # fmt: skip
         here, kernels = LaneRows(self, table, layer, view), self.layout.kernels
 
@@ -95,9 +99,9 @@ class LayerRows(Stage):
                 _, pull = jax.vjp(here.output, params, load(x, here.x(row)), parts)
                 found = pull(load(slope, here.to_y(row)).astype(jnp.float32))
                 to_params, to_own, to_parts = found
-                store(to_x, here.to_x(row), to_own, kernels)
-                for s, part in enumerate(to_parts):
-                    store(to_results, here.part(s, row), part, kernels)
+                store(slope, here.to_x(row), to_own, kernels)
+                for block, part in zip(here.slopes(row), to_parts, strict=True):
+                    store(to_results, block, part, kernels)
                 return added(sums, to_params)
 
             here.add(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(params)))

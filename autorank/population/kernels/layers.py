@@ -10,10 +10,15 @@ from autorank.models.embedding import num_embeddings
 from autorank.population.capacity import Capacity, Lane
 from autorank.population.kernels.arena import cleared
 from autorank.population.kernels.layer_rows import LayerRows
-from autorank.population.kernels.layout import KERNELS, Layout, padded
+from autorank.population.kernels.layout import KERNELS, Layout, empty, padded
 from autorank.population.kernels.module_rows import ModuleEnds, ModuleStarts
 from autorank.population.kernels.places import Layers, Norms
-from autorank.population.kernels.product_stages import Chain, MatrixProducts, PulledProducts
+from autorank.population.kernels.product_stages import (
+    Chain,
+    MatrixProducts,
+    PulledProducts,
+    empty_chain,
+)
 from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import slot_table
 
@@ -47,6 +52,7 @@ class Saved(NamedTuple):
 
     params: Layers
     inputs: Float[Array, " x"]  # of all layers
+    chain: Any  # a `Chain` of all layers if they are kept, else None
     table: Int[Array, " t"]
     lanes: Lane
 
@@ -58,14 +64,17 @@ def run(
     c, flat, table = layout.capacity, _flat(params), slot_table(layout.capacity, lanes)
     inputs = LayerRows(layout, table, jnp.zeros(1, jnp.int32)).enter(x.reshape(-1), x.shape[2])
 
-    def one(layer: Array, x: Array) -> Array:
+    def one(layer: Array, found: tuple[Array, Chain]) -> tuple[Array, Chain]:
+        x, chain = found
         stages = _Stages(layout, table, layer)
-        return stages.layer.join(flat, x, stages.forward(flat, x).results)
+        chain = stages.forward(flat, x, chain)
+        return stages.layer.join(flat, x, chain.results), chain
 
-    inputs = jax.lax.fori_loop(0, c.num_layers, one, inputs)
+    start = inputs, empty_chain(layout)
+    inputs, chain = jax.lax.fori_loop(0, c.num_layers, one, start)
     shape = c.num_layers + 1, *x.shape[:2], c.positions, c.width
     y = _own(c, lanes.positions[:, -1], lanes.width, inputs.reshape(shape)[-1])
-    return y, Saved(flat, inputs, table, lanes)
+    return y, Saved(flat, inputs, chain if layout.keeps else None, table, lanes)
 
 
 def pull(layout: Layout, saved: Saved, params: PyTree, slope: Array) -> tuple[PyTree, Array]:
@@ -75,14 +84,20 @@ def pull(layout: Layout, saved: Saved, params: PyTree, slope: Array) -> tuple[Py
     """
     c, flat = layout.capacity, saved.params
 
-    def one(i: Array, found: tuple[Array, Layers]) -> tuple[Array, Layers]:
-        slope, to = found
+    def one(i: Array, found: tuple[Array, Any, Layers]) -> tuple[Array, Any, Layers]:
+        slope, chain, to = found
         stages = _Stages(layout, saved.table, c.num_layers - 1 - i)
-        return stages.backward(flat, saved.inputs, slope, to)
+        again = None if layout.keeps else stages.forward(flat, saved.inputs, chain)
+        slope, to = stages.backward(flat, saved.inputs, again or saved.chain, slope, to)
+        return slope, again, to
 
     zeros: Layers = jax.tree.map(jnp.zeros_like, flat._replace(arena=None))
-    start = slope.reshape(-1), zeros._replace(arena=cleared(layout, saved.table))
-    found, to = jax.lax.fori_loop(0, c.num_layers, one, start)
+    start = (
+        _halves(layout, slope.reshape(-1)),
+        None if layout.keeps else empty_chain(layout),
+        zeros._replace(arena=cleared(layout, saved.table)),
+    )
+    found, _, to = jax.lax.fori_loop(0, c.num_layers, one, start)
     gradients = {
         "norm": {"scale": to.norms.scale, "bias": to.norms.bias},
         "scale": to.scale,
@@ -90,7 +105,8 @@ def pull(layout: Layout, saved: Saved, params: PyTree, slope: Array) -> tuple[Py
         "arena": to.arena,
     }
     lanes, first = saved.lanes, num_embeddings(c.num_fields, c.num_dense)
-    to_x = _own(c, lanes.positions[:, 0], lanes.width, found.reshape(slope.shape))[:, :, :first]
+    found = found[: slope.size].reshape(slope.shape)
+    to_x = _own(c, lanes.positions[:, 0], lanes.width, found)[:, :, :first]
     return jax.tree.map(lambda g, p: g.reshape(p.shape), gradients, params), to_x
 
 
@@ -104,18 +120,19 @@ class _Stages:
         self._products = MatrixProducts(layout, table, layer[None])
         self._pulled = PulledProducts(layout, table, layer[None])
 
-    def forward(self, params: Layers, x: Array) -> Chain:
-        """The modules' results, and what led to them."""
-        inputs, results = self._starts.start(params, x)
-        chain = Chain(inputs, None, results)
+    def forward(self, params: Layers, x: Array, chain: Chain) -> Chain:
+        """``chain`` with the modules' results, and what led to them."""
+        inputs, results = self._starts.start(params, x, chain.inputs, chain.results)
+        chain = chain._replace(inputs=inputs, results=results)
         if self._products.present:
             chain = self._products.run(params.arena, chain)
         return chain._replace(results=self._ends.end(params, x, chain.results))
 
-    def backward(self, params: Layers, x: Array, slope: Array, to: Layers) -> tuple[Array, Layers]:
-        """The slope of the layer's input, and the gradients, added to."""
-        chain = self.forward(params, x)
-        to_x, to_results, to = self.layer.join_pulled(params, x, chain.results, slope, to)
+    def backward(
+        self, params: Layers, x: Array, chain: Chain, slope: Array, to: Layers
+    ) -> tuple[Array, Layers]:
+        """``slope`` with that of the layer's input (`LayerRows.join_pulled`), and the gradients, added to."""
+        slope, to_results, to = self.layer.join_pulled(params, x, chain.results, slope, to)
         to_read, to_results, arena = self._ends.end_pulled(
             params, x, chain.results, to_results, to.arena
         )
@@ -126,8 +143,15 @@ class _Stages:
             slopes, arena = self._pulled.pull(params.arena, chain, slopes, arena)
             to_inputs = slopes.inputs
         to_read, arena = self._starts.start_pulled(params, x, to_inputs, to_results, to_read, arena)
-        to_x, norms = self.layer.norm_pulled(params, x, to_read, to_x, to.norms)
-        return to_x, to._replace(norms=norms, arena=arena)
+        slope, norms = self.layer.norm_pulled(params, x, to_read, slope, to.norms)
+        return slope, to._replace(norms=norms, arena=arena)
+
+
+def _halves(layout: Layout, slope: Array) -> Array:
+    """Room for two layers' slopes, with that of what leaves the last one."""
+    (room,) = empty(layout, 2 * slope.size)
+    first = layout.capacity.num_layers % 2 * slope.size
+    return jax.lax.dynamic_update_slice(room, slope, (first,))
 
 
 def _own(c: Capacity, count: Array, width: Array, x: Float[Array, "p b m d"]) -> Array:

@@ -74,17 +74,32 @@ class Layout:
 
     @property
     def scratch(self) -> int:
-        """Numbers that the stages of a layer leave for each other, with their slopes, for a row of a lane."""
-        slot = 2 * (self.inputs + self.depth * self.hidden + 2 * self.result) + self.row
-        return self.capacity.slots * slot
+        """Numbers that the stages leave for each other, with their slopes, for a row of a lane."""
+        chain = self.inputs + self.depth * self.hidden + 2 * self.result
+        return self.capacity.slots * ((self.kept_layers + 1) * chain + self.row) + self.row
 
     @property
     def is_addressable(self) -> bool:
         """Whether a place in every array is an int32."""
         c = self.capacity
-        own = max(self.inputs, 2 * self.result, self.depth * self.hidden)
-        rows = max(self.pairs * own, (c.num_layers + 1) * self.lanes * self.row) * self.batch
+        rows = max(self._chain, (c.num_layers + 1) * self.lanes * self.row * self.batch)
         return max(rows, c.num_layers * self.pairs * arena_size(c)) < 2**31
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the backward pass finds what the modules of every layer computed; else it computes that again."""
+        return self._chain * self.capacity.num_layers < 2**31
+
+    @property
+    def kept_layers(self) -> int:
+        """Layers whose modules' results are there at a time."""
+        return self.capacity.num_layers if self.keeps else 1
+
+    @property
+    def _chain(self) -> int:
+        """Numbers of the largest array that the stages of a layer leave for each other."""
+        own = max(self.inputs, 2 * self.result, self.depth * self.hidden)
+        return self.pairs * own * self.batch
 
     def rows(self, most: int) -> int:
         """Rows of a program: the largest divisor of the batch up to ``most``."""
@@ -149,11 +164,22 @@ def vector(start: Array, size: int) -> Block:
     return Block(start + i, i < size)
 
 
+class Room(NamedTuple):
+    """The place of a slot in an array ``[pairs, ...]``."""
+
+    pair: Array
+    pairs: int
+
+
 class SlotAt:
     """What the table says of one slot, read when asked for."""
 
     def __init__(self, table: Any, layout: Layout, layer: Array, pair: Array) -> None:
         self._table, self.pair = table, pair
+        # Slopes have room for one layer.
+        self.sloped = Room(pair, layout.pairs)
+        kept = layer * layout.pairs + pair if layout.keeps else pair
+        self.kept = Room(kept, layout.kept_layers * layout.pairs)
         self._first = (layer * layout.pairs + pair) * len(Column)
 
     def __getitem__(self, column: Column) -> Int[Array, ""]:
@@ -213,6 +239,15 @@ def call(
         name=_name(kernel),
     )(*arrays)
     return list(found[: len(outputs)]), list(found[len(outputs) :])
+
+
+def empty(layout: Layout, *sizes: int) -> list[Array]:
+    """Arrays of arbitrary numbers: nothing is written."""
+
+    def nothing(*_: Any) -> None:
+        pass
+
+    return call(layout, nothing, (1,), [], [layout.shape(size) for size in sizes])[0]
 
 
 def _name(kernel: Callable[..., None]) -> str:

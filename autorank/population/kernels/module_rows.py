@@ -56,18 +56,16 @@ class _Modules(Stage):
 class ModuleStarts(_Modules):
     """What the modules of one layer compute first; for most of them that is all."""
 
-    def start(self, params: Layers, x: Array) -> tuple[Array, Array]:
-        """Inputs ``[pairs, batch, inputs]`` of the products, and results ``[2, pairs, batch, result]`` of the others.
+    def start(self, params: Layers, x: Array, acts: Array, results: Array) -> tuple[Array, Array]:
+        """``acts`` and ``results`` with inputs of the products, and with results of the modules without products.
 
         ``x`` is ``[layers + 1, lanes, batch, positions, width]``: what comes into each layer, and out of the last one.
         """
-        out = self.layout
-        sizes = out.pairs * out.batch * out.inputs, 2 * out.pairs * out.batch * out.result
         inputs = (*params.norms, params.arena, x)
         kernels = (
             (partial(self._start, group, view), group.warps) for group, view in self._kernels()
         )
-        acts, results = self.run(kernels, out.pairs, inputs, sizes)
+        acts, results = self.run(kernels, self.layout.pairs, inputs, sums=(acts, results))
         return acts, results
 
     def _start(
@@ -85,8 +83,7 @@ class ModuleStarts(_Modules):
                 # As for the backward pass: Triton has no rule for functions with a gradient of their own.
                 y, _ = jax.vjp(lambda p, x: formula.start(p, here.own, x), params, read)
                 ref = acts if formula.products else results
-                block = here.inputs(row, formula) if formula.products else here.result(row)
-                store(ref, block, y, self.layout.kernels)
+                store(ref, here.started(row, formula, here.at.kept), y, self.layout.kernels)
 
             jax.lax.fori_loop(0, here.rows, one, None)
 
@@ -124,7 +121,7 @@ class ModuleStarts(_Modules):
                 read = here.normed(norm, load(x, here.x(row)))
                 _, pull = jax.vjp(lambda p, x: formula.start(p, here.own, x), params, read)
                 ref = to_acts if formula.products else slopes
-                block = here.inputs(row, formula) if formula.products else here.result(row)
+                block = here.started(row, formula, here.at.sloped)
                 to_params, to_x = pull(load(ref, block).astype(jnp.float32))
                 if formula.end:
                     to_x = to_x + load(to_read, here.read(row))
@@ -168,9 +165,9 @@ class ModuleEnds(_Modules):
 
             def one(row: Array, _: Any) -> Any:
                 read = here.normed(norm, load(x, here.x(row)))
-                y = load(results, here.products(row)).astype(jnp.float32)
+                y = load(results, here.products(row, here.at.kept)).astype(jnp.float32)
                 value, _ = jax.vjp(lambda p, x, y: end(p, here.own, x, y), params, read, y)
-                store(results, here.result(row), value, self.layout.kernels)
+                store(results, here.result(row, here.at.kept), value, self.layout.kernels)
 
             jax.lax.fori_loop(0, here.rows, one, None)
 
@@ -207,12 +204,12 @@ class ModuleEnds(_Modules):
 
             def one(row: Array, sums: Any) -> Any:
                 read = here.normed(norm, load(x, here.x(row)))
-                y = load(results, here.products(row)).astype(jnp.float32)
+                y = load(results, here.products(row, here.at.kept)).astype(jnp.float32)
                 _, pull = jax.vjp(lambda p, x, y: end(p, here.own, x, y), params, read, y)
-                slope = load(slopes, here.result(row)).astype(jnp.float32)
+                slope = load(slopes, here.result(row, here.at.sloped)).astype(jnp.float32)
                 to_params, to_x, to_y = pull(slope)
                 store(to_read, here.read(row), to_x, kernels)
-                store(slopes, here.products(row), to_y, kernels)
+                store(slopes, here.products(row, here.at.sloped), to_y, kernels)
                 return added(sums, to_params)
 
             sums = jax.lax.fori_loop(0, here.rows, one, zeros_of(params))

@@ -14,6 +14,7 @@ from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import (
     Block,
     Layout,
+    Room,
     SlotAt,
     add,
     call,
@@ -155,26 +156,32 @@ class SlotRows:
 
     def read(self, row: Array) -> Block:
         """The slope of what the slot reads of a row."""
-        return self._embeddings(self._row(row))
+        return self._embeddings(self._row(row, self.at.sloped))
 
-    def inputs(self, row: Array, formula: Formula) -> Block:
+    def inputs(self, row: Array, formula: Formula, room: Room) -> Block:
         """A row's inputs of products; packed, as wide as the module's own."""
         assert formula.products
         columns = self.at[Column.COLUMNS]
         sizes = self._view.positions, formula.products.columns(self._view)
-        start = self._row(row) * self._out.inputs
+        start = self._row(row, room) * self._out.inputs
         return matrix(start, sizes, columns, (self.at[Column.POSITIONS], columns))
 
-    def result(self, row: Array) -> Block:
+    def started(self, row: Array, formula: Formula, room: Room) -> Block:
+        """What a module computes first for a row: the inputs of its products, else its result."""
+        if formula.products:
+            return self.inputs(row, formula, room)
+        return self.result(row, room)
+
+    def result(self, row: Array, room: Room) -> Block:
         """What the slot puts out for a row."""
-        width, start = self.at[Column.WIDTH], self._row(row) * self._out.result
+        width, start = self.at[Column.WIDTH], self._row(row, room) * self._out.result
         sizes = max(self._view.tokens), self._view.width
         return matrix(start, sizes, width, (self.at[Column.TOKENS], width))
 
-    def products(self, row: Array) -> Block:
+    def products(self, row: Array, room: Room) -> Block:
         """What the slot's products put out for a row, where a formula follows."""
         out, width = self._out, self.at[Column.WIDTH]
-        start = (out.pairs * out.batch + self._row(row)) * out.result
+        start = (room.pairs * out.batch + self._row(row, room)) * out.result
         sizes = self._view.positions, self._view.width
         return matrix(start, sizes, width, (self.at[Column.OUTPUTS], width))
 
@@ -201,8 +208,8 @@ class SlotRows:
     def _embeddings(self, row: Array) -> Block:
         return embeddings(self._out, self._view, self.at, row, Column.POSITIONS)
 
-    def _row(self, row: Array) -> Array:
-        return self.pair * self._out.batch + self.first + row
+    def _row(self, row: Array, room: Room) -> Array:
+        return room.pair * self._out.batch + self.first + row
 
 
 class LaneRows:
@@ -213,7 +220,8 @@ class LaneRows:
         self._out, self.lane = stage.layout, pl.program_id(0)
         self.rows = rows_of(self._out)
         self.first = pl.program_id(1) * self.rows
-        self._place = layer[0] * self._out.lanes + self.lane
+        self._layer = layer[0]
+        self._place = self._layer * self._out.lanes + self.lane
         pairs = self.lane * self._out.capacity.slots
         self._slots = [
             SlotAt(table, self._out, layer[0], pairs + s) for s in range(self._out.capacity.slots)
@@ -288,11 +296,15 @@ class LaneRows:
 
     def to_x(self, row: Array) -> Block:
         """The slope of what comes into the layer, for a row."""
-        return self._embeddings(row, self.lane, Column.POSITIONS)
+        return self._slope(row, self._layer, Column.POSITIONS)
 
     def to_y(self, row: Array) -> Block:
         """The slope of what leaves the layer, for a row."""
-        return self._embeddings(row, self.lane, Column.LEAVING)
+        return self._slope(row, self._layer + 1, Column.LEAVING)
+
+    def _slope(self, row: Array, place: Array, count: Column) -> Block:
+        # Layers take turns with two halves of one array: a loop would copy an array that it exchanged for a new one.
+        return self._embeddings(row, (place & 1) * self._out.lanes + self.lane, count)
 
     def _embeddings(self, row: Array, lane: Array, count: Column) -> Block:
         place = lane * self._out.batch + self.first + row
@@ -305,11 +317,11 @@ class LaneRows:
         block = embeddings(out, self._view, at, place, Column.POSITIONS)
         return Block(block.index, block.inside & (at[Column.MODULE] > 0))
 
-    def part(self, slot: int, row: Array) -> Block:
+    def part(self, slot: int, row: Array, room: Room) -> Block:
         """What a slot puts out for a row, among the embeddings that leave the layer."""
         c, out, at = self._view, self._out, self._slots[slot]
         place, width, tokens = at[Column.PLACE], at[Column.WIDTH], at[Column.TOKENS]
-        start = (at.pair * out.batch + self.first + row) * out.result
+        start = (room.pair * out.batch + self.first + row) * out.result
         whole = matrix(
             start - place * width, (c.positions, c.width), width, (place + tokens, width)
         )
@@ -318,7 +330,11 @@ class LaneRows:
 
     def parts(self, results: Any, row: Array) -> list[Array]:
         """What the slots put out for a row."""
-        return [load(results, self.part(s, row)) for s in range(len(self._slots))]
+        return [load(results, self.part(s, row, at.kept)) for s, at in enumerate(self._slots)]
+
+    def slopes(self, row: Array) -> list[Block]:
+        """The slopes of what the slots put out for a row."""
+        return [self.part(s, row, at.sloped) for s, at in enumerate(self._slots)]
 
     def add(self, to: Any, sums: dict[str, Any]) -> None:
         """Adds to the gradients of norms, factors and shortcuts."""

@@ -14,7 +14,17 @@ from jax.experimental import pallas as pl
 
 from autorank.base.typing import Array
 from autorank.models.maps import sum_float32
-from autorank.population.kernels.layout import Block, Layout, SlotAt, add, call, load, padded, store
+from autorank.population.kernels.layout import (
+    Block,
+    Layout,
+    SlotAt,
+    add,
+    call,
+    empty,
+    load,
+    padded,
+    store,
+)
 from autorank.population.kernels.products import TILE, Tile
 from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import starts_of
@@ -24,7 +34,10 @@ SUMMED_ROWS = 512
 
 
 class Chain(NamedTuple):
-    """What the products of a layer read and write, flat; or the slopes of it. None for what is not known yet."""
+    """What the products of a layer read and write, flat; or the slopes of it. None for what is not known yet.
+
+    ``pairs`` are those of a layer for slopes, else of all layers that are kept (`Layout.keeps`).
+    """
 
     inputs: Any  # [pairs, batch, inputs]
     hidden: Any  # [depth, pairs, batch, hidden]
@@ -155,7 +168,7 @@ class PulledProducts(_Stages):
             @pl.when(product.active & (pl.program_id(2) * TILE < product.count_in))
             def _():
                 def terms(n: Array) -> Array:
-                    slope = load(behind, tile.behind(row, n))
+                    slope = load(behind, tile.to_behind(row, n))
                     w = load(arena, tile.weight(k, n))
                     return sum_float32(slope, w.astype(out.dtype), (1, 1))
 
@@ -163,7 +176,7 @@ class PulledProducts(_Stages):
                 if i != 0:
                     bent = load(before, tile.before(row, k)) <= 0
                     found = jnp.where(product.bends & bent, 0.0, found)
-                store(to_before, tile.before(row, k), found, out.kernels)
+                store(to_before, tile.to_before(row, k), found, out.kernels)
 
         inputs = [self.layer, self.table, arena, getattr(chain, _before(i))]
         grid = self._grid(i, before=True)
@@ -188,7 +201,7 @@ class PulledProducts(_Stages):
 
                 def one(j: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
                     row = first + j * tile.depth + jnp.arange(tile.depth, dtype=jnp.int32)
-                    slope = load(behind, tile.behind(row, n))
+                    slope = load(behind, tile.to_behind(row, n))
                     a = load(before, tile.before(row, k))
                     more = sum_float32(a, slope, (0, 0))
                     return sums[0] + more, sums[1] + jnp.sum(slope.astype(jnp.float32), axis=0)
@@ -204,6 +217,13 @@ class PulledProducts(_Stages):
         grid = out.pairs, tiles_in * tiles_out, -(-out.batch // rows)
         _, (new,) = call(out, kernel, grid, inputs, [], sums=[to_arena])
         return new
+
+
+def empty_chain(layout: Layout) -> Chain:
+    """Room for the layers that are kept, filled with arbitrary numbers."""
+    sizes = layout.inputs, layout.depth * layout.hidden, 2 * layout.result
+    rows = layout.kept_layers * layout.pairs * layout.batch
+    return Chain(*empty(layout, *(rows * size for size in sizes)))
 
 
 def _before(i: int | None) -> str:

@@ -6,13 +6,14 @@ are and how large is the model's own affair.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array
-from autorank.population.kernels.layout import Block, Layout, SlotAt, padded
+from autorank.population.kernels.layout import Block, Layout, Room, SlotAt, padded
 from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import Column, number_of, starts_of
 
@@ -56,21 +57,20 @@ class Product:
         """Whether hidden units have an offset and a ReLU."""
         return self.at[Column.BENDS] > 0
 
-    def before(self, row: Array, k: Array) -> Array:
+    def before(self, room: Room, row: Array, k: Array) -> Array:
         """Place of a number before the product, in `Chain.inputs` or `Chain.hidden`."""
         out = self.layout
-        pair_row = self.at.pair * out.batch + row
         if self.i == 0:
-            return pair_row * out.inputs + k
+            return (room.pair * out.batch + row) * out.inputs + k
         layer = self.at[Column.DEPTH] - 1 if self.i is None else self.i - 1
-        return self._hidden(layer, row, k)
+        return self._hidden(room, layer, row, k)
 
-    def behind(self, row: Array, n: Array) -> Array:
+    def behind(self, room: Room, row: Array, n: Array) -> Array:
         """Place of a number behind the product, in `Chain.hidden` or `Chain.results`."""
         out = self.layout
         if self.i is not None:
-            return self._hidden(self.i, row, n)
-        pair = self.at[Column.ENDS] * out.pairs + self.at.pair
+            return self._hidden(room, self.i, row, n)
+        pair = self.at[Column.ENDS] * room.pairs + room.pair
         return (pair * out.batch + row) * out.result + n
 
     def weight(self, k: Array, n: Array) -> Array:
@@ -109,9 +109,9 @@ class Product:
         """A column ``(output, e)`` of the model in an array of the largest width."""
         return n // width * self.layout.capacity.width + n % width
 
-    def _hidden(self, layer: Any, row: Array, h: Array) -> Array:
+    def _hidden(self, room: Room, layer: Any, row: Array, h: Array) -> Array:
         out = self.layout
-        return ((layer * out.pairs + self.at.pair) * out.batch + row) * out.hidden + h
+        return ((layer * room.pairs + room.pair) * out.batch + row) * out.hidden + h
 
     @property
     def _stride(self) -> Array:
@@ -160,6 +160,7 @@ class Tile:
 
     def __init__(self, layout: Layout, at: SlotAt, i: int | None) -> None:
         self._out, self.product = layout, Product(layout, at, i)
+        self._kept, self._sloped = at.kept, at.sloped
         self.side = min(TILE, padded(layout.batch))
         self.depth = min(DEPTH, padded(layout.batch))
 
@@ -174,11 +175,23 @@ class Tile:
 
     def before(self, row: Array, k: Array) -> Block:
         """Numbers before the product."""
-        return self._block(row, k, self.product.before, self.product.count_in)
+        place = partial(self.product.before, self._kept)
+        return self._block(row, k, place, self.product.count_in)
 
     def behind(self, row: Array, n: Array) -> Block:
         """Numbers behind the product."""
-        return self._block(row, n, self.product.behind, self.product.count_out)
+        place = partial(self.product.behind, self._kept)
+        return self._block(row, n, place, self.product.count_out)
+
+    def to_before(self, row: Array, k: Array) -> Block:
+        """Slopes of the numbers before the product."""
+        place = partial(self.product.before, self._sloped)
+        return self._block(row, k, place, self.product.count_in)
+
+    def to_behind(self, row: Array, n: Array) -> Block:
+        """Slopes of the numbers behind the product."""
+        place = partial(self.product.behind, self._sloped)
+        return self._block(row, n, place, self.product.count_out)
 
     def weight(self, k: Array, n: Array) -> Block:
         """Weights."""
