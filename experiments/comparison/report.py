@@ -26,6 +26,7 @@ from experiments.comparison.front_table import of_front_tasks, of_fronts
 from experiments.comparison.noise import noise_of, noise_text
 from experiments.comparison.page import page
 from experiments.comparison.report_table import (
+    EXACT,
     OURS,
     Table,
     at,
@@ -39,7 +40,6 @@ from experiments.comparison.report_table import (
 from experiments.machine import RESULTS, ROOT
 
 CSV = RESULTS / "bench_search.csv"
-EXACT = "autorank, results nearly exact"  # as sweeps and Optuna studies have it
 DOCUMENT = ROOT / "docs" / "results.md"
 FIGURE_FOLDER = ROOT / "docs"
 
