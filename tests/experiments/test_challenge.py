@@ -299,6 +299,7 @@ def test_the_page_says_who_is_ahead_where_and_which_problems_are_the_published_o
         "autorank": {"kNN_iris_acc": 90.0, "DT_iris_acc": 110.0, "SVM_wine_nll": 100.0},
         "optuna-gp": {"kNN_iris_acc": 96.0, "DT_iris_acc": 100.0, "SVM_wine_nll": 80.0},
         "rare": {"kNN_iris_acc": 200.0},  # too few problems to stand beside the others
+        document.EXACTLY.name: {"kNN_iris_acc": 95.0, "SVM_wine_nll": 103.0},
     }
     rows = [
         dict.fromkeys(table.FIELDS, "1")
@@ -337,7 +338,12 @@ def test_the_page_says_who_is_ahead_where_and_which_problems_are_the_published_o
     assert cells[2][5] == "75.00"
     assert document.behind()[2:] == ["| kNN_iris_acc | 90.0 | optuna-gp (96.0) |"]
     parts = {line.split(" | ")[0]: line for line in document.by_part()[2:]}
-    assert parts["| iris"].endswith("+2.00 (optuna-gp) |") and "| nll" in parts
+    assert parts["| iris"].endswith("+2.00 (optuna-gp) | - |") and parts["| nll"].endswith(
+        "| 103.0 |"
+    )
+    ours, peer = document.nearly_exact()[2:]
+    assert ours == "| autorank | 2 | 95.00 | 99.00 | +4.00 |"
+    assert peer == "| optuna-gp | 2 | 88.00 | 99.00 | +11.00 |"
     same, other = document.signatures()[2:]
     assert same.startswith("| equal to 1e-09 | 2 |") and other.endswith("| SVM_wine_nll |")
     assert document.random_search()[-1] == "| 100x1 | 1 | 4 | 300 | 3 | 0 | 1 |"
