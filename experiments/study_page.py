@@ -104,10 +104,10 @@ def section(written: Written) -> str:
     ]
     if len(written.tables) > FEW and written.contrasts:
         lines += [*tables_table(written), ""]
-    versions = made_by["versions"]
+    revision = f"revision {made_by['git_revision']}, " if made_by["git_revision"] else ""
     lines += [
         f"`{made_by['command']}`: {made_by['splits']} {study.SPLITS} of each table, seed {made_by['seed']}, "
-        f"{_minutes(made_by['cpu_seconds'])} of CPU time; revision {made_by['git_revision']}, jax {versions['jax']}.",
+        f"{_minutes(made_by['cpu_seconds'])} of CPU time; {revision}jax {made_by['versions']['jax']}.",
     ]
     return "\n".join(lines)
 

@@ -59,17 +59,7 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     if config.fresh:
         set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    workers = build.workers(config.backend)
-    if workers is not None:
-        cluster.connect(workers)
-    # CUDA takes seconds to start, and reading the log does not need it.
-    threading.Thread(target=jax.devices, name="start devices", daemon=True).start()
-    data = build.dataset(config.data, LOG.info)
-    space = build.space(config)
-    objective = build.objective(config, data, space)
-    if workers is not None:
-        make = functools.partial(worker_objective, located(config))
-        objective = cluster.distributed(objective, make, workers)
+    data, space, objective = made_from(config)
     searcher = build.searcher(config, space, known_cost(config, data, space))
     LOG.info("%s", describe(space, objective, data))
     warn_of_windows(objective, build.budget(config).metric)
@@ -109,6 +99,22 @@ def run_search(config: SearchConfig, folder: Path) -> dict[str, Any]:
     print(console_table(summary))
     print(f"report: {report}")
     return summary
+
+
+def made_from(config: SearchConfig) -> tuple[Dataset, Space, Objective]:
+    """The log, the space, and what evaluates a configuration: on this machine or on a cluster."""
+    workers = build.workers(config.backend)
+    if workers is not None:
+        cluster.connect(workers)
+    # CUDA takes seconds to start, and reading the log does not need it.
+    threading.Thread(target=jax.devices, name="start devices", daemon=True).start()
+    data = build.dataset(config.data, LOG.info)
+    space = build.space(config)
+    objective = build.objective(config, data, space)
+    if workers is not None:
+        make = functools.partial(worker_objective, located(config))
+        objective = cluster.distributed(objective, make, workers)
+    return data, space, objective
 
 
 def open_ledger(config: SearchConfig, folder: Path, own: Mapping[str, str]) -> Ledger:

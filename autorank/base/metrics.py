@@ -138,6 +138,26 @@ def kendall_tau_b(predicted: Values, true: Values) -> float:
     return float(np.asarray(scipy.stats.kendalltau(predicted, true, variant="b"))[0])
 
 
+def kendall_tau_b_within(predicted: Values, true: Values, groups: Values) -> float:
+    """Kendall's tau-b over the pairs of items of one group; NaN where a side ties all of them, or holds a NaN.
+
+    Concordant minus discordant pairs, by the geometric mean of the pairs that either side does not tie, each summed
+    over the groups. With one group it is `kendall_tau_b`.
+
+    Examples:
+        >>> kendall_tau_b_within([1, 2, 4, 3], [1, 2, 3, 4], ["a", "a", "b", "b"])
+        0.0
+    """
+    predicted, true = _pair(predicted, true)
+    if np.isnan(predicted).any() or np.isnan(true).any():
+        return math.nan
+    groups = np.asarray(groups)
+    alike = groups[:, None] == groups
+    a, b = (np.sign(side[:, None] - side)[alike] for side in (predicted, true))
+    untied = float(a @ a) * float(b @ b)
+    return float(a @ b) / math.sqrt(untied) if untied else math.nan
+
+
 def pearson(predicted: Values, true: Values) -> float:
     """Pearson's correlation; NaN where a side is constant, holds a NaN, or has fewer than two items."""
     predicted, true = _pair(predicted, true)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from autorank.base.typing import Int
 from autorank.benchmarks.base import Benchmark, Values
 from autorank.space.space import Decision, Space
 
@@ -75,7 +76,8 @@ def bars(task: str, file: Path) -> Benchmark:
         return np.array([recorded[r["model"]].nearest(r) for r in rows]).reshape(-1, 2)
 
     losses = np.concatenate([r.losses for r in recorded.values()])
-    return Benchmark("bars", task, space, {}, query, float(np.nanmin(losses)))
+    measured = np.concatenate([r.whole(f) for f, r in recorded.items()])
+    return Benchmark("bars", task, space, {}, query, float(np.nanmin(losses)), measured=measured)
 
 
 def choice_of(value: Any) -> Any:
@@ -101,7 +103,7 @@ class _Recorded:
     """The trials of one family, looked up by the nearest one: by the number of differing keys, then by steps apart."""
 
     def __init__(self, space: Space, keys: Sequence[str], trials: Trials) -> None:
-        self._keys = keys
+        self._keys, self._space = keys, space
         choices = {d.name: list(d.choices) for d in space.decisions}
         self._index = {k: {v: i for i, v in enumerate(choices[k])} for k in keys}
         rows: dict[tuple[int, ...], list[float]] = {}
@@ -113,6 +115,14 @@ class _Recorded:
         self._configs = np.array(sorted(rows), np.int64).reshape(len(rows), len(keys))
         # The mean over repeats of a configuration; failed only if all of them failed.
         self.losses = np.array([_mean(rows[at]) for at in sorted(rows)])
+
+    def whole(self, family: str) -> Int[np.ndarray, "n k"]:
+        """The recorded configurations of the whole space; keys of other families are at their baseline."""
+        space = self._space
+        found = np.tile(np.array(space.baseline, np.int32), (len(self._configs), 1))
+        found[:, 0] = space.decisions[0].choices.index(family)
+        found[:, [space.names.index(key) for key in self._keys]] = self._configs
+        return found
 
     def nearest(self, values: Values) -> tuple[float, float]:
         """Loss and log cost (not recorded: 0) of the nearest trial."""

@@ -53,6 +53,8 @@ class Benchmark(NamedTuple):
     windows: Windows | None = None
     # The loss with each recorded seed, float64 [n, s]; the query's is their mean.
     seeds: Query | None = None
+    # Configurations [n, k] that were measured; any other one has the result of the nearest of them. None: all were.
+    measured: np.ndarray | None = None
 
     @property
     def name(self) -> str:

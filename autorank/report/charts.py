@@ -18,7 +18,7 @@ from autorank.report.figures import (
     seed_noise,
     survival,
 )
-from autorank.report.style import png_bytes, svg_text
+from autorank.report.style import png_bytes, settle, svg_text
 
 
 @runtime_checkable
@@ -103,6 +103,7 @@ def save(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {}
     for name, figure in figures.items():
+        settle(figure)
         texts[name] = svg_text(figure, name)
         (folder / f"{name}.svg").write_text(texts[name])
         (folder / f"{name}.png").write_bytes(png_bytes(figure))

@@ -112,10 +112,7 @@ def save_model(
     ocp.save(str((folder / "weights").resolve()), weights, overwrite=True)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), weights)
     _save_program(folder, predict, shapes, num_fields, num_dense)
-    sparse, dense = (np.asarray(part[:CHUNK]) for part in example)
-    with jax.default_matmul_precision(PRECISION):
-        probabilities = np.asarray(predict(params, rows, sparse, dense.astype(np.float32)))
-    np.savez(folder / "example.npz", sparse=sparse, dense=dense, probabilities=probabilities)
+    _save_example(folder, predict, weights, example)
     record = {
         "format": FORMAT,
         "metrics": list(metrics),
@@ -141,6 +138,20 @@ def _save_program(
     with jax.default_matmul_precision(PRECISION):
         exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(*arguments)
     (folder / "program.bin").write_bytes(exported.serialize())
+
+
+def _save_example(
+    folder: Path,
+    predict: TracedPredict,
+    weights: Mapping[str, Any],
+    example: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """A few encoded rows, with the trained model's probabilities."""
+    sparse, dense = (np.asarray(part[:CHUNK]) for part in example)
+    with jax.default_matmul_precision(PRECISION):
+        found = predict(weights["params"], weights["rows"], sparse, dense.astype(np.float32))
+    probabilities = np.asarray(found)
+    np.savez(folder / "example.npz", sparse=sparse, dense=dense, probabilities=probabilities)
 
 
 @own_settings()

@@ -1,5 +1,6 @@
 """The figure of a study, from its written results: arms on each table, and differences with their intervals."""
 
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -40,8 +41,9 @@ def _over_axis(written: Written, title: str) -> Figure:
         found = [written.at(arm).difference for _, arm in points]
         means, lengths = [d.mean for d in found], _lengths(found)
         right.errorbar(x, means, lengths, color=colour, marker="o", ms=3, capsize=2, label=name)
+    lines = itertools.cycle(LINES)
     for arm in others:
-        for line, table in zip(LINES, written.tables, strict=False):
+        for table, line in zip(written.tables, lines, strict=False):
             left.axhline(written.at(arm, table).mean, color=GREY, ls=line, label=f"{arm}, {table}")
         found = written.at(arm).difference
         right.axhspan(found.low, found.high, color=PALE, alpha=0.6, label=arm)

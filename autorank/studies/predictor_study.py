@@ -8,17 +8,31 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
+import numpy as np
+
 from autorank.base.jax_settings import own_settings
+from autorank.base.metrics import kendall_tau_b_within
 from autorank.base.programs import ProgramCache
-from autorank.base.records import digest, plain, require_range
+from autorank.base.records import digest, plain, require, require_range
 from autorank.studies.inputs import InputConfig
 from autorank.studies.journal import Cell
 from autorank.studies.predictors import KINDS, Program, Task
 from autorank.studies.records import Records, derived, records_of
 from autorank.studies.splits import overlap, split_of
-from autorank.studies.study import SUBJECTS, Done, Study, Subject, refuse_unknown, with_tuples
-from autorank.surrogates.measures import LARGEST_K, MEASURES, PredictionMeasure, measured
+from autorank.studies.study import (
+    SUBJECTS,
+    Done,
+    Measure,
+    Named,
+    Study,
+    Subject,
+    refuse_unknown,
+    with_tuples,
+)
+from autorank.surrogates.measures import LARGEST_K, MEASURES, measured
 from autorank.surrogates.settings import PredictorConfig
+
+WITHIN = "tau_b_within"  # the measure that `PredictorStudy.family` is for
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,25 @@ class PredictorStudy(Study):
     num_train: int = 160  # records to learn from, unless an arm says otherwise
     num_test: int = 296  # records to be tested on
     predictor: dict[str, Any] = field(default_factory=dict)  # what all ensembles share
+    # A decision whose values are families of models: tau_b_within compares records of one family alone.
+    family: str = ""
+    clip: float = 1.0  # worse qualities than this quantile of a table's count as it
 
-    MEASURES: ClassVar[Mapping[str, PredictionMeasure]] = MEASURES
-    PLAN: ClassVar[tuple[str, ...]] = ("num_test",)
+    MEASURES: ClassVar[Mapping[str, Measure]] = {
+        **MEASURES,
+        WITHIN: Named("Kendall's tau-b within families"),
+    }
+    PLAN: ClassVar[tuple[str, ...]] = ("num_test", "family")
 
     def __post_init__(self):
+        object.__setattr__(self, "measures", self.measures or tuple(MEASURES))
         super().__post_init__()
+        if (WITHIN in self.measures) != bool(self.family):
+            raise ValueError(
+                f"study.measures={list(self.measures)} and study.family={self.family!r}: {WITHIN} and a family "
+                f"need each other; write both, or neither"
+            )
+        require_range("study.clip", self.clip, 0.5, 1.0)
         require_range("study.num_test", self.num_test, LARGEST_K, 1_000_000)
 
     def missing(self, arm: PredictorArm) -> str:
@@ -109,7 +136,7 @@ class PredictorStudy(Study):
 def predictor_subject(study: PredictorStudy) -> Subject:
     """Predictors learn from some records of a table and are tested on others."""
     return Subject(
-        partial(records_of, sampled=study.sampled),
+        partial(records_of, sampled=study.sampled, clip=study.clip),
         partial(refuse_too_few, study),
         _Fits(study),
         lambda table: overlap(table.num_own, study.num_test),
@@ -117,11 +144,13 @@ def predictor_subject(study: PredictorStudy) -> Subject:
 
 
 def refuse_too_few(study: PredictorStudy, tables: Sequence[Records]) -> None:
-    """Refuses arms that want more records than a table has.
+    """Refuses arms that want more records than a table has, and tables without the study's families.
 
     Raises:
-        ValueError: with the numbers.
+        ValueError: with the numbers, or the decisions that there are.
     """
+    for table in tables if study.family else ():
+        require(f"study.family on {table.name}", study.family, table.space.names)
     for name, arm in study.resolved().items():
         for table in tables:
             _refuse_arm(name, arm, study.num_test, table)
@@ -172,14 +201,22 @@ class _Fits:
             )
             seconds = time.perf_counter() - started
         rows = {
-            Cell(name, table.name, number): measured(
-                members[: self._arms[name].members].mean(axis=0),
-                table.quality[split.test],
-                self._study.measures,
+            Cell(name, table.name, number): self._measured(
+                members[: self._arms[name].members].mean(axis=0), table, split.test
             )
             for name in arms
         }
         return Done(rows, seconds)
+
+    def _measured(
+        self, predicted: np.ndarray, table: Records, test: np.ndarray
+    ) -> dict[str, float]:
+        family, known = self._study.family, [m for m in self._study.measures if m != WITHIN]
+        found = measured(predicted, table.quality[test], known)
+        if not family:
+            return found
+        families = table.configs[test, table.space.names.index(family)]
+        return found | {WITHIN: kendall_tau_b_within(predicted, table.quality[test], families)}
 
     def _program(self, fit: PredictorArm, table: Records) -> Program:
         """One for each fit, compiled once for all splits and for all tables of one space."""

@@ -16,9 +16,9 @@ from autorank.base.programs import compiler_options, lower
 from autorank.base.registry import Registry
 from autorank.base.typing import Array, Float, Int, Key
 from autorank.space.space import Space
-from autorank.studies.boosted_trees import boosted_trees
 from autorank.studies.inputs import encoder
 from autorank.studies.simple_models import nearest_neighbours, ridge
+from autorank.studies.trees import boosted_trees, randomised_trees
 from autorank.surrogates.base import Data
 from autorank.surrogates.gaussian_surrogate import GaussianSettings, gaussian_surrogate
 
@@ -123,6 +123,19 @@ def make_trees(arm: Any, task: Task) -> Program:
         seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
     ) -> Float[np.ndarray, "1 n"]:
         return boosted_trees(*_inputs(arm, task, known, asked), metrics[:, 0], seed)[None]
+
+    return program
+
+
+@KINDS.register("extra_trees", reads=("input",), needs="sklearn")
+def make_extra_trees(arm: Any, task: Task) -> Program:
+    """Extremely randomised regression trees (scikit-learn)."""
+
+    def program(
+        seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
+    ) -> Float[np.ndarray, "1 n"]:
+        inputs = _inputs(arm, task, known, asked)
+        return randomised_trees(*inputs, metrics[:, 0], seed)[None]
 
     return program
 

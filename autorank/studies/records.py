@@ -142,12 +142,13 @@ def beside(target: Records, source: Records) -> Records:
     )
 
 
-def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
+def records_of(benchmark: Benchmark, sampled: int = 2000, clip: float = 1.0) -> Records:
     """All records of a table; of a surrogate or a function the results of random configurations.
 
     Args:
         benchmark: a recorded pool or a finite table is taken whole.
         sampled: draws from a space of more than `WHOLE` configurations; repeats are left out.
+        clip: worse results than this quantile count as it.
 
     Raises:
         ValueError: fewer than two different results.
@@ -161,6 +162,8 @@ def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
     space, pool = benchmark.space, benchmark.pool
     if pool is not None:
         configs = pool.configs
+    elif benchmark.measured is not None:
+        configs = benchmark.measured
     elif space.cardinality() <= WHOLE:
         configs = space.enumerate(WHOLE)
     else:
@@ -173,6 +176,7 @@ def records_of(benchmark: Benchmark, sampled: int = 2000) -> Records:
         raise ValueError(
             f"{benchmark.name} has {len(kept)} finished records, all with the same result; name another benchmark"
         )
+    results[:, 0] = np.minimum(results[:, 0], np.quantile(results[:, 0], clip))
     best, median = results[:, 0].min(), float(np.median(results[:, 0]))
     unit = (median - best) or float(results[:, 0].max() - best)
     return Records(

@@ -5,8 +5,9 @@ recommends one. A run that was stopped continues where it stopped. Rules that st
 to the end, out of the same budget, and recommend the best of these.
 
 Sources: successive halving (Jamieson and Talwalkar, AISTATS 2016), ASHA (Li et al., MLSys 2020), performance-based
-stopping with constant and trajectory prediction (arXiv 2512.01258; its stratified prediction needs the losses of slices
-of the log, which recorded curves do not have), pilots (arXiv 2311.07870).
+stopping with constant and trajectory prediction (arXiv 2512.01258), pilots (arXiv 2311.07870). Left out is the
+stratified prediction of 2512.01258: it needs the loss of each slice of the rows in each window, and a recorded curve
+has that of all rows together. Windows are no slices, as none of them recurs.
 """
 
 import math

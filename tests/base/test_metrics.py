@@ -97,7 +97,27 @@ def test_tau_pearson_and_discordance_are_those_of_loops(case):
         assert math.isnan(wrong)
 
 
+@given(TWO, st.lists(st.booleans(), min_size=20, max_size=20))
+def test_tau_within_groups_is_that_of_a_loop_over_their_pairs(case, groups):
+    x, y = (np.array(v, float) for v in case)
+    groups = (groups * len(x))[: len(x)]
+    pairs = [
+        (np.sign(x[i] - x[j]), np.sign(y[i] - y[j]))
+        for i in range(len(x))
+        for j in range(i)
+        if groups[i] == groups[j]
+    ]
+    untied = math.sqrt(sum(a * a for a, _ in pairs) * sum(b * b for _, b in pairs))
+    tau = metrics.kendall_tau_b_within(x, y, groups)
+    assert (
+        tau == pytest.approx(sum(a * b for a, b in pairs) / untied) if untied else math.isnan(tau)
+    )
+    one = metrics.kendall_tau_b_within(x, y, np.zeros(len(x)))
+    assert one == pytest.approx(metrics.kendall_tau_b(x, y), nan_ok=True)
+
+
 def test_undefined_is_nan_and_silent():
+    assert math.isnan(metrics.kendall_tau_b_within([1, np.nan, 2], [1, 2, 3], [0, 0, 0]))
     for metric in (metrics.kendall_tau_b, metrics.pearson):
         assert math.isnan(metric([1.0], [1.0]))
         assert math.isnan(metric([], []))

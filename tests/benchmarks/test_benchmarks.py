@@ -126,6 +126,12 @@ def test_bars_gives_recorded_values_and_marks_failures(shared_data):
         elif np.isfinite(found):
             assert min(finished) <= found < bars.FAILED_LOSS
     assert failed >= 5
+    # What was measured is every recorded configuration once, with its own loss.
+    measured = benchmark.measured
+    assert measured is not None and len(np.unique(measured, axis=0)) == len(measured)
+    assert np.array_equal(measured, benchmark.space.canonical(measured))
+    own = base.ask_table(benchmark, measured)[:, 0]
+    np.testing.assert_allclose(np.sort(own[np.isfinite(own)]), np.sort(finished))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the package leaves its file open

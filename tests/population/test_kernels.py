@@ -61,7 +61,7 @@ def test_logits_and_gradients_are_those_of_compact_models(monkeypatch):
 
 def test_the_backward_pass_computes_again_what_is_too_large_to_keep(monkeypatch):
     monkeypatch.setattr(Layout, "keeps", False)
-    layers = {"layer1": LayerConfig("cross_low"), "layer2": LayerConfig("dot", "linear")}
+    layers = {"layer1": LayerConfig("dot"), "layer2": LayerConfig("linear")}
     config = DhenConfig(width=4, num_layers=2, norm="none", **layers, **(SIZES | {"mlp_depth": 1}))
     shared = Shared([config], split=True, lanes=1, kernels="interpret")
     shared.check([config], gradients=1)

@@ -90,6 +90,19 @@ def test_efficiency_study_finds_that_a_predictor_beats_chance(tmp_path):
     assert by["best_of_1e3", ALL, "regret_at_50"].mean < 0.05
 
 
+def test_candidates_study_finds_that_more_of_them_find_more(tmp_path):
+    arms = ("best_of_1000", "best_of_1000000")
+    changes = {"trials": 50, "measures": ("mean_regret",), "predictor": SMALL}
+    study = cut("search-candidates", arms, "best_of_1000", **changes)
+    # The planted space has 1296 configurations: 16 candidates are few, 2000 nearly all of them.
+    numbers = zip(study.arms.items(), (16, 2000), strict=True)
+    short = {
+        name: arm | {"settings": arm["settings"] | {"candidates": n}} for (name, arm), n in numbers
+    }
+    by = found(tmp_path, dataclasses.replace(study, arms=short), [TASK], splits=8)
+    assert by["best_of_1000000", ALL, "mean_regret"].difference.sign == -1
+
+
 def test_reward_study_finds_that_a_weight_of_the_cost_costs_quality(tmp_path):
     """Quality and cost want opposite ends of the first decision."""
     task = planted_task("apart", lambda x: x @ [1, 0.3, 0.2, 0.1], lambda x: -3 * x[:, 0])

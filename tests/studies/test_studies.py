@@ -18,8 +18,8 @@ from autorank.studies.findings import (
 from autorank.studies.journal import Cell
 from autorank.studies.predictor_study import PredictorArm, PredictorStudy, refuse_too_few
 from autorank.studies.predictors import KINDS, Task
-from autorank.studies.records import noisy, part_of
-from tests.studies.planted import ROOT, cut, found, linear, planted, shipped
+from autorank.studies.records import noisy, part_of, records_of
+from tests.studies.planted import ROOT, benchmark, cut, found, linear, planted, shipped
 
 FILES = sorted((ROOT / "configs" / "study").glob("*.yaml"))
 SMALL = {"hidden": (16,), "steps": 60, "rate": 0.01}
@@ -165,11 +165,42 @@ def test_data_set_study_finds_that_noise_hides_the_order(tmp_path):
         assert taus[0] > taus[1] > taus[2]
 
 
-def test_trees_learn_what_is_planted():
+def test_bars_study_tells_the_order_within_families_from_that_of_families(tmp_path):
+    def lottery(x):
+        """Families differ by 1; within one, luck decides."""
+        return 5 * x[:, 0] + np.random.default_rng(0).uniform(0, 0.5, len(x))
+
+    def alike(x):
+        """Every family has the same order, whatever it is by itself."""
+        return lottery(x).round() + 0.1 * linear(x * [0, 1, 1, 1])
+
+    tables = [planted("lottery", lottery), planted("alike", alike)]
+    study = cut("data-sets-bars", ("gaussian",), "gaussian", num_train=60, family="a")
+    by = found(tmp_path, study, tables, splits=3)
+    assert all(by["gaussian", name, "tau_b"].mean > 0.8 for name in ("planted/lottery", ALL))
+    assert abs(by["gaussian", "planted/lottery", "tau_b_within"].mean) < 0.2
+    assert by["gaussian", "planted/alike", "tau_b_within"].mean > 0.6
+    with pytest.raises(ValueError, match="study.family on planted/lottery='model' is not known"):
+        refuse_too_few(dataclasses.replace(study, family="model"), tables)
+    with pytest.raises(ValueError, match="tau_b_within and a family need each other"):
+        dataclasses.replace(study, family="")
+
+
+def test_results_beyond_a_quantile_count_as_it():
+    def heavy(x):
+        return np.exp(5 * linear(x))
+
+    whole, clipped = (records_of(benchmark("heavy", heavy), clip=clip) for clip in (1.0, 0.9))
+    assert np.array_equal(clipped.quality, np.minimum(whole.quality, clipped.quality.max()))
+    assert (clipped.quality == clipped.quality.max()).mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["trees", "extra_trees"])
+def test_trees_learn_what_is_planted(kind):
     pytest.importorskip("sklearn")
     table = planted("folded", folded)
     rows = np.random.default_rng(0).permutation(len(table))
-    program = KINDS["trees"].make(PredictorArm(kind="trees", num_train=300), Task(table.space, 200))
+    program = KINDS[kind].make(PredictorArm(kind=kind, num_train=300), Task(table.space, 200))
     known, asked = rows[:300], rows[300:500]
     (predicted,) = program(0, table.configs[known], table.metrics[known], table.configs[asked])
     assert kendall_tau_b(predicted, table.quality[asked]) > 0.7
