@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: setup search test lint types peers
+.PHONY: setup search test lint types peers bayesmark
 
 # One mark for each set of extras: another set is installed beside what is there.
 READY := .venv/ready-$(EXTRAS)
@@ -41,3 +41,9 @@ peers:
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check fuxictr==2.3.10
+
+# The packages that the NeurIPS 2020 challenge ran, for experiments.comparison.bench_bayesmark: they need Python 3.6 or 3.7.
+OLD_PYTHON ?= python3.7
+bayesmark:
+	@$(OLD_PYTHON) -c 'import sys; sys.exit(not (3, 6) <= sys.version_info < (3, 8))' || { echo "the challenge's packages need Python 3.6 or 3.7: make OLD_PYTHON=python3.7 bayesmark"; exit 1; }
+	PYTHON=$(OLD_PYTHON) sh experiments/comparison/peers/make_env.sh bayesmark

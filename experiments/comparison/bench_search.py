@@ -1,13 +1,7 @@
 """Which searcher finds more with the same number of trials; `--help` explains itself."""
 
 import logging
-import math
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import hydra
@@ -15,7 +9,7 @@ from omegaconf import DictConfig
 
 from autorank.app.composition import overridden
 from autorank.app.idle import changed_fields
-from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
+from autorank.app.programs import CONFIGS, plain_errors, register, settings
 from autorank.app.settings import BenchSearchConfig
 from autorank.app.variants import variant_names
 from autorank.benchmarks.catalogue import get, matching
@@ -23,36 +17,17 @@ from experiments.comparison import run_table, runs
 from experiments.comparison.noise import RECORDED
 from experiments.comparison.peers.catalogue import SLOW_TASKS
 from experiments.comparison.side_by_side import grouped, run_together
+from experiments.comparison.worker_pool import in_processes
 
 LOG = logging.getLogger("autorank")
 register()
 
 
-def work(
-    jobs: Sequence[runs.Job], folder: Path, until: float
-) -> tuple[Sequence[runs.Job], int, float, str]:
-    """Jobs in a worker process, one or side by side; an error is a reported failure, not the end of the others."""
-    started = sum(os.times()[:4])  # of this process and of peers that have ended
-    try:
-        if len(jobs) == 1:
-            done = runs.run(jobs[0], folder, until)
-        else:
-            done = run_together(jobs, folder, until)
-    except Exception as error:  # noqa: BLE001
-        return jobs, 0, sum(os.times()[:4]) - started, f"{type(error).__name__}: {error}"[:300]
-    return jobs, done, sum(os.times()[:4]) - started, ""
-
-
-def start_worker(driver: int) -> None:
-    """Ends the worker with its driver: one that outlives it would keep writing a run that is started again."""
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    set_up_jax()
+def work(jobs: Sequence[runs.Job], folder: Path, until: float) -> int:
+    """Jobs in a worker process, one or side by side; returns the number of new trials."""
+    if len(jobs) == 1:
+        return runs.run(jobs[0], folder, until)
+    return run_together(jobs, folder, until)
 
 
 def jobs_of(
@@ -88,22 +63,7 @@ def carry_out(jobs: Sequence[runs.Job], folder: Path, cfg: BenchSearchConfig) ->
     if cfg.lanes > 1:
         together, alone = grouped(jobs, folder, cfg.lanes)
         groups = [*together, *([job] for job in alone)]
-    failed, ended, started = 0, 0, time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    until = math.inf if cfg.seconds is None else time.time() + cfg.seconds
-    with ProcessPoolExecutor(cfg.workers, context, start_worker, (os.getpid(),)) as pool:
-        futures = [pool.submit(work, group, folder, until) for group in groups]
-        for future in as_completed(futures):
-            group, done, seconds, error = future.result()
-            failed, ended = failed + len(group) * bool(error), ended + len(group)
-            left = (time.perf_counter() - started) / ended * (len(jobs) - ended)
-            what = f"seed {group[0].seed}" if len(group) == 1 else f"and {len(group) - 1} more"
-            LOG.info(
-                "%d/%d %s %s %s: %s, %.1f CPU s; %.0f s left",
-                *(ended, len(jobs), group[0].searcher, group[0].task, what),
-                *(error or f"{done} new trials", seconds, left),
-            )
-    return failed
+    return in_processes(work, groups, folder, cfg.workers, cfg.seconds)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="bench_search")

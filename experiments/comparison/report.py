@@ -20,11 +20,13 @@ import numpy as np
 from autorank.app.variants import variant
 from autorank.benchmarks.dhen import DHEN_TASKS
 from autorank.searchers.named import NEARLY_EXACT
+from experiments.comparison.challenge.document import SECTIONS as CHALLENGE
 from experiments.comparison.figures import FIGURES
 from experiments.comparison.front_table import of_front_tasks, of_fronts
 from experiments.comparison.noise import noise_of, noise_text
 from experiments.comparison.page import page
 from experiments.comparison.report_table import (
+    EXACT,
     OURS,
     Table,
     at,
@@ -38,7 +40,6 @@ from experiments.comparison.report_table import (
 from experiments.machine import RESULTS, ROOT
 
 CSV = RESULTS / "bench_search.csv"
-EXACT = "autorank, results nearly exact"  # as sweeps and Optuna studies have it
 DOCUMENT = ROOT / "docs" / "results.md"
 FIGURE_FOLDER = ROOT / "docs"
 
@@ -406,6 +407,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Table], list[str]]]] = {
     "recorded_tables": ("", recorded_tables),
     "fronts": ("", lambda _: of_fronts()),
     "front_tasks": ("", lambda _: of_front_tasks()),
+    **{name: ("", lambda _, make=make: make()) for name, make in CHALLENGE.items()},
 }
 
 

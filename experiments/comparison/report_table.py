@@ -15,6 +15,7 @@ from autorank.searchers.named import NEARLY_EXACT
 from experiments.comparison.noise import noise_of
 
 FIRST_TUNING_SEED = 100
+EXACT = "autorank, results nearly exact"  # as sweeps and Optuna studies have it
 OURS = ("autorank", "paper", "random", "evolution", "reinforce")
 # Searcher -> task -> values [seeds, points], NaN beyond a run.
 Curves = dict[str, dict[str, np.ndarray]]

@@ -131,6 +131,28 @@ def run(job: Job, folder: Path, until: float = math.inf) -> int:
     benchmark = get(job.task, DATA)
     refuse_noise(job, benchmark)
     best, typical = levels(LEVELS)[job.task]
+    return run_on(benchmark, typical - best, job, folder, until)
+
+
+def run_on(
+    benchmark: Benchmark,
+    scale: float,
+    job: Job,
+    folder: Path,
+    until: float = math.inf,
+    drive: Callable[[Job, Benchmark], Driver] | None = None,
+) -> int:
+    """`run` on a benchmark that need not be in the catalogue.
+
+    Args:
+        benchmark: evaluates what is proposed.
+        scale: of the noise: the median random regret.
+        job, folder, until: as of `run`.
+        drive: makes the driver; None takes the searcher of ours, or the peer, that the job names.
+
+    Raises:
+        PeerError, RuntimeError: as `run`.
+    """
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent.name != job.searcher:
@@ -146,7 +168,7 @@ def run(job: Job, folder: Path, until: float = math.inf) -> int:
         stream.truncate(size)  # drops a line that was cut off
         start = _told(lines)
         tried = _tried(benchmark, lines)
-        driver = (peer_driver if job.searcher in PEERS else our_driver)(job, benchmark)
+        driver = (drive or (peer_driver if job.searcher in PEERS else our_driver))(job, benchmark)
         try:
             for line in lines:
                 if driver.asks_again():
@@ -156,7 +178,7 @@ def run(job: Job, folder: Path, until: float = math.inf) -> int:
                 if time.time() > until:
                     return told - start
                 try:
-                    line = _next(job, benchmark, driver, told, typical - best, tried)
+                    line = _next(job, benchmark, driver, told, scale, tried)
                 except PeerError as error:
                     end = {"ended": str(error).splitlines()[0][:300], "trials": job.trials}
                     stream.write(json.dumps(end) + "\n")

@@ -71,9 +71,9 @@ def test_two_processes_do_not_write_the_same_run(tmp_path):
 def test_a_worker_ends_with_its_driver(tmp_path):
     code = (
         "import sys, os, time, subprocess\n"
-        "from experiments.comparison import bench_search\n"
-        "bench_search.set_up_jax = lambda: None\n"
-        "bench_search.start_worker(int(sys.argv[1]))\n"
+        "from experiments.comparison import worker_pool\n"
+        "worker_pool.set_up_jax = lambda: None\n"
+        "worker_pool.start_worker(int(sys.argv[1]))\n"
         "time.sleep(60)\n"
     )
     root = str(runs.ROOT)

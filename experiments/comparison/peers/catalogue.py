@@ -37,6 +37,8 @@ ENVIRONMENTS = {
     ),
     "syne_tune": Environment("syne_tune", ("syne-tune", "xgboost-cpu", "scikit-learn", "numpy")),
     "ax": Environment("ax", ("ax-platform", "botorch", "gpytorch", "torch", "numpy")),
+    # No peer: it evaluates the problems of `experiments.comparison.challenge`.
+    "bayesmark": Environment("bayesmark", ("bayesmark", "scikit-learn", "numpy", "scipy")),
 }
 # Environments that share a folder: packages that live together.
 FOLDERS = {"optuna": "default", "cmaes": "default", "smac": "default"}

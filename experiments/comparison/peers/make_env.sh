@@ -1,6 +1,6 @@
 #!/bin/sh
 # The environment of a peer: sh experiments/comparison/peers/make_env.sh NAME, with NAME one of
-#   default (Optuna GP and TPE, cmaes, SMAC3), neps, hebo, vizier, syne_tune, ax
+#   default (Optuna GP and TPE, cmaes, SMAC3), neps, hebo, vizier, syne_tune, ax, bayesmark (problems; PYTHON=python3.7)
 # It is created in .venv-peers-NAME, where experiments.comparison.bench_search looks for it; FOLDER=... puts it elsewhere.
 set -eu
 name=${1:-default}
