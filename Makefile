@@ -22,11 +22,10 @@ $(READY): pyproject.toml constraints.txt
 search: setup
 	$(BIN)/python -m experiments.search
 
-# A module's tests share a worker, and with it what their fixtures start and what has been compiled; long modules go first.
 # Types are checked beside the tests; their findings, if any, are printed after the tests' own closing line.
 test: setup lint
 	@$(BIN)/pyright > .venv/types.txt 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal; tests=$$?; \
 	wait $$types; types=$$?; [ $$types = 0 ] || cat .venv/types.txt; exit $$((tests || types))
 
 lint: setup

@@ -58,8 +58,8 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long modules come first: at the end of a session the other workers would have nothing left to do beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Tests that wait come first: at the end of a session no other test would be left to fill their waits."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,8 +14,6 @@ import yaml
 from autorank.ledger.ledger import Ledger
 from tests import warm
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "configs" / "experiment").glob("*.yaml"))
 # What the folders below share.

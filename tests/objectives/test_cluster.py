@@ -18,7 +18,6 @@ ray = pytest.importorskip("ray")
 SPACE = planted_space()
 # Ray's own threads and sockets are still there when a test ends.
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:os.fork.*:RuntimeWarning"),

@@ -32,8 +32,6 @@ from autorank.population.pairs import pairs_of
 from autorank.population.storage import extract, insert, used
 from autorank.training.lanes import AXES
 
-pytestmark = pytest.mark.long
-
 F, N, B, LANES = 4, 2, 3, 21
 NAMES = ["none", *MODULES]
 

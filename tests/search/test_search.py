@@ -28,8 +28,6 @@ from tests.making import make_searcher
 from tests.planted import NUM_ROWS, planted_objective, planted_space, true_ne
 from tests.search.stopping import Stop, stopping_after
 
-pytestmark = pytest.mark.long
-
 SPACE = planted_space()
 IDENTITY = {"data": "planted-1", "space": SPACE.fingerprint(), "seed": "0"}
 

@@ -22,8 +22,6 @@ from autorank.surrogates.ensemble_surrogate import EnsembleSurrogate
 from autorank.surrogates.predictor import Predictor, ensemble
 from tests.making import make_searcher
 
-pytestmark = pytest.mark.long
-
 BATCH, ROUNDS, CAPACITY = 4, 6, 64
 
 

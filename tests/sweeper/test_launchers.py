@@ -15,7 +15,7 @@ from autorank.ledger.ledger import Ledger
 from tests.sweeper import fake_slurm
 from tests.sweeper.test_faults import rows, start, sweep, wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.waits
 
 LAUNCHERS = {
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
