@@ -18,7 +18,7 @@ from autorank.base.typing import Array, Float, Int, Key
 from autorank.space.space import Space
 from autorank.studies.inputs import encoder
 from autorank.studies.simple_models import nearest_neighbours, ridge
-from autorank.studies.trees import boosted_trees, randomised_trees
+from autorank.studies.trees import tree_predictions
 from autorank.surrogates.base import Data
 from autorank.surrogates.gaussian_surrogate import GaussianSettings, gaussian_surrogate
 
@@ -118,24 +118,21 @@ def make_neighbours(arm: Any, task: Task) -> Program:
 @KINDS.register("trees", reads=("input",), needs="sklearn")
 def make_trees(arm: Any, task: Task) -> Program:
     """Boosted regression trees (scikit-learn)."""
-
-    def program(
-        seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
-    ) -> Float[np.ndarray, "1 n"]:
-        return boosted_trees(*_inputs(arm, task, known, asked), metrics[:, 0], seed)[None]
-
-    return program
+    return _of_trees("trees", arm, task)
 
 
 @KINDS.register("extra_trees", reads=("input",), needs="sklearn")
 def make_extra_trees(arm: Any, task: Task) -> Program:
     """Extremely randomised regression trees (scikit-learn)."""
+    return _of_trees("extra_trees", arm, task)
 
+
+def _of_trees(kind: str, arm: Any, task: Task) -> Program:
     def program(
         seed: int, known: np.ndarray, metrics: np.ndarray, asked: np.ndarray
     ) -> Float[np.ndarray, "1 n"]:
         inputs = _inputs(arm, task, known, asked)
-        return randomised_trees(*inputs, metrics[:, 0], seed)[None]
+        return tree_predictions(kind, *inputs, metrics[:, 0], seed)[None]
 
     return program
 

@@ -11,42 +11,31 @@ BOOSTED = {"n_estimators": 300, "learning_rate": 0.05, "max_depth": 3, "subsampl
 # Extremely randomised trees (Geurts et al., Machine Learning 63, 2006), each grown to its end on all rows.
 RANDOMISED = {"n_estimators": 300}
 
+# By kind of predictor: the class of `sklearn.ensemble` and its settings.
+ENSEMBLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "trees": ("GradientBoostingRegressor", BOOSTED),
+    "extra_trees": ("ExtraTreesRegressor", RANDOMISED),
+}
 
-def boosted_trees(
+
+def tree_predictions(
+    kind: str,
     features: Float[np.ndarray, "m x"],
     asked: Float[np.ndarray, "n x"],
     targets: Float[np.ndarray, " m"],
     seed: int,
 ) -> Float[np.ndarray, " n"]:
-    """Predictions for ``asked`` of 300 trees that are fitted to squared errors.
+    """Predictions for ``asked`` of 300 trees that are fitted to squared errors; ``kind`` is one of `ENSEMBLES`.
 
     Raises:
         ValueError: scikit-learn is not installed.
     """
-    model = _ensembles("trees").GradientBoostingRegressor(random_state=seed, **BOOSTED)
-    return model.fit(features, targets).predict(asked)
-
-
-def randomised_trees(
-    features: Float[np.ndarray, "m x"],
-    asked: Float[np.ndarray, "n x"],
-    targets: Float[np.ndarray, " m"],
-    seed: int,
-) -> Float[np.ndarray, " n"]:
-    """Mean predictions for ``asked`` of 300 trees whose splits are drawn at random.
-
-    Raises:
-        ValueError: scikit-learn is not installed.
-    """
-    model = _ensembles("extra_trees").ExtraTreesRegressor(random_state=seed, **RANDOMISED)
-    return model.fit(features, targets).predict(asked)
-
-
-def _ensembles(kind: str) -> Any:
     try:
         import sklearn.ensemble  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             f"kind={kind} needs scikit-learn: pip install 'autorank[studies]'"
         ) from error
-    return sklearn.ensemble
+    name, settings = ENSEMBLES[kind]
+    model = getattr(sklearn.ensemble, name)(random_state=seed, **settings)
+    return model.fit(features, targets).predict(asked)
