@@ -17,7 +17,7 @@ from autorank.studies.written import Written
 
 LINES, MARKS = ("-", "--", ":", "-."), "osD^v<>P"
 FEW = 4  # tables up to which every arm is drawn on each
-TITLE_WIDTH, PANEL_WIDTH, LONG_NAME = 92, 25, 25  # characters
+TITLE_WIDTH, PANEL_WIDTH, LONG_NAME = 84, 25, 25  # characters
 
 
 def figure_of(written: Written, title: str) -> Figure:
