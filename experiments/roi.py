@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import queue
 import shlex
 import signal
 import subprocess
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("autorank")
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ("optuna-gp",)  # searchers of `experiments.comparison.peer_search`
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 GRACE = 5.0  # seconds between asking a cell to stop and stopping it
 
 register()
@@ -61,6 +63,21 @@ def command(cfg: RoiConfig, cell: "Cell") -> list[str]:
     ]
 
 
+def devices_of(cfg: RoiConfig) -> list[str]:
+    """What each of the cells side by side sees of the GPUs; an empty text is all of them."""
+    plan = cfg.roi
+    if not plan.accelerators:
+        return [""] * plan.processes
+    # Where a part of the machine's GPUs is ours, they go by the names that we were given.
+    given = os.environ.get(VISIBLE)
+    names = given.split(",") if given else [str(i) for i in range(plan.accelerators)]
+    if len(names) < plan.accelerators:
+        raise ValueError(
+            f"roi.accelerators={plan.accelerators}, but {VISIBLE} names {len(names)}: {given}"
+        )
+    return [names[i % plan.accelerators] for i in range(plan.processes)]
+
+
 class Cells:
     """Runs cells side by side, each in a process of its own, until all are done or the time is up."""
 
@@ -69,6 +86,9 @@ class Cells:
         self._end = None if cfg.roi.minutes is None else self._begun + 60 * cfg.roi.minutes
         self._lock, self._ended = threading.Lock(), 0
         self._children: set[subprocess.Popen[Any]] = set()
+        self._devices: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for device in devices_of(cfg):
+            self._devices.put(device)
 
     def run(self, cells: "Sequence[Cell]") -> None:
         """Runs what is not finished."""
@@ -97,9 +117,15 @@ class Cells:
             return
         folder = Path(self._cfg.runs, self._cfg.name, cell.folder)
         folder.mkdir(parents=True, exist_ok=True)
+        device = self._devices.get()  # as many as there are threads
+        own = {VISIBLE: device} if device else {}
         with (folder / "cell.log").open("w") as log:
             child = subprocess.Popen(
-                command(self._cfg, cell), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+                command(self._cfg, cell),
+                cwd=ROOT,
+                env=os.environ | own,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
             self._children.add(child)
             try:
@@ -107,6 +133,7 @@ class Cells:
             except subprocess.TimeoutExpired:
                 stop(child)
             self._children.discard(child)
+        self._devices.put(device)
         with self._lock:
             self._ended += 1
             spent = time.monotonic() - self._begun
@@ -128,7 +155,7 @@ def stop(child: "subprocess.Popen[Any]") -> None:
 
 def own_command() -> str:
     """The command of this run, without where this machine keeps its files and how much it does side by side."""
-    hidden = ("runs", "results", "roi.processes", "roi.workers", "roi.minutes")
+    hidden = ("runs", "results", "roi.processes", "roi.workers", "roi.minutes", "roi.accelerators")
     task = [t for t in HydraConfig.get().overrides.task if t.partition("=")[0] not in hidden]
     return shlex.join(["python", "-m", "experiments.roi", *task])
 

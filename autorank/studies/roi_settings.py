@@ -22,6 +22,8 @@ class RoiPlan:
     overrides: tuple[str, ...] = ("fidelity=full",)
     processes: int = 1  # cells side by side
     workers: int = 2  # search.workers of each cell
+    # GPUs of this machine that the cells share out, one each (CUDA_VISIBLE_DEVICES); 0 leaves every cell all of them
+    accelerators: int = 0
     minutes: float | None = (
         None  # start nothing and stop what runs after so long; a cell goes on later
     )
@@ -30,6 +32,7 @@ class RoiPlan:
         as_tuples(self, "data", "searchers", "order", "overrides")
         for key in ("seeds", "trials", "processes", "workers"):
             require_range(f"roi.{key}", getattr(self, key), 1, 1_000_000)
+        require_range("roi.accelerators", self.accelerators, 0, 1_000)
         require_range("roi.final_seeds", self.final_seeds, 2, 1_000_000)
         if self.minutes is not None:
             require_range("roi.minutes", self.minutes, 0.0, 1e6)
