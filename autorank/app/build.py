@@ -26,6 +26,7 @@ from autorank.models.dhen import DhenConfig
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
 from autorank.objectives.cluster import Workers
+from autorank.objectives.slices import Slicing
 from autorank.objectives.training import ObjectiveConfig, training_objective
 from autorank.population.spaces import capacities_of
 from autorank.search.budget import Budget
@@ -132,9 +133,11 @@ def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray],
     return decode
 
 
-def objective(config: SearchConfig, data: Dataset, search_space: Space) -> Objective:
-    """Training on the log, one configuration of the space after another."""
-    own = objective_settings(config, data, search_space)
+def objective(
+    config: SearchConfig, data: Dataset, search_space: Space, slices: Slicing | None = None
+) -> Objective:
+    """Training on the log, one configuration of the space after another; keeps the losses of ``slices``."""
+    own = replace(objective_settings(config, data, search_space), slices=slices)
     return _objective(config, data, decoder(config, search_space), own)
 
 

@@ -26,6 +26,8 @@ from autorank.app.settings import PlanConfig, RecordTableConfig, SearchConfig
 from autorank.base.jax_settings import own_settings
 from autorank.data.format.batches import Dataset
 from autorank.objectives.base import Objective, Outcome
+from autorank.objectives.slices import SliceLosses, Slicing
+from autorank.objectives.training import shape_of
 from autorank.recorded.journal import Header, Journal, Run, read_journal, refuse_other_table
 from autorank.recorded.plan import Plan, configurations
 from autorank.recorded.space_text import space_text
@@ -70,7 +72,7 @@ def from_training(config: RecordTableConfig) -> Filling:
     search = as_search(config)
     data = build.dataset(config.data, LOG.info)
     space = build.space(search)
-    objective = build.objective(search, data, space)
+    objective = build.objective(search, data, space, slicing_of(config))
     plan = plan_of(config, config.seed)
     configs = configurations(space, plan)
 
@@ -84,6 +86,11 @@ def from_training(config: RecordTableConfig) -> Filling:
             train(config.chunk, plan, configs, objective, journal, missing)
 
     return header_for(config, search, data, space, objective), fill
+
+
+def slicing_of(config: RecordTableConfig) -> Slicing | None:
+    """The slices whose losses are kept."""
+    return Slicing(config.slices, config.num_slices) if config.slices else None
 
 
 def train(
@@ -106,9 +113,10 @@ def train(
     """
     started = reported = time.perf_counter()
     done = failed = rows = 0
+    num_slices = (journal.content.header.about.get("slices") or {}).get("count", 0)
     for job, outcome in trained(chunk, plan, configs, objective, missing):
         now = time.perf_counter()
-        journal.add(run_of(job, plan, outcome, now - started))
+        journal.add(run_of(job, plan, outcome, now - started, num_slices))
         done, failed, rows = done + 1, failed + bool(outcome.failed), rows + outcome.num_rows
         if now - reported > REPORT_SECONDS or done == len(missing):
             reported, seconds = now, now - started
@@ -135,7 +143,9 @@ def trained(
             yield jobs[i], outcome
 
 
-def run_of(job: tuple[int, int], plan: Plan, outcome: Outcome, at: float) -> Run:
+def run_of(
+    job: tuple[int, int], plan: Plan, outcome: Outcome, at: float, num_slices: int = 0
+) -> Run:
     """An outcome as the journal has it; ``at`` is seconds since the session began."""
     return Run(
         number=job[0],
@@ -149,7 +159,16 @@ def run_of(job: tuple[int, int], plan: Plan, outcome: Outcome, at: float) -> Run
         seconds=float(outcome.seconds),
         compile_seconds=float(outcome.compile_seconds),
         at=at,
+        slices=slices_of_run(outcome, num_slices),
     )
+
+
+def slices_of_run(outcome: Outcome, count: int) -> np.ndarray | None:
+    """Losses of slices ``[t, s]``: NaN for a run that was lost; None where none are kept."""
+    if not count:
+        return None
+    lost = np.full((len(outcome.curve), count), np.nan)
+    return np.asarray(outcome.details.get("slices", lost), np.float32)
 
 
 def from_journals(config: RecordTableConfig) -> Filling:
@@ -204,7 +223,15 @@ def header_for(
         "bayes_ne": bayes.get("train"),  # of the training rows, by metric; null where nobody knows
         "settings": {name: shown[name] for name in ("data", "model", "training", "space")},
     }
-    return Header(kept | {"seed": str(config.seed)}, about)
+    identity_of_runs = kept | {"seed": str(config.seed)}
+    if slicing := slicing_of(config):
+        # Named only where there are some: tables without slices stay the same tables.
+        identity_of_runs["slices"] = f"{slicing.count} of {slicing.field}"
+        rows = SliceLosses.of(data, slicing, objective.metrics[0]).counts(
+            shape_of(data, config.training)
+        )
+        about["slices"] = {"field": slicing.field, "count": slicing.count, "rows": rows.tolist()}
+    return Header(identity_of_runs, about)
 
 
 def session_of(config: RecordTableConfig) -> dict[str, Any]:

@@ -262,6 +262,9 @@ class RecordTableConfig:
     chunk: int = 512  # runs that are handed to training at a time
     first: int = 0  # number of the first configuration that is recorded here
     count: int | None = None  # how many are; null = all from there on
+    # A field of the log: its most frequent values, and all others together, are slices whose losses are kept as well
+    slices: str | None = None
+    num_slices: int = 8
     merge: tuple[
         str, ...
     ] = ()  # take the runs of these journals, or folders of journals; trains nothing
@@ -280,6 +283,11 @@ class RecordTableConfig:
         require_range("more_seeds", self.more_seeds, 0, 1000)
         require_range("seed", self.seed, 0, (1 << 32) - 1)
         require_range("first", self.first, 0, self.configurations)
+        require_range("num_slices", self.num_slices, 2, 1000)
+        if self.slices and self.search.executor == "population":
+            raise ValueError(
+                f"slices={self.slices} needs scores, which a population does not give; write search.executor=compact"
+            )
         if self.count is not None:
             require_range("count", self.count, 1, 1_000_000)
         if not self.name or "/" in self.name:

@@ -36,6 +36,14 @@ class Windows(Protocol):
         ...
 
 
+class SliceCurves(NamedTuple):
+    """Losses of slices of the rows, window by window: mean log loss, NaN for a slice without rows in a window."""
+
+    losses: np.ndarray  # of the pool's configurations, float64 [n, t, s]
+    baseline: np.ndarray  # [t, s]
+    rows: np.ndarray  # rows of each slice in each window [t, s]
+
+
 class Benchmark(NamedTuple):
     """One task. Our searchers see ``space``; a peer may propose any value inside ``intervals``."""
 
@@ -55,6 +63,8 @@ class Benchmark(NamedTuple):
     seeds: Query | None = None
     # Configurations [n, k] that were measured; any other one has the result of the nearest of them. None: all were.
     measured: np.ndarray | None = None
+    # Of the pool's configurations, where they were recorded.
+    slices: SliceCurves | None = None
 
     @property
     def name(self) -> str:

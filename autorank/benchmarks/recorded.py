@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autorank.benchmarks.base import Benchmark, Values
+from autorank.benchmarks.base import Benchmark, SliceCurves, Values
 from autorank.objectives.base import Objective
 from autorank.objectives.table import table_objective
 from autorank.recorded.pool import Pool
@@ -42,7 +42,20 @@ def recorded_benchmark(task: str, file: Path) -> Benchmark:
 
     best = float(np.nanmin(losses))
     curves = recorded_objective(f"tables/{task}", table)
-    return Benchmark("tables", task, table.space, {}, query, best, pool, curves)
+    return Benchmark(
+        *("tables", task, table.space, {}, query, best, pool, curves),
+        slices=recorded_slices(table, first),
+    )
+
+
+def recorded_slices(table: RecordedTable, first: np.ndarray) -> SliceCurves | None:
+    """The losses of slices of some runs of a table, and of the baseline's first one; None where none were kept."""
+    if table.slices is None:
+        return None
+    number, repeat = table.columns["number"], table.columns["repeat"]
+    baseline = np.flatnonzero((number == 0) & (repeat == 0))[0]
+    losses = table.slices.astype(np.float64)
+    return SliceCurves(losses[first], losses[baseline], np.array(table.about["slices"]["rows"]))
 
 
 def recorded_objective(name: str, table: RecordedTable) -> Objective:

@@ -42,7 +42,7 @@ class Trainers(NamedTuple):
     costs: CostModel
     precision: str  # of a population's activations
     num_metrics: int
-    # Trains instead of the compact programs where a measure is wanted that needs scores.
+    # Trains instead of the compact programs where something is measured that needs scores.
     scored: ScoredPrograms | None = None
 
     @property
@@ -109,7 +109,7 @@ class CompactJob:
                 state, seconds = trainers.compact.train(program, self.request, self.stop)
             else:
                 state, seconds, values = trainers.scored.train(program, self.request, self.stop)
-                details["measured"] = values.tolist()
+                details[trainers.scored.measure.name] = values.tolist()
         except FAILURES as error:
             lost = lost_outcome(
                 described(error),

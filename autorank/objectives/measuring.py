@@ -53,7 +53,17 @@ class WindowMeasure:
         """The same; None for NE, which sums of losses give."""
         return None if measure == NE else cls.of(dataset, measure, metrics)
 
-    def __call__(self, first: int, last: int, scores: np.ndarray) -> np.ndarray:
+    @property
+    def name(self) -> str:
+        """See `MeasureRows`."""
+        return "measured"
+
+    @property
+    def size(self) -> int:
+        """One value for each metric."""
+        return len(self.metrics)
+
+    def __call__(self, first: int, last: int, scores: np.ndarray, /) -> np.ndarray:
         """Values ``[q]`` of rows ``[first, last)`` with probabilities ``[last - first, q]``; NaN where not defined."""
         labels = np.asarray(self.labels[first:last])
         own = None if self.users is None else self.users[first:last]

@@ -26,13 +26,14 @@ from autorank.objectives.finished import FinishedModels
 from autorank.objectives.jobs import Trainers, make_jobs
 from autorank.objectives.measuring import WindowMeasure
 from autorank.objectives.placement import checked_mesh, on_devices
+from autorank.objectives.slices import SliceLosses, Slicing
 from autorank.population.capacity import Capacity
 from autorank.training.compact import CompactPrograms, Request, Setting
 from autorank.training.lane_pool import MAX_LANES, LanePool
 from autorank.training.lane_programs import LanePrograms, shared
 from autorank.training.memory import Device, Shape, state_bytes
 from autorank.training.pipeline import run_jobs
-from autorank.training.scored import ScoredPrograms
+from autorank.training.scored import MeasureRows, ScoredPrograms
 from autorank.training.settings import TrainingConfig
 from autorank.training.states import States
 from autorank.training.step import Schedule
@@ -60,6 +61,8 @@ class ObjectiveConfig:
     qps_seconds: float = 0.15  # that one measurement of the throughput takes
     # One of `searched.MEASURES`; another than NE is measured in each window from its scores
     measure: str = NE
+    # Slices of the rows whose losses are kept as well, of the first metric; not together with another measure than NE
+    slices: Slicing | None = None
 
 
 @training_settings()
@@ -77,12 +80,13 @@ def training_objective(
 
     Raises:
         ValueError: fewer training rows than ``num_windows`` batches; devices that are not there, do not divide the
-            batch, or with more than one worker or another precision than float32; a measure of users without users.
+            batch, or with more than one worker or another precision than float32; a measure of users without users;
+            slices by a field that is not there.
     """
     schema, progressive = dataset.schema, settings.training.held_out == "progressive"
-    shape = _shape(dataset, settings.training)
+    shape = shape_of(dataset, settings.training)
     measured = WindowMeasure.wanted(dataset, settings.measure, METRICS[settings.head])
-    trainers = _trainers(dataset, shape, settings, measured)
+    trainers = _trainers(dataset, shape, settings, measured or _slices(dataset, settings))
     jax_choices = training_choices()  # once: a job may change them later
     ahead = Ahead(settings.workers, jax_choices)
     if trainers.choice.expects_lanes():
@@ -164,7 +168,12 @@ class AnalyticCost(NamedTuple):
         )
 
 
-def _shape(dataset: Dataset, settings: TrainingConfig) -> Shape:
+def shape_of(dataset: Dataset, settings: TrainingConfig) -> Shape:
+    """The sizes of a pass over the training rows.
+
+    Raises:
+        ValueError: fewer training rows than ``num_windows`` batches.
+    """
     schema, batch_size = dataset.schema, settings.batch_size
     num_steps = schema.num_train // batch_size
     if num_steps < settings.num_windows:
@@ -183,6 +192,13 @@ def _shape(dataset: Dataset, settings: TrainingConfig) -> Shape:
     )
 
 
+def _slices(dataset: Dataset, settings: ObjectiveConfig) -> SliceLosses | None:
+    """What measures the slices that these settings ask for."""
+    if settings.slices is None:
+        return None
+    return SliceLosses.of(dataset, settings.slices, METRICS[settings.head][0])
+
+
 def _measurable(
     labels: np.ndarray, metrics: Sequence[str], shape: Shape, measured: WindowMeasure | None
 ) -> np.ndarray:
@@ -193,7 +209,7 @@ def _measurable(
 
 
 def _trainers(
-    dataset: Dataset, shape: Shape, settings: ObjectiveConfig, measured: WindowMeasure | None
+    dataset: Dataset, shape: Shape, settings: ObjectiveConfig, measured: MeasureRows | None
 ) -> Trainers:
     """Both forms of training on the training rows, which are put on the devices."""
     training = settings.training
@@ -232,17 +248,23 @@ def only_compact(settings: ObjectiveConfig) -> str:
     """Why no trial can train in a population; empty if one can.
 
     Raises:
-        ValueError: a measure that needs scores, and a model over several devices.
+        ValueError: a measure that needs scores, and a model over several devices, or slices as well.
     """
-    alone = settings.training.devices == 1
-    if settings.measure == NE:
+    alone, slices = settings.training.devices == 1, settings.slices
+    if settings.measure == NE and slices is None:
         return "" if alone else f"training.devices={settings.training.devices}"
+    if slices is None:
+        wanted, without = f"search.metric={settings.measure}", "search.metric=ctr"
+    else:
+        wanted, without = f"slices={slices.field}", "slices=null"
+        if settings.measure != NE:
+            raise ValueError(f"{wanted} and search.metric={settings.measure} exclude each other")
     if not alone:
         raise ValueError(
-            f"search.metric={settings.measure} needs the scores of every row, which a model over several devices does "
-            f"not give; write training.devices=1, or search.metric=ctr"
+            f"{wanted} needs the scores of every row, which a model over several devices does not give; write "
+            f"training.devices=1, or {without}"
         )
-    return f"search.metric={settings.measure} needs scores"
+    return f"{wanted} needs scores"
 
 
 def _lanes(programs: LanePrograms, states: States, settings: ObjectiveConfig) -> LanePool:

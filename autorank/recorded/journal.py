@@ -27,7 +27,8 @@ class Header(NamedTuple):
     """What every run of a journal has in common."""
 
     identity: dict[str, str]  # whatever can change an outcome; journals of one table agree in it
-    # `metrics`, `num_windows`, `space` (YAML), `data_fingerprint`, `settings`, ...: see `autorank.app.record_job`.
+    # `metrics`, `num_windows`, `space` (YAML), `data_fingerprint`, `settings`, `slices` where there are some, ...: see
+    # `autorank.app.record_job`.
     about: dict[str, Any]
 
 
@@ -48,6 +49,8 @@ class Run(NamedTuple):
     compile_seconds: float
     at: float  # seconds from the start of its session until it was written
     session: int = 0  # of `Content.sessions`
+    # Mean log loss of each slice of a window, float32 [t, s]; None where the header names no slices.
+    slices: np.ndarray | None = None
 
 
 class Content(NamedTuple):
@@ -106,7 +109,9 @@ class Journal:
         run = run._replace(session=len(self.content.sessions) - 1)
         # The shortest digits that give each float32 back.
         values = run._asdict() | {"curve": _shortest(run.curve)}
-        del values["session"]
+        del values["session"], values["slices"]
+        if run.slices is not None:
+            values["slices"] = _shortest(run.slices)
         self._write(values)
         self.content.runs.setdefault((run.number, run.repeat), run)
 
@@ -147,7 +152,7 @@ def read_journal(path: Path) -> Content:
             f"{path}: its first line is not that of a journal ({FORMAT!r}); name another folder, or move the file away"
         )
     content = Content(Header(head["identity"], head["about"]), [], {}, [], 0)
-    shape = (head["about"]["num_windows"], len(head["about"]["metrics"]))
+    shapes = shapes_of(head["about"])
     twice = 0
     for place, text in enumerate(rest, start=2):
         if not text:
@@ -156,7 +161,7 @@ def read_journal(path: Path) -> Content:
         if value is not None and "session" in value:
             content.sessions.append(value["session"])
             continue
-        run = _run(value, shape, len(content.sessions) - 1)
+        run = _run(value, shapes, len(content.sessions) - 1)
         if run is None:
             content.broken.append(place)
         elif (run.number, run.repeat) in content.runs:
@@ -164,6 +169,14 @@ def read_journal(path: Path) -> Content:
         else:
             content.runs[run.number, run.repeat] = run
     return content._replace(twice=twice)
+
+
+def shapes_of(about: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Shapes of the arrays of a run: ``curve``, and ``slices`` where the table has some."""
+    found = {"curve": (about["num_windows"], len(about["metrics"]))}
+    if about.get("slices"):
+        found["slices"] = about["num_windows"], about["slices"]["count"]
+    return found
 
 
 def refuse_other_table(where: Path, known: Header, wanted: Header) -> None:
@@ -197,17 +210,24 @@ def _read(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _run(value: dict[str, Any] | None, shape: tuple[int, int], session: int) -> Run | None:
+def _run(
+    value: dict[str, Any] | None, shapes: Mapping[str, tuple[int, int]], session: int
+) -> Run | None:
     """A line's run, or None if it is none of this table."""
-    if value is None or session < 0 or value.keys() != set(Run._fields) - {"session"}:
+    wanted = set(Run._fields) - {"session", "slices"} | shapes.keys()
+    if value is None or session < 0 or value.keys() != wanted:
         return None
-    curve = np.array(value["curve"], np.float64).astype(np.float32)  # null becomes NaN
-    if curve.shape != shape or len(value["ne"]) != shape[1]:
+    # null becomes NaN
+    arrays = {name: np.array(value[name], np.float64).astype(np.float32) for name in shapes}
+    if any(arrays[name].shape != shape for name, shape in shapes.items()):
+        return None
+    if len(value["ne"]) != shapes["curve"][1]:
         return None
     ne = tuple(float("nan") if v is None else float(v) for v in value["ne"])
-    return Run(**(value | {"curve": curve, "ne": ne, "session": session}))
+    own: dict[str, Any] = value | arrays | {"ne": ne, "session": session}
+    return Run(**own)
 
 
 def _shortest(curve: np.ndarray) -> list[list[float]]:
-    """Float32 ``[t, q]`` as numbers with few digits that read back as the same float32."""
+    """A float32 matrix as numbers with few digits that read back as the same float32."""
     return [[float(str(v)) for v in row] for row in np.asarray(curve, np.float32)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autorank.ledger.strict_json import dumps
-from autorank.recorded.journal import Run
+from autorank.recorded.journal import Run, shapes_of
 from autorank.space.space import Space
 
 # Columns of plain numbers and text by their Arrow types; those of choices and curves are lists.
@@ -39,6 +39,8 @@ class RecordedTable:
     ne: np.ndarray  # [n, q]
     failed: tuple[str, ...]
     columns: dict[str, np.ndarray]  # [n] each: those of `PLAIN` but the last
+    # Mean log loss of each slice of a window, float32 [n, t, s]; None where none were kept. `about` has their rows.
+    slices: np.ndarray | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -55,10 +57,16 @@ class RecordedTable:
         """Runs that failed, bool ``[n]``."""
         return np.array([bool(reason) for reason in self.failed], bool)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All values but the reasons of failures."""
+        slices = () if self.slices is None else (self.slices,)
+        return self.configs, self.curves, self.ne, *self.columns.values(), *slices
+
     def digest(self) -> str:
         """sha256 of all values, whatever the file's encoding."""
         digest = hashlib.sha256(dumps(self.failed).encode())
-        for part in (self.configs, self.curves, self.ne, *self.columns.values()):
+        for part in self.arrays:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
@@ -68,20 +76,23 @@ def made_table(
 ) -> RecordedTable:
     """The table of some runs; ``configs [m, k]`` are by number."""
     runs = sorted(runs, key=lambda run: (run.number, run.repeat))
-    shape = (about["num_windows"], len(about["metrics"]))
+    shapes = shapes_of(about)
     numbers = np.array([run.number for run in runs], np.int64)
     return RecordedTable(
         space,
         dict(about),
         np.asarray(configs, np.int32)[numbers],
-        np.array([run.curve for run in runs], np.float32).reshape(-1, *shape),
-        np.array([run.ne for run in runs], np.float64).reshape(-1, shape[1]),
+        np.array([run.curve for run in runs], np.float32).reshape(-1, *shapes["curve"]),
+        np.array([run.ne for run in runs], np.float64).reshape(-1, shapes["curve"][1]),
         tuple(run.failed for run in runs),
         {
             name: np.array([getattr(run, name) for run in runs], _numpy_type(kind))
             for name, kind in PLAIN.items()
             if name != "failed"
         },
+        np.array([run.slices for run in runs], np.float32).reshape(-1, *shapes["slices"])
+        if "slices" in shapes
+        else None,
     )
 
 
@@ -95,6 +106,7 @@ def runs_of(table: RecordedTable) -> list[Run]:
             curve=table.curves[i],
             ne=tuple(table.ne[i].tolist()),
             failed=table.failed[i],
+            slices=None if table.slices is None else table.slices[i],
         )
         for i in rows
     ]

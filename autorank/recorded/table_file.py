@@ -6,6 +6,8 @@ Columns of the file, one row a run, ordered by ``number`` and ``repeat``:
   training seed itself, and which of the metadata's sessions recorded it.
 - ``choices``: the configuration, one choice index for each decision of the space, int16.
 - ``curve_METRIC``: window NE, float32, NaN where not reached; ``ne_METRIC``: over all rows of the pass.
+- ``slice_losses`` where the table has slices: the mean log loss of each slice of a window, float32, slices innermost,
+  NaN where not reached or without rows.
 - ``flops`` (forward, a row, dense part), ``rows``, ``seconds``, ``compile_seconds``, ``at`` (seconds from the start of
   its session), ``failed`` (empty, or the reason).
 
@@ -27,6 +29,7 @@ from autorank.recorded.table import PLAIN, RecordedTable
 from autorank.space.space import Space
 
 FORMAT = "autorank recorded table, 1"
+SLICES = "slice_losses"
 RECORD = "record it: python -m experiments.record_table"
 # Entries of ``autorank.about`` that every reader needs.
 NEEDED = (
@@ -57,6 +60,9 @@ def write_table(path: Path, table: RecordedTable) -> None:
         values = pa.array(np.ascontiguousarray(table.curves[:, :, q]).reshape(-1))
         arrays[f"curve_{metric}"] = pa.FixedSizeListArray.from_arrays(values, t)
         arrays[f"ne_{metric}"] = pa.array(table.ne[:, q])
+    if table.slices is not None:
+        values = pa.array(np.ascontiguousarray(table.slices).reshape(-1))
+        arrays[SLICES] = pa.FixedSizeListArray.from_arrays(values, t * table.slices.shape[2])
     metadata = {
         "autorank.format": FORMAT,
         "autorank.space": space_text(table.space),
@@ -67,7 +73,9 @@ def write_table(path: Path, table: RecordedTable) -> None:
         "compression": "zstd",
         "compression_level": 9,
         "use_dictionary": ["failed", "choices.list.element", "repeat", "session", "rows"],
-        "use_byte_stream_split": [f"curve_{metric}.list.element" for metric in table.metrics],
+        "use_byte_stream_split": [
+            f"{name}.list.element" for name in arrays if name.startswith(("curve_", SLICES))
+        ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -146,6 +154,8 @@ def _check_columns(path: Path, schema: Any, space: Space, about: Mapping[str, An
             f"curve_{metric}": f"fixed_size_list<element: float>[{t}]",
             f"ne_{metric}": "double",
         }
+    if slices := about.get("slices"):
+        wanted[SLICES] = f"fixed_size_list<element: float>[{t * slices['count']}]"
     for name in schema.names:
         if name not in wanted:
             raise ValueError(f"{path}, column {name}: unknown; the columns are {', '.join(wanted)}")
@@ -163,7 +173,8 @@ def _table(read: Any, space: Space, about: dict[str, Any]) -> RecordedTable:
 
     def numbers(name: str) -> np.ndarray:
         chunks = read[name].combine_chunks()
-        return (chunks.flatten() if name.startswith(("choices", "curve_")) else chunks).to_numpy()
+        lists = name.startswith(("choices", "curve_", SLICES))
+        return (chunks.flatten() if lists else chunks).to_numpy()
 
     metrics = about["metrics"]
     return RecordedTable(
@@ -174,6 +185,7 @@ def _table(read: Any, space: Space, about: dict[str, Any]) -> RecordedTable:
         np.stack([numbers(f"ne_{m}") for m in metrics], axis=1),
         tuple(read["failed"].to_pylist()),
         {name: numbers(name) for name in PLAIN if name != "failed"},
+        numbers(SLICES).reshape(n, t, -1) if about.get("slices") else None,
     )
 
 

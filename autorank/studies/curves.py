@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from autorank.base.typing import Float
-from autorank.benchmarks.base import Benchmark
-from autorank.fidelity.curve_label import curve_labels, label_power_law
+from autorank.benchmarks.base import Benchmark, SliceCurves
+from autorank.fidelity.curve_label import curve_labels, label_power_law, tail_windows
 
 T = TypeVar("T")
 TAIL = 0.25  # share of the windows reached that a label is the mean of
@@ -25,6 +25,7 @@ class CurveTable:
     name: str
     curves: np.ndarray
     num_failed: int  # configurations without a whole curve, which were left out
+    slices: SliceCurves | None = None  # of the same configurations and windows
     _kept: dict[Any, Any] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
 
@@ -37,7 +38,10 @@ class CurveTable:
 
     def fingerprint(self) -> str:
         """Changes with any curve."""
-        return f"{zlib.crc32(np.ascontiguousarray(self.curves).tobytes()):08x} {self.curves.shape}"
+        crc = zlib.crc32(np.ascontiguousarray(self.curves).tobytes())
+        for part in self.slices or ():
+            crc = zlib.crc32(np.ascontiguousarray(part).tobytes(), crc)
+        return f"{crc:08x} {self.curves.shape}"
 
     def constant(self, fraction: float) -> Float[np.ndarray, " m"]:
         """The mean of the last quarter of the windows up to a fraction: the curves stay where they are."""
@@ -50,6 +54,21 @@ class CurveTable:
     def power_law(self, fraction: float) -> Float[np.ndarray, " m"]:
         """The ends of the power laws fitted to the windows up to a fraction."""
         return self._of("power", fraction)
+
+    def stratified(self, fraction: float) -> Float[np.ndarray, " m"]:
+        """The log losses that follow if each slice stays where it is, and its share becomes what it is at the end.
+
+        What a log will hold is known before it is learned from, or close to what it held a season ago (arXiv
+        2512.01258). Differences from the baseline, in nats, over the windows of `constant`.
+
+        Raises:
+            ValueError: the table has no slices.
+        """
+        if self.slices is None:
+            raise ValueError(
+                f"prediction=stratified: {self.name} has no losses of slices; record a table with slices=FIELD"
+            )
+        return self._of("stratified", fraction)
 
     @property
     def final(self) -> Float[np.ndarray, " m"]:
@@ -75,10 +94,28 @@ class CurveTable:
     def _computed(self, kind: str, fraction: float) -> np.ndarray:
         if kind == "power":
             return np.array([label_power_law(c, fraction, tail=TAIL) for c in self.curves])
+        if kind == "stratified":
+            return self._stratified(fraction)
         level = curve_labels(self.curves, fraction, tail=TAIL)
         if kind == "constant":
             return level
         return curve_labels(self.curves, fraction, tail=TAIL, dx=1.0) - level
+
+    def _stratified(self, fraction: float) -> np.ndarray:
+        assert self.slices is not None
+        losses, baseline, rows = self.slices
+        seen, end = (self._tail(f) for f in (fraction, 1.0))
+        weights = np.where(np.isfinite(baseline), rows, 0.0)[seen]
+        sums = np.einsum("mts,ts->ms", np.nan_to_num(losses - baseline)[:, seen], weights)
+        known = weights.sum(axis=0) > 0
+        levels = sums[:, known] / weights.sum(axis=0)[known]
+        # A slice of which nothing was seen says nothing; the others make up for its share.
+        shares = rows[end].sum(axis=0)[known]
+        return levels @ (shares / shares.sum())
+
+    def _tail(self, fraction: float) -> slice:
+        """The windows that `constant` looks at."""
+        return slice(*tail_windows(self.curves.shape[1], fraction, TAIL))
 
 
 def curve_table(benchmark: Benchmark) -> CurveTable:
@@ -104,7 +141,11 @@ def curve_table(benchmark: Benchmark) -> CurveTable:
     whole = np.isfinite(curves).all(axis=1)
     if whole.sum() < 2:
         raise ValueError(f"{benchmark.name} has {whole.sum()} whole curves; name another table")
-    return CurveTable(benchmark.name, curves[whole], int((~whole).sum()))
+    slices = benchmark.slices
+    if slices is not None:
+        losses, own, rows = slices
+        slices = SliceCurves(losses[whole][:, measured], own[measured], rows[measured])
+    return CurveTable(benchmark.name, curves[whole], int((~whole).sum()), slices)
 
 
 def _recorded(benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ class FidelityArm:
 
     rule: str = ORDER  # order, or a name of `RULES`
     fraction: float = 0.1  # share of the log; order, fixed
-    prediction: str = "constant"  # constant, line, power; order, fixed, stopping
+    prediction: str = "constant"  # one of `PREDICTIONS`; order, fixed, stopping
     # Share of the log by which a line is continued; order with prediction=line. Below 0: chosen on pilots that are
     # not tested, as a search does.
     dx: float = -1.0

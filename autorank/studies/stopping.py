@@ -5,9 +5,8 @@ recommends one. A run that was stopped continues where it stopped. Rules that st
 to the end, out of the same budget, and recommend the best of these.
 
 Sources: successive halving (Jamieson and Talwalkar, AISTATS 2016), ASHA (Li et al., MLSys 2020), performance-based
-stopping with constant and trajectory prediction (arXiv 2512.01258), pilots (arXiv 2311.07870). Left out is the
-stratified prediction of 2512.01258: it needs the loss of each slice of the rows in each window, and a recorded curve
-has that of all rows together. Windows are no slices, as none of them recurs.
+stopping with constant, trajectory and stratified prediction (arXiv 2512.01258), pilots (arXiv 2311.07870). Stratified
+prediction needs a table that was recorded with slices; ours are the values of one field, those of the paper clusters.
 """
 
 import math
@@ -24,7 +23,7 @@ from autorank.studies.curves import CurveTable
 
 FINALISTS = 3
 TAIL_MIDDLE = 0.125  # half of the last quarter, whose middle a label stands for
-PREDICTIONS = ("constant", "line", "power")
+PREDICTIONS = ("constant", "line", "power", "stratified")
 
 
 class Run(NamedTuple):
@@ -83,11 +82,14 @@ def predicted(
     Args:
         table: of curves.
         fraction: share of the log that was seen.
-        prediction: ``constant``, ``line`` (continued by ``dx`` windows) or ``power``.
+        prediction: ``constant``, ``line`` (continued by ``dx`` windows), ``power`` or ``stratified``
+            (`CurveTable.stratified`: in nats, and of use for an order alone).
         dx: windows; NaN goes from the middle of the windows used to the middle of the last quarter of the log.
     """
     if prediction == "power":
         return table.power_law(fraction)
+    if prediction == "stratified":
+        return table.stratified(fraction)
     level = table.constant(fraction)
     if prediction == "constant":
         return level

@@ -1,4 +1,4 @@
-"""Training that also keeps what was predicted, for curves of measures that no sums give: AUC, GAUC, nDCG.
+"""Training that also keeps what was predicted, for curves that no sums of all rows give: AUC, GAUC, losses of slices.
 
 The scores of a window are those from before its rows were learned, as in the window NE. They leave the device window by
 window, so that memory is one window of scores (4 bytes a row and metric), however long the log is.
@@ -6,8 +6,8 @@ window, so that memory is one window of scores (4 bytes a row and metric), howev
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,23 @@ from autorank.training.compact import CompactPrograms, Compiled, Request, as_com
 from autorank.training.step import TrainState
 from autorank.training.trainer import SingleProgram, zero_hparams
 
-# The measured values [q] of rows [first, last) of the log from their probabilities [last - first, q].
-MeasureRows = Callable[[int, int, np.ndarray], np.ndarray]
+
+class MeasureRows(Protocol):
+    """Measures the rows of a window from what was predicted before they were learned."""
+
+    @property
+    def name(self) -> str:
+        """The entry of an outcome's details that the values of all windows go into."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of values ``v`` of a window."""
+        ...
+
+    def __call__(self, first: int, last: int, scores: np.ndarray, /) -> np.ndarray:
+        """Values ``[v]`` of rows ``[first, last)`` of the log from their probabilities ``[last - first, q]``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +51,7 @@ class ScoredPrograms:
 
     compact: CompactPrograms
     measure: MeasureRows
-    # By request: values of the windows that its state has seen [t, q].
+    # By request: values of the windows that its state has seen [t, v].
     _measured: dict[tuple[bytes, int], np.ndarray] = field(default_factory=dict)
 
     def compile(self, model: DhenConfig) -> tuple[Compiled, float]:
@@ -72,16 +87,14 @@ class ScoredPrograms:
         """Trains a request up to step ``stop``, window by window.
 
         Returns:
-            The state there, the seconds of training, and the measured values ``[t, q]`` of the windows up to there.
+            The state there, the seconds of training, and the measured values ``[t, v]`` of the windows up to there.
         """
         run, program = compiled
         own, shape = self.compact, self.compact.shape
         found, measured = own.states.pop(request.key), self._measured.get(request.key)
         if found is None or measured is None or int(found.step) > stop:
             state = program.empty()
-            measured = np.full(
-                (shape.num_windows, len(METRICS[request.setting.model.head])), np.nan
-            )
+            measured = np.full((shape.num_windows, self.measure.size), np.nan)
         else:
             state = as_compact(found)
         started, measured = time.perf_counter(), measured.copy()

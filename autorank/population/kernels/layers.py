@@ -23,9 +23,10 @@ from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import slot_table
 
 MOST = 64  # embeddings, or numbers of one, that a program holds
-# Bytes of a program's largest temporary: a matrix (weights, say) for each embedding. The shared memory of an H100 is
-# 227 KiB; 128 KiB ran there, 32 embeddings of width 64 (512 KiB) did not.
-MOST_BYTES = 160 * 1024
+# Bytes of a matrix (weights, say) for each embedding, which bounds what a program needs. The shared memory of an H100
+# or H200 is 227 KiB; 128 KiB ran there, 64 embeddings of width 32 (256 KiB) with one warp a program
+# (`module_rows.LARGE_WARPS`), 32 embeddings of width 64 (512 KiB) did not.
+MOST_BYTES = 256 * 1024
 
 
 def fits(kernels: str, capacity: Capacity) -> bool:
@@ -39,6 +40,8 @@ def fits(kernels: str, capacity: Capacity) -> bool:
         ...     return fits(kernels, capacity_of([model], 26, 13))
         >>> fits_width(32), fits_width(64), fits_width(128), fits_width(32, "")
         (True, False, False, False)
+        >>> fits("gpu", capacity_of([DhenConfig(width=32, layer1=LayerConfig("cross"))], 37, 7))
+        True
     """
     known = all(kind.module in FORMULAS for kind in capacity.kinds)
     sizes = capacity.positions, capacity.width, capacity.rank

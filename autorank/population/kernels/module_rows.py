@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 
 from autorank.base.typing import Array
 from autorank.population.capacity import Capacity
-from autorank.population.kernels.layout import load, store
+from autorank.population.kernels.layout import load, padded, store
 from autorank.population.kernels.places import Layers, SlotRows, Stage, added, views_of, zeros_of
 from autorank.population.kernels.row_formulas import FORMULAS, Formula
 from autorank.population.kernels.slot_table import Column, number_of, starts_of
@@ -33,6 +33,17 @@ GROUPS = (
     Group(("convolution", "cross", "fmb"), 2, 4),
     Group(("cross_low", "dot", "linear", "mask"), 2, 2),
 )
+
+
+# Numbers of a row, padded, from which on a program has one warp: the more threads, the more copies of an operand go
+# through shared memory. Blocks of 64 x 32 asked for 260 KiB with two warps, and an H200 has 227.
+LARGE, LARGE_WARPS = 2048, 1
+
+
+def warps_of(view: Capacity, warps: int) -> int:
+    """The warps of a program on blocks of a view."""
+    large = padded(view.positions) * padded(view.width) >= LARGE
+    return min(warps, LARGE_WARPS) if large else warps
 
 
 class _Modules(Stage):
@@ -63,7 +74,8 @@ class ModuleStarts(_Modules):
         """
         inputs = (*params.norms, params.arena, x)
         kernels = (
-            (partial(self._start, group, view), group.warps) for group, view in self._kernels()
+            (partial(self._start, group, view), warps_of(view, group.warps))
+            for group, view in self._kernels()
         )
         acts, results = self.run(kernels, self.layout.pairs, inputs, sums=(acts, results))
         return acts, results
@@ -101,7 +113,7 @@ class ModuleStarts(_Modules):
         """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
         inputs = (*params.norms, params.arena, x, to_acts, slopes)
         kernels = (
-            (partial(self._start_pulled, group, view), group.warps_pulled)
+            (partial(self._start_pulled, group, view), warps_of(view, group.warps_pulled))
             for group, view in self._kernels()
         )
         to_read, to_arena = self.run(kernels, self.layout.pairs, inputs, sums=(to_read, to_arena))
