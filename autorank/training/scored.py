@@ -7,7 +7,7 @@ window, so that memory is one window of scores (4 bytes a row and metric), howev
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from autorank.training.step import TrainState
 from autorank.training.trainer import SingleProgram, zero_hparams
 
 
+@runtime_checkable
 class MeasureRows(Protocol):
     """Measures the rows of a window from what was predicted before they were learned."""
 

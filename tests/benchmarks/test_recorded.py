@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +19,8 @@ from autorank.benchmarks.recorded import pool_levels, recorded_benchmark
 from autorank.recorded.pool import Pool
 from autorank.recorded.table_file import read_table, write_table
 from experiments.comparison import report, runs
+from tests import warm
 from tests.recorded.making import FAILED, SPACE, WINDOWS, recorded_table
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -128,18 +126,12 @@ def test_the_levels_of_one_configuration_are_apart():
 
 
 def bench(folder: Path, runs: Path, *options: str) -> str:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.comparison.bench_search", "tasks=tables/*"),
-            *(f"runs={runs}", f"table={runs}/t.csv", *options),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"AUTORANK_TABLES": str(folder), "HYDRA_FULL_ERROR": "0"},
-    )
-    return done.stdout + done.stderr
+    command = [
+        *(sys.executable, "-m", "experiments.comparison.bench_search", "tasks=tables/*"),
+        *(f"runs={runs}", f"table={runs}/t.csv", *options),
+    ]
+    environment = os.environ | {"AUTORANK_TABLES": str(folder), "HYDRA_FULL_ERROR": "0"}
+    return warm.ended(warm.start(command, environment), timeout=300).stdout
 
 
 def test_searchers_run_on_a_table_go_on_and_end_with_its_best(folder, tmp_path):

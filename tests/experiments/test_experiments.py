@@ -229,12 +229,9 @@ def test_scores_of_the_artefact_equal_the_models(toy_run):
     assert len(chunks) == 1, "a synthetic stream this short is one chunk, in the order of time"
     raw = pl.DataFrame(dict(chunks[0].columns))[held_out.schema.num_train :][:300]
     raw.write_parquet(toy_run / "rows.parquet")
-    subprocess.run(
-        [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "rows.parquet")],
-        cwd=ROOT,
-        check=True,
-        timeout=300,
-    )
+    command = [sys.executable, "-m", "autorank.score", str(toy_run), str(toy_run / "rows.parquet")]
+    done = warm.ended(warm.start(command, os.environ), timeout=300)
+    assert done.returncode == 0, done.stdout
     scored = pl.read_parquet(toy_run / "rows.scored.parquet")
     assert scored.height == 300
     found = scored.select("p_ctr", "p_cvr", "p_ctcvr").to_numpy()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from autorank.recorded.journal import Journal, read_journal
-from tests.recorded.making import FAILED, HEADER, all_runs
+from tests.recorded.making import FAILED, HEADER, all_runs, slices_of
 
 RUNS = all_runs()
 
@@ -40,6 +40,18 @@ def test_runs_read_back_bit_for_bit_failures_with_the_windows_that_they_reached(
     lost = content.runs[FAILED, 1]
     assert lost.failed.startswith("non-finite") and np.isfinite(lost.curve[1:3]).all()
     assert np.isnan(lost.curve[3:]).all()
+
+
+def test_losses_of_slices_are_kept_where_the_header_names_some(tmp_path):
+    header = HEADER._replace(about=HEADER.about | {"slices": {"field": "tab", "count": 3}})
+    with Journal(tmp_path / "journal.jsonl", header) as journal:
+        journal.start_session({"device": "a device"})
+        journal.add(RUNS[0]._replace(slices=slices_of(RUNS[0].curve)))
+        journal.add(RUNS[1])  # of another table: without slices
+    content = read_journal(tmp_path / "journal.jsonl")
+    found = content.runs[RUNS[0].number, RUNS[0].repeat].slices
+    assert found is not None and found.tobytes() == slices_of(RUNS[0].curve).tobytes()
+    assert len(content.runs) == 1 and content.broken == [4]
 
 
 @hypothesis.given(hypothesis.strategies.data())

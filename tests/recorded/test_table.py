@@ -39,6 +39,31 @@ def test_a_table_reads_back_bit_for_bit(file):
     )  # fmt: skip
 
 
+def test_losses_of_slices_read_back_and_belong_to_the_values(tmp_path):
+    table, file = recorded_table(slices=True), tmp_path / "t.parquet"
+    write_table(file, table)
+    found = read_table(file)
+    assert found.slices is not None and found.slices.dtype == np.float32
+    assert found.slices.shape == (len(PLAN.runs()), WINDOWS, 3)
+    assert found.slices.tobytes() == table.slices.tobytes()
+    assert found.about["slices"] == table.about["slices"]
+    assert found.digest() == table.digest() != recorded_table().digest()
+    again = made_table(SPACE, configs_of(found), runs_of(found), found.about)
+    assert again.slices.tobytes() == table.slices.tobytes()
+    read = pq.read_table(file)
+    read = read.drop_columns("slice_losses").replace_schema_metadata(read.schema.metadata)
+    pq.write_table(read, file)
+    with pytest.raises(ValueError, match="the column slice_losses is missing"):
+        read_table(file)
+
+
+def configs_of(table):
+    """By number."""
+    found = np.zeros((table.columns["number"].max() + 1, SPACE.num_decisions), np.int32)
+    found[table.columns["number"]] = table.configs
+    return found
+
+
 def test_the_file_can_be_used_without_this_project(file):
     read = pq.read_table(file)
     space = yaml.safe_load(read.schema.metadata[b"autorank.space"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from autorank.benchmarks.base import SliceCurves
 from autorank.benchmarks.catalogue import opened
 from autorank.recorded.table_file import write_table
 from autorank.studies.curves import CurveTable, curve_table
@@ -55,6 +56,49 @@ def test_a_line_reaches_its_own_end():
     assert np.allclose(predicted(table, 0.4, "line"), table.final)
     law = CurveTable("law", np.add.outer(np.linspace(0, 1, 5), 1 / (TIME + 0.5)), 0)
     assert np.allclose(predicted(law, 0.5, "power"), law.final, atol=2e-3)
+
+
+def drifting(n=300, slices=True):
+    """Each model is good for one of two groups of rows; the first has nearly all rows early, and few at the end."""
+    skill = np.random.default_rng(4).permutation(n) / n
+    losses = np.broadcast_to(np.stack([skill, 1 - skill], axis=1)[:, None], (n, 40, 2))
+    share = np.linspace(0.95, 0.05, 40)
+    rows = np.round(1000 * np.stack([share, 1 - share], axis=1))
+    curves = (losses * rows / 1000).sum(axis=2)
+    own = SliceCurves(losses, np.zeros((40, 2)), rows)
+    return CurveTable("planted/drift", curves, 0, own if slices else None)
+
+
+def test_stratified_prediction_sees_a_change_of_the_mix():
+    table = drifting()
+    for fraction in (0.1, 0.3):
+        assert np.allclose(predicted(table, fraction, "stratified"), table.final, atol=2e-3)
+        order = predicted(table, fraction, "constant")
+        assert np.corrcoef(order, table.final)[0, 1] == pytest.approx(-1)
+    with pytest.raises(ValueError, match="planted/drift has no losses of slices; record a table"):
+        predicted(drifting(slices=False), 0.1, "stratified")
+    assert table.fingerprint() != drifting(slices=False).fingerprint()
+
+
+def test_a_slice_of_which_nothing_was_seen_says_nothing():
+    losses, baseline, rows = drifting(20).slices
+    rows, baseline = rows.copy(), baseline.copy()
+    rows[:10, 1], baseline[:10, 1] = 0, np.nan
+    table = CurveTable("unseen", losses[:, :, 0], 0, SliceCurves(losses, baseline, rows))
+    assert np.allclose(table.stratified(0.25), losses[:, 0, 0])
+
+
+def test_stratified_study_finds_that_slices_keep_the_order(tmp_path):
+    study = cut(
+        "stratified-order", ("constant_0.1", "stratified_0.1"), "constant_0.1", num_test=200
+    )
+    by = found(tmp_path / "order", study, [drifting()], splits=4)
+    assert by["constant_0.1", ALL, "tau_b"].mean == pytest.approx(-1)
+    assert by["stratified_0.1", ALL, "tau_b"].mean > 0.99
+    arms = ("stopping_constant", "stopping_stratified")
+    study = cut("stratified-cost", arms, "stopping_constant", num_test=200)
+    by = found(tmp_path / "cost", study, [drifting()], splits=4)
+    assert by["stopping_stratified", ALL, "regret"].difference.sign == -1
 
 
 def test_costs_are_those_counted_by_hand():
@@ -119,6 +163,17 @@ def test_curves_of_a_recorded_table_are_those_of_its_first_seeds(tmp_path):
     assert np.allclose(curves.final, want[:, 6:].mean(axis=1))
     with pytest.raises(ValueError, match="mixed/0 has no curves; write study.records"):
         curve_table(opened("mixed/0", tmp_path))
+
+
+def test_slices_of_a_recorded_table_follow_its_curves(tmp_path):
+    table = recorded_table(slices=True)
+    write_table(tmp_path / "toy.parquet", table)
+    curves = curve_table(opened(str(tmp_path / "toy.parquet"), tmp_path))
+    assert curves.slices is not None and curves.slices.losses.shape == (19, 8, 3)
+    # The slices' losses are .5, .6 and .9 of the curve's values, and a third of the rows each but in the first window.
+    assert np.allclose(curves.stratified(1.0), curves.final * (0.5 + 0.6 + 0.9) / 3, atol=1e-6)
+    first = curves.curves[:, 0]
+    assert np.allclose(curves.stratified(0.125), first * 0.55, atol=1e-6)
 
 
 def test_as_many_are_tried_as_the_budget_pays_for():
