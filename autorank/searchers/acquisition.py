@@ -33,6 +33,7 @@ class AcquisitionSettings:
     # A told configuration may be proposed again, where that is worth more than a new one and tells something new.
     repeats: bool = later(True, before=False)
     feasibility: bool = True  # learn from failed trials where not to search
+    feasibility_power: float = later(1.0)  # of the probability of not failing, by which a gain counts
 
 
 class Goal(NamedTuple):
@@ -90,7 +91,7 @@ class GaussianAcquisition(ABC):
         features: Float[Array, "m x"],
         configs: Int[Array, "m k"],
     ) -> Float[Array, " m"]:
-        """Log of the weighted mean gain times the probability of not failing; -inf for what was told.
+        """Log of the weighted mean gain times a power of the probability of not failing; -inf for what was told.
 
         Args:
             goal: of one proposal; with ``fitted``, ``weights``, ``marks`` and ``is_mark``.
@@ -99,7 +100,8 @@ class GaussianAcquisition(ABC):
             configs: to be judged.
         """
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
-        total = total + self.log_feasibility(goal.fitted, features)
+        log_p = self.log_feasibility(goal.fitted, features)
+        total = total + self.settings.feasibility_power * log_p
         return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
 
     def log_feasibility(

@@ -1,5 +1,7 @@
 """Expected improvement against Monte Carlo and quadrature; warps, designs, mutants, neighbours by definition."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ from scipy import integrate, stats
 from autorank.searchers import acquisition, candidates, climbing
 from autorank.space.space import Decision, Space
 from autorank.surrogates import warping
+from autorank.surrogates.base import Data
+from autorank.surrogates.gaussian_surrogate import GaussianSettings, gaussian_surrogate
 
 SPACE = Space(
     (
@@ -39,6 +43,28 @@ def test_its_logarithm_far_from_the_incumbent(z):
     )
     expected = np.log(value) + stats.norm.logpdf(z)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_gain_counts_by_a_power_of_the_probability_of_not_failing():
+    surrogate = gaussian_surrogate(SPACE, GaussianSettings(fit_steps=1), weighs_cost=False)
+    configs = SPACE.sample(jax.random.key(0), 12)
+    failed = np.asarray(configs)[:, 0] == 1
+    assert 1 <= failed.sum() <= 8
+    quality = np.where(failed, np.nan, np.arange(12.0))
+    metrics = jnp.asarray(np.stack([quality, np.zeros(12)], axis=1), jnp.float32)
+    where = jnp.tile(jnp.array([True, False]), (12, 1))
+    fitted = surrogate.fit(jax.random.key(0), Data(configs, metrics, where))
+    features, gain = surrogate.embed(configs), jnp.arange(12.0)[None]
+    marks = jnp.zeros(1, jnp.uint32), jnp.zeros(1, jnp.uint32)
+    goal = SimpleNamespace(
+        fitted=fitted, weights=jnp.ones(1), marks=marks, is_mark=jnp.zeros(1, bool)
+    )
+    log_p = np.asarray(surrogate.log_feasibility(fitted, features))
+    assert (log_p < 0).all() and log_p[failed].max() < log_p[~failed].min()
+    for power in (1.0, 4.0):
+        own = acquisition.AcquisitionSettings(feasibility_power=power)
+        total = acquisition.Acquisition(surrogate, own).total(goal, gain, features, configs)
+        np.testing.assert_allclose(total, np.arange(12) + power * log_p, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", warping.WARPS)
