@@ -102,10 +102,18 @@ def disk_counts() -> DiskCounts:
     return DiskCounts()
 
 
+# Programs that a cache keeps. On CPUs a training program takes over a hundred memory mappings, and Linux gives a
+# process 65,530 (vm.max_map_count): LLVM ended a process that kept some 380 of them.
+MOST_PROGRAMS = 150
+
+
 class ProgramCache:
     """Builds the program of each key once, also when several threads ask for it at the same time.
 
     A program that cannot be built (out of memory, say) raises its own error; the next request tries again.
+
+    Args:
+        most: programs that are kept; the one that was not asked for the longest goes first.
 
     Examples:
         >>> cache = ProgramCache()
@@ -115,8 +123,8 @@ class ProgramCache:
         (0.0, 1)
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, most: int = MOST_PROGRAMS) -> None:
+        self._most, self._lock = most, threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._programs: dict[str, Any] = {}
         self._stats = ProgramStats(0, 0, 0.0)
@@ -131,16 +139,26 @@ class ProgramCache:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            if key in self._programs:
+            for program in self._found(key):
                 self._count(num_hits=1)
-                return self._programs[key], 0.0
+                return program, 0.0
             started = time.perf_counter()
             program = build()
             seconds = time.perf_counter() - started
             with self._lock:
                 self._programs[key] = program
+                while len(self._programs) > self._most:
+                    del self._programs[next(iter(self._programs))]
             self._count(num_compiles=1, seconds=seconds)
             return program, seconds
+
+    def _found(self, key: str) -> list[Any]:
+        """The program of a key, which is then the last one to go; empty if there is none."""
+        with self._lock:
+            if key not in self._programs:
+                return []
+            self._programs[key] = self._programs.pop(key)
+            return [self._programs[key]]
 
     def _count(self, num_compiles: int = 0, num_hits: int = 0, seconds: float = 0.0) -> None:
         with self._lock:

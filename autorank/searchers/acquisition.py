@@ -33,7 +33,8 @@ class AcquisitionSettings:
     # A told configuration may be proposed again, where that is worth more than a new one and tells something new.
     repeats: bool = later(True, before=False)
     feasibility: bool = True  # learn from failed trials where not to search
-    feasibility_power: float = later(1.0)  # of the probability of not failing, by which a gain counts
+    # Power of the probability of not failing, by which a gain counts: above 1, fewer trials fail.
+    feasibility_power: float = later(1.0)
 
 
 class Goal(NamedTuple):

@@ -1,10 +1,16 @@
+import gc
 import threading
 import time
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from autorank.base.ahead import Ahead
-from autorank.base.programs import ProgramCache
+from autorank.base.programs import ProgramCache, lower
+
+MAPS = Path("/proc/self/maps")
 
 
 def test_one_build_for_many_threads():
@@ -40,6 +46,45 @@ def test_a_failed_build_is_tried_again():
         cache.get("a", broken)
     assert cache.get("a", lambda: 1)[0] == 1
     assert cache.stats.num_compiles == 1
+
+
+def test_the_program_that_was_not_used_the_longest_goes_and_is_built_again():
+    cache, built = ProgramCache(most=2), []
+
+    def get(key):
+        return cache.get(key, lambda: built.append(key) or key)[0]
+
+    assert [get(key) for key in ("a", "b", "a", "c", "a", "b")] == ["a", "b", "a", "c", "a", "b"]
+    assert built == ["a", "b", "c", "b"]
+    assert "c" not in cache and "a" in cache and "b" in cache
+    assert cache.stats.num_compiles == 4 and cache.stats.num_hits == 2
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="no list of a process's memory mappings")
+def test_a_program_that_goes_gives_its_memory_mappings_back():
+    x = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+
+    def build(i):
+        def function(x):
+            for k in range(4):
+                x = jnp.sin(x @ x + i * k) + jax.lax.fori_loop(0, 3, lambda _, y, x=x: y @ x, x)
+            return x
+
+        return lower(function, x).compile()
+
+    def mappings() -> int:
+        gc.collect()
+        return len(MAPS.read_text().splitlines())
+
+    def grown(most: int) -> int:
+        cache, before = ProgramCache(most), mappings()
+        for i in range(12):
+            cache.get(str(i), lambda i=i: build(i))
+        return mappings() - before
+
+    build(-1)  # the first one loads libraries
+    few, many = grown(2), grown(12)
+    assert few < 0.5 * many, (few, many)
 
 
 def test_an_error_ahead_of_time_is_raised_where_the_program_is_needed():
