@@ -3,6 +3,7 @@
 import csv
 import fnmatch
 import os
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -164,16 +165,39 @@ def matching(globs: str) -> list[str]:
     return [n for n in NAMES if n in found]
 
 
-def levels(file: Path) -> dict[str, tuple[float, float]]:
+class Levels(Mapping[str, tuple[float, float]]):
+    """The best known and the median random loss by name; a recorded table is read when it is asked for.
+
+    Args:
+        known: those of all benchmarks but the tables.
+    """
+
+    def __init__(self, known: Mapping[str, tuple[float, float]]) -> None:
+        self._known = dict(known)
+        self._tables = [name for name in NAMES if name.startswith("tables/")]
+
+    def __getitem__(self, name: str) -> tuple[float, float]:
+        return _table_levels(name) if name in self._tables else self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._known, *self._tables])
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._tables)
+
+
+def levels(file: Path) -> Levels:
     """The best known and the median random loss by name.
 
     A recorded table says them itself; the others are in the table of `experiments/comparison/levels.py`.
     """
     with file.open(newline="") as stream:
-        found = {
-            r["benchmark"]: (float(r["best"]), float(r["typical"])) for r in csv.DictReader(stream)
-        }
-    return found | {name: _table_levels(name) for name in NAMES if name.startswith("tables/")}
+        return Levels(
+            {
+                r["benchmark"]: (float(r["best"]), float(r["typical"]))
+                for r in csv.DictReader(stream)
+            }
+        )
 
 
 @cache
