@@ -30,7 +30,7 @@ class Checks(NamedTuple):
     """What is asked of one function's arguments and of its result; the code holds their place in `made`."""
 
     code: CodeType
-    arguments: Callable[..., None]
+    arguments: Callable[..., None] | None  # None where nothing is asked
     result: Callable[[Any], None] | None
     axes: bool  # some hint names axes of arrays, which must agree within a call
 
@@ -49,25 +49,46 @@ def checked(thing: Any) -> Any:
         return thing
     code = thing.__code__
 
+    # Called millions of times in a session: one layer of Python around the function, and no more.
     @functools.wraps(thing)
     def call(*args, **kwargs):
         __tracebackhide__ = True
         checks = made.get(id(code)) or made.setdefault(id(code), _checks(thing))
         if checks.axes:
             with jaxtyped("context"):
-                return _call(checks, thing, args, kwargs)
-        return _call(checks, thing, args, kwargs)
+                return _called(checks, thing, args, kwargs)
+        try:
+            if checks.arguments is not None:
+                checks.arguments(*args, **kwargs)
+        except Exception as error:
+            raise TypeCheckError(str(error)) from error
+        result = thing(*args, **kwargs)
+        try:
+            if checks.result is not None:
+                checks.result(result)
+        except Exception as error:
+            raise TypeCheckError(str(error)) from error
+        return result
 
     return call
 
 
-def _call(checks: Checks, function: Callable, args: tuple, kwargs: dict) -> Any:
+def _called(checks: Checks, function: Callable, args: tuple, kwargs: dict) -> Any:
+    """The function's result, checked like its arguments; axes are followed by the caller."""
     __tracebackhide__ = True
-    checks.arguments(*args, **kwargs)
+    _ask(checks.arguments, args, kwargs)
     result = function(*args, **kwargs)
-    if checks.result is not None:
-        checks.result(result)
+    _ask(checks.result, (result,), {})
     return result
+
+
+def _ask(check: Callable[..., None] | None, args: tuple, kwargs: dict) -> None:
+    __tracebackhide__ = True
+    try:
+        if check is not None:
+            check(*args, **kwargs)
+    except Exception as error:
+        raise TypeCheckError(str(error)) from error
 
 
 def _checks(function: FunctionType) -> Checks:
@@ -106,19 +127,10 @@ def _stub(function: FunctionType, parameters: str, hints: dict[str, Any]) -> Fun
     return stub
 
 
-def _checker(stub: FunctionType) -> Callable[..., None]:
+def _checker(stub: FunctionType) -> Callable[..., None] | None:
+    """Beartype's check; None where no hint says anything, as it returns what it was given then."""
     check = beartype(stub)
-
-    @functools.wraps(stub)
-    def raising(*args, **kwargs):
-        __tracebackhide__ = True
-        try:
-            check(*args, **kwargs)
-        except Exception as error:
-            raise TypeCheckError(str(error)) from error
-
-    # Without a hint that says anything, beartype returns what it was given.
-    return stub if check is stub else raising
+    return None if check is stub else check
 
 
 def _resolved(hint: Any, names: dict[str, Any]) -> Any:

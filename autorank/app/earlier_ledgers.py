@@ -123,7 +123,13 @@ def exists(group: str, name: str) -> bool:
     """Whether any part of a group has the setting."""
     if group in PARTS:
         return any(name in entry.fields for entry in PARTS[group].values())
-    return name in plain(SearchConfig()).get(group, {})
+    return name in own_settings().get(group, {})
+
+
+@functools.cache
+def own_settings() -> dict[str, Any]:
+    """The defaults of a search's settings, to be read only."""
+    return plain(SearchConfig())
 
 
 def default_groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
