@@ -18,6 +18,7 @@ from autorank.population.network import Network
 from autorank.population.pairs import pairs_of
 from autorank.population.storage import arena_size, is_shape, shapes, used
 from autorank.training.lanes import AXES, lane_zeros
+from tests.population import test_network
 from tests.population.test_network import Shared
 
 F, N, B = 4, 2, 3
@@ -57,6 +58,16 @@ def test_logits_and_gradients_are_those_of_compact_models(monkeypatch):
         len(places.views_of(shared.capacity)) == 2
     )  # models of width 4 run in blocks of their own
     shared.check(CONFIGS, gradients=len(CONFIGS))
+
+
+def test_rows_of_38_embeddings_of_width_32_are_those_of_a_compact_model(monkeypatch):
+    """Of KuaiRand's size: blocks are padded to 64."""
+    monkeypatch.setattr(test_network, "F", 37)
+    layer = {"layer1": LayerConfig("attention", "fmb")}
+    config = DhenConfig(width=32, num_layers=1, heads=2, norm="pre", **layer, **SIZES)
+    shared = Shared([config], split=True, lanes=1, kernels="interpret")
+    assert shared.capacity.positions == 38
+    shared.check([config], gradients=1)
 
 
 def test_the_backward_pass_computes_again_what_is_too_large_to_keep(monkeypatch):
