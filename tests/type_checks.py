@@ -49,46 +49,33 @@ def checked(thing: Any) -> Any:
         return thing
     code = thing.__code__
 
-    # Called millions of times in a session: one layer of Python around the function, and no more.
     @functools.wraps(thing)
     def call(*args, **kwargs):
         __tracebackhide__ = True
         checks = made.get(id(code)) or made.setdefault(id(code), _checks(thing))
         if checks.axes:
             with jaxtyped("context"):
-                return _called(checks, thing, args, kwargs)
-        try:
-            if checks.arguments is not None:
-                checks.arguments(*args, **kwargs)
-        except Exception as error:
-            raise TypeCheckError(str(error)) from error
-        result = thing(*args, **kwargs)
-        try:
-            if checks.result is not None:
-                checks.result(result)
-        except Exception as error:
-            raise TypeCheckError(str(error)) from error
-        return result
+                return _call(checks, thing, args, kwargs)
+        return _call(checks, thing, args, kwargs)
 
     return call
 
 
-def _called(checks: Checks, function: Callable, args: tuple, kwargs: dict) -> Any:
-    """The function's result, checked like its arguments; axes are followed by the caller."""
-    __tracebackhide__ = True
-    _ask(checks.arguments, args, kwargs)
-    result = function(*args, **kwargs)
-    _ask(checks.result, (result,), {})
-    return result
-
-
-def _ask(check: Callable[..., None] | None, args: tuple, kwargs: dict) -> None:
+# Called millions of times in a session: no more layers than this one.
+def _call(checks: Checks, function: Callable, args: tuple, kwargs: dict) -> Any:
     __tracebackhide__ = True
     try:
-        if check is not None:
-            check(*args, **kwargs)
+        if checks.arguments is not None:
+            checks.arguments(*args, **kwargs)
     except Exception as error:
         raise TypeCheckError(str(error)) from error
+    result = function(*args, **kwargs)
+    try:
+        if checks.result is not None:
+            checks.result(result)
+    except Exception as error:
+        raise TypeCheckError(str(error)) from error
+    return result
 
 
 def _checks(function: FunctionType) -> Checks:

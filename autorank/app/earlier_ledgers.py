@@ -123,18 +123,18 @@ def exists(group: str, name: str) -> bool:
     """Whether any part of a group has the setting."""
     if group in PARTS:
         return any(name in entry.fields for entry in PARTS[group].values())
-    return name in own_settings().get(group, {})
+    return name in search_defaults().get(group, {})
 
 
 @functools.cache
-def own_settings() -> dict[str, Any]:
+def search_defaults() -> dict[str, Any]:
     """The defaults of a search's settings, to be read only."""
     return plain(SearchConfig())
 
 
 def default_groups(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Defaults of every group of settings, of the parts that a search has chosen, as they were before they changed."""
-    result = {k: v for k, v in plain(SearchConfig()).items() if is_group(v)}
+    result = {k: v for k, v in search_defaults().items() if is_group(v)}
     for group, registry in PARTS.items():
         chosen = config.get(group, {}).get(registry.field)
         if chosen is not None and group in SHARED:

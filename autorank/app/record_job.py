@@ -28,7 +28,14 @@ from autorank.data.format.batches import Dataset
 from autorank.objectives.base import Objective, Outcome
 from autorank.objectives.slices import SliceLosses, Slicing
 from autorank.objectives.training import shape_of
-from autorank.recorded.journal import Header, Journal, Run, read_journal, refuse_other_table
+from autorank.recorded.journal import (
+    Header,
+    Journal,
+    Run,
+    read_journal,
+    refuse_other_table,
+    shapes_of,
+)
 from autorank.recorded.plan import Plan, configurations
 from autorank.recorded.space_text import space_text
 from autorank.recorded.table import runs_of
@@ -113,10 +120,10 @@ def train(
     """
     started = reported = time.perf_counter()
     done = failed = rows = 0
-    num_slices = (journal.content.header.about.get("slices") or {}).get("count", 0)
+    slices = shapes_of(journal.content.header.about).get("slices")
     for job, outcome in trained(chunk, plan, configs, objective, missing):
         now = time.perf_counter()
-        journal.add(run_of(job, plan, outcome, now - started, num_slices))
+        journal.add(run_of(job, plan, outcome, now - started, slices))
         done, failed, rows = done + 1, failed + bool(outcome.failed), rows + outcome.num_rows
         if now - reported > REPORT_SECONDS or done == len(missing):
             reported, seconds = now, now - started
@@ -144,9 +151,24 @@ def trained(
 
 
 def run_of(
-    job: tuple[int, int], plan: Plan, outcome: Outcome, at: float, num_slices: int = 0
+    job: tuple[int, int],
+    plan: Plan,
+    outcome: Outcome,
+    at: float,
+    slices: tuple[int, int] | None = None,
 ) -> Run:
-    """An outcome as the journal has it; ``at`` is seconds since the session began."""
+    """An outcome as the journal has it.
+
+    Args:
+        job: number and repeat.
+        plan: gives the run its seed.
+        outcome: of its training.
+        at: seconds since the session began.
+        slices: shape of the losses of slices; None where none are kept. They are NaN for a run that was lost.
+    """
+    losses = None
+    if slices:
+        losses = np.asarray(outcome.details.get("slices", np.full(slices, np.nan)), np.float32)
     return Run(
         number=job[0],
         repeat=job[1],
@@ -159,16 +181,8 @@ def run_of(
         seconds=float(outcome.seconds),
         compile_seconds=float(outcome.compile_seconds),
         at=at,
-        slices=slices_of_run(outcome, num_slices),
+        slices=losses,
     )
-
-
-def slices_of_run(outcome: Outcome, count: int) -> np.ndarray | None:
-    """Losses of slices ``[t, s]``: NaN for a run that was lost; None where none are kept."""
-    if not count:
-        return None
-    lost = np.full((len(outcome.curve), count), np.nan)
-    return np.asarray(outcome.details.get("slices", lost), np.float32)
 
 
 def from_journals(config: RecordTableConfig) -> Filling:

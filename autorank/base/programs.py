@@ -139,7 +139,12 @@ class ProgramCache:
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
-            for program in self._found(key):
+            with self._lock:
+                known = key in self._programs
+                if known:
+                    # The last one to go from now on.
+                    program = self._programs[key] = self._programs.pop(key)
+            if known:
                 self._count(num_hits=1)
                 return program, 0.0
             started = time.perf_counter()
@@ -151,14 +156,6 @@ class ProgramCache:
                     del self._programs[next(iter(self._programs))]
             self._count(num_compiles=1, seconds=seconds)
             return program, seconds
-
-    def _found(self, key: str) -> list[Any]:
-        """The program of a key, which is then the last one to go; empty if there is none."""
-        with self._lock:
-            if key not in self._programs:
-                return []
-            self._programs[key] = self._programs.pop(key)
-            return [self._programs[key]]
 
     def _count(self, num_compiles: int = 0, num_hits: int = 0, seconds: float = 0.0) -> None:
         with self._lock:

@@ -1,6 +1,5 @@
 """A measure of each window of the training rows, from scores that training leaves (`autorank.training.scored`)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,11 +75,9 @@ class WindowMeasure:
 
     def known(self, shape: Shape) -> np.ndarray:
         """Bool ``[t, q]``: windows in which the measure is defined; that depends on labels and users alone."""
-        steps, count = shape.num_steps, shape.num_windows
-        ends = [math.ceil(w * steps / count) * shape.batch_size for w in range(count + 1)]
         return np.array(
             [
                 np.isfinite(self(first, last, np.full((last - first, len(self.metrics)), 0.5)))
-                for first, last in zip(ends, ends[1:], strict=False)
+                for first, last in shape.window_rows
             ]
         )

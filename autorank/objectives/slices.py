@@ -1,6 +1,5 @@
 """Losses of slices of the rows in each window: groups of users, say, whose shares of the log change over time."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +72,8 @@ class SliceLosses:
 
     def counts(self, shape: Shape) -> Int[np.ndarray, "t s"]:
         """Rows of each slice in each window."""
-        steps, windows = shape.num_steps, shape.num_windows
-        ends = [math.ceil(w * steps / windows) * shape.batch_size for w in range(windows + 1)]
         found = []
-        for first, last in zip(ends, ends[1:], strict=False):
+        for first, last in shape.window_rows:
             _, rows = targets_of(np.asarray(self.labels[first:last]), self.metric)
             found.append(np.bincount(self.of_row[first:last][rows], minlength=self.size))
         return np.array(found)

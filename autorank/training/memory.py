@@ -1,5 +1,6 @@
 """Sizes that all trials of an objective share, and how many models fit the memory of a device."""
 
+import math
 import os
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
@@ -42,6 +43,18 @@ class Shape(NamedTuple):
     def has_small_batches(self) -> bool:
         """Whether a step on an accelerator waits for its kernels to start rather than for their work."""
         return self.batch_size < SMALL_BATCH
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """Steps ``[first, last)`` of each window of a learning curve."""
+        count = self.num_windows
+        ends = [math.ceil(w * self.num_steps / count) for w in range(count + 1)]
+        return list(zip(ends, ends[1:], strict=False))
+
+    @property
+    def window_rows(self) -> list[tuple[int, int]]:
+        """Rows ``[first, last)`` of each window."""
+        return [(first * self.batch_size, last * self.batch_size) for first, last in self.windows]
 
 
 def lane_bytes(capacity: Capacity, shape: Shape) -> int:

@@ -121,11 +121,9 @@ class ScoredPrograms:
 
     def _windows(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """Windows with their steps ``[first, last)`` among ``[start, stop)``; a run never ends inside a window."""
-        steps, count = self.compact.shape.num_steps, self.compact.shape.num_windows
-        ends = [math.ceil(w * steps / count) for w in range(count + 1)]
         return [
             (w, first, last)
-            for w, (first, last) in enumerate(zip(ends, ends[1:], strict=False))
+            for w, (first, last) in enumerate(self.compact.shape.windows)
             if start <= first < last <= stop
         ]
 
