@@ -8,34 +8,34 @@ time (`climbing`). Trials are noisy: what counts is the posterior mean at a tria
 may be proposed again. All buffers have fixed sizes, so that only a few programs are compiled.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.typing import Array, Key
-from autorank.searchers.acquisition import Acquisition, AcquisitionSettings, GaussianAcquisition
+from autorank.searchers.acquisition import Acquisition, GaussianAcquisition
+from autorank.searchers.autorank_settings import AutorankConfig
 from autorank.searchers.base import (
     SEARCHERS,
     Context,
     History,
     Proposal,
     Searcher,
-    SearcherConfig,
     Warm,
     append,
     as_told,
     empty,
     known,
-    require_alphas,
     told_data,
     tried_first,
 )
-from autorank.searchers.candidates import CandidateSettings, latin_hypercube
-from autorank.searchers.climbing import ClimbSettings, neighbourhood
+from autorank.searchers.buffers import buffer_sizes
+from autorank.searchers.candidates import latin_hypercube
+from autorank.searchers.climbing import neighbourhood
+from autorank.searchers.freeze_thaw import make_freeze_thaw
 from autorank.searchers.front_acquisition import FrontAcquisition
 from autorank.searchers.greedy_batch import Chosen, GreedyBatch
 from autorank.searchers.novelty import Propose, proposer
@@ -44,64 +44,11 @@ from autorank.space.space import Space
 from autorank.surrogates.earlier_belief import EarlierBelief, believe_earlier, with_earlier
 from autorank.surrogates.gaussian_surrogate import (
     GaussianFit,
-    GaussianSettings,
     GaussianSurrogate,
     gaussian_surrogate,
     grow,
 )
-from autorank.surrogates.warping import WARPS, unstandardise, unwarp
-
-
-@dataclass(frozen=True)
-class AutorankConfig(
-    GaussianSettings, CandidateSettings, ClimbSettings, AcquisitionSettings, SearcherConfig
-):
-    """Bayesian optimisation; defaults that are not the literature's were chosen on the tables of docs/results.md."""
-
-    name: str = "autorank"
-    # Trials of a Latin hypercube before the model is trusted; trials told from elsewhere (pilots) count.
-    initial: int = 10
-    # Of an earlier search (search.warm_start): median of the prior on the variance of the factor by which its results
-    # count, and standard deviation of the variance's logarithm.
-    warm_median: float = later(0.5)
-    warm_sd: float = later(2.0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        as_tuples(self, "warps")
-        for key in ("alphas", "starts"):
-            object.__setattr__(self, key, tuple(float(a) for a in getattr(self, key)))
-        require_alphas(self.alphas)
-        if not self.warps or not set(self.warps) <= set(WARPS):
-            raise ValueError(
-                f"searcher.warps={list(self.warps)}: write one or more of {', '.join(WARPS)}"
-            )
-        if not self.starts:
-            raise ValueError(
-                "searcher.starts=[] leaves nothing to fit; write at least [0.0], the usual length scales"
-            )
-        require("searcher.failures", self.failures, ("worst", "nothing"))
-        for key, least in {
-            "initial": 0,
-            "climb_steps": 0,
-            "fit_steps": 1,
-            "num_parents": 1,
-            "pool": 1,
-            "contenders": 2,
-        }.items():
-            require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
-        for key in (
-            *("noise_median", "noise_sd", "noise_pace", "effect_sd", "fit_rate", "near_step"),
-            *("warm_median", "warm_sd", "feasibility_power"),
-        ):
-            require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
-        if self.noise_start is not None:
-            require_range("searcher.noise_start", self.noise_start, 1e-12, 1e3)
-        require_range("searcher.margin", self.margin, 0.0, 1e3)
-        require_range("searcher.near_share", self.near_share, 0.0, 1.0)
-        if not 0 <= self.effects < 1:
-            raise ValueError(f"searcher.effects={self.effects} must lie in [0, 1)")
-        require_range("searcher.num_climbers", self.num_climbers, 1, self.pool)
+from autorank.surrogates.warping import unstandardise, unwarp
 
 
 class State(NamedTuple):
@@ -122,6 +69,7 @@ class State(NamedTuple):
     weighs_cost=True,
     finds_front=True,
     warms=True,
+    thaws=True,
 )
 def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> Searcher:
     """Gaussian processes and expected improvement: the best choice for about 100 trials.
@@ -131,7 +79,7 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
     ``acquisition`` (log expected improvement) and ``feasible`` (probability of not failing).
 
     With ``context.goal="front"``, which needs ``context.cost``, what improves is the hypervolume of quality and cost
-    (`front_acquisition`), the cost is the known one, and there are no alphas.
+    (`front_acquisition`): no alphas. With ``context.rungs`` a proposal says how much of the log to see (`freeze_thaw`).
 
     Examples:
         >>> from autorank.space.space import Decision
@@ -142,10 +90,18 @@ def make_autorank(space: Space, settings: AutorankConfig, context: Context) -> S
         >>> proposal.configs.shape, sorted(proposal.info)
         ((2, 1), ['acquisition', 'alpha', 'feasible', 'repeat', 'spread'])
     """
+    make = make_freeze_thaw if context.rungs else _make_of_equal_runs
+    return make(space, settings, context)
+
+
+def _make_of_equal_runs(space: Space, settings: AutorankConfig, context: Context) -> Searcher:
+    """`make_autorank` where all trials see the same share of the log."""
     batch_size, capacity = settings.batch_size, context.capacity
-    repeats = settings.repeats and context.repeats
-    cold = make_acquisition(space, settings, context)
-    region, near = Region(space, context.cost and context.cost.fits), neighbourhood(space)
+    repeats, near = settings.repeats and context.repeats, neighbourhood(space)
+    cold, region = (
+        make_acquisition(space, settings, context),
+        Region(space, context.cost and context.cost.fits),
+    )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 
@@ -245,18 +201,6 @@ def judge(settings: AutorankConfig, surrogate: GaussianSurrogate, state: State) 
     mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
     found = unwarp(mean[0], fitted.targets[0], told, jnp.isfinite(told))
     return jnp.where(is_ready(settings, state.history) & jnp.isfinite(told), found, told)
-
-
-def buffer_sizes(capacity: int, batch_size: int) -> list[int]:
-    """Sizes of the model's buffers, each compiled: 128, 256, ..., and last one for a full history and a batch.
-
-    Examples:
-        >>> buffer_sizes(capacity=400, batch_size=10)
-        [128, 256, 416]
-    """
-    most = 16 * -(-(capacity + batch_size) // 16)
-    sizes = [s for s in (128 * 2**i for i in range(12)) if 4 * s <= 3 * most]
-    return [*sizes, most]
 
 
 def _proposal(

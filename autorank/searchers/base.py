@@ -160,6 +160,9 @@ class Context(NamedTuple):
     warm: "Warm | None" = (
         None  # earlier searches to learn from, for searchers with the trait `warms`
     )
+    # Rising shares of the log that the searcher chooses among, for searchers with the trait `thaws`; configurations
+    # then have one column more, the rung.
+    rungs: tuple[float, ...] = ()
 
 
 class MakeSearcher(Protocol):
@@ -174,7 +177,8 @@ class MakeSearcher(Protocol):
 # at random, few for those that learn about each point by itself. `has_roles`: proposals of a batch differ in kind by
 # their position (near the best, exploratory, ...). `reads_predictor`: learns with the ensemble of `Context.predictor`.
 # `weighs_cost`: trades quality for cost in what it proposes, by its own setting `alphas`. `finds_front`: serves
-# `Context.goal` = front; a searcher without the trait does not. `warms`: learns from `Context.warm`.
+# `Context.goal` = front; a searcher without the trait does not. `warms`: learns from `Context.warm`. `thaws`: serves
+# `Context.rungs`.
 SEARCHERS: Registry[MakeSearcher] = Registry(
     "searcher", former={"bayes": "autorank", "predictor": "paper"}
 )

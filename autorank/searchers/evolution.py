@@ -47,6 +47,7 @@ class EvolutionConfig(SearcherConfig):
     weighs_cost=False,
     finds_front=False,
     warms=True,
+    thaws=False,
 )
 def make_evolution(space: Space, settings: EvolutionConfig, context: Context) -> Searcher:
     """Regularised evolution: mutants of tournament winners among the newest trials (Real et al., arXiv 1802.01548).

@@ -103,6 +103,7 @@ class Candidates(NamedTuple):
     weighs_cost=True,
     finds_front=False,
     warms=True,
+    thaws=False,
 )
 def make_paper(space: Space, settings: PaperConfig, context: Context) -> Searcher:
     """REINFORCE against the predictor ensemble (arXiv 2311.07870).

@@ -35,6 +35,7 @@ class RandomConfig(SearcherConfig):
     weighs_cost=False,
     finds_front=True,  # what is drawn at random serves every goal
     warms=False,
+    thaws=False,
 )
 def make_random(space: Space, settings: RandomConfig, context: Context) -> Searcher:
     """Random search: independent random configurations, none of them twice.

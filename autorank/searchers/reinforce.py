@@ -140,6 +140,7 @@ class State(NamedTuple):
     weighs_cost=False,
     finds_front=False,
     warms=False,
+    thaws=False,
 )
 def make_reinforce(space: Space, settings: ReinforceConfig, context: Context) -> Searcher:
     """REINFORCE on the results of the trials, without a predictor; the reward is minus the quality.

@@ -18,14 +18,17 @@ class SearcherPrograms(NamedTuple):
     searcher: Searcher
     ask: Callable[..., Any]
     tell: Callable[..., Any]
+    judge: Callable[..., Any]
 
 
 def compiled(searcher: Searcher) -> SearcherPrograms:
-    """The programs of a searcher; ``tell`` is compiled at its first call."""
+    """The programs of a searcher; all but ``ask`` are compiled at their first call."""
     options, key = compiler_options(), jax.random.key(0)
     ask = lower(searcher.ask, key, jax.eval_shape(searcher.init, key))
-    tell = jax.jit(searcher.tell, compiler_options=options)
-    return SearcherPrograms(searcher, ask.compile(compiler_options=options), tell)
+    tell, judge = (
+        jax.jit(function, compiler_options=options) for function in (searcher.tell, searcher.judge)
+    )
+    return SearcherPrograms(searcher, ask.compile(compiler_options=options), tell, judge)
 
 
 def randomness(task: str, number: int, seed: int) -> tuple[Key, np.random.Generator]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from autorank.app.composition import record_with
+from autorank.studies import cost_study as cost_study
 from autorank.studies import fidelity_study as fidelity_study
 from autorank.studies import predictor_study as predictor_study
 from autorank.studies import search_study as search_study

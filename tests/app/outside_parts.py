@@ -53,6 +53,7 @@ def register_searcher() -> None:
         weighs_cost=False,
         finds_front=False,
         warms=False,
+        thaws=False,
     )
     def make_mine(space, settings: MineConfig, context: Context) -> Searcher:
         """Mutants of the best trial."""

@@ -81,7 +81,7 @@ class PeerInSearch:
 def register_peers() -> None:
     """Makes ``searcher=optuna-gp`` known to this process."""
     traits = dict.fromkeys(
-        ("has_roles", "reads_predictor", "weighs_cost", "finds_front", "warms"), False
+        ("has_roles", "reads_predictor", "weighs_cost", "finds_front", "warms", "thaws"), False
     )
     SEARCHERS.register("optuna-gp", OptunaGpConfig, grid_size=64, **traits)(make_optuna_gp)
 
