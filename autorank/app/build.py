@@ -21,7 +21,7 @@ from autorank.base.searched import NE, searched
 from autorank.data.format.batches import Dataset
 from autorank.data.logs.base import SOURCES, DataConfig
 from autorank.data.prepare import store
-from autorank.fidelity.rules import FIDELITIES, FidelityConfig, FidelityRule
+from autorank.fidelity.rules import FIDELITIES, FidelityConfig, FidelityRule, FreezeThawConfig
 from autorank.models.dhen import DhenConfig
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective
@@ -203,7 +203,13 @@ def predictor(config: SearchConfig, search_space: Space) -> Predictor | None:
 
 def capacity(config: SearchConfig) -> int:
     """Rows of the history: the baseline's runs and trials, rounded up so that a longer search seldom recompiles."""
-    return 128 * math.ceil((config.search.trials + max(config.search.noise_seeds, 1)) / 128)
+    runs = config.search.trials + max(config.search.noise_seeds, 1)
+    return 128 * math.ceil(runs * max(len(chosen_rungs(config)), 1) / 128)
+
+
+def chosen_rungs(config: SearchConfig) -> tuple[float, ...]:
+    """The shares of the log that the searcher chooses among; empty where the fidelity rule alone decides."""
+    return config.fidelity.rungs if isinstance(config.fidelity, FreezeThawConfig) else ()
 
 
 def searcher(
@@ -225,8 +231,11 @@ def searcher(
     """
     p, rows, batch_size = config.search, capacity(config), config.searcher.batch_size
     pilots = config.fidelity.num_pilots or 20
-    context = Context(rows, pilots, config.predictor, True, p.goal, cost, warm)
+    rungs = chosen_rungs(config)
+    context = Context(rows, pilots, config.predictor, not rungs, p.goal, cost, warm, rungs)
     made = SEARCHERS[config.searcher.name].make(search_space, config.searcher, context)
+    if rungs:
+        return made  # whose proposals have a rung; it knows of the cap
     region = Region(search_space, cost and cost.fits)
     return within_cap(made, region, batch_size=batch_size, capacity=rows)
 

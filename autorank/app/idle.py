@@ -75,6 +75,34 @@ def refuse_warm(searcher: str, warm_start: tuple[str, ...] | None) -> None:
         )
 
 
+def refuse_thaw(
+    searcher: str, fidelity: str, goal: str, warm_start: tuple[str, ...] | None
+) -> None:
+    """Refuses a fidelity that the searcher is to decide under one that does not, or beside what it cannot do yet.
+
+    Raises:
+        ValueError: which of the settings, and what to write.
+    """
+    if fidelity != "freeze_thaw":
+        return
+    if not SEARCHERS[searcher].traits.get("thaws", False):
+        able = [n for n, entry in SEARCHERS.items() if entry.traits.get("thaws", False)]
+        choices = " or ".join(f"searcher={name}" for name in able)
+        raise ValueError(
+            f"fidelity=freeze_thaw needs a searcher that decides which trials go on, not searcher={searcher}; write "
+            f"{choices}, or fidelity=halving"
+        )
+    if goal == "front":
+        raise ValueError(
+            "fidelity=freeze_thaw looks for the best alone; with search.goal=front write fidelity=full"
+        )
+    if warm_start:
+        raise ValueError(
+            f"search.warm_start={list(warm_start)} has no effect with fidelity=freeze_thaw; write fidelity=pilots, or "
+            "search.warm_start=null"
+        )
+
+
 def idle_in_searcher(searcher: Any) -> Iterator[str]:
     """Sentences about settings of a searcher that are not at their defaults and have no effect beside its others."""
     changed = set(changed_fields(searcher))

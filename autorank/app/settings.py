@@ -7,7 +7,13 @@ registries. Fields of such a group have the base record as their type and the de
 from dataclasses import dataclass, field
 from typing import Any
 
-from autorank.app.idle import changed_fields, refuse_front, refuse_idle_predictor, refuse_warm
+from autorank.app.idle import (
+    changed_fields,
+    refuse_front,
+    refuse_idle_predictor,
+    refuse_thaw,
+    refuse_warm,
+)
 from autorank.base.records import as_tuples, later, require, require_range
 from autorank.base.registry import Registry
 from autorank.base.searched import NE, searched
@@ -198,6 +204,8 @@ class SearchConfig:
         refuse_idle_predictor(self.searcher.name, changed)
         refuse_front(self.searcher.name, self.search.goal)
         refuse_warm(self.searcher.name, self.search.warm_start)
+        plan = self.search
+        refuse_thaw(self.searcher.name, self.fidelity.kind, plan.goal, plan.warm_start)
 
 
 @dataclass(frozen=True)

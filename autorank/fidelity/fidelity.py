@@ -42,6 +42,8 @@ class Fidelity(NamedTuple):
     rungs: tuple[float, ...]  # fractions of the log, rising
     keep: Keep
     label: CurveLabel
+    # Whole runs that the rounds may cost, where the searcher decides which trials go on; None where ``keep`` does.
+    budget: float | None = None
 
 
 def single_rung(
@@ -103,6 +105,15 @@ def successive_halving(
     return Fidelity(rungs, keep, labeller or partial(curve_label, tail=tail))
 
 
+def left_to_the_searcher(rungs: Sequence[float], budget: float, *, tail: float = 0.25) -> Fidelity:
+    """The searcher decides which trials go on to the next rung, within a budget of whole runs.
+
+    Raises:
+        ValueError: rungs that do not rise inside (0, 1].
+    """
+    return Fidelity(rising("rungs", rungs), _keep_all, partial(curve_label, tail=tail), budget)
+
+
 def rising(key: str, given: Sequence[float]) -> tuple[float, ...]:
     """Fractions of the log as a tuple.
 
@@ -139,6 +150,8 @@ def total_cost(
         300.0
     """
     total = float(num_pilots)
+    if fidelity.budget is not None:
+        return (total + min(fidelity.budget, num_trials)) * num_rows
     batch_size = batch_size or num_trials
     for start in range(0, num_trials, batch_size or 1):
         alive, before = min(batch_size, num_trials - start), 0.0

@@ -7,7 +7,13 @@ import numpy as np
 
 from autorank.base.records import require_range
 from autorank.base.registry import Registry
-from autorank.fidelity.fidelity import Fidelity, rising, single_rung, successive_halving
+from autorank.fidelity.fidelity import (
+    Fidelity,
+    left_to_the_searcher,
+    rising,
+    single_rung,
+    successive_halving,
+)
 from autorank.fidelity.pilots import MIN_PILOTS, from_pilots
 
 
@@ -125,6 +131,27 @@ class HalvingConfig(FidelityConfig):
             raise ValueError(f"fidelity.eta={self.eta} must be above 1; 3 promotes the best third")
 
 
+@dataclass(frozen=True)
+class FreezeThawConfig(FidelityConfig):
+    """The rungs that the searcher may take a run to, and what it may spend."""
+
+    kind: str = "freeze_thaw"
+    rungs: tuple[float, ...] = (0.2, 0.5, 1.0)  # fractions of the log
+    # Whole runs that the rounds may cost: they end when these are spent, or when search.trials configurations have
+    # begun and none goes on.
+    budget: float = 40.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "rungs", rising("fidelity.rungs", self.rungs))
+        if self.rungs[-1] != 1.0 or len(self.rungs) < 2:
+            raise ValueError(
+                f"fidelity.rungs={list(self.rungs)} must rise to 1.0, the whole log, over at least two rungs; write "
+                "for example [0.2, 0.5, 1.0]"
+            )
+        require_range("fidelity.budget", self.budget, 1.0, 1e6)
+
+
 @FIDELITIES.register("pilots", PilotsConfig)
 def pilots(settings: PilotsConfig, seed: int) -> FidelityRule:
     """Trains pilots on the whole log; later trials see the smallest fraction that keeps the order of the pilots."""
@@ -169,6 +196,16 @@ def halving(settings: HalvingConfig, seed: int) -> FidelityRule:
     The searcher learns from the first rung, which every trial reaches. Front and finalists are those of the last rung.
     """
     made = successive_halving(settings.rungs, eta=settings.eta, tail=settings.tail)
+    return _as_set(settings, made)
+
+
+@FIDELITIES.register("freeze_thaw", FreezeThawConfig)
+def freeze_thaw(settings: FreezeThawConfig, seed: int) -> FidelityRule:
+    """The searcher decides which running trial goes on to its next rung and which new one starts.
+
+    Its models see the labels of all rungs. Front and finalists are those of the last rung.
+    """
+    made = left_to_the_searcher(settings.rungs, settings.budget, tail=settings.tail)
     return _as_set(settings, made)
 
 

@@ -41,17 +41,17 @@ class Searched(NamedTuple):
 class SearcherInUse:
     """A searcher with its state in one search and its compiled functions.
 
-    The baseline is the first that it is told: a gain of 0, or, if it learns from repeated trials, the gain of each run
-    over their mean, which shows it the seed noise.
+    The baseline is the first that it is told.
 
     Args:
         context: of the search.
         searcher: in use.
-        labels: of the baseline's runs, ``[seeds]``.
+        configs: the baseline, once for each label, as the searcher sees configurations.
+        labels: of the baseline.
     """
 
     def __init__(
-        self, context: Context, searcher: Searcher, labels: Sequence[float] = (0.0,)
+        self, context: Context, searcher: Searcher, configs: np.ndarray, labels: Sequence[float]
     ) -> None:
         options = compiler_options()
         self._seed = context.budget.seed
@@ -59,11 +59,9 @@ class SearcherInUse:
         self._tell = jax.jit(searcher.tell, compiler_options=options)
         self._judge = jax.jit(searcher.judge, compiler_options=options)
         self._state: Any = searcher.init(jax.random.key(self._seed))
-        labels = labels if searcher.repeats else (0.0,)
         outcomes = np.stack(
             [np.asarray(labels, np.float32), np.zeros(len(labels), np.float32)], axis=1
         )
-        configs = np.array([context.space.baseline] * len(labels), np.int32)
         self.tell(configs, outcomes)
         self._first = len(labels)
 
@@ -98,18 +96,17 @@ def run_rounds(
     """Ask, train, tell until the trials are used up.
 
     The searcher is told the label at the first rung, which every trial has, pilots included (own choice: one kind of
-    label in one model).
+    label in one model). Of the baseline it is told a gain of 0, or, if it learns from repeated trials, the gain of each
+    run over their mean, which shows it the seed noise.
 
     Raises:
         SearchStopped: most trials of a round fail.
         LedgerMismatch: the ledger's promotions are not those of its labels.
     """
     budget, first = context.budget, fidelity.rungs[0]
-    own = [
-        float(fidelity.label(baseline.gain_curve(curve), first, where=baseline.where))
-        for curve in baseline.curves
-    ]
-    in_use = SearcherInUse(context, searcher, own)
+    own = baseline_labels(baseline, fidelity, first) if searcher.repeats else [0.0]
+    configs = np.array([context.space.baseline] * len(own), np.int32)
+    in_use = SearcherInUse(context, searcher, configs, own)
     climbs = list(pilots)
     if climbs:
         in_use.tell_climbs(climbs, first)
@@ -125,6 +122,14 @@ def run_rounds(
         return Searched(climbs, None)
     believed = {c.trial.id: float(v) for c, v in zip(climbs, in_use.judge(), strict=True)}
     return Searched(climbs, believed)
+
+
+def baseline_labels(baseline: Baseline, fidelity: Fidelity, share: float) -> list[float]:
+    """The label of each of the baseline's runs at a share of the log, over their mean."""
+    return [
+        float(fidelity.label(baseline.gain_curve(curve), share, where=baseline.where))
+        for curve in baseline.curves
+    ]
 
 
 def run_round(

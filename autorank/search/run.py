@@ -32,6 +32,7 @@ from autorank.search.meter import Meter, OnEvent
 from autorank.search.pilots import label_pilots, run_pilots
 from autorank.search.rounds import run_rounds
 from autorank.search.summary import Findings, summarise
+from autorank.search.thawed_rounds import run_thawed_rounds
 from autorank.searchers.base import Searcher
 from autorank.space.space import Space
 from autorank.surrogates.predictor import Predictor
@@ -77,7 +78,8 @@ def run(
     fidelity, record = decide_fidelity(ledger, rule, pilots.gains, baseline.where)
     meter.expect(fidelity)
     labelled_pilots = label_pilots(context, baseline, pilots, fidelity)
-    climbs, believed = run_rounds(context, searcher, baseline, labelled_pilots, fidelity)
+    rounds = run_rounds if fidelity.budget is None else run_thawed_rounds
+    climbs, believed = rounds(context, searcher, baseline, labelled_pilots, fidelity)
     diagnosis = diagnose(context, predictor, rungs.first_rung(climbs), len(pilots.trials))
     labelled = rungs.top_rung(climbs)
     finalists = choose_finalists(context, labelled, baseline.noise_percent, believed)

@@ -46,6 +46,9 @@ from autorank.surrogates.moves import moves
 from autorank.surrogates.warping import unwarp
 
 RUNG = "share of the log"  # name of the last column
+# Only the best of a rung may go on, as in successive halving. By the gain alone, a model that does not yet know how
+# much the rungs have in common takes most runs to the end.
+ETA = 3.0
 PAIRS = 3  # runs with labels at two rungs, from which on the difference of both is known
 
 
@@ -53,7 +56,7 @@ class State(NamedTuple):
     """What was told, and the first configurations to try."""
 
     history: History  # of configurations with their rungs, int32 [capacity, k + 1]
-    design: Array  # int32 [initial, k]
+    design: Array  # int32 [initial + n, k]
 
 
 class Goal(NamedTuple):
@@ -111,7 +114,7 @@ def make_freeze_thaw(space: Space, settings: AutorankConfig, context: Context) -
     sizes = buffer_sizes(capacity, n)
 
     def init(key: Key) -> State:
-        design = latin_hypercube(key, space, max(settings.initial, 1))
+        design = latin_hypercube(key, space, settings.initial + n)
         if region.fits is not None:
             other = region.sample(key, len(design))
             design = jnp.where(region.fits(design)[:, None], design, other)
@@ -121,8 +124,8 @@ def make_freeze_thaw(space: Space, settings: AutorankConfig, context: Context) -
         ahead = begun(history) + jnp.arange(n)
         nan = jnp.full(n, jnp.nan)
         info = {name: nan for name in ("alpha", "spread", "acquisition", "feasible")}
-        configs = at_rung(design[jnp.minimum(ahead, len(design) - 1)], 0)
-        return Proposal(configs, jnp.full((n, 2), jnp.nan), info | {"repeat": ahead >= len(design)})
+        info["repeat"] = jnp.zeros(n, bool)
+        return Proposal(at_rung(design[ahead], 0), jnp.full((n, 2), jnp.nan), info)
 
     def from_model(size: int, key: Key, history: History) -> Proposal:
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
@@ -172,6 +175,21 @@ def aligned(history: History, num_rungs: int) -> History:
     return history._replace(metrics=history.metrics.at[:, 0].set(moved))
 
 
+def among_the_best(
+    quality: Float[Array, " h"], rung: Int[Array, " h"], used: Bool[Array, " h"]
+) -> Bool[Array, " h"]:
+    """Which rows are among the best ``1 / ETA`` of those told at the same rung, by what is believed of them.
+
+    Examples:
+        >>> quality, rung = jnp.array([3.0, 1.0, 2.0, 0.0]), jnp.array([0, 0, 0, 1])
+        >>> among_the_best(quality, rung, jnp.ones(4, bool)).tolist()
+        [False, True, False, False]
+    """
+    beside = (rung[:, None] == rung[None]) & used[None]
+    better = jnp.sum(beside & (quality[None] < quality[:, None]), axis=1)
+    return better < jnp.floor(jnp.sum(beside, axis=1) / ETA)
+
+
 def begun(history: History) -> Int[Array, ""]:
     """How many runs were told at the lowest rung."""
     return jnp.sum(known(history) & (history.configs[:, -1] == 0))
@@ -214,7 +232,7 @@ class FreezeThaw:
         key: Key,
         fitted: GaussianFit,
         weights: Float[Array, " g"],
-        rows: Int[Array, "h k+1"],
+        rows: Int[Array, "h kr"],
         used: Bool[Array, " h"],
         done: Bool[Array, " h"],
         index: Int[Array, ""],
@@ -226,9 +244,10 @@ class FreezeThaw:
         mean, _ = self.at_the_end(fitted, configs, alpha)
         finished = used & fitted.quality.where[0]
         best = jnp.min(jnp.where(finished, mean, jnp.inf), axis=1)
+        quality = jnp.where(finished, jnp.tensordot(weights, mean, 1), jnp.nan)
+        done = done | ~among_the_best(quality, rows[:, -1], used)
         reached = jnp.where(used, jnp.where(done, len(self.rungs) - 1, rows[:, -1]), -1)
         goal = Goal(fitted, weights, best, alpha, hashes(configs), reached)
-        quality = jnp.where(finished, jnp.tensordot(weights, mean, 1), jnp.nan)
         metrics = jnp.stack([quality, jnp.zeros(len(quality))], axis=1)
         parents = History(configs, metrics, jnp.sum(used))
         pool = candidates(key, self.region, parents, self.settings)

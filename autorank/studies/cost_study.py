@@ -12,7 +12,7 @@ from autorank.base.programs import ProgramCache
 from autorank.base.records import as_tuples, digest, plain, require, require_range
 from autorank.fidelity.fidelity import rising
 from autorank.searchers.base import SEARCHERS, Context
-from autorank.studies.campaign import Campaign, Standing, curves_of
+from autorank.studies.campaign import Campaign, Standing, baseline_curve
 from autorank.studies.journal import Cell
 from autorank.studies.search_tasks import SearchTask, search_task
 from autorank.studies.searcher_programs import SearcherPrograms, compiled, randomness
@@ -110,7 +110,7 @@ def cost_subject(study: CostStudy) -> Subject:
 
     def check(tables: Sequence[SearchTask]) -> None:
         for task in tables:
-            curves_of(task.benchmark, [])
+            baseline_curve(task.benchmark)
 
     return Subject(search_task, check, _Campaigns(study), lambda task: 0.0)
 
