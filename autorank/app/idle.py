@@ -25,6 +25,17 @@ def usual(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
+def searchers_with(trait: str) -> str:
+    """What to write for a searcher that has a trait.
+
+    Examples:
+        >>> searchers_with("thaws")
+        'searcher=autorank'
+    """
+    found = [name for name, entry in SEARCHERS.items() if entry.traits.get(trait, False)]
+    return " or ".join(f"searcher={name}" for name in found)
+
+
 def refuse_idle_predictor(searcher: str, keys: Iterable[str]) -> None:
     """Refuses settings of the predictor under a searcher that does not learn with it.
 
@@ -38,8 +49,7 @@ def refuse_idle_predictor(searcher: str, keys: Iterable[str]) -> None:
     for key in keys:
         if SEARCHERS[searcher].traits["reads_predictor"]:
             return
-        readers = [n for n, entry in SEARCHERS.items() if entry.traits["reads_predictor"]]
-        choices = " or ".join(f"searcher={name}" for name in readers)
+        choices = searchers_with("reads_predictor")
         raise ValueError(
             f"{key} has no effect with searcher={searcher}, which learns without the predictor; it is for {choices}"
         )
@@ -52,8 +62,7 @@ def refuse_front(searcher: str, goal: str) -> None:
         ValueError: it does, and which searchers do not.
     """
     if goal == "front" and not SEARCHERS[searcher].traits.get("finds_front", False):
-        finders = [n for n, entry in SEARCHERS.items() if entry.traits.get("finds_front", False)]
-        choices = " or ".join(f"searcher={name}" for name in finders)
+        choices = searchers_with("finds_front")
         raise ValueError(
             f"search.goal=front has no effect with searcher={searcher}, which looks for the best alone; write "
             f"{choices}, or search.goal=best"
@@ -67,8 +76,7 @@ def refuse_warm(searcher: str, warm_start: tuple[str, ...] | None) -> None:
         ValueError: they are given, and which searchers learn from them.
     """
     if warm_start and not SEARCHERS[searcher].traits.get("warms", False):
-        learners = [n for n, entry in SEARCHERS.items() if entry.traits.get("warms", False)]
-        choices = " or ".join(f"searcher={name}" for name in learners)
+        choices = searchers_with("warms")
         raise ValueError(
             f"search.warm_start={list(warm_start)} has no effect with searcher={searcher}, which learns nothing from "
             f"earlier searches; write {choices}, or search.warm_start=null"
@@ -86,8 +94,7 @@ def refuse_thaw(
     if fidelity != "freeze_thaw":
         return
     if not SEARCHERS[searcher].traits.get("thaws", False):
-        able = [n for n, entry in SEARCHERS.items() if entry.traits.get("thaws", False)]
-        choices = " or ".join(f"searcher={name}" for name in able)
+        choices = searchers_with("thaws")
         raise ValueError(
             f"fidelity=freeze_thaw needs a searcher that decides which trials go on, not searcher={searcher}; write "
             f"{choices}, or fidelity=halving"

@@ -147,8 +147,7 @@ def run_round(
 
     def propose() -> Proposals:
         proposal = searcher.ask()
-        info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
-        context.ledger.record("policy", str(round_index), {"round": round_index} | info)
+        record_policy(context, round_index, proposal)
         configs, predicted = np.asarray(proposal.configs)[:size], np.asarray(proposal.predicted)
         refuse_dear(context, configs)
         return Proposals(configs, fresh_seeds(context, configs), predicted[:size])
@@ -171,6 +170,12 @@ def run_round(
         for own, trial in zip(alive, rows, strict=True):
             own.append(trial)
     return [climb(own) for own in reached]
+
+
+def record_policy(context: Context, round_index: int, proposal: Proposal) -> None:
+    """Keeps in the ledger what the searcher says of its proposals."""
+    info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
+    context.ledger.record("policy", str(round_index), {"round": round_index} | info)
 
 
 def fresh_seeds(context: Context, configs: np.ndarray) -> list[int]:

@@ -24,6 +24,7 @@ from autorank.search.rounds import (
     baseline_labels,
     batch_at,
     fresh_seeds,
+    record_policy,
 )
 from autorank.searchers.base import Searcher
 
@@ -138,8 +139,7 @@ def _asked(
         steps.append(Step(tuple(map(int, config[:-1])), rung, tuple(map(float, predicted))))
     if steps:
         refuse_dear(context, np.array([s.config for s in steps], np.int32))
-        info = {name: np.asarray(value).tolist() for name, value in proposal.info.items()}
-        context.ledger.record("policy", str(round_index), {"round": round_index} | info)
+        record_policy(context, round_index, proposal)
         context.ledger.record(PLAN, str(round_index), _as_record(steps))
     return steps
 

@@ -108,10 +108,20 @@ class GaussianAcquisition(ABC):
     def log_feasibility(
         self, fitted: GaussianFit, features: Float[Array, "m x"]
     ) -> Float[Array, " m"]:
-        """Log probability of not failing; 0 where failures are not learned from."""
-        if not self.settings.feasibility:
-            return jnp.zeros(len(features))
-        return self.surrogate.log_feasibility(fitted, features)
+        """See the function of this name."""
+        return log_feasibility(self.surrogate, self.settings, fitted, features)
+
+
+def log_feasibility(
+    surrogate: GaussianSurrogate,
+    settings: AcquisitionSettings,
+    fitted: GaussianFit,
+    features: Float[Array, "m x"],
+) -> Float[Array, " m"]:
+    """Log probability of not failing; 0 where failures are not learned from."""
+    if not settings.feasibility:
+        return jnp.zeros(len(features))
+    return surrogate.log_feasibility(fitted, features)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Swersky et al. (arXiv 1406.3896) freeze and thaw runs by a model of their curves
 elsewhere than at the trial, are those of multi-fidelity knowledge gradients (Wu et al., arXiv 1903.04703).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.typing import Array, Bool, Float, Int, Key
-from autorank.searchers.acquisition import log_expected_improvement
+from autorank.searchers.acquisition import log_expected_improvement, log_feasibility
 from autorank.searchers.autorank_settings import AutorankConfig
 from autorank.searchers.base import (
     Context,
@@ -217,9 +218,8 @@ class FreezeThaw:
             fitted, rows = carry
             own_key = jax.random.fold_in(key, index)
             used = jnp.arange(size) < history.count + index
-            done = failed | (
-                jnp.arange(size) >= history.count
-            )  # failed or pending: neither goes on
+            # What failed and what is pending does not go on.
+            done = failed | (jnp.arange(size) >= history.count)
             chosen = self._next(own_key, fitted, weights, rows, used, done, index)
             row = history.count + index
             fitted = self.surrogate.believe(fitted, row, chosen.configs)
@@ -257,7 +257,7 @@ class FreezeThaw:
         rung = jnp.minimum(self.next_rung(goal, config[None]), len(self.rungs) - 1)
         placed = at_rung(config[None], rung)
         end, variance = self.at_the_end(fitted, config[None])
-        log_p = self.log_feasibility(fitted, self.surrogate.embed(placed))
+        log_p = self._log_feasibility(fitted, self.surrogate.embed(placed))
         sd = jnp.sqrt(variance[0, 0])
         return Chosen(placed[0], end[0, 0], sd, gain, jnp.exp(log_p[0]), alpha)
 
@@ -266,7 +266,8 @@ class FreezeThaw:
 
         Minus infinity for what has seen the whole log, has failed, or is pending.
         """
-        last, shares = len(self.rungs) - 1, jnp.asarray(np.diff(self.rungs, prepend=0.0))
+        last = len(self.rungs) - 1
+        shares = jnp.asarray(np.diff(self.rungs, prepend=0.0), jnp.float32)
         rung = self.next_rung(goal, configs)
         here = self.surrogate.embed(at_rung(configs, jnp.minimum(rung, last)))
         end = self.surrogate.embed(at_rung(configs, last))
@@ -278,8 +279,8 @@ class FreezeThaw:
         incumbent = goal.best[:, None] - self.settings.margin
         gain = log_expected_improvement(mean, jnp.maximum(moved, 1e-12), incumbent)
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
-        total = total + self.settings.feasibility_power * self.log_feasibility(goal.fitted, here)
-        spent = shares.astype(jnp.float32)[jnp.minimum(rung, last)]
+        total = total + self.settings.feasibility_power * self._log_feasibility(goal.fitted, here)
+        spent = shares[jnp.minimum(rung, last)]
         return jnp.where(rung <= last, total - jnp.log(spent), -jnp.inf)
 
     def next_rung(self, goal: Goal, configs: Int[Array, "m k"]) -> Int[Array, " m"]:
@@ -295,13 +296,9 @@ class FreezeThaw:
         features = self.surrogate.embed(at_rung(configs, len(self.rungs) - 1))
         return self.surrogate.weighted(fitted, features, jnp.float32(alpha))
 
-    def log_feasibility(
-        self, fitted: GaussianFit, features: Float[Array, "n x"]
-    ) -> Float[Array, " n"]:
-        """Log probability of not failing; 0 where failures are not learned from."""
-        if not self.settings.feasibility:
-            return jnp.zeros(len(features))
-        return self.surrogate.log_feasibility(fitted, features)
+    @property
+    def _log_feasibility(self) -> Callable[..., Array]:
+        return partial(log_feasibility, self.surrogate, self.settings)
 
     def proposal(self, chosen: Chosen, fitted: GaussianFit, history: History) -> Proposal:
         """The chosen ones with their predictions in the told units."""

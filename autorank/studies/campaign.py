@@ -12,6 +12,7 @@ from autorank.base.typing import Float, Int, Key
 from autorank.benchmarks.base import Benchmark
 from autorank.fidelity.curve_label import curve_label
 from autorank.searchers.base import History
+from autorank.studies.curves import curves_of
 from autorank.studies.search_tasks import SearchTask
 from autorank.studies.searcher_programs import SearcherPrograms
 
@@ -122,21 +123,3 @@ class Campaign:
 def baseline_curve(benchmark: Benchmark) -> Float[np.ndarray, " t"]:
     """The baseline's curve, that of its first seed."""
     return curves_of(benchmark, [np.array(benchmark.space.baseline, np.int32)])[0]
-
-
-def curves_of(benchmark: Benchmark, configs: Sequence[np.ndarray]) -> Float[np.ndarray, "n t"]:
-    """Learning curves of configurations: a recorded table's first seeds, or those that a surrogate gives.
-
-    Raises:
-        ValueError: the benchmark has none.
-    """
-    if benchmark.curves is not None and benchmark.pool is not None:
-        outcomes = dict(
-            benchmark.curves.evaluate(np.array(configs, np.int32), [0] * len(configs), 1.0)
-        )
-        return np.stack([np.asarray(outcomes[i].curve)[:, 0] for i in range(len(configs))])
-    if benchmark.windows is not None:
-        return benchmark.windows([benchmark.space.decode(c) for c in configs])
-    raise ValueError(
-        f"{benchmark.name} has no curves; write study.records=[tables/NAME], lcbench/TASK or nb301/v2"
-    )

@@ -146,7 +146,7 @@ class _Campaigns:
     def _program(self, arm: CostArm, task: SearchTask) -> SearcherPrograms:
         """The searcher with its programs."""
         _, settings, predictor = variant(arm.searcher, self._study.batch)
-        least = {"fixed": arm.fraction}.get(arm.rule, arm.rungs[0])
+        least = arm.fraction if arm.rule == "fixed" else arm.rungs[0]
         rows = min(MOST_ROWS, 32 * math.ceil((arm.budget / least + self._study.batch) / 32))
         rungs = arm.rungs if arm.rule == "freeze_thaw" else ()
         context = Context(rows, predictor=predictor, rungs=rungs)

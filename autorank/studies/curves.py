@@ -2,7 +2,7 @@
 
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -124,18 +124,13 @@ def curve_table(benchmark: Benchmark) -> CurveTable:
     Raises:
         ValueError: it has no curves, or fewer than two whole ones.
     """
-    if benchmark.curves is not None and benchmark.pool is not None:
-        curves, baseline = _recorded(benchmark)
-    elif benchmark.windows is not None:
-        drawn = np.unique(np.asarray(benchmark.space.sample(jax.random.key(0), SAMPLED)), axis=0)
-        rows = [benchmark.space.decode(c) for c in (*drawn, benchmark.space.baseline)]
-        *found, baseline = benchmark.windows(rows)
-        curves = np.array(found)
+    pool, space = benchmark.pool, benchmark.space
+    if pool is None:
+        drawn = np.unique(np.asarray(space.sample(jax.random.key(0), SAMPLED)), axis=0)
     else:
-        raise ValueError(
-            f"{benchmark.name} has no curves; write study.records=tables/NAME (python -m experiments.record_table "
-            "records them), or lcbench/3945"
-        )
+        drawn = pool.configs
+    *found, baseline = curves_of(benchmark, [*drawn, np.array(space.baseline)])
+    curves = np.array(found)
     measured = np.isfinite(baseline)
     curves = (curves - baseline)[:, measured]
     whole = np.isfinite(curves).all(axis=1)
@@ -148,10 +143,19 @@ def curve_table(benchmark: Benchmark) -> CurveTable:
     return CurveTable(benchmark.name, curves[whole], int((~whole).sum()), slices)
 
 
-def _recorded(benchmark: Benchmark) -> tuple[np.ndarray, np.ndarray]:
-    """Window NE ``[m, t]`` of the first metric, each configuration's first seed, and the baseline's ``[t]``."""
-    assert benchmark.curves is not None and benchmark.pool is not None
-    configs = np.concatenate([benchmark.pool.configs, [benchmark.space.baseline]]).astype(np.int32)
-    outcomes = dict(benchmark.curves.evaluate(configs, [0] * len(configs), 1.0))
-    curves = np.stack([np.asarray(outcomes[i].curve)[:, 0] for i in range(len(configs))])
-    return curves[:-1], curves[-1]
+def curves_of(benchmark: Benchmark, configs: Sequence[np.ndarray]) -> Float[np.ndarray, "n t"]:
+    """Curves of configurations: window NE of a recorded table's first metric and seeds, or what a surrogate gives.
+
+    Raises:
+        ValueError: the benchmark has none.
+    """
+    if benchmark.curves is not None and benchmark.pool is not None:
+        rows = np.array(configs, np.int32)
+        outcomes = dict(benchmark.curves.evaluate(rows, [0] * len(rows), 1.0))
+        return np.stack([np.asarray(outcomes[i].curve)[:, 0] for i in range(len(rows))])
+    if benchmark.windows is not None:
+        return benchmark.windows([benchmark.space.decode(config) for config in configs])
+    raise ValueError(
+        f"{benchmark.name} has no curves; write study.records=tables/NAME (python -m experiments.record_table "
+        "records them), or lcbench/3945"
+    )

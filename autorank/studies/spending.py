@@ -15,8 +15,7 @@ import numpy as np
 from autorank.base.registry import Registry
 from autorank.fidelity.fidelity import successive_halving
 from autorank.studies.campaign import Campaign, Standing
-
-FINALISTS = 3  # of a rule that stops all runs early, trained to the end
+from autorank.studies.stopping import FINALISTS
 
 
 @runtime_checkable

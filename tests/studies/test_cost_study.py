@@ -16,7 +16,7 @@ from autorank.studies.findings import ALL
 from autorank.studies.search_tasks import search_task
 from autorank.studies.searcher_programs import SearcherPrograms
 from autorank.studies.spending import SPENDING
-from tests.studies.planted import SPACE, benchmark, found, linear
+from tests.studies.planted import benchmark, found, linear
 
 WINDOWS = 10
 
@@ -197,4 +197,3 @@ def test_a_task_without_curves_is_refused():
     subject = cost_subject(study(own={}))
     with pytest.raises(ValueError, match="has no curves"):
         subject.check([bare])
-    assert SPACE.num_decisions == 4
