@@ -4,6 +4,7 @@ The search knows nothing else about an objective, so a table of results (`table`
 stand in for training on data (`training`).
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +40,8 @@ class Predict(Protocol):
 
 # Rows of one call that scores. Held-out scores and throughput have it in common, so that one program does for both.
 SCORED_AT_ONCE = 4096
+# Calls that are started before the first of them must have ended; that bounds memory.
+CHUNKS_AHEAD = 16
 
 
 class Trained(NamedTuple):
@@ -155,7 +158,8 @@ def predict_rows(
     model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = SCORED_AT_ONCE
 ) -> np.ndarray:
     """Probabilities ``[rows, q]`` in chunks of one shape (the last is padded), so one program serves any length."""
-    parts = []
+    parts: list[np.ndarray] = []
+    ahead: deque[jax.Array] = deque()  # an accelerator computes them while the next rows are sent
     for first in range(0, len(sparse), chunk):
         ids = np.asarray(sparse[first : first + chunk])
         values = np.asarray(dense[first : first + chunk])
@@ -164,6 +168,8 @@ def predict_rows(
         values = np.pad(values, ((0, short), (0, 0))).astype(np.float32)
         ids, values = jax.device_put((ids, values))
         with refuse_implicit_transfers():
-            scores = model.predict(model.params, model.rows, ids, values)
-        parts.append(np.asarray(scores)[: chunk - short])
-    return np.concatenate(parts).astype(np.float64)
+            ahead.append(model.predict(model.params, model.rows, ids, values))
+        if len(ahead) > CHUNKS_AHEAD:
+            parts.append(np.asarray(ahead.popleft()))
+    parts += map(np.asarray, ahead)
+    return np.concatenate(parts)[: len(sparse)].astype(np.float64)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,33 +140,58 @@ class Scored(NamedTuple):
 def score_model(
     context: Context, name: str, config: Sequence[int], seeds: Sequence[int], measured: bool
 ) -> Scored:
-    """Scores one configuration with each seed, one after the other: memory is that of one seed's scores."""
+    """Scores one configuration with each seed, one after the other: memory is that of two seeds' scores."""
     objective = context.objective
-    assert objective.test is not None and objective.test_labels is not None
+    assert objective.test is not None
     context.notify("test", None, name)
-    metrics, users = objective.metrics, objective.test_users
+    metrics = objective.metrics
     scored = Scored({m: [] for m in metrics}, {}, {m: {} for m in metrics if measured}, {}, {})
-    # The last seed was trained last: its state is the most likely one to be kept.
-    for seed in reversed(seeds):
-        predictions = objective.test(np.array(config, np.int32), seed)
-        for q, metric in enumerate(metrics):
-            targets, rows = targets_of(objective.test_labels, metric)
-            own = predictions[rows, q]
-            losses_now = log_losses(own, targets)
-            add_mean(scored.losses, metric, losses_now, len(seeds))
-            loss, count = losses_now.sum(), targets.size
-            ne = normalized_entropy_from_sums(loss, targets.sum(), count)
-            scored.ne[metric].insert(0, float(ne))
-            if not measured:
-                continue
-            add_mean(scored.predicted, metric, own, len(seeds))
-            found = scores_beside_ne(own, targets, None if users is None else users[rows])
-            found = {"log_loss": float(loss / count) if count else math.nan} | found
-            for measure, value in found.items():
-                scored.measures[metric].setdefault(measure, []).insert(0, value)
-            # Of the first seed, which is the last here.
-            scored.reliability[metric] = reliability(own, targets)
+    # One seed's scores are measured while the next seed's are computed: on a log of millions both take seconds.
+    with ThreadPoolExecutor(1) as pool:
+        measuring: list[Future[None]] = []
+        # The last seed was trained last: its state is the most likely one to be kept.
+        for i in reversed(range(len(seeds))):
+            predictions = objective.test(np.array(config, np.int32), seeds[i])
+            for before in measuring:
+                before.result()
+            measuring = [pool.submit(add_seed, context, scored, predictions, i, len(seeds))]
+        for before in measuring:
+            before.result()
     return scored
+
+
+def add_seed(
+    context: Context, scored: Scored, predictions: np.ndarray, number: int, count: int
+) -> None:
+    """Adds what a seed predicts to ``scored``, before what is there.
+
+    Args:
+        context: with the held-out labels.
+        scored: changed; where it has no measures, only NE and losses are added.
+        predictions: ``[rows, q]``.
+        number: of the seed.
+        count: of seeds.
+    """
+    objective = context.objective
+    assert objective.test_labels is not None
+    users = objective.test_users
+    for q, metric in enumerate(objective.metrics):
+        targets, rows = targets_of(objective.test_labels, metric)
+        own = predictions[rows, q]
+        losses_now = log_losses(own, targets)
+        add_mean(scored.losses, metric, losses_now, count)
+        loss, size = losses_now.sum(), targets.size
+        ne = normalized_entropy_from_sums(loss, targets.sum(), size)
+        scored.ne[metric].insert(0, float(ne))
+        if metric not in scored.measures:
+            continue
+        add_mean(scored.predicted, metric, own, count)
+        found = scores_beside_ne(own, targets, None if users is None else users[rows])
+        found = {"log_loss": float(loss / size) if size else math.nan} | found
+        for measure, value in found.items():
+            scored.measures[metric].setdefault(measure, []).insert(0, value)
+        if number == 0:
+            scored.reliability[metric] = reliability(own, targets)
 
 
 def add_mean(means: dict[str, np.ndarray], name: str, values: np.ndarray, count: int) -> None:
