@@ -1,12 +1,13 @@
 """Freeze-thaw search: a proposal is a configuration, and how much of the log it is to have seen.
 
 Configurations have one column more here: their rung, an index of rising shares of the log. The Gaussian processes see
-it as one more number, so what a short run says about the end of the log is what the trials told so far bear out. A new
-configuration begins at the lowest rung, a running one may go on to its next rung. Which comes next is decided by the
-expected improvement at the end of the log for the share of the log that is spent.
+it as one more number, so what a short run says about the end of the log is what the trials told so far bear out. The
+best third of each rung goes on to the next one, by what is believed of the end of the log; where nothing goes on, a new
+configuration begins at the lowest rung, the one whose short run promises most at the end.
 
-Swersky et al. (arXiv 1406.3896) freeze and thaw runs by a model of their curves; the rung as an input, and improvement
-elsewhere than at the trial, are those of multi-fidelity knowledge gradients (Wu et al., arXiv 1903.04703).
+Swersky et al. (arXiv 1406.3896) freeze and thaw runs by a model of their curves. Going on first is the rule of ASHA (Li
+et al., MLSys 2020), with a model of all rungs as in MOBSTER (Klein et al., arXiv 2003.10865). Improvement elsewhere than
+at the trial is that of knowledge gradients (Wu et al., arXiv 1903.04703).
 """
 
 from collections.abc import Callable
@@ -16,8 +17,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.searchers.acquisition import log_expected_improvement, log_feasibility
 from autorank.searchers.autorank_settings import AutorankConfig
@@ -47,8 +46,8 @@ from autorank.surrogates.moves import moves
 from autorank.surrogates.warping import unwarp
 
 RUNG = "share of the log"  # name of the last column
-# Only the best of a rung may go on, as in successive halving. By the gain alone, a model that does not yet know how
-# much the rungs have in common takes most runs to the end.
+# One in so many goes on from a rung. With the expected gain for the share of the log that a trial costs, as a knowledge
+# gradient would decide, hardly any run in one pass of a log went on, and over epochs nothing was gained.
 ETA = 3.0
 PAIRS = 3  # runs with labels at two rungs, from which on the difference of both is known
 
@@ -68,7 +67,7 @@ class Goal(NamedTuple):
     best: Array  # float32 [g]: lowest mean at the end of the log, of told configurations
     alpha: Array  # float32: weight of the cost
     told: tuple[Array, Array]  # uint32 [h]: hashes of the told and pending configurations
-    reached: Array  # int32 [h]: rung that each has reached; the last one for what must not go on, -1 for unused rows
+    used: Array  # bool [h]: rows of these
 
 
 class Chosen(NamedTuple):
@@ -77,7 +76,7 @@ class Chosen(NamedTuple):
     configs: Array  # int32 [n, k + 1]
     mean: Array  # float32 [n]: of the quality at the end of the log
     sd: Array  # float32 [n]
-    gain: Array  # float32 [n]
+    gain: Array  # float32 [n]; NaN for what goes on
     feasible: Array  # float32 [n]
     alpha: Array  # float32 [n]
 
@@ -238,39 +237,56 @@ class FreezeThaw:
         index: Int[Array, ""],
     ) -> Chosen:
         """One proposal, without the leading axis; ``rows`` are told and pending configurations."""
-        configs, space = rows[:, :-1], self.region.space
+        configs = rows[:, :-1]
         alphas = jnp.asarray(self.settings.alphas, jnp.float32)
         alpha = alphas[index % len(alphas)]
         mean, _ = self.at_the_end(fitted, configs, alpha)
         finished = used & fitted.quality.where[0]
         best = jnp.min(jnp.where(finished, mean, jnp.inf), axis=1)
         quality = jnp.where(finished, jnp.tensordot(weights, mean, 1), jnp.nan)
-        done = done | ~among_the_best(quality, rows[:, -1], used)
-        reached = jnp.where(used, jnp.where(done, len(self.rungs) - 1, rows[:, -1]), -1)
-        goal = Goal(fitted, weights, best, alpha, hashes(configs), reached)
-        metrics = jnp.stack([quality, jnp.zeros(len(quality))], axis=1)
-        parents = History(configs, metrics, jnp.sum(used))
-        pool = candidates(key, self.region, parents, self.settings)
-        pool = jnp.concatenate([pool, jnp.where(used[:, None], configs, pool[:1])])
-        value = self.region.bounded(partial(self.value, goal))
-        config, gain = climb(value, pool, neighbourhood(space), self.settings)
-        rung = jnp.minimum(self.next_rung(goal, config[None]), len(self.rungs) - 1)
-        placed = at_rung(config[None], rung)
-        end, variance = self.at_the_end(fitted, config[None])
-        log_p = self._log_feasibility(fitted, self.surrogate.embed(placed))
+        goal = Goal(fitted, weights, best, alpha, hashes(configs), used)
+        goes = self.going_on(quality, rows, used) & finished & ~done
+        # Those that have seen most first, and of them the best.
+        first = jnp.lexsort((quality, -rows[:, -1], ~goes))[0]
+        placed, gain = jax.lax.cond(
+            goes[first],
+            lambda: (rows[first].at[-1].add(1), jnp.float32(jnp.nan)),
+            lambda: self._begun(key, goal, configs, quality),
+        )
+        end, variance = self.at_the_end(fitted, placed[None, :-1])
+        log_p = self._log_feasibility(fitted, self.surrogate.embed(placed[None]))
         sd = jnp.sqrt(variance[0, 0])
-        return Chosen(placed[0], end[0, 0], sd, gain, jnp.exp(log_p[0]), alpha)
+        return Chosen(placed, end[0, 0], sd, gain, jnp.exp(log_p[0]), alpha)
+
+    def _begun(
+        self, key: Key, goal: Goal, configs: Int[Array, "h k"], quality: Float[Array, " h"]
+    ) -> tuple[Int[Array, " kr"], Float[Array, ""]]:
+        """A new configuration at the lowest rung, and its gain; ``configs`` are told and pending."""
+        metrics = jnp.stack([quality, jnp.zeros(len(quality))], axis=1)
+        parents = History(configs, metrics, jnp.sum(goal.used))
+        pool = candidates(key, self.region, parents, self.settings)
+        value = self.region.bounded(partial(self.value, goal))
+        config, gain = climb(value, pool, neighbourhood(self.region.space), self.settings)
+        return at_rung(config[None], 0)[0], gain
+
+    def going_on(
+        self, quality: Float[Array, " h"], rows: Int[Array, "h kr"], used: Bool[Array, " h"]
+    ) -> Bool[Array, " h"]:
+        """Which rows stand for runs that go on: among the best of their rung, and not yet beyond it."""
+        rung = rows[:, -1]
+        first, second = hashes(rows[:, :-1])
+        same = (first[:, None] == first[None]) & (second[:, None] == second[None]) & used[None]
+        reached = jnp.max(jnp.where(same, rung[None], -1), axis=1)
+        goes = among_the_best(quality, rung, used) & (rung == reached)
+        return goes & (rung < len(self.rungs) - 1)
 
     def value(self, goal: Goal, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
-        """Log of the expected improvement at the end of the log, for the share of the log that a trial costs.
+        """Log of the expected improvement at the end of the log by a trial at the lowest rung.
 
-        Minus infinity for what has seen the whole log, has failed, or is pending.
+        Minus infinity for what has begun.
         """
-        last = len(self.rungs) - 1
-        shares = jnp.asarray(np.diff(self.rungs, prepend=0.0), jnp.float32)
-        rung = self.next_rung(goal, configs)
-        here = self.surrogate.embed(at_rung(configs, jnp.minimum(rung, last)))
-        end = self.surrogate.embed(at_rung(configs, last))
+        here = self.surrogate.embed(at_rung(configs, 0))
+        end = self.surrogate.embed(at_rung(configs, len(self.rungs) - 1))
         mean, moved = moves(self.surrogate, goal.fitted, end, here)
         if self.surrogate.weighs_cost:
             costs = self.surrogate.predict_features(goal.fitted, end).mean[:, 1]
@@ -280,14 +296,9 @@ class FreezeThaw:
         gain = log_expected_improvement(mean, jnp.maximum(moved, 1e-12), incumbent)
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
         total = total + self.settings.feasibility_power * self._log_feasibility(goal.fitted, here)
-        spent = shares[jnp.minimum(rung, last)]
-        return jnp.where(rung <= last, total - jnp.log(spent), -jnp.inf)
-
-    def next_rung(self, goal: Goal, configs: Int[Array, "m k"]) -> Int[Array, " m"]:
-        """The rung that each configuration would reach by its next trial; the number of rungs if there is none."""
         first, second = hashes(configs)
         same = (first[:, None] == goal.told[0][None]) & (second[:, None] == goal.told[1][None])
-        return 1 + jnp.max(jnp.where(same, goal.reached[None], -1), axis=1)
+        return jnp.where(jnp.any(same & goal.used[None], axis=1), -jnp.inf, total)
 
     def at_the_end(
         self, fitted: GaussianFit, configs: Int[Array, "n k"], alpha: Float[Array, ""] | float = 0.0
