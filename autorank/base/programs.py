@@ -4,7 +4,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +62,35 @@ def compiler_options(quick: bool = True) -> dict[str, Any] | None:
         LOG.warning("compiling takes longer: XLA does not know %s: %s", options, error)
         return None
     return options
+
+
+def kept_on_disk() -> bool:
+    """Whether a program that was compiled once is found on disk the next time."""
+    return bool(jax.config.jax_compilation_cache_dir)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class OneFirst:
+    """Builds what several devices need on one of them first; safe for threads.
+
+    JAX's cache on disk knows a GPU's program for every GPU of its kind. Devices that compile side by side find nothing
+    there, and take each other's processor cores. Without the cache nobody waits.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._built: dict[Hashable, threading.Event] = {}
+
+    def build(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """What ``build`` returns or raises, called once the first call with ``key`` is over."""
+        with self._lock:
+            is_first = key not in self._built
+            built = self._built.setdefault(key, threading.Event())
+        if not is_first and kept_on_disk():
+            built.wait()
+        try:
+            return build()
+        finally:
+            built.set()
 
 
 class ProgramStats(NamedTuple):

@@ -6,8 +6,8 @@ best third of each rung goes on to the next one, by what is believed of the end 
 configuration begins at the lowest rung, the one whose short run promises most at the end.
 
 Swersky et al. (arXiv 1406.3896) freeze and thaw runs by a model of their curves. Going on first is the rule of ASHA (Li
-et al., MLSys 2020), with a model of all rungs as in MOBSTER (Klein et al., arXiv 2003.10865). Improvement elsewhere than
-at the trial is that of knowledge gradients (Wu et al., arXiv 1903.04703).
+et al., MLSys 2020), with a model of all rungs as in MOBSTER (Klein et al., arXiv 2003.10865). Improvement elsewhere
+than at the trial is that of knowledge gradients (Wu et al., arXiv 1903.04703).
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.searchers.acquisition import log_expected_improvement, log_feasibility
 from autorank.searchers.autorank_settings import AutorankConfig

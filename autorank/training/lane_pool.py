@@ -98,9 +98,13 @@ class LanePool:
         return any(self.programs.name(capacity, *at) in self.programs.cache for at in sizes)
 
     def builds(self) -> list[Callable[[], Any]]:
-        """Calls that compile the programs of the fixed capacities, one for each device."""
+        """Calls that compile the programs of the fixed capacities, one for each device.
+
+        Every capacity comes first on one device: the others wait for it (`LanePrograms.compile`).
+        """
         with self._lock:
-            places = [(c, d) for c in set(self._capacities.values()) for d in self.devices]
+            own = dict.fromkeys(self._capacities.values())
+            places = [(c, d) for d in self.devices for c in own]
             sized = [(c, self.size(c, d, 1), d) for c, d in places]
         return [partial(self.programs.compile, *program) for program in sized if program[1]]
 

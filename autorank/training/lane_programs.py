@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.base.programs import ProgramCache, compiler_options, lower
+from autorank.base.programs import OneFirst, ProgramCache, compiler_options, lower
 from autorank.base.typing import Array, PyTree
 from autorank.models.dhen import DhenConfig, canonical, initial_spread, parameters
 from autorank.models.parameters import fill, noise_size
@@ -105,6 +105,7 @@ class LanePrograms:
     _lock: Any = field(default_factory=threading.Lock)
     _inputs: dict[Device, Inputs] = field(default_factory=dict)
     _plain: set[tuple[Capacity, Device]] = field(default_factory=set)  # without our kernels
+    _first: OneFirst = field(default_factory=OneFirst)
 
     def leave_to_compiler(self, capacity: Capacity, device: Device) -> bool:
         """Makes the programs of a capacity without our kernels from now on; False if they are already.
@@ -141,9 +142,12 @@ class LanePrograms:
 
     def compile(self, capacity: Capacity, size: int, device: Device) -> tuple[Compiled, float]:
         """The compiled program and the seconds spent on compiling it now (0 for a known one)."""
-        return self.cache.get(
-            self.name(capacity, size, device),
-            lambda: self._build(self.program(capacity, size, device), device),
+        name = self.name(capacity, size, device)
+        return self._first.build(
+            (capacity, size),
+            lambda: self.cache.get(
+                name, lambda: self._build(self.program(capacity, size, device), device)
+            ),
         )
 
     def inputs(self, device: Device) -> Inputs:

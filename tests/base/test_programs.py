@@ -1,6 +1,8 @@
 import gc
+import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from autorank.base.ahead import Ahead
-from autorank.base.programs import ProgramCache, lower
+from autorank.base.programs import OneFirst, ProgramCache, lower
 
 MAPS = Path("/proc/self/maps")
 
@@ -34,6 +36,36 @@ def test_one_build_for_many_threads():
     assert sum(seconds > 0 for _, seconds in found) == 1
     assert cache.stats.num_compiles == 1 and cache.stats.num_hits == 7
     assert cache.stats.compile_seconds >= 0.05
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_others_wait_for_the_first_build_where_they_can_load_it(monkeypatch, kept):
+    monkeypatch.setattr("autorank.base.programs.kept_on_disk", lambda: kept)
+    begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+    may_end, first = threading.Event(), OneFirst()
+
+    def build(device: str) -> str:
+        begun.put(device)
+        assert may_end.wait(20)
+        if device == "one":
+            raise ValueError("its own failure")
+        return device
+
+    def start(key: str, device: str):
+        return pool.submit(first.build, key, lambda: build(device))
+
+    with ThreadPoolExecutor(4) as pool:
+        failing = start("lanes", "one")
+        assert begun.get(timeout=20) == "one"
+        others = [start("lanes", name) for name in ("two", "three")]
+        another = start("more lanes", "four")
+        assert begun.get(timeout=20) in ({"four"} if kept else {"two", "three", "four"})
+        time.sleep(0.1)
+        assert begun.qsize() == (0 if kept else 2)
+        may_end.set()
+        with pytest.raises(ValueError, match="its own failure"):
+            failing.result()
+        assert [f.result() for f in (*others, another)] == ["two", "three", "four"]
 
 
 def test_a_failed_build_is_tried_again():
