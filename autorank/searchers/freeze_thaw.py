@@ -191,6 +191,17 @@ def among_the_best(
     return better < jnp.floor(jnp.sum(beside, axis=1) / ETA)
 
 
+def going_on(
+    quality: Float[Array, " h"], rows: Int[Array, "h kr"], used: Bool[Array, " h"], last: int
+) -> Bool[Array, " h"]:
+    """Which rows stand for runs that go on: among the best of their rung, not beyond it yet, and below the last."""
+    rung = rows[:, -1]
+    first, second = hashes(rows[:, :-1])
+    same = (first[:, None] == first[None]) & (second[:, None] == second[None]) & used[None]
+    reached = jnp.max(jnp.where(same, rung[None], -1), axis=1)
+    return among_the_best(quality, rung, used) & (rung == reached) & (rung < last) & used
+
+
 def begun(history: History) -> Int[Array, ""]:
     """How many runs were told at the lowest rung."""
     return jnp.sum(known(history) & (history.configs[:, -1] == 0))
@@ -246,7 +257,7 @@ class FreezeThaw:
         best = jnp.min(jnp.where(finished, mean, jnp.inf), axis=1)
         quality = jnp.where(finished, jnp.tensordot(weights, mean, 1), jnp.nan)
         goal = Goal(fitted, weights, best, alpha, hashes(configs), used)
-        goes = self.going_on(quality, rows, used) & finished & ~done
+        goes = going_on(quality, rows, used, len(self.rungs) - 1) & finished & ~done
         # Those that have seen most first, and of them the best.
         first = jnp.lexsort((quality, -rows[:, -1], ~goes))[0]
         placed, gain = jax.lax.cond(
@@ -269,17 +280,6 @@ class FreezeThaw:
         value = self.region.bounded(partial(self.value, goal))
         config, gain = climb(value, pool, neighbourhood(self.region.space), self.settings)
         return at_rung(config[None], 0)[0], gain
-
-    def going_on(
-        self, quality: Float[Array, " h"], rows: Int[Array, "h kr"], used: Bool[Array, " h"]
-    ) -> Bool[Array, " h"]:
-        """Which rows stand for runs that go on: among the best of their rung, and not yet beyond it."""
-        rung = rows[:, -1]
-        first, second = hashes(rows[:, :-1])
-        same = (first[:, None] == first[None]) & (second[:, None] == second[None]) & used[None]
-        reached = jnp.max(jnp.where(same, rung[None], -1), axis=1)
-        goes = among_the_best(quality, rung, used) & (rung == reached)
-        return goes & (rung < len(self.rungs) - 1)
 
     def value(self, goal: Goal, configs: Int[Array, "m k"]) -> Float[Array, " m"]:
         """Log of the expected improvement at the end of the log by a trial at the lowest rung.

@@ -6,7 +6,7 @@ import numpy as np
 
 from autorank.searchers.autorank import AutorankConfig
 from autorank.searchers.base import History
-from autorank.searchers.freeze_thaw import aligned, at_rung, with_rung
+from autorank.searchers.freeze_thaw import aligned, at_rung, going_on, with_rung
 from autorank.space.space import Decision, Space
 from autorank.surrogates import gaussian_process as gp
 from autorank.surrogates.base import Data
@@ -68,6 +68,43 @@ def test_proposals_begin_at_the_lowest_rung_and_go_on_one_by_one():
         assert np.ptp(own) < 1e-3
     best = rows[np.argmin(believed[:count]), :-1]
     assert quality(best[None], 2)[0] < 0.11
+
+
+def test_what_goes_on_by_counting():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        reached = rng.integers(-1, 3, 12)  # by configuration; -1 has not begun
+        rows = [(config, 7, rung) for config in range(12) for rung in range(reached[config] + 1)]
+        rng.shuffle(rows)
+        quality = {
+            row: float(q) for row, q in zip(map(tuple, rows), rng.random(len(rows)), strict=True)
+        }
+        expected = []
+        for config, norm, rung in map(tuple, rows):
+            beside = sorted((row for row in quality if row[2] == rung), key=quality.__getitem__)
+            best = beside[: len(beside) // 3]
+            goes = (config, norm, rung) in best and rung == reached[config] and rung < 2
+            expected.append(goes)
+        room = 40 - len(rows)
+        found = going_on(
+            jnp.pad(jnp.array([quality[tuple(row)] for row in rows], jnp.float32), (0, room)),
+            jnp.pad(jnp.array(rows, jnp.int32).reshape(-1, 3), ((0, room), (0, 0))),
+            jnp.arange(40) < len(rows),
+            2,
+        )
+        assert found.tolist() == expected + [False] * room
+
+
+def test_the_best_third_goes_on_before_anything_begins():
+    made = searcher(batch=9)
+    state = made.init(jax.random.key(3))
+    ask, tell = jax.jit(made.ask), jax.jit(made.tell)
+    for round_index, going in enumerate([0, 3]):
+        asked = np.asarray(ask(jax.random.key(round_index), state).configs)
+        assert (asked[: going + 1, -1] == 1).tolist() == [True] * going + [False]
+        labels = quality(asked[:, :-1], asked[:, -1])
+        told = np.stack([labels, np.zeros(len(labels))], axis=1).astype(np.float32)
+        state = tell(state, asked, told)
 
 
 def test_a_failed_configuration_is_not_proposed_again():
