@@ -201,10 +201,10 @@ def halving(settings: HalvingConfig, seed: int) -> FidelityRule:
 
 @FIDELITIES.register("freeze_thaw", FreezeThawConfig)
 def freeze_thaw(settings: FreezeThawConfig, seed: int) -> FidelityRule:
-    """The searcher decides which running trial goes on and which new one starts: good over epochs, not yet in one pass.
+    """The searcher decides which running trial goes on and which new one starts: for training over several epochs.
 
     Its models see the labels of all rungs. Front and finalists are those of the last rung. In one pass over a log it
-    was worse than whole runs of the same cost, because hardly any run went on (docs/studies.md, thaw-log).
+    was not shown to differ from whole runs of the same cost (docs/studies.md, thaw-log).
     """
     made = left_to_the_searcher(settings.rungs, settings.budget, tail=settings.tail)
     return _as_set(settings, made)
