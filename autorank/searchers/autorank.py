@@ -38,7 +38,7 @@ from autorank.searchers.climbing import neighbourhood
 from autorank.searchers.freeze_thaw import make_freeze_thaw
 from autorank.searchers.front_acquisition import FrontAcquisition
 from autorank.searchers.greedy_batch import Chosen, GreedyBatch
-from autorank.searchers.novelty import Propose, proposer
+from autorank.searchers.novelty import Propose, proposer, unpredicted
 from autorank.searchers.region import Region
 from autorank.space.space import Space
 from autorank.surrogates.earlier_belief import EarlierBelief, believe_earlier, with_earlier
@@ -139,13 +139,6 @@ def _make_of_equal_runs(space: Space, settings: AutorankConfig, context: Context
         return judge(settings, warmed(cold, settings, state.earlier).surrogate, state)
 
     return Searcher(init, ask, tell, believed, repeats)
-
-
-def unpredicted(configs: Array, repeat: Array) -> Proposal:
-    """A batch that no model has chosen."""
-    nan = jnp.full(len(configs), jnp.nan)
-    info = {"repeat": repeat, "alpha": nan, "spread": nan, "acquisition": nan, "feasible": nan}
-    return Proposal(configs, jnp.full((len(configs), 2), jnp.nan), info)
 
 
 def believe(surrogate: GaussianSurrogate, warm: Warm) -> EarlierBelief:

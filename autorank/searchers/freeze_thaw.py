@@ -34,7 +34,7 @@ from autorank.searchers.base import (
 from autorank.searchers.buffers import buffer_sizes
 from autorank.searchers.candidates import candidates, latin_hypercube
 from autorank.searchers.climbing import climb, neighbourhood
-from autorank.searchers.novelty import hashes
+from autorank.searchers.novelty import hashes, proposer, unpredicted
 from autorank.searchers.region import Region
 from autorank.space.space import Decision, Space
 from autorank.surrogates.gaussian_surrogate import (
@@ -112,6 +112,7 @@ def make_freeze_thaw(space: Space, settings: AutorankConfig, context: Context) -
     weighs_cost = any(alpha > 0 for alpha in settings.alphas)
     surrogate = gaussian_surrogate(whole, settings, weighs_cost=weighs_cost)
     thaw = FreezeThaw(region, rungs, surrogate, settings)
+    propose = proposer(space, batch_size=n, capacity=capacity)
     sizes = buffer_sizes(capacity, n)
 
     def init(key: Key) -> State:
@@ -121,12 +122,11 @@ def make_freeze_thaw(space: Space, settings: AutorankConfig, context: Context) -
             design = jnp.where(region.fits(design)[:, None], design, other)
         return State(empty(whole, capacity), design)
 
-    def from_design(design: Array, history: History) -> Proposal:
-        ahead = begun(history) + jnp.arange(n)
-        nan = jnp.full(n, jnp.nan)
-        info = {name: nan for name in ("alpha", "spread", "acquisition", "feasible")}
-        info["repeat"] = jnp.zeros(n, bool)
-        return Proposal(at_rung(design[ahead], 0), jnp.full((n, 2), jnp.nan), info)
+    def from_design(key: Key, design: Array, history: History) -> Proposal:
+        candidates = design[begun(history) + jnp.arange(n)]
+        told = history._replace(configs=history.configs[:, :-1])
+        made = unpredicted(*propose(key, told, candidates)[:2])
+        return made._replace(configs=at_rung(made.configs, 0))
 
     def from_model(size: int, key: Key, history: History) -> Proposal:
         fitted = surrogate.fit(key, told_data(history, min(size, capacity)))
@@ -135,7 +135,7 @@ def make_freeze_thaw(space: Space, settings: AutorankConfig, context: Context) -
     def ask(key: Key, state: State) -> Proposal:
         history = aligned(state.history, len(rungs))
         needed = jnp.searchsorted(jnp.asarray(sizes), history.count + n)
-        branches = [partial(from_design, state.design)]
+        branches = [partial(from_design, key, state.design)]
         branches += [partial(from_model, size, key) for size in sizes]
         finished = jnp.sum(known(history) & jnp.isfinite(history.metrics[:, 0]))
         ready = (begun(history) >= settings.initial) & (finished >= 2)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt32
 
 from autorank.base.typing import Array, Int, Key
-from autorank.searchers.base import History, known
+from autorank.searchers.base import History, Proposal, known
 from autorank.space.space import Space
 
 
@@ -98,6 +98,13 @@ def proposer(space: Space, *, batch_size: int, capacity: int) -> Propose:
         return Proposed(pool[chosen.position], ~chosen.is_fresh, jnp.minimum(chosen.position, m))
 
     return propose
+
+
+def unpredicted(configs: Array, repeat: Array) -> Proposal:
+    """A batch that no model has chosen."""
+    nan = jnp.full(len(configs), jnp.nan)
+    info = {"repeat": repeat, "alpha": nan, "spread": nan, "acquisition": nan, "feasible": nan}
+    return Proposal(configs, jnp.full((len(configs), 2), jnp.nan), info)
 
 
 def hashes(rows: Int[Array, "m k"]) -> tuple[UInt32[Array, " m"], UInt32[Array, " m"]]:
