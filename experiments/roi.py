@@ -187,7 +187,11 @@ def main(config: DictConfig) -> None:
     print(described(rows, cfg.roi.data, cfg.roi.order))
     print(f"{seconds:.0f} CPU seconds in this session")
     if cfg.write:
-        put(cfg, rows, days, own_command())
+        origins = {
+            data: [r.origin for r in reads if r.origin and r.row["data"] == data]
+            for data in cfg.roi.data
+        }
+        put(cfg, rows, days, own_command(), origins)
 
 
 if __name__ == "__main__":

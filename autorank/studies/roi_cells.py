@@ -27,11 +27,20 @@ class Cell(NamedTuple):
         return f"{self.data}/{self.searcher}-{self.seed}"
 
 
+class Origin(NamedTuple):
+    """What a search ended on."""
+
+    device: str
+    jax: str  # version
+    revision: str
+
+
 class Read(NamedTuple):
-    """A cell's row, and the days of its winner."""
+    """A cell's row, the days of its winner, and where they come from; None where it is not finished."""
 
     row: Row  # without a reason it is whole
     experiment: Experiment | None
+    origin: Origin | None
 
 
 def read_cell(cell: Cell, folder: Path) -> Read:
@@ -40,15 +49,17 @@ def read_cell(cell: Cell, folder: Path) -> Read:
     try:
         run = read_run(folder)
     except (FileNotFoundError, LedgerCorrupt, LedgerMismatch) as error:
-        return Read(head | {"reason": why_missing(folder, error)}, None)
+        return Read(head | {"reason": why_missing(folder, error)}, None, None)
     if run.summary.get("status") != "finished":
         done = sum(t.status != "proposed" for t in searched(run))
         return Read(
             head | {"reason": f"stopped with {done} of its trials done{last_error(folder)}"},
             None,
+            None,
         )
-    days = days_of(run)
-    return Read(head | row_of(run, days), days)
+    days, made = days_of(run), run.summary
+    origin = Origin(made["device"], made["versions"]["jax"], made["git_revision"])
+    return Read(head | row_of(run, days), days, origin)
 
 
 def why_missing(folder: Path, error: Exception) -> str:

@@ -168,10 +168,21 @@ def section(rows: Sequence[Row], data: str, order: Sequence[str], made_by: Any) 
     seconds = sum(row["seconds"] for row in done)
     lines += [
         f"`{made_by['command']}`: {plan['trials']} trials a search, searches: {len(done)}, {seconds / 60:.0f} minutes "
-        f"of one search after the other; revision {made_by['git_revision']}, jax {made_by['versions']['jax']}, "
-        f"{made_by['device']}."
+        f"of one search after the other; {where_made(made_by)}."
     ]
     return lines
+
+
+def where_made(made_by: Any) -> str:
+    """Revisions, versions and devices of the searches; of the program that collected them where no more was kept."""
+    origins = made_by.get("origins") or [
+        (made_by["device"], made_by["versions"]["jax"], made_by["git_revision"], None)
+    ]
+    return "; ".join(
+        f"{device}, jax {version}, revision {revision}"
+        + (f" ({number} of the searches)" if number and len(origins) > 1 else "")
+        for device, version, revision, number in origins
+    )
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from autorank.studies.intervals import Difference
-from autorank.studies.roi_cells import Cell, read_cell
+from autorank.studies.roi_cells import Cell, Origin, read_cell
 from autorank.studies.roi_findings import best_cell, gain_sentence, mean_gain, order_sentence, steps
-from autorank.studies.roi_page import count
+from autorank.studies.roi_page import count, where_made
 from autorank.studies.roi_settings import RoiConfig, RoiPlan
 from autorank.studies.roi_written import put, read_written
 
@@ -108,9 +108,11 @@ def test_written_rows_are_read_back_and_another_logs_rows_stay(tmp_path):
         named("a", -0.1),
         [{"data": "a", "searcher": "random", "seed": 0, "day": 1}],
         "first",
+        {"a": []},
     )
-    put(config("b"), named("b", -0.2), [], "second")
-    put(config("a"), named("a", -0.3), [], "third")
+    put(config("b"), named("b", -0.2), [], "second", {"b": []})
+    gpu, cores = Origin("GPU", "1.0", "abc"), Origin("2 cores", "1.1", "def+")
+    put(config("a"), named("a", -0.3), [], "third", {"a": [cores, gpu, gpu]})
     found = read_written(tmp_path)
     assert [(r["data"], r["test_gain"]) for r in found.rows if not r["reason"]] == [
         ("b", -0.2),
@@ -119,6 +121,10 @@ def test_written_rows_are_read_back_and_another_logs_rows_stay(tmp_path):
     assert math.isnan(found.rows[1]["test_gain"]) and found.rows[1]["reason"] == "stopped"
     assert found.days == [] and found.made_by["a"]["command"] == "third"
     assert found.made_by["b"]["log"] == ["data=b"]
+    assert where_made(found.made_by["a"]) == (
+        "GPU, jax 1.0, revision abc (2 of the searches); 2 cores, jax 1.1, revision def+ (1 of the searches)"
+    )
+    assert "searches" not in where_made(found.made_by["b"])
 
 
 def test_numbers_of_exposures_have_two_digits():
