@@ -3,7 +3,8 @@
 Configurations have one column more here: their rung, an index of rising shares of the log. The Gaussian processes see
 it as one more number, so what a short run says about the end of the log is what the trials told so far bear out. The
 best third of each rung goes on to the next one, by what is believed of the end of the log; where nothing goes on, a new
-configuration begins at the lowest rung, the one whose short run promises most at the end.
+configuration begins at the lowest rung, the one whose short run promises most at the end. Once a third of what reached
+a rung has gone on, the others wait until more has reached it.
 
 Swersky et al. (arXiv 1406.3896) freeze and thaw runs by a model of their curves. Going on first is the rule of ASHA (Li
 et al., MLSys 2020), with a model of all rungs as in MOBSTER (Klein et al., arXiv 2003.10865). Improvement elsewhere
@@ -47,8 +48,8 @@ from autorank.surrogates.moves import moves
 from autorank.surrogates.warping import unwarp
 
 RUNG = "share of the log"  # name of the last column
-# One in so many goes on from a rung. With the expected gain for the share of the log that a trial costs, as a knowledge
-# gradient would decide, hardly any run in one pass of a log went on, and over epochs nothing was gained.
+# One in so many goes on from a rung. ASHA itself has no such bound: as a model proposes better and better ones, nearly
+# all of them are among the best third when they come.
 ETA = 3.0
 PAIRS = 3  # runs with labels at two rungs, from which on the difference of both is known
 
@@ -176,30 +177,25 @@ def aligned(history: History, num_rungs: int) -> History:
     return history._replace(metrics=history.metrics.at[:, 0].set(moved))
 
 
-def among_the_best(
-    quality: Float[Array, " h"], rung: Int[Array, " h"], used: Bool[Array, " h"]
-) -> Bool[Array, " h"]:
-    """Which rows are among the best ``1 / ETA`` of those told at the same rung, by what is believed of them.
-
-    Examples:
-        >>> quality, rung = jnp.array([3.0, 1.0, 2.0, 0.0]), jnp.array([0, 0, 0, 1])
-        >>> among_the_best(quality, rung, jnp.ones(4, bool)).tolist()
-        [False, True, False, False]
-    """
-    beside = (rung[:, None] == rung[None]) & used[None]
-    better = jnp.sum(beside & (quality[None] < quality[:, None]), axis=1)
-    return better < jnp.floor(jnp.sum(beside, axis=1) / ETA)
-
-
 def going_on(
     quality: Float[Array, " h"], rows: Int[Array, "h kr"], used: Bool[Array, " h"], last: int
 ) -> Bool[Array, " h"]:
-    """Which rows stand for runs that go on: among the best of their rung, not beyond it yet, and below the last."""
+    """Which rows stand for runs that go on: the best of a rung, until ``1 / ETA`` of what reached it has gone on.
+
+    Examples:
+        >>> rows = jnp.array([[0, 0], [1, 0], [2, 0], [3, 0], [4, 0], [5, 0], [5, 1]])
+        >>> quality = jnp.array([6.0, 2.0, 3.0, 5.0, 4.0, 1.0, 1.0])
+        >>> going_on(quality, rows, jnp.ones(7, bool), 2).tolist()
+        [False, True, False, False, False, False, False]
+    """
     rung = rows[:, -1]
     first, second = hashes(rows[:, :-1])
     same = (first[:, None] == first[None]) & (second[:, None] == second[None]) & used[None]
-    reached = jnp.max(jnp.where(same, rung[None], -1), axis=1)
-    return among_the_best(quality, rung, used) & (rung == reached) & (rung < last) & used
+    waits = used & (rung == jnp.max(jnp.where(same, rung[None], -1), axis=1))
+    beside = (rung[:, None] == rung[None]) & used[None]
+    reached, gone = jnp.sum(beside, axis=1), jnp.sum(beside & ~waits[None], axis=1)
+    better = jnp.sum(beside & waits[None] & (quality[None] < quality[:, None]), axis=1)
+    return waits & (rung < last) & (better < jnp.floor(reached / ETA) - gone)
 
 
 def begun(history: History) -> Int[Array, ""]:
