@@ -148,15 +148,15 @@ def score_model(
     scored = Scored({m: [] for m in metrics}, {}, {m: {} for m in metrics if measured}, {}, {})
     # One seed's scores are measured while the next seed's are computed: on a log of millions both take seconds.
     with ThreadPoolExecutor(1) as pool:
-        measuring: list[Future[None]] = []
+        measuring: Future[None] | None = None
         # The last seed was trained last: its state is the most likely one to be kept.
         for i in reversed(range(len(seeds))):
             predictions = objective.test(np.array(config, np.int32), seeds[i])
-            for before in measuring:
-                before.result()
-            measuring = [pool.submit(add_seed, context, scored, predictions, i, len(seeds))]
-        for before in measuring:
-            before.result()
+            if measuring:
+                measuring.result()
+            measuring = pool.submit(add_seed, context, scored, predictions, i, len(seeds))
+        if measuring:
+            measuring.result()
     return scored
 
 

@@ -79,11 +79,18 @@ class SearcherInUse:
         """What is believed of the trials told so far, without the baseline, ``[n]``; NaN for failed ones."""
         return np.asarray(self._judge(self._state))[self._first : int(self._state.history.count)]
 
-    def tell_climbs(self, climbs: Sequence[Climb], rung: float) -> None:
-        """The labels at one rung, which all have that did not fail; NaN for a trial that failed at any rung."""
+    def tell_climbs(self, climbs: Sequence[Climb], share: float, rung: Sequence[int] = ()) -> None:
+        """The labels at one share of the log, which all have that did not fail; NaN for a trial that failed anywhere.
+
+        Args:
+            climbs: told.
+            share: of the log.
+            rung: the column that configurations have beside their choices, where the searcher chooses the rung.
+        """
         trials = [c.trial for c in climbs]
-        labels = [c.labels.get(rung, math.nan) for c in climbs]
-        self.tell(configs_of(trials), told_outcomes(trials, labels))
+        labels = [c.labels.get(share, math.nan) for c in climbs]
+        configs = np.array([(*t.config, *rung) for t in trials], np.int32)
+        self.tell(configs, told_outcomes(trials, labels))
 
 
 def run_rounds(

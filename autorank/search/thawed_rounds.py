@@ -95,16 +95,9 @@ def _introduced(
     ]
     rows = np.array([(*context.space.baseline, rung) for _, rung in own], np.int32)
     in_use = SearcherInUse(context, searcher, rows, [label for label, _ in own])
-    told: list[tuple[int, ...]] = []
-    for rung, share in enumerate(fidelity.rungs):
-        if not pilots:
-            break
-        trials = [c.trial for c in pilots]
-        configs = np.array([(*t.config, rung) for t in trials], np.int32)
-        labels = [c.labels.get(share, math.nan) for c in pilots]
-        in_use.tell(configs, told_outcomes(trials, labels))
-        told += [t.config for t in trials]
-    return in_use, told
+    for rung, share in enumerate(fidelity.rungs if pilots else ()):
+        in_use.tell_climbs(pilots, share, [rung])
+    return in_use, [c.trial.config for c in pilots] * len(fidelity.rungs)
 
 
 def _asked(

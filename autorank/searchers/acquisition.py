@@ -13,7 +13,7 @@ from jaxtyping import UInt32
 from autorank.base.records import later
 from autorank.base.typing import Array, Bool, Float, Int, Key
 from autorank.searchers.base import History
-from autorank.searchers.novelty import hashes
+from autorank.searchers.novelty import equal_rows, hashes
 from autorank.surrogates.beside import Beside, beside, weighted_beside
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
@@ -201,10 +201,7 @@ def is_marked(
     is_mark: Bool[Array, " h"],
 ) -> Bool[Array, " m"]:
     """Which configurations must not be proposed again."""
-    first, second = hashes(configs)
-    same_first = first[:, None] == marks[0][None, :]
-    same_second = second[:, None] == marks[1][None, :]
-    return jnp.any(same_first & same_second & is_mark[None, :], axis=1)
+    return jnp.any(equal_rows(hashes(configs), marks) & is_mark[None, :], axis=1)
 
 
 def log_expected_improvement(

@@ -20,7 +20,12 @@ import jax
 import jax.numpy as jnp
 
 from autorank.base.typing import Array, Bool, Float, Int, Key
-from autorank.searchers.acquisition import log_expected_improvement, log_feasibility
+from autorank.searchers.acquisition import (
+    is_marked,
+    log_expected_improvement,
+    log_feasibility,
+    marks,
+)
 from autorank.searchers.autorank_settings import AutorankConfig
 from autorank.searchers.base import (
     Context,
@@ -35,7 +40,7 @@ from autorank.searchers.base import (
 from autorank.searchers.buffers import buffer_sizes
 from autorank.searchers.candidates import candidates, latin_hypercube
 from autorank.searchers.climbing import climb, neighbourhood
-from autorank.searchers.novelty import hashes, proposer, unpredicted
+from autorank.searchers.novelty import equal_rows, hashes, proposer, unpredicted
 from autorank.searchers.region import Region
 from autorank.space.space import Decision, Space
 from autorank.surrogates.gaussian_surrogate import (
@@ -68,8 +73,8 @@ class Goal(NamedTuple):
     weights: Array  # float32 [g]: of the processes of the quality
     best: Array  # float32 [g]: lowest mean at the end of the log, of told configurations
     alpha: Array  # float32: weight of the cost
-    told: tuple[Array, Array]  # uint32 [h]: hashes of the told and pending configurations
-    used: Array  # bool [h]: rows of these
+    marks: tuple[Array, Array]  # uint32 [h]: hashes of the told and pending configurations
+    is_mark: Array  # bool [h]: False for unused marks
 
 
 class Chosen(NamedTuple):
@@ -163,9 +168,8 @@ def aligned(history: History, num_rungs: int) -> History:
     """
     used, rung = known(history), history.configs[:, -1]
     quality = jnp.where(used, history.metrics[:, 0], jnp.nan)
-    first, second = hashes(history.configs[:, :-1])
-    same = (first[:, None] == first[None]) & (second[:, None] == second[None])
-    ended = same & (rung[None] == num_rungs - 1) & jnp.isfinite(quality)[None]
+    own = hashes(history.configs[:, :-1])
+    ended = equal_rows(own, own) & (rung[None] == num_rungs - 1) & jnp.isfinite(quality)[None]
     at = jnp.argmax(ended, axis=1)
     apart = jnp.where(jnp.any(ended, axis=1), quality[at] - quality, jnp.nan)
     moved = quality
@@ -188,9 +192,8 @@ def going_on(
         >>> going_on(quality, rows, jnp.ones(7, bool), 2).tolist()
         [False, True, False, False, False, False, False]
     """
-    rung = rows[:, -1]
-    first, second = hashes(rows[:, :-1])
-    same = (first[:, None] == first[None]) & (second[:, None] == second[None]) & used[None]
+    rung, own = rows[:, -1], hashes(rows[:, :-1])
+    same = equal_rows(own, own) & used[None]
     waits = used & (rung == jnp.max(jnp.where(same, rung[None], -1), axis=1))
     beside = (rung[:, None] == rung[None]) & used[None]
     reached, gone = jnp.sum(beside, axis=1), jnp.sum(beside & ~waits[None], axis=1)
@@ -252,7 +255,7 @@ class FreezeThaw:
         finished = used & fitted.quality.where[0]
         best = jnp.min(jnp.where(finished, mean, jnp.inf), axis=1)
         quality = jnp.where(finished, jnp.tensordot(weights, mean, 1), jnp.nan)
-        goal = Goal(fitted, weights, best, alpha, hashes(configs), used)
+        goal = Goal(fitted, weights, best, alpha, marks(configs, used), used)
         goes = going_on(quality, rows, used, len(self.rungs) - 1) & finished & ~done
         # Those that have seen most first, and of them the best.
         first = jnp.lexsort((quality, -rows[:, -1], ~goes))[0]
@@ -271,7 +274,7 @@ class FreezeThaw:
     ) -> tuple[Int[Array, " kr"], Float[Array, ""]]:
         """A new configuration at the lowest rung, and its gain; ``configs`` are told and pending."""
         metrics = jnp.stack([quality, jnp.zeros(len(quality))], axis=1)
-        parents = History(configs, metrics, jnp.sum(goal.used))
+        parents = History(configs, metrics, jnp.sum(goal.is_mark))
         pool = candidates(key, self.region, parents, self.settings)
         value = self.region.bounded(partial(self.value, goal))
         config, gain = climb(value, pool, neighbourhood(self.region.space), self.settings)
@@ -293,9 +296,7 @@ class FreezeThaw:
         gain = log_expected_improvement(mean, jnp.maximum(moved, 1e-12), incumbent)
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
         total = total + self.settings.feasibility_power * self._log_feasibility(goal.fitted, here)
-        first, second = hashes(configs)
-        same = (first[:, None] == goal.told[0][None]) & (second[:, None] == goal.told[1][None])
-        return jnp.where(jnp.any(same & goal.used[None], axis=1), -jnp.inf, total)
+        return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
 
     def at_the_end(
         self, fitted: GaussianFit, configs: Int[Array, "n k"], alpha: Float[Array, ""] | float = 0.0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt32
 
-from autorank.base.typing import Array, Int, Key
+from autorank.base.typing import Array, Bool, Int, Key
 from autorank.searchers.base import History, Proposal, known
 from autorank.space.space import Space
 
@@ -115,3 +115,12 @@ def hashes(rows: Int[Array, "m k"]) -> tuple[UInt32[Array, " m"], UInt32[Array, 
         jnp.sum(values * jnp.asarray(f)[None, :], axis=1, dtype=jnp.uint32) for f in factors
     )
     return first, second
+
+
+def equal_rows(
+    left: tuple[UInt32[Array, " m"], UInt32[Array, " m"]],
+    right: tuple[UInt32[Array, " n"], UInt32[Array, " n"]],
+) -> Bool[Array, "m n"]:
+    """Which rows of two lists are the same, by their `hashes`."""
+    (first, second), (other_first, other_second) = left, right
+    return (first[:, None] == other_first[None]) & (second[:, None] == other_second[None])
