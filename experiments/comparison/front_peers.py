@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
+import optuna  # pyright: ignore[reportMissingImports]
 
 from autorank.benchmarks.base import Values
 from experiments.comparison.peers.base import Task

@@ -71,6 +71,7 @@ def test_the_known_costs_are_those_that_are_told():
 
 
 def test_a_run_is_written_once_and_ends_where_it_did(tmp_path):
+    pytest.importorskip("optuna")  # the program names its samplers
     table = tmp_path / "front.csv"
     words = ["--searchers", "random", "optuna-nsga2", "--tasks", "dhen/kuairand", "--noise"]
     words += ["recorded", "--table", str(table), "--seeds"]
