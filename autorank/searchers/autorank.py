@@ -39,7 +39,7 @@ from autorank.searchers.freeze_thaw import make_freeze_thaw
 from autorank.searchers.front_acquisition import FrontAcquisition
 from autorank.searchers.greedy_batch import Chosen, GreedyBatch
 from autorank.searchers.novelty import Propose, proposer, unpredicted
-from autorank.searchers.region import Region
+from autorank.searchers.region import region_of
 from autorank.space.space import Space
 from autorank.surrogates.earlier_belief import EarlierBelief, believe_earlier, with_earlier
 from autorank.surrogates.gaussian_surrogate import (
@@ -100,7 +100,7 @@ def _make_of_equal_runs(space: Space, settings: AutorankConfig, context: Context
     repeats, near = settings.repeats and context.repeats, neighbourhood(space)
     cold, region = (
         make_acquisition(space, settings, context),
-        Region(space, context.cost and context.cost.fits),
+        region_of(space, context),
     )
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)

@@ -29,8 +29,10 @@ def candidates(
 ) -> Int[Array, "m k"]:
     """Random configurations, mutants of the best trials and crossings of them; ``settings.pool`` of each.
 
-    The random ones fit into the region; others may not.
+    The random ones fit into the region; others may not. Of a region that is a list they are the whole list.
     """
+    if region.listed is not None:
+        return region.listed
     space = region.space
     sample_key, vary_key, cross_key, pick_key = jax.random.split(key, 4)
     n = settings.pool

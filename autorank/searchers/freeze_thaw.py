@@ -41,7 +41,7 @@ from autorank.searchers.buffers import buffer_sizes
 from autorank.searchers.candidates import candidates, latin_hypercube
 from autorank.searchers.climbing import climb, neighbourhood
 from autorank.searchers.novelty import equal_rows, hashes, proposer, unpredicted
-from autorank.searchers.region import Region
+from autorank.searchers.region import Region, region_of
 from autorank.space.space import Decision, Space
 from autorank.surrogates.gaussian_surrogate import (
     GaussianFit,
@@ -114,7 +114,7 @@ def make_freeze_thaw(space: Space, settings: AutorankConfig, context: Context) -
     `Judge` gives each told row the mean at the last rung.
     """
     rungs, capacity, n = context.rungs, context.capacity, settings.batch_size
-    whole, region = with_rung(space, rungs), Region(space, context.cost and context.cost.fits)
+    whole, region = with_rung(space, rungs), region_of(space, context)
     weighs_cost = any(alpha > 0 for alpha in settings.alphas)
     surrogate = gaussian_surrogate(whole, settings, weighs_cost=weighs_cost)
     thaw = FreezeThaw(region, rungs, surrogate, settings)

@@ -1,7 +1,8 @@
-"""The part of a space that a cap on the cost leaves.
+"""The part of a space that may be proposed: what a cap on the cost leaves, or the configurations of a list.
 
 A searcher is told of a cap by `Context.cost`, so that it looks where it may propose. Whatever it proposes passes
 `within_cap`, which replaces a configuration beyond the cap by a random one within: so a cap holds for every searcher.
+Of a list (`Context.listed`), as recorded tables have, whoever tries the proposals takes the nearest configuration.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from autorank.base.typing import Array, Float, Int, Key
-from autorank.searchers.base import Proposal, Searcher
+from autorank.base.typing import Array, Bool, Float, Int, Key
+from autorank.searchers.base import Context, Proposal, Searcher
 from autorank.searchers.climbing import neighbourhood
 from autorank.searchers.known_cost import Fits
-from autorank.searchers.novelty import fresh
+from autorank.searchers.novelty import equal_rows, fresh, hashes
 from autorank.space.space import Space
 
 DRAWS = 16  # random configurations that are tried for one within the cap
@@ -29,13 +30,16 @@ class Region:
 
     space: Space
     fits: Fits | None = None  # None: all do
+    listed: Array | None = None  # int32 [m, k]: the only ones, some of which may not fit
 
     def sample(self, key: Key, n: int) -> Int[Array, "n k"]:
         """Random configurations that fit.
 
         Each is the first of `DRAWS` that does. Where none does, it is the end of a random walk of `WALK` steps from the
-        baseline that never leaves the region.
+        baseline that never leaves the region. Of a list they are any.
         """
+        if self.listed is not None:
+            return self.listed[jax.random.randint(key, (n,), 0, len(self.listed))]
         if self.fits is None:
             return self.space.sample(key, n)
         draw_key, walk_key = jax.random.split(key)
@@ -94,6 +98,37 @@ class Region:
                 "little; write a larger ratio, or a space with cheaper choices"
             )
         return np.array(list(found.values())[:n])
+
+
+def region_of(space: Space, context: Context) -> Region:
+    """Where a searcher may propose.
+
+    Raises:
+        ValueError: a list that is empty or of another space.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> space = Space((Decision("width", (8, 16, 32)),), (0,))
+        >>> region = region_of(space, Context(capacity=8, listed=np.array([[0], [2]])))
+        >>> region.fits(jnp.array([[0], [1], [2]])).tolist()
+        [True, False, True]
+    """
+    cap = context.cost and context.cost.fits
+    if context.listed is None:
+        return Region(space, cap)
+    shape = np.shape(context.listed)
+    if len(shape) != 2 or not shape[0] or shape[1] != space.num_decisions:
+        raise ValueError(
+            f"listed has shape {shape}: write configurations [m, {space.num_decisions}], at least one"
+        )
+    listed = jnp.asarray(context.listed, jnp.int32)
+    names = hashes(listed)
+
+    def fits(configs: Int[Array, "m k"]) -> Bool[Array, " m"]:
+        found = jnp.any(equal_rows(hashes(configs), names), axis=1)
+        return found if cap is None else found & cap(configs)
+
+    return Region(space, fits, listed)
 
 
 def within_cap(searcher: Searcher, region: Region, *, batch_size: int, capacity: int) -> Searcher:

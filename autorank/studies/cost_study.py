@@ -149,9 +149,10 @@ class _Campaigns:
         least = arm.fraction if arm.rule == "fixed" else arm.rungs[0]
         rows = min(MOST_ROWS, 32 * math.ceil((arm.budget / least + self._study.batch) / 32))
         rungs = arm.rungs if arm.rule == "freeze_thaw" else ()
-        context = Context(rows, predictor=predictor, rungs=rungs)
+        context = Context(rows, predictor=predictor, rungs=rungs, listed=task.listed)
         searcher = SEARCHERS[settings.name].make(task.space, settings, context)
-        name = f"{task.space.fingerprint()} {arm.searcher} {rows} {rungs}"
+        own = "" if task.listed is None else task.name
+        name = f"{task.space.fingerprint()} {own} {arm.searcher} {rows} {rungs}"
         return self._programs.get(name, lambda: compiled(searcher))[0]
 
 

@@ -15,7 +15,6 @@ from autorank.base.programs import ProgramCache
 from autorank.base.records import digest, flatten, plain, require_range
 from autorank.base.typing import Key
 from autorank.searchers.base import SEARCHERS, Context, Warm
-from autorank.space.space import Space
 from autorank.studies.earlier_tasks import told_sign, warm_from, warmed
 from autorank.studies.journal import Cell
 from autorank.studies.search_measures import MEASURES, Searched, measured, needs, usual
@@ -179,7 +178,7 @@ class _Searches:
         """
         s, part = self._study, task.part(arm.decisions)
         with own_settings():
-            made = self._program(arm, part.space, warm)
+            made = self._program(arm, part, warm)
             (key, noise) = place
             state = made.searcher.init(key)
             weighs = any(getattr(variant(arm.searcher, s.batch).settings, "alphas", ()))
@@ -199,13 +198,14 @@ class _Searches:
         quality, cost, told_quality = np.concatenate(told).T
         return Searched(quality, cost, told_quality, task), np.concatenate(configs), seconds
 
-    def _program(self, arm: SearchArm, space: Space, warm: Warm | None) -> SearcherPrograms:
+    def _program(self, arm: SearchArm, task: SearchTask, warm: Warm | None) -> SearcherPrograms:
         """The searcher with its programs, which only the shapes of what warms it compile anew."""
         _, settings, predictor = variant(arm.searcher, self._study.batch)
         capacity = 32 * math.ceil((self._study.trials + 1) / 32)
-        context = Context(capacity, self._study.initial, predictor, warm=warm)
-        searcher = SEARCHERS[settings.name].make(space, settings, context)
+        context = Context(capacity, self._study.initial, predictor, warm=warm, listed=task.listed)
+        searcher = SEARCHERS[settings.name].make(task.space, settings, context)
         shapes = "" if warm is None else [part.shape for part in warm]
-        name = f"{space.fingerprint()} {arm.searcher} {shapes}"
+        own = "" if task.listed is None else task.name
+        name = f"{task.space.fingerprint()} {own} {arm.searcher} {shapes}"
         made = self._programs.get(name, lambda: compiled(searcher))[0]
         return made._replace(searcher=searcher)

@@ -39,6 +39,11 @@ class SearchTask:
             return self.benchmark.name
         return f"{self.benchmark.name} after {self.earlier.name} {self.change}".rstrip()
 
+    @property
+    def listed(self) -> np.ndarray | None:
+        """The only configurations ``[m, k]`` that can be tried; None where all can."""
+        return None if self.benchmark.pool is None else self.benchmark.pool.configs
+
     @cached_property
     def baseline_cost(self) -> float:
         """The logarithm of the baseline's cost, which need not be among the configurations of a pool."""

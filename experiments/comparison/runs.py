@@ -26,6 +26,7 @@ from autorank.base.file_names import file_name
 from autorank.base.metrics import finite_or_none
 from autorank.benchmarks.base import Benchmark, ask_table
 from autorank.benchmarks.catalogue import get, levels
+from autorank.recorded.pool import Pool
 from autorank.searchers.base import SEARCHERS, Context, Searcher
 from experiments.comparison.noise import RECORDED, noise_text, noisy
 from experiments.comparison.peers.base import Told, described
@@ -327,7 +328,7 @@ def our_driver(job: Job, benchmark: Benchmark) -> Driver:
 
     space = benchmark.space
     searcher, ask_jit, tell_jit, judge_jit = _compiled(
-        job.searcher, space, job.batch, capacity_for(job.trials), benchmark.pool is None
+        job.searcher, space, job.batch, capacity_for(job.trials), benchmark.pool
     )
     key = jax.random.fold_in(jax.random.key(20231107), job.seed)
     state = searcher.init(key)
@@ -383,21 +384,22 @@ def capacity_for(trials: int) -> int:
 
 @cache
 def _compiled(
-    name: str, space: Any, batch: int, capacity: int, repeats: bool = True
+    name: str, space: Any, batch: int, capacity: int, pool: Pool | None = None
 ) -> tuple[Any, Any, Any, Any]:
     import jax
 
     from autorank.base.programs import compiler_options
 
-    searcher = made(name, space, batch, capacity, repeats)
+    searcher = made(name, space, batch, capacity, pool)
     options = compiler_options()
     functions = searcher.ask, searcher.tell, searcher.judge
     ask, tell, judge = (jax.jit(f, compiler_options=options) for f in functions)
     return searcher, ask, tell, judge
 
 
-def made(name: str, space: Any, batch: int, capacity: int, repeats: bool) -> Searcher:
-    """A searcher of ours by its name in a comparison; ``repeats`` says whether a trial may be repeated."""
+def made(name: str, space: Any, batch: int, capacity: int, pool: Pool | None = None) -> Searcher:
+    """A searcher of ours by its name in a comparison; of a pool it knows the list, and no trial may be repeated."""
     _, settings, predictor = variant(name, batch)
-    context = Context(capacity, predictor=predictor, repeats=repeats)
+    listed = None if pool is None else pool.configs
+    context = Context(capacity, predictor=predictor, repeats=pool is None, listed=listed)
     return SEARCHERS[settings.name].make(space, settings, context)

@@ -108,7 +108,7 @@ def _run_together(jobs: Sequence[Job], folder: Path, until: float) -> int:
 
     lanes, first = [Lane(job, folder) for job in jobs], jobs[0]
     space, capacity = lanes[0].benchmark.space, capacity_for(first.trials)
-    searcher = made(first.searcher, space, first.batch, capacity, True)
+    searcher = made(first.searcher, space, first.batch, capacity)
     options = compiler_options()
     init, ask, tell, judge = (
         jax.jit(jax.vmap(f), compiler_options=options)
