@@ -204,7 +204,7 @@ def freeze_thaw(settings: FreezeThawConfig, seed: int) -> FidelityRule:
     """The searcher decides which running trial goes on and which new one starts: for training over several epochs.
 
     Its models see the labels of all rungs. Front and finalists are those of the last rung. In one pass over a log it
-    was slightly worse than whole runs of the same cost (docs/studies.md, thaw-log).
+    was worse than whole runs of the same cost (docs/studies.md, thaw-log).
     """
     made = left_to_the_searcher(settings.rungs, settings.budget, tail=settings.tail)
     return _as_set(settings, made)

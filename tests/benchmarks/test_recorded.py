@@ -134,6 +134,18 @@ def bench(folder: Path, runs: Path, *options: str) -> str:
     return warm.ended(warm.start(command, environment), timeout=300).stdout
 
 
+def test_a_model_chooses_among_what_is_recorded(folder, tmp_path):
+    """After its design `autorank` asks for recorded configurations alone, so that nothing is moved."""
+    bench(folder, tmp_path, "searchers=['autorank+initial=5']", "trials=14")
+    table = recorded_benchmark("toy", folder / "toy.parquet")
+    (path,) = (tmp_path / "bench_search").glob("autorank*/*.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 14
+    assert all(line["asked"] == line["values"] for line in lines[5:])
+    places = [table.pool.place(value) for line in lines for value in line["values"]]
+    assert len(set(places)) == 14
+
+
 def test_searchers_run_on_a_table_go_on_and_end_with_its_best(folder, tmp_path):
     bench(folder, tmp_path, "searchers=[random,evolution]", "trials=12", "batch=3")
     said = bench(folder, tmp_path, "searchers=[random,evolution,optuna-tpe]", "trials=20", "batch=3")  # fmt: skip
