@@ -1,6 +1,6 @@
 """A task on which only recorded configurations can be tried: a pool of random ones, without their neighbours.
 
-A searcher with a model chooses among them (`autorank.searchers.base.Context.listed`). Any other proposal is moved to
+The searcher `autorank` chooses among them (`autorank.searchers.base.Context.listed`). Any other proposal is moved to
 the nearest recorded configuration that has not been tried, and the searcher is told that one, with its result:
 everything that it learns is true, nothing is interpolated, and the best of the pool is known.
 """

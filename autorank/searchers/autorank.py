@@ -98,10 +98,7 @@ def _make_of_equal_runs(space: Space, settings: AutorankConfig, context: Context
     """`make_autorank` where all trials see the same share of the log."""
     batch_size, capacity = settings.batch_size, context.capacity
     repeats, near = settings.repeats and context.repeats, neighbourhood(space)
-    cold, region = (
-        make_acquisition(space, settings, context),
-        region_of(space, context),
-    )
+    cold, region = make_acquisition(space, settings, context), region_of(space, context)
     propose = proposer(space, batch_size=batch_size, capacity=capacity)
     sizes = buffer_sizes(capacity, batch_size)
 

@@ -163,8 +163,8 @@ class Context(NamedTuple):
     # Rising shares of the log that the searcher chooses among, for searchers with the trait `thaws`; configurations
     # then have one column more, the rung.
     rungs: tuple[float, ...] = ()
-    # int32 [m, k]: the only configurations that can be tried, as in a recorded table; None: all can. A model chooses
-    # among them. Designs and searchers without one may propose others, of which the nearest ones are tried.
+    # int32 [m, k]: the only configurations that can be tried, as in a recorded table; None: all can. `autorank` chooses
+    # among them once it has a model. Designs and other searchers may propose others; the nearest ones are tried.
     listed: "np.ndarray | None" = None
 
 

@@ -2,7 +2,8 @@
 
 A searcher is told of a cap by `Context.cost`, so that it looks where it may propose. Whatever it proposes passes
 `within_cap`, which replaces a configuration beyond the cap by a random one within: so a cap holds for every searcher.
-Of a list (`Context.listed`), as recorded tables have, whoever tries the proposals takes the nearest configuration.
+Where only a list can be tried (`Context.listed`), as in a recorded table, proposals that are not on it are moved by
+whoever tries them.
 """
 
 from collections.abc import Callable
@@ -30,13 +31,13 @@ class Region:
 
     space: Space
     fits: Fits | None = None  # None: all do
-    listed: Array | None = None  # int32 [m, k]: the only ones, some of which may not fit
+    listed: Array | None = None  # int32 [m, k]: the only ones that do; None: no list
 
     def sample(self, key: Key, n: int) -> Int[Array, "n k"]:
         """Random configurations that fit.
 
         Each is the first of `DRAWS` that does. Where none does, it is the end of a random walk of `WALK` steps from the
-        baseline that never leaves the region. Of a list they are any.
+        baseline that never leaves the region.
         """
         if self.listed is not None:
             return self.listed[jax.random.randint(key, (n,), 0, len(self.listed))]
@@ -104,7 +105,7 @@ def region_of(space: Space, context: Context) -> Region:
     """Where a searcher may propose.
 
     Raises:
-        ValueError: a list that is empty or of another space.
+        ValueError: a list that is empty or of another space, or of which nothing is within the cap.
 
     Examples:
         >>> from autorank.space.space import Decision
@@ -122,11 +123,14 @@ def region_of(space: Space, context: Context) -> Region:
             f"listed has shape {shape}: write configurations [m, {space.num_decisions}], at least one"
         )
     listed = jnp.asarray(context.listed, jnp.int32)
+    if cap is not None:
+        listed = listed[np.asarray(cap(listed))]
+        if not len(listed):
+            raise ValueError("no listed configuration is within the cap on the cost; raise the cap")
     names = hashes(listed)
 
     def fits(configs: Int[Array, "m k"]) -> Bool[Array, " m"]:
-        found = jnp.any(equal_rows(hashes(configs), names), axis=1)
-        return found if cap is None else found & cap(configs)
+        return jnp.any(equal_rows(hashes(configs), names), axis=1)
 
     return Region(space, fits, listed)
 

@@ -151,8 +151,7 @@ class _Campaigns:
         rungs = arm.rungs if arm.rule == "freeze_thaw" else ()
         context = Context(rows, predictor=predictor, rungs=rungs, listed=task.listed)
         searcher = SEARCHERS[settings.name].make(task.space, settings, context)
-        own = "" if task.listed is None else task.name
-        name = f"{task.space.fingerprint()} {own} {arm.searcher} {rows} {rungs}"
+        name = f"{task.identity} {arm.searcher} {rows} {rungs}"
         return self._programs.get(name, lambda: compiled(searcher))[0]
 
 

@@ -205,7 +205,6 @@ class _Searches:
         context = Context(capacity, self._study.initial, predictor, warm=warm, listed=task.listed)
         searcher = SEARCHERS[settings.name].make(task.space, settings, context)
         shapes = "" if warm is None else [part.shape for part in warm]
-        own = "" if task.listed is None else task.name
-        name = f"{task.space.fingerprint()} {own} {arm.searcher} {shapes}"
+        name = f"{task.identity} {arm.searcher} {shapes}"
         made = self._programs.get(name, lambda: compiled(searcher))[0]
         return made._replace(searcher=searcher)

@@ -40,6 +40,12 @@ class SearchTask:
         return f"{self.benchmark.name} after {self.earlier.name} {self.change}".rstrip()
 
     @property
+    def identity(self) -> str:
+        """What a searcher's programs depend on: the space, and the list of a pool."""
+        own = self.space.fingerprint()
+        return own if self.listed is None else f"{own} {self.name}"
+
+    @property
     def listed(self) -> np.ndarray | None:
         """The only configurations ``[m, k]`` that can be tried; None where all can."""
         return None if self.benchmark.pool is None else self.benchmark.pool.configs

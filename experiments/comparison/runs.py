@@ -5,8 +5,8 @@ for again; lines that are there are told again in order, so that a run continues
 the disk twice a trial, which takes longer than most suggestions do.) Where a peer's own package fails, a last line says
 so, and the run is over: what it found stands, and the trials that it did not propose count as failed.
 
-On a recorded table (`Benchmark.pool`) a searcher with a model chooses among what is recorded (`Context.listed`). Any
-other proposal is moved to the nearest configuration that is recorded and not tried yet. That one is evaluated, told and
+On a recorded table (`Benchmark.pool`) `autorank` chooses among what is recorded (`Context.listed`). Any other
+proposal is moved to the nearest configuration that is recorded and not tried yet. That one is evaluated, told and
 written; the line has the proposals too (``asked``).
 """
 

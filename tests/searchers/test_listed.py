@@ -27,7 +27,7 @@ LISTED = np.random.default_rng(0).permutation(EVERY)[:40]
 
 
 def loss(configs: np.ndarray) -> np.ndarray:
-    """A planted function of all decisions, of which no two are alike."""
+    """A planted function of all decisions."""
     width, module, norm, depth = np.asarray(configs).T
     return (width - 2) ** 2 + 0.7 * (module != 1) + 0.31 * norm + 0.13 * (depth - 1) ** 2
 
@@ -65,6 +65,16 @@ def test_a_cap_holds_on_a_list():
     found = np.asarray(region.fits(jnp.asarray(EVERY)))
     expected = [tuple(row) in names(LISTED) and row[0] < 3 for row in EVERY.tolist()]
     np.testing.assert_array_equal(found, expected)
+    assert names(region.sample(jax.random.key(0), 500)) == {c for c in names(LISTED) if c[0] < 3}
+
+
+def test_a_cap_that_leaves_nothing_of_a_list_is_refused():
+    class Cost:
+        fits = staticmethod(is_cheap)
+
+    dear = LISTED[LISTED[:, 0] == 3]
+    with pytest.raises(ValueError, match="no listed configuration is within the cap"):
+        region_of(SPACE, Context(capacity=8, cost=Cost(), listed=dear))
 
 
 def test_without_a_list_the_region_is_the_space():
