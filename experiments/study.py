@@ -112,7 +112,9 @@ def main(config: DictConfig) -> None:
     from autorank.studies.journal import Journal
     from autorank.studies.run import identity_of, run_study
     from autorank.studies.subjects import SUBJECTS, study_of
+    from experiments.comparison.peers.in_study import register_rules
 
+    register_rules()
     whole = study_of(cfg.study)
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
     load = SUBJECTS[whole.subject].make(whole).load

@@ -16,7 +16,7 @@ class Available(NamedTuple):
 
 
 def available(study: Study, load: Callable[[str], Any]) -> Available:
-    """Leaves out arms whose package is not installed, and of `Study.more_records` those that cannot be loaded.
+    """Leaves out arms that need what is not installed, and of `Study.more_records` those that cannot be loaded.
 
     Args:
         study: whole.
@@ -29,10 +29,8 @@ def available(study: Study, load: Callable[[str], Any]) -> Available:
     """
     missing, arms = [], dict(study.arms)
     for name, arm in study.resolved().items():
-        if package := study.missing(arm):
-            missing.append(
-                f"the arm {name} needs the package {package}: pip install 'autorank[studies]'"
-            )
+        if needed := study.missing(arm):
+            missing.append(f"the arm {name} needs {needed}")
             del arms[name]
     if study.reference not in arms:
         raise ValueError(f"study.reference={study.reference}: {missing[0]}, or write another arm")

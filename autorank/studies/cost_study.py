@@ -83,16 +83,24 @@ class CostStudy(Study):
         require_range("study.noise", self.noise, 0.0, 1e3)
         require_range("study.tail", self.tail, 0.001, 1.0)
 
+    def missing(self, arm: CostArm) -> str:
+        """See `Study.missing`."""
+        lacks = SPENDING[arm.rule].traits.get("lacks")
+        return lacks() if lacks else ""
+
     def arm(self, place: str, own: dict[str, Any]) -> CostArm:
         """See `Study.arm`."""
         refuse_unknown(place, own, CostArm)
         rule = own.get("rule", "fixed")
         require(f"{place}.rule", rule, tuple(SPENDING))
-        reads = ("searcher", "rule", "budget", *SPENDING[rule].traits["reads"])
+        traits = SPENDING[rule].traits
+        proposes = traits.get("proposes", False)
+        reads = ("rule", "budget", *traits["reads"], *(() if proposes else ("searcher",)))
         for key in own.keys() - set(reads):
             raise ValueError(f"{place}.{key} has no effect with rule={rule}; leave it out")
+        usual = "random" if proposes else "autorank"
         try:
-            made = variant(own.get("searcher", "autorank"), self.batch)
+            made = variant(own.get("searcher", usual), self.batch)
             arm = CostArm(**with_tuples(own | {"searcher": made.name}))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error

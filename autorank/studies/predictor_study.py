@@ -103,7 +103,9 @@ class PredictorStudy(Study):
     def missing(self, arm: PredictorArm) -> str:
         """See `Study.missing`."""
         package = KINDS[arm.kind].traits["needs"]
-        return package if package and not find_spec(package) else ""
+        if not package or find_spec(package):
+            return ""
+        return f"the package {package}: pip install 'autorank[studies]'"
 
     def table(self, name: str, load: Callable[[str], Records]) -> Records:
         """See `Study.table`; `records.derived` says which parts of tables have names."""

@@ -27,7 +27,8 @@ class Rule(Protocol):
         ...
 
 
-# Trait `reads`: the fields of `CostArm` that a rule reads.
+# Traits: `reads`, the fields of `CostArm` that a rule reads; `proposes`, whether it proposes configurations itself
+# (default: the arm's searcher does); `lacks`, a function that says what it needs and is not installed.
 SPENDING: Registry[Rule] = Registry("rule", field="rule")
 
 

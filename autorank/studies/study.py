@@ -140,7 +140,7 @@ class Study(ABC):
             raise ValueError("study.records is empty; name at least one")
 
     def missing(self, arm: Any) -> str:
-        """The package that an arm needs and that is not installed; empty if there is none."""
+        """What an arm needs and is not installed, and how to install it; empty if there is nothing."""
         return ""
 
     def table(self, name: str, load: Callable[[str], Any]) -> Any:

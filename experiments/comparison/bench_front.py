@@ -1,12 +1,12 @@
 """Which searcher finds more of the front of quality and cost with the same number of trials.
 
-python -m experiments.comparison.bench_front                                   all searchers but the slow one, all tasks
+python -m experiments.comparison.bench_front                            all searchers but the slow ones, all tasks
 python -m experiments.comparison.bench_front --searchers optuna-gp --seeds 3 --noise 0
 python -m experiments.comparison.bench_front --searchers front+margin=0 --first-seed 100   the front with other settings
 
 ``front`` is autorank with search.goal=front, ``best`` with its default goal, ``random`` random search: these propose
-ten trials at a time, as a search does. Optuna's samplers of two objectives are told of each trial before the next. Runs
-that the table has are not run again. The table grows after each run, so that a stopped command goes on.
+ten trials at a time, as a search does. Peers (docs/peers.md) are told of each trial before the next. Runs that the
+table has are not run again. The table grows after each run, so that a stopped command goes on.
 """
 
 import argparse
@@ -15,10 +15,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,19 @@ from autorank.app.programs import set_up_jax
 from autorank.base.jax_settings import own_settings
 from autorank.base.programs import compiler_options
 from autorank.searchers.base import SEARCHERS, Context
+from experiments.comparison.front_peers import FrontPeer
 from experiments.comparison.fronts import TASKS, FrontTask, front_task
 from experiments.comparison.noise import RECORDED, noise_of, noise_text
+from experiments.comparison.peers.base import described
+from experiments.comparison.peers.catalogue import FRONT_PEERS
 from experiments.machine import RESULTS, processor_name, revision, versions
 
 TABLE = RESULTS / "bench_front.csv"
 POINTS = (20, 50, 100)
 BATCH = 10  # trials that ours propose at a time
-PEERS = ("optuna-nsga2", "optuna-tpe", "optuna-gp")
 OURS = ("front", "best", "random")
+QUICK = ("optuna-nsga2", "optuna-tpe")  # peers that take no more than a second or two a run
+PACKAGES: set[str] = set()  # of the peers that this process has run, with their versions
 FIELDS = (
     "task",
     "noise",
@@ -92,19 +95,18 @@ def our_run(name: str, task: FrontTask, noise: float | str, seed: int) -> Iterat
 
 def peer_run(name: str, task: FrontTask, noise: float | str, seed: int) -> Iterator[Row]:
     """A run of a peer; its front is that of what it was told."""
-    from experiments.comparison.front_peers import FrontPeer
-    from experiments.comparison.peers.base import described
-
-    peer, draw = FrontPeer(name, described(task.benchmark), seed), np.random.default_rng([seed, 11])
-    truth, seen, started = np.zeros((0, 2)), np.zeros(0), time.process_time()
-    while len(truth) < max(POINTS):
-        rows = [peer.ask_one()]
-        truth = np.concatenate([truth, task.truth(rows)])
-        told = task.told(draw, noise, rows)
-        peer.tell_both(told[0])
-        seen = np.append(seen, told[0, 0])
-        if len(truth) in POINTS:
-            yield measured(task, truth, seen, time.process_time() - started)
+    draw = np.random.default_rng([seed, 11])
+    truth, seen = np.zeros((0, 2)), np.zeros(0)
+    with closing(FrontPeer(name, described(task.benchmark), seed, max(POINTS))) as peer:
+        PACKAGES.update(f"{k} {v}" for k, v in peer.versions.items())
+        while len(truth) < max(POINTS):
+            rows = [peer.ask_one()]
+            truth = np.concatenate([truth, task.truth(rows)])
+            told = task.told(draw, noise, rows)
+            peer.tell_both(told[0])
+            seen = np.append(seen, told[0, 0])
+            if len(truth) in POINTS:
+                yield measured(task, truth, seen, peer.cpu)
 
 
 def measured(task: FrontTask, truth: np.ndarray, believed: np.ndarray, spent: float) -> Row:
@@ -140,7 +142,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     now = {
         "revisions": revision(),
         "devices": processor_name(),
-        "versions": f"{versions()}, optuna {version('optuna')}",
+        "versions": ", ".join([versions(), *sorted(PACKAGES)]),
     }
     about = {k: sorted({*about.get(k, ()), v}) for k, v in now.items()}
     beside.write_text(json.dumps(about | {"batch of ours": BATCH}, indent=1) + "\n")
@@ -158,8 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    usual = [*OURS, *PEERS[:2]]
-    parser.add_argument("--searchers", nargs="+", default=usual, help=", ".join(OURS + PEERS))
+    every = (*OURS, *FRONT_PEERS)
+    parser.add_argument("--searchers", nargs="+", default=[*OURS, *QUICK], help=", ".join(every))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help=", ".join(TASKS))
     parser.add_argument(
         "--noise", nargs="+", default=["0", "0.1", RECORDED], help="as of bench_search"
@@ -169,10 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args(argv)
     for name in options.searchers:
-        if name.split("+")[0] not in OURS + PEERS:
-            parser.error(f"--searchers {name}: write some of {', '.join(OURS + PEERS)}")
-    if any(n == "optuna-gp" for n in options.searchers) and not find_spec("torch"):
-        parser.error("--searchers optuna-gp: Optuna's Gaussian process needs torch; install it")
+        if name.split("+")[0] not in every:
+            parser.error(f"--searchers {name}: write some of {', '.join(every)}")
     rows = read(options.table)
     known = {run_of(row) for row in rows}
     for name in options.searchers:
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     run = (task_name, noise_text(noise), name, seed)
                     if run in known:
                         continue
-                    kind = peer_run if name in PEERS else our_run
+                    kind = peer_run if name in FRONT_PEERS else our_run
                     named: Row = dict(zip(FIELDS, run, strict=False))
                     rows += [named | row for row in kind(name, task, noise, seed)]
                     write(options.table, rows)

@@ -1,36 +1,59 @@
-"""Optuna's samplers of two objectives: told of the cost with the result of a trial, as they cannot know it before."""
+"""Peers of two objectives: told of the cost with the result of a trial, as they cannot know it before."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import optuna  # pyright: ignore[reportMissingImports]
 
 from autorank.benchmarks.base import Values
-from experiments.comparison.peers.base import Task
-from experiments.comparison.peers.optuna_peer import OptunaPeer
+from experiments.comparison.peers.base import Task, Told
+from experiments.comparison.peers.catalogue import (
+    ENVIRONMENTS,
+    FOLDERS,
+    FRONT_PEERS,
+    interpreter,
+)
+from experiments.comparison.peers.process import PeerProcess
 
-# With their defaults.
-SAMPLERS: dict[str, Callable[[int], Any]] = {
-    "optuna-nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
-    "optuna-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
-    "optuna-gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-}
 
+class FrontPeer:
+    """Minimises quality and cost, one trial at a time, in a process of its own.
 
-class FrontPeer(OptunaPeer):
-    """A study that minimises quality and cost, one trial at a time."""
+    Raises:
+        ValueError: its environment is not there.
+    """
 
-    def __init__(self, name: str, task: Task, seed: int) -> None:
-        super().__init__(SAMPLERS[name](seed), task)
-        self._study = optuna.create_study(
-            directions=["minimize", "minimize"], sampler=SAMPLERS[name](seed)
-        )
+    def __init__(self, name: str, task: Task, seed: int, trials: int) -> None:
+        module, factory, environment = FRONT_PEERS[name]
+        python = interpreter(environment)
+        if python is None:
+            folder = FOLDERS.get(environment, environment)
+            raise ValueError(
+                f"{name} needs an environment: sh experiments/comparison/peers/make_env.sh {folder}"
+            )
+        packages = ENVIRONMENTS[environment].packages
+        self._peer = PeerProcess(python, module, factory, task, seed, trials, 1, packages=packages)
+        self._asked: Values = {}
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of its process, starting it included."""
+        return self._peer.cpu
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of its packages."""
+        return self._peer.versions
 
     def ask_one(self) -> Values:
         """The next configuration."""
-        return self.ask(1)[0]
+        (self._asked,) = self._peer.ask(1)
+        return self._asked
 
     def tell_both(self, metrics: Sequence[float] | np.ndarray) -> None:
         """Quality and log cost ratio of what was asked for last."""
-        self._study.tell(self._open[0][0], [float(v) for v in metrics])
+        quality, cost = map(float, metrics)
+        self._peer.tell([Told(dict(self._asked), quality, cost)])
+
+    def close(self) -> None:
+        """Ends its process."""
+        self._peer.close()

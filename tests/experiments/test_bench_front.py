@@ -7,7 +7,10 @@ import pytest
 
 from autorank.benchmarks.mixed import mixed, planted_front, planted_optimum
 from experiments.comparison import bench_front, front_table
+from experiments.comparison.front_peers import FrontPeer
 from experiments.comparison.fronts import front_task
+from experiments.comparison.peers import catalogue
+from experiments.comparison.peers.base import described
 
 
 def test_the_planted_front_is_dominated_by_nothing():
@@ -86,6 +89,31 @@ def test_a_run_is_written_once_and_ends_where_it_did(tmp_path):
     assert lacking[0] >= lacking[1] >= lacking[2] and lacking[3] >= lacking[4] >= lacking[5]
     with pytest.raises(SystemExit):
         bench_front.main(["--searchers", "nobody"])
+
+
+@pytest.mark.parametrize("name", ["optuna-tpe", "smac-parego", "ax-nehvi"])
+def test_a_peer_of_two_objectives_is_told_both_and_proposes_inside_the_space(name):
+    if catalogue.interpreter(catalogue.FRONT_PEERS[name].environment) is None:
+        pytest.skip(f"no environment of {name}: sh experiments/comparison/peers/make_env.sh")
+    task = front_task("dhen/kuairand")
+    peer = FrontPeer(name, described(task.benchmark), 0, 12)
+    for _ in range(12):
+        row = peer.ask_one()
+        assert np.isfinite(task.truth([row])).all()  # in the table
+        peer.tell_both(task.truth([row])[0])
+    assert peer.cpu > 0 and peer.versions
+    peer.close()
+
+
+def test_a_peer_of_two_objectives_without_its_environment_says_how_to_make_it(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("AUTORANK_PEERS_FOLDER", str(tmp_path))
+    monkeypatch.setattr(catalogue.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match=r"smac-parego needs an environment: sh .*make_env.sh default"
+    ):
+        FrontPeer("smac-parego", described(front_task("mixed/0").benchmark), 0, 12)
 
 
 def test_a_paired_difference_of_planted_runs():

@@ -91,6 +91,21 @@ def test_asks_and_tells_reach_the_child_and_its_seconds_are_counted(benchmark):
     peer.close()  # twice does no harm
 
 
+def test_how_far_a_run_is_to_go_is_asked_and_what_stands_beside_a_loss_is_told(benchmark):
+    peer = stand_in(benchmark, "well")
+    row = {"optimizer": "adam", "rate": 0.5}
+    assert peer.ask_run() == (row, 1)
+    before = peer.cpu
+    peer.tell([Told(row, 1.0, cost=2.0), Told(row, math.nan, units=1)])
+    assert peer.cpu - before == 2.25  # a quarter, and both numbers
+    assert peer.ask_run()[1] == 3
+    peer.close()
+    far = stand_in(benchmark, "far")
+    with pytest.raises(RuntimeError, match="asked for 12 units of a run of 9"):
+        far.ask_run()
+    assert not far._child.running
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -198,7 +213,8 @@ def test_a_peer_without_its_environment_says_which_command_makes_it(
 
 
 def test_every_peer_has_an_adapter_and_every_environment_an_exact_list():
-    for name, entry in catalogue.PEERS.items():
+    every = (catalogue.PEERS, catalogue.FRONT_PEERS, catalogue.STOPPING_PEERS)
+    for name, entry in itertools.chain(*(kind.items() for kind in every)):
         text = (ROOT / "experiments" / "comparison" / "peers" / f"{entry.module}.py").read_text()
         assert f"def {entry.factory}(task: Task, seed: int, trials: int, batch: int)" in text, name
         folder = catalogue.FOLDERS.get(entry.environment, entry.environment)

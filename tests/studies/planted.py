@@ -15,8 +15,10 @@ from autorank.studies.predictor_study import PredictorStudy
 from autorank.studies.records import Records, records_of
 from autorank.studies.run import identity_of, run_study
 from autorank.studies.subjects import study_of
+from experiments.comparison.peers.in_study import register_rules
 
 ROOT = Path(__file__).resolve().parents[2]
+register_rules()  # some shipped studies have arms of other packages
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 SPACE = Space(
     tuple(Decision(name, LEVELS, "number") for name in "abcd"),

@@ -9,6 +9,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+# Peers that stop runs early count a run in so many units and, by their defaults of eta=3, look at 1, 3 and 9 of them.
+UNITS = 9
+
 
 class Decision(NamedTuple):
     """A decision of the space, like `autorank.space.decision.Decision` but plain data."""
@@ -60,6 +63,10 @@ class Told(NamedTuple):
 
     values: dict[str, Any]  # active decisions only
     loss: float  # NaN = failed
+    cost: float | None = None  # told to peers of two objectives alone
+    units: int | None = (
+        None  # of `UNITS`, how much of a run the loss is of; told to peers that stop runs early
+    )
 
 
 class Peer(Protocol):
@@ -81,6 +88,18 @@ class Peer(Protocol):
 
     def tell(self, trials: Sequence[Told]) -> None:
         """Results, in the order in which they were asked for; or, at a resume, from an earlier process."""
+        ...
+
+
+class StoppingPeer(Protocol):
+    """A searcher that decides how far runs go, one at a time, with its documented defaults; made as a `Peer`."""
+
+    def ask_run(self) -> tuple[dict[str, Any], int]:
+        """A configuration, new or one that was asked for before, and how many of the `UNITS` it is to reach."""
+        ...
+
+    def tell(self, trials: Sequence[Told]) -> None:
+        """The result of what was asked for last."""
         ...
 
 

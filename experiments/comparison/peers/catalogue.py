@@ -57,6 +57,22 @@ PEERS = {
     "vizier-gp-ucb-pe": Entry("vizier_peer", "gp_ucb_pe", "vizier"),
 }
 
+# Peers of two objectives, quality and cost: of `experiments.comparison.bench_front`.
+FRONT_PEERS = {
+    "optuna-nsga2": Entry("optuna_peer", "front_nsga2", "optuna"),
+    "optuna-tpe": Entry("optuna_peer", "front_tpe", "optuna"),
+    "optuna-gp": Entry("optuna_peer", "front_gp", "optuna"),
+    "ax-nehvi": Entry("ax_peer", "ax_front", "ax"),
+    "smac-parego": Entry("smac_peer", "parego", "smac"),
+}
+
+# Peers that decide how far a run goes: rules of studies at equal cost (`in_study`).
+STOPPING_PEERS = {
+    "optuna_hyperband": Entry("optuna_peer", "hyperband", "optuna"),
+    "smac_hyperband": Entry("smac_peer", "hyperband", "smac"),
+    "neps_priorband": Entry("neps_peer", "prior_band", "neps"),
+}
+
 # For peers that take over a second a suggestion: ten tasks, one of each suite and two of lcbench.
 SLOW_TASKS = (
     "bars/frappe_x1",

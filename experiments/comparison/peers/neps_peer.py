@@ -1,4 +1,4 @@
-"""NePS: Bayesian optimization with its defaults, through its ask-and-tell wrapper."""
+"""NePS: Bayesian optimization and PriorBand with their defaults, through its ask-and-tell wrapper."""
 
 # pyright: reportMissingImports=false
 import logging
@@ -10,10 +10,17 @@ from typing import Any
 import neps
 import numpy as np
 import torch
-from neps.optimizers.algorithms import bayesian_optimization
+from neps.optimizers.algorithms import bayesian_optimization, priorband
 from neps.space import HPOCategorical, HPOFloat, HPOInteger, SearchSpace
 
-from experiments.comparison.peers.base import Task, Told, from_indices, step_seed, to_indices
+from experiments.comparison.peers.base import (
+    UNITS,
+    Task,
+    Told,
+    from_indices,
+    step_seed,
+    to_indices,
+)
 
 
 class NepsPeer:
@@ -46,10 +53,7 @@ class NepsPeer:
     def ask(self, n: int) -> list[dict[str, Any]]:
         """``n`` at once; of an initial design it gives all that is left, of which only ``n`` are kept."""
         self._forget_open()
-        seed = step_seed(self._seed, self._told)
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        random.seed(seed)
+        reseed(step_seed(self._seed, self._told))
         found = [self._peer.ask()] if n == 1 else self._peer.ask(n=n)
         for trial in found[n:]:
             del self._peer.trials[trial.id]
@@ -72,6 +76,50 @@ class NepsPeer:
             self._peer.tell_custom(config_id=str(self._told), config=config, result=result)
 
 
+class PriorBandPeer:
+    """PriorBand around the baseline, which is the prior of every decision."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        self._task, self._seed, self._told = task, seed, 0
+        baseline = to_indices(task, task.baseline)
+        own: dict[str, Any] = {
+            d.name: HPOInteger(0, len(d.choices) - 1, prior=baseline[d.name])
+            if d.kind == "number"
+            else HPOCategorical(list(range(len(d.choices))), prior=baseline[d.name])
+            for d in task.searched()
+        }
+        own["units"] = HPOInteger(1, UNITS, is_fidelity=True)
+        self._peer = neps.AskAndTell(priorband(SearchSpace(own)))
+        self._open: Any = None
+
+    def ask_run(self) -> tuple[dict[str, Any], int]:
+        """See `base.StoppingPeer`."""
+        reseed(step_seed(self._seed, self._told))
+        self._open = self._peer.ask()
+        return from_indices(self._task, self._open.config), int(self._open.config["units"])
+
+    def tell(self, trials: Sequence[Told]) -> None:
+        """The loss of what was asked for last."""
+        (told,) = trials
+        result = told.loss if told.loss == told.loss else RuntimeError("failed")
+        self._peer.tell(self._open, result)
+        self._told += 1
+
+
+def reseed(seed: int) -> None:
+    """NePS takes no seed: its numbers come from the global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+
+
 def bayesian(task: Task, seed: int, trials: int, batch: int) -> NepsPeer:
     """`bayesian_optimization` with its defaults."""
     return NepsPeer(task, seed)
+
+
+def prior_band(task: Task, seed: int, trials: int, batch: int) -> PriorBandPeer:
+    """`priorband` with its defaults; it takes no intervals."""
+    return PriorBandPeer(task, seed)

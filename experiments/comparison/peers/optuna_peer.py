@@ -1,4 +1,7 @@
-"""Optuna 5: GPSampler, TPESampler. A failed trial is told as FAIL, which is its documented way."""
+"""Optuna 5: GPSampler, TPESampler; of two objectives NSGAIISampler too.
+
+A failed trial is told as FAIL, which is its documented way.
+"""
 
 # pyright: reportMissingImports=false
 from collections.abc import Sequence
@@ -6,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from experiments.comparison.peers.base import Task, Told, WorstSoFar, index, is_active
+from experiments.comparison.peers.base import UNITS, Task, Told, WorstSoFar, index, is_active
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -16,9 +19,12 @@ class OptunaPeer:
 
     asks_again = True
 
-    def __init__(self, sampler: Any, task: Task, *, worst: bool = False) -> None:
+    def __init__(
+        self, sampler: Any, task: Task, *, worst: bool = False, objectives: int = 1
+    ) -> None:
         self._task = task
-        self._study = optuna.create_study(sampler=sampler)
+        directions: list[Any] = ["minimize"] * objectives
+        self._study = optuna.create_study(sampler=sampler, directions=directions)
         self._open: list[tuple[Any, dict[str, Any]]] = []
         self._worst = WorstSoFar() if worst else None
 
@@ -61,9 +67,45 @@ class OptunaPeer:
                 fixed = _Fixed(trial, told.values, self._task)
                 self._suggest(fixed)
             if loss == loss:
-                self._study.tell(trial, loss)
+                self._study.tell(trial, loss if told.cost is None else [loss, told.cost])
             else:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        self._open = []
+
+
+class HyperbandPeer(OptunaPeer):
+    """`TPESampler` with `HyperbandPruner`: a trial reports after every unit and goes on until it is pruned."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        super().__init__(optuna.samplers.TPESampler(seed=seed), task)
+        self._study = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=UNITS),
+            study_name="hyperband",  # trials are given to brackets by the study's name
+        )
+        self._units = 0  # that the open trial has reached
+
+    def ask_run(self) -> tuple[dict[str, Any], int]:
+        """See `base.StoppingPeer`."""
+        if not self._open:
+            trial = self._study.ask()
+            self._open, self._units = [(trial, self._suggest(trial))], 0
+        return self._open[0][1], self._units + 1
+
+    def tell(self, trials: Sequence[Told]) -> None:
+        """The loss of the open trial after one more unit; a failed one ends."""
+        ((_, loss, *_),), (trial, _) = trials, self._open[0]
+        self._units += 1
+        if loss == loss:
+            trial.report(loss, self._units)
+        if loss != loss:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        elif self._units == UNITS:
+            self._study.tell(trial, loss)
+        elif trial.should_prune():
+            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            return
         self._open = []
 
 
@@ -98,3 +140,23 @@ def gp_worst(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
 def tpe(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
     """`TPESampler` with its defaults (of release 5)."""
     return OptunaPeer(optuna.samplers.TPESampler(seed=seed), task)
+
+
+def front_gp(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
+    """`GPSampler` of two objectives, with its defaults."""
+    return OptunaPeer(optuna.samplers.GPSampler(seed=seed), task, objectives=2)
+
+
+def front_nsga2(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
+    """`NSGAIISampler`, with its defaults."""
+    return OptunaPeer(optuna.samplers.NSGAIISampler(seed=seed), task, objectives=2)
+
+
+def front_tpe(task: Task, seed: int, trials: int, batch: int) -> OptunaPeer:
+    """`TPESampler` of two objectives, with its defaults."""
+    return OptunaPeer(optuna.samplers.TPESampler(seed=seed), task, objectives=2)
+
+
+def hyperband(task: Task, seed: int, trials: int, batch: int) -> HyperbandPeer:
+    """`TPESampler` with `HyperbandPruner`, with their defaults."""
+    return HyperbandPeer(task, seed)

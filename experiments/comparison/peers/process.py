@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.comparison.peers.base import Task, Told, checked
+from experiments.comparison.peers.base import UNITS, Task, Told, checked
 from experiments.comparison.peers.json_child import JsonChild
 
 
@@ -13,7 +13,9 @@ class PeerError(RuntimeError):
 
 
 class PeerProcess:
-    """A `Peer`; ``python`` runs `experiments.comparison.peers.child`, or ``command`` does what it does.
+    """A `Peer` or a `StoppingPeer`.
+
+    ``python`` runs `experiments.comparison.peers.child`, or ``command`` does what it does.
 
     It runs as a `JsonChild` does (SMAC's trajectory depends on the fixed order of sets). ``cpu`` counts the child's CPU
     seconds, making included.
@@ -69,7 +71,18 @@ class PeerProcess:
 
     def ask(self, n: int) -> list[dict[str, Any]]:
         """``n`` proposals, each checked against the task."""
-        rows = self._call({"ask": n}).get("rows")
+        return self._rows(self._call({"ask": n}), n)
+
+    def ask_run(self) -> tuple[dict[str, Any], int]:
+        """See `base.StoppingPeer`."""
+        answer = self._call({"ask_run": True})
+        (row,), units = self._rows(answer, 1), answer.get("units")
+        if not isinstance(units, int) or not 1 <= units <= UNITS:
+            raise self._child.error(f"asked for {units!r} units of a run of {UNITS}")
+        return row, units
+
+    def _rows(self, answer: dict[str, Any], n: int) -> list[dict[str, Any]]:
+        rows = answer.get("rows")
         if not isinstance(rows, list) or len(rows) != n:
             raise self._child.error(f"was asked for {n} proposals and answered {rows!r}"[:300])
         try:
@@ -79,9 +92,8 @@ class PeerProcess:
 
     def tell(self, trials: Sequence[Told]) -> None:
         """Results."""
-        self._call(
-            {"tell": [[t.values, t.loss if math.isfinite(t.loss) else None] for t in trials]}
-        )
+        told = [(t, t.loss if math.isfinite(t.loss) else None) for t in trials]
+        self._call({"tell": [[t.values, loss, t.cost, t.units] for t, loss in told]})
 
     def close(self) -> None:
         """Closes the child's input, and kills it if it does not end soon."""

@@ -20,11 +20,17 @@ from ConfigSpace import (
     UniformFloatHyperparameter,
     UniformIntegerHyperparameter,
 )
-from smac import BlackBoxFacade, HyperparameterOptimizationFacade, Scenario
+from smac import (
+    BlackBoxFacade,
+    HyperparameterOptimizationFacade,
+    MultiFidelityFacade,
+    Scenario,
+)
+from smac.multi_objective.parego import ParEGO
 from smac.runhistory.dataclasses import TrialInfo, TrialValue
 from smac.runhistory.enumerations import StatusType
 
-from experiments.comparison.peers.base import Task, Told, WorstSoFar, index
+from experiments.comparison.peers.base import UNITS, Task, Told, WorstSoFar, index
 
 
 def config_space(task: Task, seed: int) -> ConfigurationSpace:
@@ -56,7 +62,16 @@ class SmacPeer:
 
     asks_again = True
 
-    def __init__(self, facade: Any, task: Task, seed: int, trials: int) -> None:
+    def __init__(
+        self,
+        facade: Any,
+        task: Task,
+        seed: int,
+        trials: int,
+        *,
+        scalarise: Any = None,
+        units: int | None = None,
+    ) -> None:
         self._task, self._seed, self._worst = task, seed, WorstSoFar()
         self._space = config_space(task, seed)
         scenario = Scenario(
@@ -64,11 +79,17 @@ class SmacPeer:
             n_trials=trials,
             deterministic=True,
             seed=seed,
+            objectives=["loss", "cost"] if scalarise else "cost",
+            min_budget=units and 1,
+            max_budget=units,
             output_directory=tempfile.mkdtemp(),  # type: ignore[arg-type]
         )
-        self._facade = facade(
-            scenario, lambda config, seed=0: 0.0, overwrite=True, logging_level=40
-        )
+        own = {"multi_objective_algorithm": scalarise(scenario)} if scalarise else {}
+        # It is never called, but its signature is checked.
+        unused: Any = lambda config, seed=0: 0.0  # noqa: E731
+        if units:
+            unused = lambda config, seed=0, budget=0: 0.0  # noqa: E731
+        self._facade = facade(scenario, unused, overwrite=True, logging_level=40, **own)
         self._asked: list[tuple[Any, dict[str, Any]]] = []
 
     def ask(self, n: int) -> list[dict[str, Any]]:
@@ -78,6 +99,11 @@ class SmacPeer:
             info = self._facade.ask()
             self._asked.append((info, self._decode(dict(info.config))))
         return [values for _, values in self._asked]
+
+    def ask_run(self) -> tuple[dict[str, Any], int]:
+        """See `base.StoppingPeer`."""
+        (values,) = self.ask(1)
+        return values, round(self._asked[0][0].budget)
 
     def _decode(self, found: dict[str, Any]) -> dict[str, Any]:
         values = {}
@@ -102,7 +128,8 @@ class SmacPeer:
                 info = self._asked[known.index(told.values)][0]
             else:
                 info = TrialInfo(self._encode(told.values), seed=self._seed)
-            self._facade.tell(info, TrialValue(cost=loss, status=status))
+            cost = loss if told.cost is None else [loss, told.cost]
+            self._facade.tell(info, TrialValue(cost=cost, status=status))
 
     def _encode(self, values: dict[str, Any]) -> Any:
         from ConfigSpace import Configuration
@@ -121,3 +148,13 @@ def black_box(task: Task, seed: int, trials: int, batch: int) -> SmacPeer:
 def random_forest(task: Task, seed: int, trials: int, batch: int) -> SmacPeer:
     """`HyperparameterOptimizationFacade` with its defaults."""
     return SmacPeer(HyperparameterOptimizationFacade, task, seed, trials)
+
+
+def parego(task: Task, seed: int, trials: int, batch: int) -> SmacPeer:
+    """Two objectives: `HyperparameterOptimizationFacade` with ParEGO."""
+    return SmacPeer(HyperparameterOptimizationFacade, task, seed, trials, scalarise=ParEGO)
+
+
+def hyperband(task: Task, seed: int, trials: int, batch: int) -> SmacPeer:
+    """`MultiFidelityFacade` with its defaults: a random forest proposes, Hyperband decides how far."""
+    return SmacPeer(MultiFidelityFacade, task, seed, trials, units=UNITS)
