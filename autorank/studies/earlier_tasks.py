@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.records import require
@@ -20,7 +21,7 @@ def warmed(name: str, load: Callable[[str], SearchTask]) -> SearchTask:
     """The task of a name, with its earlier task if it names one.
 
     Raises:
-        ValueError: two tasks of different spaces, or an unknown change.
+        ValueError: two tasks of different decisions, or an unknown change.
     """
     target, _, rest = name.partition(" after ")
     task = load(target)
@@ -30,7 +31,7 @@ def warmed(name: str, load: Callable[[str], SearchTask]) -> SearchTask:
     if change:
         require(f"{target} after {source}", change, CHANGES)
     earlier = load(source)
-    if earlier.space != task.space:
+    if earlier.space.decisions != task.space.decisions:
         raise ValueError(f"{name}: they have different spaces; name two tasks of one")
     return dataclasses.replace(task, earlier=earlier, change=change)
 
@@ -56,6 +57,8 @@ def warm_from(
         num_first: how many of them are tried first.
         number: of the repeat.
     """
+    # Another log may have another baseline, whose choices stand where a decision is inactive.
+    configs = np.asarray(task.space.canonical(jnp.asarray(configs)))
     if task.change == "shuffled":
         labels = np.random.default_rng(number).permutation(labels)
     trials = [

@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import os
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,7 +59,7 @@ class Journal:
             os.truncate(self.path, whole)  # without a row that was cut off
             self._stream = stack.enter_context(self.path.open("a", newline=""))
             self._open = stack.pop_all()
-        self._started, self._grew = time.process_time(), False
+        self._started, self._grew = _cpu_seconds(), False
 
     def __enter__(self) -> "Journal":
         return self
@@ -82,7 +81,7 @@ class Journal:
         Those of a process that was killed are not known.
         """
         before = json.loads(self._spent.read_text())["cpu_seconds"] if self._spent.exists() else 0.0
-        return before + (time.process_time() - self._started if self._grew else 0.0)
+        return before + (_cpu_seconds() - self._started if self._grew else 0.0)
 
     def add(self, cell: Cell, values: Mapping[str, float]) -> None:
         """Writes a row; it survives the end of this process."""
@@ -137,3 +136,8 @@ def _line(values: list[object]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerow(values)
     return stream.getvalue()
+
+
+def _cpu_seconds() -> float:
+    """Of this process, and of those that it has started and that have ended."""
+    return sum(os.times()[:4])
