@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from autorank.benchmarks.bars import BARS_TASKS, bars
 from autorank.benchmarks.base import Benchmark
 from autorank.benchmarks.dhen import DHEN_TASKS, dhen_table
+from autorank.benchmarks.forest import FOREST_TASKS, forest_benchmark
 from autorank.benchmarks.hpo_tables import HPO_TASKS, hpo_table
 from autorank.benchmarks.ledger import ledger_benchmark
 from autorank.benchmarks.mixed import mixed
@@ -80,6 +81,11 @@ SUITES = {
     "nested": Suite(("0",), lambda task, *_: nested(int(task))),
     "dhen": Suite(
         DHEN_TASKS, lambda task, *_: dhen_table(task, RESULTS / f"dhen_table_{task}.csv")
+    ),
+    # Of committed tables, whatever AUTORANK_TABLES says: their levels are committed too.
+    "forest": Suite(
+        FOREST_TASKS,
+        lambda task, *_: forest_benchmark(task, RESULTS / "tables" / f"{task}.parquet"),
     ),
     "tables": Suite(
         tuple(sorted(file.stem for file in TABLES.glob("*.parquet"))),

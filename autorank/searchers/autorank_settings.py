@@ -51,7 +51,7 @@ class AutorankConfig(
             require_range(f"searcher.{key}", getattr(self, key), least, 1_000_000)
         for key in (
             *("noise_median", "noise_sd", "noise_pace", "effect_sd", "fit_rate", "near_step"),
-            *("warm_median", "warm_sd", "feasibility_power"),
+            *("warm_median", "warm_sd", "feasibility_power", "conditional_scale"),
         ):
             require_range(f"searcher.{key}", getattr(self, key), 1e-12, 1e3)
         if self.noise_start is not None:

@@ -17,6 +17,7 @@ NEARLY_EXACT = {
     "noise_sd": 1.5,
     "noise_start": None,
     "noise_pace": 1.0,
+    "conditional_scale": 1.0,
     "look_ahead": False,
     "repeats": False,
 }

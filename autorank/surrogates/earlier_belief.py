@@ -14,7 +14,7 @@ several tasks, Swersky et al. 2013, "Multi-task Bayesian optimization", factor a
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,10 +92,15 @@ def with_earlier(
         gain=np.concatenate([columns.gain, np.ones(num, np.float32)]),
         num_decisions=k + num,
     )
-    own_prior = math.log(prior[0]), prior[1]
-    effect = tuple(
-        np.repeat(np.asarray(pair, np.float32), (k, num))
-        for pair in zip(surrogate.priors.effect, own_prior, strict=True)
+
+    def longer(old: Any, new: float) -> np.ndarray:
+        parts = np.broadcast_to(old, k), np.broadcast_to(new, num)
+        return np.concatenate(parts).astype(np.float32)
+
+    (effect, effect_sd), (scale, scale_sd) = surrogate.priors.effect, surrogate.priors.scale
+    priors = surrogate.priors._replace(
+        effect=(longer(effect, math.log(prior[0])), longer(effect_sd, prior[1])),
+        # Distances are not measured by what was believed: its length scales play no part.
+        scale=(longer(scale, 0.0) if np.ndim(scale) else scale, scale_sd),
     )
-    priors = surrogate.priors._replace(effect=effect)
     return dataclasses.replace(surrogate, embed=embed, columns=wider, priors=priors)

@@ -20,6 +20,7 @@ def make_gaussian_predictor(
     columns: Columns | int,
     capacity: int,
     num_active: float | None = None,
+    less: Any = 0.0,
 ) -> Predictor:
     """A Gaussian process of the quality and one of the cost, behind the interface of the ensemble.
 
@@ -35,6 +36,7 @@ def make_gaussian_predictor(
         capacity: ``n`` of ``fit``; unused rows are masked, so that more rows need no new program.
         num_active: how many decisions of a row are active on average, which the prior of the length scales goes by
             (`kernel.mean_active`); None is all of them.
+        less: how much less each decision matters a priori (`gaussian_surrogate.less_of`); 0 is alike.
 
     Raises:
         ValueError: a capacity below 1; in ``fit``, features of another shape.
@@ -59,6 +61,7 @@ def make_gaussian_predictor(
         settings.effects if len(columns.effect) else 0.0,
         settings.effect_sd,
         (settings.noise_median, settings.noise_sd),
+        less,
     )
     surrogate = GaussianSurrogate(settings, True, _embedded_already, columns, priors)
     made = _Gaussian(surrogate, (capacity, len(columns.owner)))

@@ -29,7 +29,7 @@ JITTER = 1e-5  # added to the diagonal, as a share of the prior variance: float3
 class Priors(NamedTuple):
     """Medians and standard deviations of the hyperparameters' logarithms."""
 
-    scale: tuple[float, float]
+    scale: tuple[Any, float]  # a number, or an array [k] with one for each decision
     effect: tuple[Any, Any]  # numbers, or arrays [k] with one for each decision
     amplitude: tuple[float, float]
     noise: tuple[Any, Any]
@@ -62,6 +62,7 @@ def default_priors(
     effects: float = 0.0,
     effect_sd: float = 1.5,
     noise: tuple[float, float] = (1e-3, 1.5),
+    less: Any = 0.0,
 ) -> Priors:
     """Priors with length scales around 0.5 sqrt(k / 4) and noise around 3 % of the targets' standard deviation.
 
@@ -71,14 +72,20 @@ def default_priors(
         effects: share of the prior variance that is due to main effects, in [0, 1).
         effect_sd: standard deviation of the logarithm of a main effect's variance.
         noise: median of the noise variance, relative to the targets' variance, and standard deviation of its logarithm.
+        less: logarithms of factors ``[k]`` by which decisions matter less: on length scales, and squared under the
+            variances of main effects; 0 where all matter alike.
 
     Examples:
         >>> default_priors(num_active=4.0).scale == (math.log(0.5), 1.0)
         True
     """
     return Priors(
-        scale=(math.log(0.5) + 0.5 * math.log(num_active / 4), scale_sd),
-        effect=(math.log(max(effects, 1e-6) / num_active), effect_sd),
+        scale=(math.log(0.5) + 0.5 * math.log(num_active / 4) + less, scale_sd),
+        # Without main effects there is no array of them to be longer than.
+        effect=(
+            math.log(max(effects, 1e-6) / num_active) - (2 * less if effects else 0),
+            effect_sd,
+        ),
         amplitude=(math.log(1 - effects), 1.0),
         noise=(math.log(noise[0]), noise[1]),
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import log_ndtr
 
 from autorank.base.records import later
@@ -55,6 +56,9 @@ class GaussianSettings:
     noise_start: float | None = later(0.2, before=None)
     noise_pace: float = later(3.0, before=1.0)  # how many times larger the steps of the noise are
     effect_sd: float = later(1.5)  # standard deviation of the logarithm of a main effect's variance
+    # A priori, how much less a decision matters that another one switches on: a factor on the median of its length
+    # scale, whose square divides that of its main effect's variance.
+    conditional_scale: float = later(8.0, before=1.0)
     fit_rate: float = later(0.1)  # Adam's step size on the logarithms of the hyperparameters
 
 
@@ -86,8 +90,23 @@ def gaussian_surrogate(
         settings.effects,
         settings.effect_sd,
         (settings.noise_median, settings.noise_sd),
+        less_of(space, settings.conditional_scale),
     )
     return GaussianSurrogate(settings, weighs_cost, embed, columns, priors)
+
+
+def less_of(space: Space, factor: float) -> Any:
+    """Logarithms ``[k]`` of how much less each decision matters a priori; the number 0 where none has conditions.
+
+    Examples:
+        >>> from autorank.space.space import Decision
+        >>> rate = Decision("rate", (1, 2), "number", False, (("on", (True,)),))
+        >>> space = Space((Decision("on", (False, True)), rate), (0, 0))
+        >>> less_of(space, 8.0).round(2).tolist()
+        [0.0, 2.08]
+    """
+    conditional = np.array([bool(d.parents) for d in space.decisions])
+    return math.log(factor) * conditional.astype(np.float32) if conditional.any() else 0.0
 
 
 @dataclass(frozen=True)

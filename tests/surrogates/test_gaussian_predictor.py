@@ -12,7 +12,7 @@ from autorank.searchers.paper import PaperConfig, make_paper
 from autorank.space.space import Decision, Space
 from autorank.surrogates.base import Data
 from autorank.surrogates.gaussian_predictor import make_gaussian_predictor
-from autorank.surrogates.gaussian_surrogate import GaussianSettings, gaussian_surrogate
+from autorank.surrogates.gaussian_surrogate import GaussianSettings, gaussian_surrogate, less_of
 from autorank.surrogates.kernel import embedding, feature_columns, mean_active
 
 SPACE = Space(
@@ -42,7 +42,8 @@ def test_it_is_the_searchers_process_on_its_embedding_bit_for_bit():
     where[20:] = False
     surrogate = gaussian_surrogate(SPACE, settings, weighs_cost=True)
     fitted = jax.jit(surrogate.fit)(KEY, Data(*map(jnp.asarray, (configs, metrics, where))))
-    predictor = make_gaussian_predictor(settings, columns, 24, mean_active(SPACE))
+    less = less_of(SPACE, settings.conditional_scale)
+    predictor = make_gaussian_predictor(settings, columns, 24, mean_active(SPACE), less)
     data = (embed(jnp.asarray(configs)), jnp.asarray(metrics), jnp.asarray(where))
     own = jax.jit(predictor.fit)(KEY, *data)
     jax.tree.map(np.testing.assert_array_equal, own, fitted)
