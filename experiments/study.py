@@ -17,7 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from autorank.app.composition import schema
-from autorank.app.programs import CONFIGS, plain_errors, register, set_up_jax, settings
+from autorank.app.programs import (
+    CONFIGS,
+    of_checkout,
+    plain_errors,
+    register,
+    set_up_jax,
+    settings,
+)
 from autorank.app.settings import TrackingConfig
 from autorank.studies.settings import StudyConfig
 
@@ -112,9 +119,8 @@ def main(config: DictConfig) -> None:
     from autorank.studies.journal import Journal
     from autorank.studies.run import identity_of, run_study
     from autorank.studies.subjects import SUBJECTS, study_of
-    from experiments.comparison.peers.in_study import register_rules
 
-    register_rules()
+    of_checkout("experiments.comparison.peers.in_study").register_rules()
     whole = study_of(cfg.study)
     data = Path(os.environ.get("AUTORANK_SHARED_DATA", ROOT.parent / "shared" / "data"))
     load = SUBJECTS[whole.subject].make(whole).load

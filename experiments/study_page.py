@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from autorank.app.programs import of_checkout
 from autorank.report.style import png_bytes
 from autorank.studies.figures import figure_of
 from autorank.studies.findings import ALL, short
 from autorank.studies.subjects import study_of
 from autorank.studies.written import Written, read_written
-from experiments.comparison.peers.in_study import register_rules
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "studies"
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args(arguments).check
-    register_rules()
+    of_checkout("experiments.comparison.peers.in_study").register_rules()
     try:
         studies = [read(path) for path in sorted(RESULTS.glob("*.csv"))]
     except ValueError as error:

@@ -12,8 +12,9 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -40,6 +41,17 @@ LEDGER_ERRORS = (LedgerCorrupt, LedgerFull, LedgerMismatch, RunInUse)
 CONFIGS = str(LIBRARY.parent / "configs")
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+def of_checkout(module: str) -> Any:
+    """A module of the checkout that is no part of the library, such as ``experiments.machine``.
+
+    A program that is run as a file has its own folder on the path, and not the one above.
+    """
+    root = str(LIBRARY.parent)
+    if root not in sys.path:
+        sys.path.append(root)
+    return import_module(module)
 
 
 def register() -> None:

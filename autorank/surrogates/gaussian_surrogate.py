@@ -102,7 +102,7 @@ def less_of(space: Space, factor: float) -> Any:
         >>> from autorank.space.space import Decision
         >>> rate = Decision("rate", (1, 2), "number", False, (("on", (True,)),))
         >>> space = Space((Decision("on", (False, True)), rate), (0, 0))
-        >>> less_of(space, 8.0).round(2).tolist()
+        >>> [round(float(value), 2) for value in less_of(space, 8.0)]
         [0.0, 2.08]
     """
     conditional = np.array([bool(d.parents) for d in space.decisions])

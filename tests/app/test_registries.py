@@ -337,7 +337,8 @@ COMMON = [
 ]
 
 
-# What the Gaussian process did before it expected noise, and so what ledgers from then say.
+# What the Gaussian process did before it expected noise, and before conditional decisions mattered less to it, and so
+# what ledgers from then say.
 BEFORE_NOISE = (
     "searcher.noise_median=0.001",
     "searcher.noise_sd=1.5",
@@ -345,6 +346,7 @@ BEFORE_NOISE = (
     "searcher.noise_pace=1.0",
     "searcher.look_ahead=false",
     "searcher.repeats=false",
+    "searcher.conditional_scale=1.0",
 )
 
 
