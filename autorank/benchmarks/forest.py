@@ -30,9 +30,7 @@ class Forest:
     """
 
     def __init__(self, table: Benchmark) -> None:
-        assert table.pool is not None
-        self._space, self._configs = table.space, table.pool.configs
-        self._results = table.query([table.pool.values(i) for i in range(len(table.pool))])
+        self._table, self._space = table, table.space
 
     def __call__(self, rows: Sequence[Values]) -> Float[np.ndarray, "n 2"]:
         """See `Query`."""
@@ -61,8 +59,11 @@ class Forest:
             raise ImportError(
                 "the suite forest needs scikit-learn: pip install 'autorank[studies]'"
             ) from error
-        good = np.isfinite(self._results[:, 0])
-        features, (losses, costs) = self.features(self._configs[good]), self._results[good].T
+        pool = self._table.pool
+        assert pool is not None
+        results = self._table.query([pool.values(i) for i in range(len(pool))])
+        good = np.isfinite(results[:, 0])
+        features, (losses, costs) = self.features(pool.configs[good]), results[good].T
         losses = np.minimum(losses, np.quantile(losses, WORST))
 
         def fitted(num: int, targets: np.ndarray) -> Any:

@@ -8,8 +8,8 @@ from autorank.benchmarks.base import Values
 from experiments.comparison.peers.base import Task, Told
 from experiments.comparison.peers.catalogue import (
     ENVIRONMENTS,
-    FOLDERS,
     FRONT_PEERS,
+    how_to_make,
     interpreter,
 )
 from experiments.comparison.peers.process import PeerProcess
@@ -26,10 +26,7 @@ class FrontPeer:
         module, factory, environment = FRONT_PEERS[name]
         python = interpreter(environment)
         if python is None:
-            folder = FOLDERS.get(environment, environment)
-            raise ValueError(
-                f"{name} needs an environment: sh experiments/comparison/peers/make_env.sh {folder}"
-            )
+            raise ValueError(f"{name} needs an environment: {how_to_make(environment)}")
         packages = ENVIRONMENTS[environment].packages
         self._peer = PeerProcess(python, module, factory, task, seed, trials, 1, packages=packages)
         self._asked: Values = {}

@@ -31,7 +31,7 @@ from autorank.recorded.pool import Pool
 from autorank.searchers.base import SEARCHERS, Context, Searcher
 from experiments.comparison.noise import RECORDED, noise_text, noisy
 from experiments.comparison.peers.base import Told, described
-from experiments.comparison.peers.catalogue import ENVIRONMENTS, FOLDERS, PEERS, interpreter
+from experiments.comparison.peers.catalogue import ENVIRONMENTS, PEERS, how_to_make, interpreter
 from experiments.comparison.peers.process import PeerError, PeerProcess
 from experiments.machine import RESULTS, ROOT, processor_name
 
@@ -294,10 +294,7 @@ def peer_driver(job: Job, benchmark: Benchmark) -> Driver:
     entry = PEERS[job.searcher]
     python = interpreter(entry.environment)
     if python is None:
-        name = FOLDERS.get(entry.environment, entry.environment)
-        raise RuntimeError(
-            f"{job.searcher} needs an environment: sh experiments/comparison/peers/make_env.sh {name}"
-        )
+        raise RuntimeError(f"{job.searcher} needs an environment: {how_to_make(entry.environment)}")
     packages = ENVIRONMENTS[entry.environment].packages
     peer = PeerProcess(
         python,

@@ -105,12 +105,16 @@ class StoppingPeer(Protocol):
 
 def described(benchmark: Any) -> Task:
     """A `autorank.benchmarks.base.Benchmark` as a task."""
-    space = benchmark.space
+    intervals = {k: Interval(*v) for k, v in benchmark.intervals.items()}
+    return of_space(benchmark.space)._replace(intervals=intervals)
+
+
+def of_space(space: Any) -> Task:
+    """A `autorank.space.space.Space` as a task: a peer may propose its choices alone."""
     decisions = tuple(Decision(*d) for d in space.decisions)
     pairs = zip(space.decisions, space.baseline, strict=True)
     baseline = {d.name: d.choices[b] for d, b in pairs}
-    intervals = {k: Interval(*v) for k, v in benchmark.intervals.items()}
-    return Task(decisions, tuple(space.tables.order), intervals, baseline)
+    return Task(decisions, tuple(space.tables.order), {}, baseline)
 
 
 def task_from(plain: Mapping[str, Any]) -> Task:

@@ -88,6 +88,17 @@ SLOW_TASKS = (
 )
 
 
+def how_to_make(environment: str) -> str:
+    """The command that makes an environment.
+
+    Examples:
+        >>> how_to_make("smac"), how_to_make("ax")[-2:]
+        ('sh experiments/comparison/peers/make_env.sh default', 'ax')
+    """
+    folder = FOLDERS.get(environment, environment)
+    return f"sh experiments/comparison/peers/make_env.sh {folder}"
+
+
 def interpreter(environment: str) -> str | None:
     """The Python of an environment: ``.venv-peers-FOLDER`` in ``AUTORANK_PEERS_FOLDER`` or here, else this one.
 

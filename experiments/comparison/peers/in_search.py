@@ -27,7 +27,7 @@ from autorank.searchers.base import (
     tell_history,
 )
 from autorank.space.space import Space
-from experiments.comparison.peers.base import Decision, Task, Told, active_only
+from experiments.comparison.peers.base import Task, Told, active_only, of_space
 from experiments.comparison.peers.catalogue import ENVIRONMENTS, PEERS, interpreter
 from experiments.comparison.peers.process import PeerProcess
 
@@ -52,10 +52,7 @@ class PeerInSearch:
     """
 
     def __init__(self, space: Space, start: Start, batch_size: int, capacity: int):
-        decisions = tuple(Decision(*d) for d in space.decisions)
-        pairs = zip(space.decisions, space.baseline, strict=True)
-        baseline = {d.name: d.choices[b] for d, b in pairs}
-        self._task = Task(decisions, tuple(space.tables.order), {}, baseline)
+        self._task = of_space(space)
         self._space, self._start = space, start
         self._batch_size, self._capacity = batch_size, capacity
         self._peer: Any = None

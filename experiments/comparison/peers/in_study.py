@@ -12,12 +12,12 @@ import numpy as np
 
 from autorank.studies.campaign import Campaign, Standing
 from autorank.studies.spending import SPENDING
-from experiments.comparison.peers.base import UNITS, Decision, Task, Told
+from experiments.comparison.peers.base import UNITS, Task, Told, of_space
 from experiments.comparison.peers.catalogue import (
     ENVIRONMENTS,
-    FOLDERS,
     STOPPING_PEERS,
     Entry,
+    how_to_make,
     interpreter,
 )
 from experiments.comparison.peers.process import PeerProcess
@@ -45,8 +45,7 @@ def _lacks(entry: Entry) -> Any:
     def lacks() -> str:
         if interpreter(entry.environment):
             return ""
-        folder = FOLDERS.get(entry.environment, entry.environment)
-        return f"an environment: sh experiments/comparison/peers/make_env.sh {folder}"
+        return f"an environment: {how_to_make(entry.environment)}"
 
     return lacks
 
@@ -80,12 +79,9 @@ def task_of(campaign: Campaign) -> Task:
     Raises:
         ValueError: only recorded configurations can be tried.
     """
-    space = campaign.task.space
     if campaign.task.listed is not None:
         raise ValueError(
             f"{campaign.task.name} is a list of recorded configurations, and not every peer can be told of one that it "
             "did not propose; leave the rules of peers out"
         )
-    decisions = tuple(Decision(*d) for d in space.decisions)
-    pairs = zip(space.decisions, space.baseline, strict=True)
-    return Task(decisions, tuple(space.tables.order), {}, {d.name: d.choices[b] for d, b in pairs})
+    return of_space(campaign.task.space)
