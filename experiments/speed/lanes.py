@@ -8,7 +8,6 @@ One program for one width and one for all widths (as a search with small batches
 
 import argparse
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,10 +33,13 @@ class Case(NamedTuple):
     precision: str
     all_widths: bool
     lanes: int = 10
+    fields: int = F
+    dense: int = N
 
     def __str__(self) -> str:
         widths = "all widths" if self.all_widths else f"width {WIDTH}"
-        return f"{self.lanes} of dhen_small, {widths}, B={self.batch_size}"
+        log = "" if self.fields == F else f", {self.fields} fields"
+        return f"{self.lanes} of dhen_small, {widths}, B={self.batch_size}{log}"
 
 
 CASES = [
@@ -46,19 +48,25 @@ CASES = [
     Case(512, "float32", True),
     Case(512, "float32", False),
     *(Case(512, p, True, lanes) for lanes in (20, 32) for p in ("float32", "bfloat16")),
+    # As the searches of 2M synthetic rows and of KuaiRand are.
+    *(Case(512, p, True, 20, 12, 3) for p in ("float32", "bfloat16")),
+    Case(128, "float32", True, 32, 37, 7),
 ]
 BOUNDS = {(str(case), "lanes " + case.precision, RATE): Target(6.0) for case in CASES[:1]}
 
 
-def space_capacity(widths: Sequence[int]) -> Capacity:
-    """What a program for the whole space holds, for some widths."""
+def space_capacity(case: Case) -> Capacity:
+    """What a program for the whole space holds, for one width or for all."""
+    widths = SPACE["width"] if case.all_widths else (WIDTH,)
     choices: dict[str, tuple[Any, ...]] = SPACE | {
         "num_layers": (1, 2, 3, 4),
         "width": tuple(widths),
     }
     for layer in range(1, 5):
         choices |= {f"layer{layer}.a": MODULES, f"layer{layer}.b": ("none", *MODULES)}
-    return widest(capacities_of(choices, DhenConfig(width=widths[0]), F, N).values())
+    return widest(
+        capacities_of(choices, DhenConfig(width=widths[0]), case.fields, case.dense).values()
+    )
 
 
 def models_of(case: Case) -> list[DhenConfig]:
@@ -70,11 +78,12 @@ def models_of(case: Case) -> list[DhenConfig]:
 def measure(case: Case, rows: int, ids: int, steps: int, found: Findings) -> None:
     """Compiles a program and times dispatches of it."""
     data, num_ids = log(rows, ids)
+    column = jnp.arange(case.fields) % F
+    data = data._replace(sparse=data.sparse[:, column], dense=data.dense[:, : case.dense])
     run = PopulationRun(data, num_ids, case.batch_size, jnp.dtype(case.precision))
     programs, device = run.programs(), jax.local_devices()[0]
     models = models_of(case)
-    widths = SPACE["width"] if case.all_widths else (WIDTH,)
-    capacity = widest([space_capacity(widths), capacity_of(models, F, N)])
+    capacity = widest([space_capacity(case), capacity_of(models, case.fields, case.dense)])
     compiled, compiling = programs.compile(capacity, len(models), device)
     lanes = DeviceLanes(compiled, programs.inputs(device), device)
     begun = time.perf_counter()
@@ -101,9 +110,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="toy size; nothing is written")
-    small = parser.parse_args().small
-    found = Findings("lanes")
-    for case in CASES[2:3] if small else CASES:
+    parser.add_argument(
+        "--only", default="", help="part of the names of the cases that are measured"
+    )
+    arguments = parser.parse_args()
+    small, found = arguments.small, Findings("lanes")
+    cases = [case for case in CASES if arguments.only in f"{case}, {case.precision}"]
+    for case in CASES[2:3] if small else cases:
         steps, batch_size = (2, 32) if small else (max(30, 40_960 // case.batch_size), 0)
         case = case._replace(batch_size=batch_size or case.batch_size)
         rows = case.batch_size * (4 * steps + 8)

@@ -19,7 +19,7 @@ from autorank.training.states import States
 from autorank.training.step import Data
 from autorank.training.tables import max_distinct
 from autorank.training.trainer import window_ne
-from experiments.speed.criteo_shaped import WINDOWS, F, N, hparams, schedule
+from experiments.speed.criteo_shaped import WINDOWS, hparams, schedule
 
 
 class PopulationRun(NamedTuple):
@@ -30,6 +30,11 @@ class PopulationRun(NamedTuple):
     batch_size: int
     dtype: Any
 
+    @property
+    def columns(self) -> tuple[int, int]:
+        """Numbers of fields and of dense features."""
+        return self.data.sparse.shape[1], self.data.dense.shape[1]
+
     def programs(self) -> LanePrograms:
         """What compiles lanes for these rows."""
         last = schedule(self.data, self.batch_size)
@@ -37,7 +42,7 @@ class PopulationRun(NamedTuple):
         return LanePrograms(
             self.data,
             last,
-            Shape(F, N, self.num_ids, self.batch_size, WINDOWS, steps),
+            Shape(*self.columns, self.num_ids, self.batch_size, WINDOWS, steps),
             ProgramCache(),
             self.dtype,
             max_distinct(np.asarray(self.data.sparse), self.batch_size),
@@ -61,7 +66,7 @@ class PopulationRun(NamedTuple):
         def compile_(tasks: Sequence[Task]) -> tuple[Sequence[Task], Compiled, float]:
             models = [task.request.setting.model for task in tasks]
             lanes = min(size, len(tasks))
-            return tasks, *programs.compile(capacity_of(models, F, N), lanes, device)
+            return tasks, *programs.compile(capacity_of(models, *self.columns), lanes, device)
 
         with ThreadPoolExecutor(len(widths)) as pool:
             begun = time.perf_counter()

@@ -9,7 +9,7 @@ import optax
 
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.population.capacity import capacity_of, empty_lane, lane_of, stacked
-from autorank.population.kernels import places
+from autorank.population.kernels import work_lists
 from autorank.population.kernels.arena import Moments, Rates, cleared, learned
 from autorank.population.kernels.layout import Layout
 from autorank.population.kernels.row_formulas import FORMULAS
@@ -52,11 +52,10 @@ def test_every_formula_is_tried():
 
 
 def test_logits_and_gradients_are_those_of_compact_models(monkeypatch):
-    monkeypatch.setattr(places, "SMALL", 4)
+    monkeypatch.setattr(work_lists, "SMALLEST", 4)
     shared = Shared(CONFIGS, split=True, lanes=4, kernels="interpret")
-    assert (
-        len(places.views_of(shared.capacity)) == 2
-    )  # models of width 4 run in blocks of their own
+    # Blocks of 4 or 5 embeddings of width 4 or 8, and models for each.
+    assert len(work_lists.views_of(shared.capacity)) == 4
     shared.check(CONFIGS, gradients=len(CONFIGS))
 
 

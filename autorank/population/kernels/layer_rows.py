@@ -11,10 +11,10 @@ from autorank.base.typing import Array
 from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import load, store
 from autorank.population.kernels.places import (
-    WARPS,
     LaneRows,
     Layers,
     Norms,
+    Piece,
     Stage,
     added,
     zeros_of,
@@ -28,8 +28,8 @@ class LayerRows(Stage):
         """The room for all layers' inputs, the first one filled from ``[lanes, batch, count, width]``."""
         out = self.layout
 
-        def enter(layer: Any, table: Any, x: Any, xs: Any) -> None:
-            here = LaneRows(self, table, layer, out.capacity)
+        def enter(view: Capacity, piece: Piece, layer: Any, table: Any, x: Any, xs: Any) -> None:
+            here = LaneRows(self, piece, table, layer, view)
 
             def one(row: Array, _: Any) -> Any:
                 store(xs, here.x(row), load(x, here.entering(row, count)), out.kernels)
@@ -37,20 +37,21 @@ class LayerRows(Stage):
             jax.lax.fori_loop(0, here.rows, one, None)
 
         size = (out.capacity.num_layers + 1) * out.lanes * out.batch * out.row
-        (xs,) = self.run([(enter, WARPS)], out.lanes, [x], [size])
+        (xs,) = self.run(self.views(enter), [x], [size])
         return xs
 
     def join(self, params: Layers, x: Array, results: Array) -> Array:
         """``x`` with the layer's output: shortcut and modules, normed if the model does so."""
         inputs = (*params.norms, params.scale, params.shortcut, results)
-        (x,) = self.run(self.views(self._join), self.layout.lanes, inputs, sums=[x])
+        (x,) = self.run(self.views(self._join), inputs, sums=[x])
         return x
 
     def _join(
-        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any,
+        self, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, factors: Any, shortcut: Any,
         results: Any, x: Any,
     ) -> None:  # fmt: skip
-        here = LaneRows(self, table, layer, view)
+        here = LaneRows(self, piece, table, layer, view)
 
         def run(mapped: bool) -> None:
             params = here.params(scale, bias, factors, shortcut, mapped=mapped)
@@ -64,7 +65,7 @@ class LayerRows(Stage):
             jax.lax.fori_loop(0, here.rows, one, None)
 
         for condition, mapped in here.cases():
-            pl.when(here.fits & condition)(partial(run, mapped))
+            pl.when(condition)(partial(run, mapped))
 
     def join_pulled(
         self, params: Layers, x: Array, results: Array, slope: Array, to: Layers
@@ -79,17 +80,18 @@ class LayerRows(Stage):
         size = 2 * out.pairs * out.batch * out.result
         sums = (slope, *to.norms, to.scale, to.shortcut)
         kernels = self.views(self._join_pulled)
-        found = self.run(kernels, out.lanes, inputs, [size], sums)
+        found = self.run(kernels, inputs, [size], sums)
         to_results, slope, to_scale, to_bias, to_factors, to_shortcut = found
         norms = Norms(to_scale, to_bias)
         to = to._replace(norms=norms, scale=to_factors, shortcut=to_shortcut)
         return slope, to_results, to
 
     def _join_pulled(
-        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
+        self, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, factors: Any, shortcut: Any, x: Any,
         results: Any, to_results: Any, slope: Any, *to: Any,
     ) -> None:  # fmt: skip
-        here, kernels = LaneRows(self, table, layer, view), self.layout.kernels
+        here, kernels = LaneRows(self, piece, table, layer, view), self.layout.kernels
 
         def run(mapped: bool) -> None:
             params = here.params(scale, bias, factors, shortcut, mapped=mapped)
@@ -107,7 +109,7 @@ class LayerRows(Stage):
             here.add(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(params)))
 
         for condition, mapped in here.cases():
-            pl.when(here.fits & condition)(partial(run, mapped))
+            pl.when(condition)(partial(run, mapped))
 
     def norm_pulled(
         self, params: Layers, x: Array, to_read: Array, to_x: Array, norms: Norms
@@ -115,14 +117,15 @@ class LayerRows(Stage):
         """``to_x`` with the slopes of what the slots read, through the norm before them; norms' gradients, added to."""
         inputs = (*params.norms, x, to_read)
         kernels, sums = self.views(self._norm_pulled), (to_x, *norms)
-        to_x, *changed = self.run(kernels, self.layout.lanes, inputs, sums=sums)
+        to_x, *changed = self.run(kernels, inputs, sums=sums)
         return to_x, Norms(*changed)
 
     def _norm_pulled(
-        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, x: Any, to_read: Any, to_x: Any,
+        self, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, x: Any, to_read: Any, to_x: Any,
         *to: Any,
     ) -> None:  # fmt: skip
-        here, out = LaneRows(self, table, layer, view), self.layout
+        here, out = LaneRows(self, piece, table, layer, view), self.layout
 
         def run() -> None:
             norm = here.norm(scale, bias)
@@ -139,4 +142,4 @@ class LayerRows(Stage):
 
             here.add_norm(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(norm)))
 
-        pl.when(here.fits)(run)
+        run()

@@ -20,7 +20,7 @@ from autorank.population.kernels.product_stages import (
     empty_chain,
 )
 from autorank.population.kernels.row_formulas import FORMULAS
-from autorank.population.kernels.slot_table import slot_table
+from autorank.population.kernels.work_lists import table_with_lists
 
 MOST = 64  # embeddings, or numbers of one, that a program holds
 # Bytes of a matrix (weights, say) for each embedding, which bounds what a program needs. The shared memory of an H100
@@ -64,7 +64,7 @@ def run(
     layout: Layout, params: PyTree, x: Float[Array, "p b f d"], lanes: Lane
 ) -> tuple[Array, Saved]:
     """What comes out of the last layer ``[p, b, m, d]``; ``params`` are those of `storage.LAYERED`."""
-    c, flat, table = layout.capacity, _flat(params), slot_table(layout.capacity, lanes)
+    c, flat, table = layout.capacity, _flat(params), table_with_lists(layout.capacity, lanes)
     inputs = LayerRows(layout, table, jnp.zeros(1, jnp.int32)).enter(x.reshape(-1), x.shape[2])
 
     def one(layer: Array, found: tuple[Array, Chain]) -> tuple[Array, Chain]:

@@ -5,7 +5,6 @@ Every array is flat, and a program computes the places of the numbers that it wa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -208,6 +207,7 @@ def call(
     *,
     sums: Sequence[Array] = (),
     warps: int = 4,
+    name: str = "",
 ) -> tuple[list[Array], list[Array]]:
     """Runs a kernel on whole arrays.
 
@@ -236,7 +236,8 @@ def call(
         input_output_aliases={n + i: len(outputs) + i for i in range(len(sums))},
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=layout.kernels == "interpret",
-        name=_name(kernel),
+        name=name
+        or kernel.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_"),
     )(*arrays)
     return list(found[: len(outputs)]), list(found[len(outputs) :])
 
@@ -248,15 +249,3 @@ def empty(layout: Layout, *sizes: int) -> list[Array]:
         pass
 
     return call(layout, nothing, (1,), [], [layout.shape(size) for size in sizes])[0]
-
-
-def _name(kernel: Callable[..., None]) -> str:
-    """What a profile calls a kernel."""
-    found, parts = kernel, []
-    if isinstance(kernel, partial):
-        found = kernel.func
-        for value in kernel.args:
-            is_view = isinstance(value, Capacity)
-            parts += [f"{value.positions}x{value.width}"] if is_view else value.modules
-    name = found.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_")
-    return "_".join([name, *parts])

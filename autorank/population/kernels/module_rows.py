@@ -6,7 +6,7 @@ gradients are summed over the program's rows, then added to the arena's.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +15,24 @@ from jax.experimental import pallas as pl
 from autorank.base.typing import Array
 from autorank.population.capacity import Capacity
 from autorank.population.kernels.layout import load, padded, store
-from autorank.population.kernels.places import Layers, SlotRows, Stage, added, views_of, zeros_of
-from autorank.population.kernels.row_formulas import FORMULAS, Formula
-from autorank.population.kernels.slot_table import Column, number_of, starts_of
-
-
-class Group(NamedTuple):
-    """Modules that share a kernel, since they want about as many registers; warps of a program."""
-
-    modules: tuple[str, ...]
-    warps: int
-    warps_pulled: int
-
-
-GROUPS = (
-    Group(("attention",), 2, 4),
-    Group(("convolution", "cross", "fmb"), 2, 4),
-    Group(("cross_low", "dot", "linear", "mask"), 2, 2),
+from autorank.population.kernels.places import (
+    Kernel,
+    Layers,
+    Piece,
+    SlotRows,
+    Stage,
+    added,
+    zeros_of,
 )
-
+from autorank.population.kernels.row_formulas import FORMULAS, Formula
+from autorank.population.kernels.slot_table import Column, number_of
+from autorank.population.kernels.work_lists import (
+    Group,
+    Work,
+    groups_of,
+    modules_with_end,
+    views_of,
+)
 
 # Numbers of a row, padded, from which on a program has one warp: the more threads, the more copies of an operand go
 # through shared memory. Blocks of 64 x 32 asked for 260 KiB with two warps, and an H200 has 227.
@@ -49,17 +48,13 @@ def warps_of(view: Capacity, warps: int) -> int:
 class _Modules(Stage):
     """What the stages of modules share."""
 
-    @property
-    def _modules(self) -> tuple[str, ...]:
-        return tuple(starts_of(self.layout.capacity))
-
     @staticmethod
     def _branch(
         here: SlotRows, modules: Sequence[str], run: Callable[[str, Formula], None]
     ) -> None:
         """Runs the formula of the slot's module if it is among ``modules``."""
         for module in modules:
-            pl.when(here.fits & (here.at[Column.MODULE] == number_of(module)))(
+            pl.when(here.at[Column.MODULE] == number_of(module))(
                 partial(run, module, FORMULAS[module])
             )
 
@@ -74,17 +69,22 @@ class ModuleStarts(_Modules):
         """
         inputs = (*params.norms, params.arena, x)
         kernels = (
-            (partial(self._start, group, view), warps_of(view, group.warps))
+            Kernel(
+                partial(self._start, group, view),
+                Work(group.modules, view),
+                warps_of(view, group.warps),
+            )
             for group, view in self._kernels()
         )
-        acts, results = self.run(kernels, self.layout.pairs, inputs, sums=(acts, results))
+        acts, results = self.run(kernels, inputs, sums=(acts, results))
         return acts, results
 
     def _start(
-        self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        self, group: Group, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, arena: Any, x: Any,
         acts: Any, results: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer, view)
+        here = SlotRows(self, piece, table, layer, view)
         norm = here.norm(scale, bias)
 
         def run(module: str, formula: Formula) -> None:
@@ -113,17 +113,22 @@ class ModuleStarts(_Modules):
         """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
         inputs = (*params.norms, params.arena, x, to_acts, slopes)
         kernels = (
-            (partial(self._start_pulled, group, view), warps_of(view, group.warps_pulled))
+            Kernel(
+                partial(self._start_pulled, group, view),
+                Work(group.modules, view),
+                warps_of(view, group.warps_pulled),
+            )
             for group, view in self._kernels()
         )
-        to_read, to_arena = self.run(kernels, self.layout.pairs, inputs, sums=(to_read, to_arena))
+        to_read, to_arena = self.run(kernels, inputs, sums=(to_read, to_arena))
         return to_read, to_arena
 
     def _start_pulled(
-        self, group: Group, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        self, group: Group, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, arena: Any, x: Any,
         to_acts: Any, slopes: Any, to_read: Any, to_arena: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer, view)
+        here = SlotRows(self, piece, table, layer, view)
         norm = here.norm(scale, bias)
 
         def run(module: str, formula: Formula) -> None:
@@ -147,10 +152,9 @@ class ModuleStarts(_Modules):
 
     def _kernels(self) -> Iterator[tuple[Group, Capacity]]:
         """The groups of the capacity's modules, each with every view."""
-        for group in GROUPS:
-            if own := tuple(name for name in group.modules if name in self._modules):
-                for view in views_of(self.layout.capacity):
-                    yield group._replace(modules=own), view
+        for group in groups_of(self.layout.capacity):
+            for view in views_of(self.layout.capacity):
+                yield group, view
 
 
 class ModuleEnds(_Modules):
@@ -161,14 +165,15 @@ class ModuleEnds(_Modules):
         if not self._with_end:
             return results
         inputs = (*params.norms, params.arena, x)
-        (results,) = self.run(self.views(self._end), self.layout.pairs, inputs, sums=[results])
+        (results,) = self.run(self.views(self._end, self._with_end), inputs, sums=[results])
         return results
 
     def _end(
-        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        self, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, arena: Any, x: Any,
         results: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer, view)
+        here = SlotRows(self, piece, table, layer, view)
         norm = here.norm(scale, bias)
 
         def run(module: str, formula: Formula) -> None:
@@ -199,15 +204,16 @@ class ModuleEnds(_Modules):
         if not self._with_end:
             return jnp.zeros(size, out.dtype), slopes, to_arena
         inputs = (*params.norms, params.arena, x, results)
-        kernels, sums = self.views(self._end_pulled), (slopes, to_arena)
-        to_read, slopes, to_arena = self.run(kernels, out.pairs, inputs, [size], sums)
+        kernels, sums = self.views(self._end_pulled, self._with_end), (slopes, to_arena)
+        to_read, slopes, to_arena = self.run(kernels, inputs, [size], sums)
         return to_read, slopes, to_arena
 
     def _end_pulled(
-        self, view: Capacity, layer: Any, table: Any, scale: Any, bias: Any, arena: Any, x: Any,
+        self, view: Capacity, piece: Piece, layer: Any, table: Any,
+        scale: Any, bias: Any, arena: Any, x: Any,
         results: Any, to_read: Any, slopes: Any, to_arena: Any,
     ) -> None:  # fmt: skip
-        here = SlotRows(self, table, layer, view)
+        here = SlotRows(self, piece, table, layer, view)
         norm, kernels = here.norm(scale, bias), self.layout.kernels
 
         def run(module: str, formula: Formula) -> None:
@@ -231,7 +237,7 @@ class ModuleEnds(_Modules):
 
     @property
     def _with_end(self) -> tuple[str, ...]:
-        return tuple(name for name in self._modules if FORMULAS[name].end)
+        return modules_with_end(self.layout.capacity)
 
 
 def _end_of(formula: Formula) -> Callable[..., Array]:

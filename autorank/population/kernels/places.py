@@ -24,11 +24,12 @@ from autorank.population.kernels.layout import (
 )
 from autorank.population.kernels.row_formulas import Formula, Part, dot, first_rows, normed
 from autorank.population.kernels.slot_table import Column, starts_of
+from autorank.population.kernels.work_lists import LANES, Work, start_of_list, views_of
 
-# Models of sizes up to this one run in kernels of their own: blocks are padded to powers of two.
-SMALL = 16
-# Rows of a program: many programs fill a device, but each adds gradients at its end.
-MOST_ROWS, PROGRAMS = 16, 128
+# Rows that are treated together: many of such pieces fill a device, but each adds gradients at its end.
+MOST_ROWS, PIECES = 16, 128
+# Programs of a kernel, which share out its pieces: some more than a device runs at a time.
+PROGRAMS = 1056
 WARPS = 2
 
 
@@ -48,6 +49,37 @@ class Layers(NamedTuple):
     arena: Any  # [layers, lanes, slots, arena]
 
 
+class Piece(NamedTuple):
+    """What a kernel treats at a time: some rows of a slot of the layer, or of a lane."""
+
+    number: Array  # of the slot or lane
+    row: Array  # the first one
+
+
+class Kernel(NamedTuple):
+    """A kernel of the row stages.
+
+    Args:
+        run: treats a piece, from the layer, the table and the arrays of its stage.
+        work: what it serves.
+        warps: of a program.
+    """
+
+    run: Callable[..., None]
+    work: Work
+    warps: int
+
+    @property
+    def name(self) -> str:
+        """What a profile calls it."""
+        found: Any = self.run
+        while isinstance(found, partial):
+            found = found.func
+        view = self.work.view
+        name = found.__qualname__.replace("._", ".").replace(".", "_")
+        return "_".join([name, f"{view.positions}x{view.width}", *self.work.modules])
+
+
 @dataclass(frozen=True)
 class Stage:
     """What all stages of one layer share; arrays are flat."""
@@ -58,17 +90,14 @@ class Stage:
 
     def run(
         self,
-        kernels: Iterable[tuple[Callable[..., None], int]],
-        first: int,
+        kernels: Iterable[Kernel],
         inputs: Sequence[Array],
         sizes: Sequence[int] = (),
         sums: Sequence[Array] = (),
     ) -> list[Array]:
-        """Runs kernels one after another on the same arrays, each for the programs that it concerns.
+        """Runs kernels one after another on the same arrays, each for the slots or lanes that it serves.
 
         Args:
-            kernels: with the warps of a program.
-            first: lanes or slots, each of which has programs for all blocks of rows.
             inputs: arrays that are read.
             sizes: of the arrays that the first kernel makes, and the others write as well.
             sums: arrays that are changed.
@@ -77,32 +106,53 @@ class Stage:
             the new arrays, then the changed ones.
         """
         out = self.layout
-        grid, found = (first, out.batch // rows_of(out)), list(sums)
-        shapes = [out.shape(size) for size in sizes]
+        found, shapes = list(sums), [out.shape(size) for size in sizes]
         inputs = self.layer, self.table, *inputs
-        for kernel, warps in kernels:
-            new, changed = call(out, kernel, grid, inputs, shapes, sums=found, warps=warps)
+        for kernel in kernels:
+            body, programs = self._shared_out(kernel)
+            new, changed = call(
+                out,
+                body,
+                (programs,),
+                inputs,
+                shapes,
+                sums=found,
+                warps=kernel.warps,
+                name=kernel.name,
+            )
             found, shapes = new + changed, []
         return found
 
-    def views(self, kernel: Callable[..., None]) -> list[tuple[Callable[..., None], int]]:
-        """A kernel of few registers, which takes a view first, for every view."""
-        return [(partial(kernel, view), WARPS) for view in views_of(self.layout.capacity)]
+    def views(self, run: Callable[..., None], modules: tuple[str, ...] = LANES) -> list[Kernel]:
+        """A kernel of few registers for every view."""
+        works = (Work(modules, view) for view in views_of(self.layout.capacity))
+        return [Kernel(partial(run, work.view), work, WARPS) for work in works]
 
+    def _shared_out(self, kernel: Kernel) -> tuple[Callable[..., None], int]:
+        """A program that treats every so many-th piece of a kernel's work, and the number of programs."""
+        out, rows = self.layout, rows_of(self.layout)
+        blocks = out.batch // rows
+        most = blocks * (out.pairs if kernel.work.modules else out.lanes)
+        programs = min(PROGRAMS, most)
 
-def views_of(capacity: Capacity) -> list[Capacity]:
-    """The sizes of blocks that kernels are made for: small ones if they differ, and the largest."""
-    c = capacity
-    if max(c.positions, c.width) <= SMALL:
-        return [c]
-    sizes = {"positions": min(c.positions, SMALL), "width": min(c.width, SMALL)}
-    tokens = tuple(n for n in c.tokens if n <= SMALL) or (SMALL,)
-    return [c._replace(**sizes, tokens=tokens), c]
+        def body(layer: Any, table: Any, *refs: Any) -> None:
+            start = start_of_list(out.capacity, out.lanes, kernel.work, layer[0])
+            first = pl.program_id(0)
+            pieces = table[start] * blocks
+
+            def one(i: Array, _: Any) -> Any:
+                piece = first + i * programs
+                at = Piece(table[start + 1 + piece // blocks], piece % blocks * rows)
+                kernel.run(at, layer, table, *refs)
+
+            jax.lax.fori_loop(0, (pieces - first + programs - 1) // programs, one, None)
+
+        return body, programs
 
 
 def rows_of(out: Layout) -> int:
-    """Rows of a program."""
-    return out.rows(min(MOST_ROWS, max(2, out.batch // PROGRAMS)))
+    """Rows of a piece."""
+    return out.rows(min(MOST_ROWS, max(2, out.batch // PIECES)))
 
 
 def zeros_of(tree: Any) -> Any:
@@ -118,11 +168,10 @@ def added(sums: Any, new: Any) -> Any:
 class SlotRows:
     """Where a program of modules is: one slot, and some rows; blocks have the sizes of ``view``."""
 
-    def __init__(self, stage: Stage, table: Any, layer: Any, view: Capacity) -> None:
+    def __init__(self, stage: Stage, piece: Piece, table: Any, layer: Any, view: Capacity) -> None:
         self._view = view
-        self._out, self.pair = stage.layout, pl.program_id(0)
-        self.rows = rows_of(self._out)
-        self.first = pl.program_id(1) * self.rows
+        self._out, self.pair = stage.layout, piece.number
+        self.rows, self.first = rows_of(self._out), piece.row
         self.layer = layer[0]
         self.at = SlotAt(table, self._out, self.layer, self.pair)
         self.lane = self.pair // self._out.capacity.slots
@@ -131,11 +180,6 @@ class SlotRows:
     def own(self) -> Any:
         """The model's own sizes."""
         return self.at.own
-
-    @property
-    def fits(self) -> Array:
-        """Whether this is the view for the slot's model."""
-        return fits(self.at, self._out, self._view)
 
     def norm(self, scale: Any, bias: Any) -> Any:
         """The layer's norm."""
@@ -215,11 +259,10 @@ class SlotRows:
 class LaneRows:
     """Where a program of a layer is: one lane, and some rows; blocks have the sizes of ``view``."""
 
-    def __init__(self, stage: Stage, table: Any, layer: Any, view: Capacity) -> None:
+    def __init__(self, stage: Stage, piece: Piece, table: Any, layer: Any, view: Capacity) -> None:
         self._view = view
-        self._out, self.lane = stage.layout, pl.program_id(0)
-        self.rows = rows_of(self._out)
-        self.first = pl.program_id(1) * self.rows
+        self._out, self.lane = stage.layout, piece.number
+        self.rows, self.first = rows_of(self._out), piece.row
         self._layer = layer[0]
         self._place = self._layer * self._out.lanes + self.lane
         pairs = self.lane * self._out.capacity.slots
@@ -227,11 +270,6 @@ class LaneRows:
             SlotAt(table, self._out, layer[0], pairs + s) for s in range(self._out.capacity.slots)
         ]
         self.at = self._slots[0]
-
-    @property
-    def fits(self) -> Array:
-        """Whether this is the view for the lane's model."""
-        return fits(self.at, self._out, self._view)
 
     def norm(self, scale: Any, bias: Any) -> Any:
         """The layer's norm."""
@@ -282,9 +320,9 @@ class LaneRows:
 
     def entering(self, row: Array, count: int) -> Block:
         """A row's embeddings in an array of ``count`` of them."""
-        c, out = self._out.capacity, self._out
+        c, out, view = self._out.capacity, self._out, self._view
         start = (self.lane * out.batch + self.first + row) * count * c.width
-        return matrix(start, (c.positions, c.width), c.width, (count, c.width))
+        return matrix(start, (view.positions, view.width), c.width, (count, view.width))
 
     def x(self, row: Array) -> Block:
         """A row's embeddings that come into the layer."""
@@ -375,15 +413,3 @@ def embeddings(out: Layout, view: Capacity, at: SlotAt, row: Array, count: Colum
     """The model's own embeddings, in an array of rows; ``count`` tells how many they are."""
     own = at[count], at[Column.WIDTH]
     return matrix(row * out.row, (view.positions, view.width), out.capacity.width, own)
-
-
-def fits(at: SlotAt, out: Layout, view: Capacity) -> Array:
-    """Whether a view is the smallest one that holds a model's layer."""
-    most = jnp.maximum(at[Column.POSITIONS], at[Column.LEAVING])
-    found = most >= 0
-    for other in views_of(out.capacity):
-        held = (most <= other.positions) & (at[Column.WIDTH] <= other.width)
-        if other == view:
-            return found & held
-        found = found & ~held
-    raise ValueError(f"{view} is no view of {out.capacity}")
