@@ -28,7 +28,7 @@ from autorank.population.kernels.work_lists import LANES, Work, start_of_list, v
 
 # Rows that are treated together: many of such pieces fill a device, but each adds gradients at its end.
 MOST_ROWS, PIECES = 16, 128
-# Programs of a kernel, which share out its pieces: some more than a device runs at a time.
+# Programs of a kernel, at most: they share out its pieces. An H200 runs about as many at a time, or half.
 PROGRAMS = 1056
 WARPS = 2
 
