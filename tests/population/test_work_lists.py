@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,14 +33,14 @@ def test_lists_hold_each_slot_and_each_lane_once(fields):
     capacity = capacity_of(CONFIGS, fields, 2)._replace(split=True)
     # A lane without a model is no slot's, but rows go through it.
     models = [*(lane_of(config, capacity) for config in CONFIGS), empty_lane(capacity)]
-    table = np.asarray(table_with_lists(capacity, jax.tree.map(jax.numpy.asarray, stacked(models))))
+    table = np.asarray(table_with_lists(capacity, jax.tree.map(jnp.asarray, stacked(models))))
     lanes, slots = len(models), capacity.slots
     columns = table[: capacity.num_layers * lanes * slots * len(Column)]
     columns = columns.reshape(capacity.num_layers, lanes * slots, len(Column))
     found: dict[Any, list[tuple[int, int]]] = {}
     for work in works_of(capacity):
         for layer in range(capacity.num_layers):
-            start = int(start_of_list(capacity, lanes, work, jax.numpy.int32(layer)))
+            start = int(start_of_list(capacity, lanes, work, jnp.int32(layer)))
             for number in table[start + 1 : start + 1 + table[start]].tolist():
                 found.setdefault(work.modules, []).append((layer, number))
                 own = columns[layer, number * slots if work.modules == LANES else number]

@@ -126,20 +126,16 @@ class LayerRows(Stage):
         *to: Any,
     ) -> None:  # fmt: skip
         here, out = LaneRows(self, piece, table, layer, view), self.layout
+        norm = here.norm(scale, bias)
 
-        def run() -> None:
-            norm = here.norm(scale, bias)
+        def one(row: Array, sums: Any) -> Any:
+            block = here.to_x(row)
+            _, pull = jax.vjp(here.normed, norm, load(x, here.x(row)))
+            found = jnp.zeros(block.index.shape, jnp.float32)
+            for s in range(out.capacity.slots):
+                found = found + load(to_read, here.read(s, row)).astype(jnp.float32)
+            to_norm, to_own = pull(found.astype(out.dtype))
+            store(to_x, block, to_own + load(to_x, block), out.kernels)
+            return added(sums, to_norm)
 
-            def one(row: Array, sums: Any) -> Any:
-                block = here.to_x(row)
-                _, pull = jax.vjp(here.normed, norm, load(x, here.x(row)))
-                found = jnp.zeros(block.index.shape, jnp.float32)
-                for s in range(out.capacity.slots):
-                    found = found + load(to_read, here.read(s, row)).astype(jnp.float32)
-                to_norm, to_own = pull(found.astype(out.dtype))
-                store(to_x, block, to_own + load(to_x, block), out.kernels)
-                return added(sums, to_norm)
-
-            here.add_norm(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(norm)))
-
-        run()
+        here.add_norm(to, jax.lax.fori_loop(0, here.rows, one, zeros_of(norm)))

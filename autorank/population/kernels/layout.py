@@ -236,8 +236,7 @@ def call(
         input_output_aliases={n + i: len(outputs) + i for i in range(len(sums))},
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=layout.kernels == "interpret",
-        name=name
-        or kernel.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_"),
+        name=name or name_of(kernel),
     )(*arrays)
     return list(found[: len(outputs)]), list(found[len(outputs) :])
 
@@ -249,3 +248,13 @@ def empty(layout: Layout, *sizes: int) -> list[Array]:
         pass
 
     return call(layout, nothing, (1,), [], [layout.shape(size) for size in sizes])[0]
+
+
+def name_of(function: Callable[..., None]) -> str:
+    """What a profile calls a function as a kernel.
+
+    Examples:
+        >>> name_of(Layout.rows), name_of(lambda: None)
+        ('Layout_rows', '<lambda>')
+    """
+    return function.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_")

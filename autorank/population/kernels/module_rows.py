@@ -68,14 +68,7 @@ class ModuleStarts(_Modules):
         ``x`` is ``[layers + 1, lanes, batch, positions, width]``: what comes into each layer, and out of the last one.
         """
         inputs = (*params.norms, params.arena, x)
-        kernels = (
-            Kernel(
-                partial(self._start, group, view),
-                Work(group.modules, view),
-                warps_of(view, group.warps),
-            )
-            for group, view in self._kernels()
-        )
+        kernels = self._kernels(self._start, lambda group: group.warps)
         acts, results = self.run(kernels, inputs, sums=(acts, results))
         return acts, results
 
@@ -112,14 +105,7 @@ class ModuleStarts(_Modules):
     ) -> tuple[Array, Array]:
         """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
         inputs = (*params.norms, params.arena, x, to_acts, slopes)
-        kernels = (
-            Kernel(
-                partial(self._start_pulled, group, view),
-                Work(group.modules, view),
-                warps_of(view, group.warps_pulled),
-            )
-            for group, view in self._kernels()
-        )
+        kernels = self._kernels(self._start_pulled, lambda group: group.warps_pulled)
         to_read, to_arena = self.run(kernels, inputs, sums=(to_read, to_arena))
         return to_read, to_arena
 
@@ -150,11 +136,12 @@ class ModuleStarts(_Modules):
 
         self._branch(here, group.modules, run)
 
-    def _kernels(self) -> Iterator[tuple[Group, Capacity]]:
-        """The groups of the capacity's modules, each with every view."""
+    def _kernels(self, run: Callable[..., None], warps: Callable[[Group], int]) -> Iterator[Kernel]:
+        """A kernel for each group of the capacity's modules and each view."""
         for group in groups_of(self.layout.capacity):
             for view in views_of(self.layout.capacity):
-                yield group, view
+                work = Work(group.modules, view)
+                yield Kernel(partial(run, group, view), work, warps_of(view, warps(group)))
 
 
 class ModuleEnds(_Modules):

@@ -20,6 +20,7 @@ from autorank.population.kernels.layout import (
     call,
     load,
     matrix,
+    name_of,
     vector,
 )
 from autorank.population.kernels.row_formulas import Formula, Part, dot, first_rows, normed
@@ -60,24 +61,22 @@ class Kernel(NamedTuple):
     """A kernel of the row stages.
 
     Args:
-        run: treats a piece, from the layer, the table and the arrays of its stage.
+        run: treats a piece; what it was made for is bound, the piece, the layer, the table and the arrays of its stage
+            are given.
         work: what it serves.
         warps: of a program.
     """
 
-    run: Callable[..., None]
+    run: partial[None]
     work: Work
     warps: int
 
     @property
     def name(self) -> str:
         """What a profile calls it."""
-        found: Any = self.run
-        while isinstance(found, partial):
-            found = found.func
         view = self.work.view
-        name = found.__qualname__.replace("._", ".").replace(".", "_")
-        return "_".join([name, f"{view.positions}x{view.width}", *self.work.modules])
+        sizes = f"{view.positions}x{view.width}"
+        return "_".join([name_of(self.run.func), sizes, *self.work.modules])
 
 
 @dataclass(frozen=True)
