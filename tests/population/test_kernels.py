@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 
 from autorank.models.dhen import DhenConfig, LayerConfig
 from autorank.population.capacity import capacity_of, empty_lane, lane_of, stacked
-from autorank.population.kernels import work_lists
+from autorank.population.kernels import relaxed, work_lists
 from autorank.population.kernels.arena import Moments, Rates, cleared, learned
 from autorank.population.kernels.layout import Layout
 from autorank.population.kernels.row_formulas import FORMULAS
@@ -170,3 +172,19 @@ def test_shapes_are_known():
     tree = shapes(capacity_of(CONFIGS, F, N))
     assert all(is_shape(tree[name]) for name in ("scale", "shortcut", "arena"))
     assert set(tree["norm"]) == {"scale", "bias"}
+
+
+def test_gradients_are_added_in_no_order_with_other_memory(capsys):
+    """As an acquire and a release, which is Pallas' own way, an addition takes many times as long on a GPU."""
+    assert relaxed.IS_RELAXED, (
+        "JAX's names have changed: see autorank/population/kernels/relaxed.py"
+    )
+
+    def kernel(x, y):
+        number = jnp.arange(16)
+        relaxed.add_relaxed(y, number, x[...], number < 5)
+
+    x = jax.ShapeDtypeStruct((16,), jnp.float32)
+    call = pl.pallas_call(kernel, out_shape=x, compiler_params=triton.CompilerParams(), debug=True)
+    jax.jit(call).trace(x).lower(lowering_platforms=("cuda",))
+    assert "tt.atomic_rmw fadd, relaxed, gpu" in capsys.readouterr().out

@@ -51,8 +51,8 @@ def test_lists_hold_each_slot_and_each_lane_once(fields):
                 assert held[0] == work.view
     assert sorted(found[LANES]) == [(i, j) for i in range(2) for j in range(lanes)]
     for group in groups_of(capacity):
-        module = np.isin(columns[..., Column.MODULE], [number_of(n) for n in group.modules])
-        assert sorted(found[group.modules]) == [tuple(at) for at in np.argwhere(module).tolist()]
+        module = np.isin(columns[..., Column.MODULE], [number_of(n) for n in group])
+        assert sorted(found[group]) == [tuple(at) for at in np.argwhere(module).tolist()]
 
 
 def test_views_grow_by_powers_of_two():

@@ -25,7 +25,7 @@ from autorank.population.kernels.work_lists import table_with_lists
 MOST = 64  # embeddings, or numbers of one, that a program holds
 # Bytes of a matrix (weights, say) for each embedding, which bounds what a program needs. The shared memory of an H100
 # or H200 is 227 KiB; 128 KiB ran there, 64 embeddings of width 32 (256 KiB) with one warp a program
-# (`module_rows.LARGE_WARPS`), 32 embeddings of width 64 (512 KiB) did not.
+# (`module_rows.LARGE`), 32 embeddings of width 64 (512 KiB) did not.
 MOST_BYTES = 256 * 1024
 
 

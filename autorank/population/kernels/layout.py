@@ -14,6 +14,7 @@ from jax.experimental.pallas import triton
 
 from autorank.base.typing import Array, Bool, Int
 from autorank.population.capacity import Capacity
+from autorank.population.kernels.relaxed import add_relaxed
 from autorank.population.kernels.row_formulas import Own, Part
 from autorank.population.kernels.slot_table import Column
 from autorank.population.storage import arena_size
@@ -100,10 +101,6 @@ class Layout:
         own = max(self.inputs, 2 * self.result, self.depth * self.hidden)
         return self.pairs * own * self.batch
 
-    def rows(self, most: int) -> int:
-        """Rows of a program: the largest divisor of the batch up to ``most``."""
-        return max(n for n in range(1, most + 1) if self.batch % n == 0)
-
     def shape(self, size: int, dtype: Any = None) -> jax.ShapeDtypeStruct:
         """A flat array."""
         return jax.ShapeDtypeStruct((size,), self.dtype if dtype is None else dtype)
@@ -147,7 +144,7 @@ def add(ref: Any, block: Block, value: Array, kernels: str) -> None:
         # Programs run one after another there.
         store(ref, block, load(ref, block) + value, kernels)
     else:
-        triton.atomic_add(ref, (block.index,), value, mask=block.inside)
+        add_relaxed(ref, block.index, value, block.inside)
 
 
 def matrix(start: Array, sizes: tuple[int, int], stride: Any, own: tuple[Any, Any]) -> Block:
@@ -254,7 +251,7 @@ def name_of(function: Callable[..., None]) -> str:
     """What a profile calls a function as a kernel.
 
     Examples:
-        >>> name_of(Layout.rows), name_of(lambda: None)
-        ('Layout_rows', '<lambda>')
+        >>> name_of(Layout.shape), name_of(lambda: None)
+        ('Layout_shape', '<lambda>')
     """
     return function.__qualname__.replace(".<locals>", "").replace("._", ".").replace(".", "_")

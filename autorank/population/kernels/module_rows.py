@@ -27,22 +27,21 @@ from autorank.population.kernels.places import (
 from autorank.population.kernels.row_formulas import FORMULAS, Formula
 from autorank.population.kernels.slot_table import Column, number_of
 from autorank.population.kernels.work_lists import (
-    Group,
     Work,
     groups_of,
     modules_with_end,
     views_of,
 )
 
+WARPS = 2
 # Numbers of a row, padded, from which on a program has one warp: the more threads, the more copies of an operand go
 # through shared memory. Blocks of 64 x 32 asked for 260 KiB with two warps, and an H200 has 227.
-LARGE, LARGE_WARPS = 2048, 1
+LARGE = 2048
 
 
-def warps_of(view: Capacity, warps: int) -> int:
+def warps_of(view: Capacity) -> int:
     """The warps of a program on blocks of a view."""
-    large = padded(view.positions) * padded(view.width) >= LARGE
-    return min(warps, LARGE_WARPS) if large else warps
+    return 1 if padded(view.positions) * padded(view.width) >= LARGE else WARPS
 
 
 class _Modules(Stage):
@@ -68,12 +67,12 @@ class ModuleStarts(_Modules):
         ``x`` is ``[layers + 1, lanes, batch, positions, width]``: what comes into each layer, and out of the last one.
         """
         inputs = (*params.norms, params.arena, x)
-        kernels = self._kernels(self._start, lambda group: group.warps)
+        kernels = self._kernels(self._start)
         acts, results = self.run(kernels, inputs, sums=(acts, results))
         return acts, results
 
     def _start(
-        self, group: Group, view: Capacity, piece: Piece, layer: Any, table: Any,
+        self, modules: tuple[str, ...], view: Capacity, piece: Piece, layer: Any, table: Any,
         scale: Any, bias: Any, arena: Any, x: Any,
         acts: Any, results: Any,
     ) -> None:  # fmt: skip
@@ -92,7 +91,7 @@ class ModuleStarts(_Modules):
 
             jax.lax.fori_loop(0, here.rows, one, None)
 
-        self._branch(here, group.modules, run)
+        self._branch(here, modules, run)
 
     def start_pulled(
         self,
@@ -105,12 +104,12 @@ class ModuleStarts(_Modules):
     ) -> tuple[Array, Array]:
         """``to_read`` with what comes through the first formulas, and the arena's gradients, added to."""
         inputs = (*params.norms, params.arena, x, to_acts, slopes)
-        kernels = self._kernels(self._start_pulled, lambda group: group.warps_pulled)
+        kernels = self._kernels(self._start_pulled)
         to_read, to_arena = self.run(kernels, inputs, sums=(to_read, to_arena))
         return to_read, to_arena
 
     def _start_pulled(
-        self, group: Group, view: Capacity, piece: Piece, layer: Any, table: Any,
+        self, modules: tuple[str, ...], view: Capacity, piece: Piece, layer: Any, table: Any,
         scale: Any, bias: Any, arena: Any, x: Any,
         to_acts: Any, slopes: Any, to_read: Any, to_arena: Any,
     ) -> None:  # fmt: skip
@@ -134,14 +133,13 @@ class ModuleStarts(_Modules):
             sums = jax.lax.fori_loop(0, here.rows, one, zeros_of(params))
             here.add(to_arena, module, formula.start_parts, sums)
 
-        self._branch(here, group.modules, run)
+        self._branch(here, modules, run)
 
-    def _kernels(self, run: Callable[..., None], warps: Callable[[Group], int]) -> Iterator[Kernel]:
+    def _kernels(self, run: Callable[..., None]) -> Iterator[Kernel]:
         """A kernel for each group of the capacity's modules and each view."""
         for group in groups_of(self.layout.capacity):
             for view in views_of(self.layout.capacity):
-                work = Work(group.modules, view)
-                yield Kernel(partial(run, group, view), work, warps_of(view, warps(group)))
+                yield Kernel(partial(run, group, view), Work(group, view), warps_of(view))
 
 
 class ModuleEnds(_Modules):

@@ -27,11 +27,10 @@ from autorank.population.kernels.row_formulas import Formula, Part, dot, first_r
 from autorank.population.kernels.slot_table import Column, starts_of
 from autorank.population.kernels.work_lists import LANES, Work, start_of_list, views_of
 
-# Rows that are treated together: many of such pieces fill a device, but each adds gradients at its end.
-MOST_ROWS, PIECES = 16, 128
-# Programs of a kernel, at most: they share out its pieces. An H200 runs about as many at a time, or half.
+# Programs of a kernel, at most: they share out its rows. An H200 runs about as many at a time, or half.
 PROGRAMS = 1056
-WARPS = 2
+LEAST_ROWS = 2  # of a program of small batches, if all slots are served: each loads parameters and adds gradients
+WARPS = 1
 
 
 class Norms(NamedTuple):
@@ -51,10 +50,11 @@ class Layers(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What a kernel treats at a time: some rows of a slot of the layer, or of a lane."""
+    """What a program treats: some rows of a slot of the layer, or of a lane."""
 
     number: Array  # of the slot or lane
     row: Array  # the first one
+    count: Array  # of rows
 
 
 class Kernel(NamedTuple):
@@ -128,30 +128,29 @@ class Stage:
         return [Kernel(partial(run, work.view), work, WARPS) for work in works]
 
     def _shared_out(self, kernel: Kernel) -> tuple[Callable[..., None], int]:
-        """A program that treats every so many-th piece of a kernel's work, and the number of programs."""
-        out, rows = self.layout, rows_of(self.layout)
-        blocks = out.batch // rows
-        most = blocks * (out.pairs if kernel.work.modules else out.lanes)
-        programs = min(PROGRAMS, most)
+        """A program that treats its share of a kernel's rows, and the number of programs.
+
+        The fewer slots a kernel serves, the fewer rows a program has. A row is a chain of small products that wait for
+        each other, so a kernel takes about as long as the rows of one program.
+        """
+        out = self.layout
+        most = out.pairs if kernel.work.modules else out.lanes
+        programs = max(most, min(PROGRAMS, most * -(-out.batch // LEAST_ROWS)))
 
         def body(layer: Any, table: Any, *refs: Any) -> None:
             start = start_of_list(out.capacity, out.lanes, kernel.work, layer[0])
-            first = pl.program_id(0)
-            pieces = table[start] * blocks
+            count = table[start]
+            sharing = programs // jnp.maximum(count, 1)  # programs of a slot
+            number, part = pl.program_id(0) // sharing, pl.program_id(0) % sharing
+            rows = (out.batch + sharing - 1) // sharing
+            first = part * rows
+            rows = jnp.minimum(rows, out.batch - first)
 
-            def one(i: Array, _: Any) -> Any:
-                piece = first + i * programs
-                at = Piece(table[start + 1 + piece // blocks], piece % blocks * rows)
-                kernel.run(at, layer, table, *refs)
-
-            jax.lax.fori_loop(0, (pieces - first + programs - 1) // programs, one, None)
+            @pl.when((number < count) & (rows > 0))
+            def _():
+                kernel.run(Piece(table[start + 1 + number], first, rows), layer, table, *refs)
 
         return body, programs
-
-
-def rows_of(out: Layout) -> int:
-    """Rows of a piece."""
-    return out.rows(min(MOST_ROWS, max(2, out.batch // PIECES)))
 
 
 def zeros_of(tree: Any) -> Any:
@@ -170,7 +169,7 @@ class SlotRows:
     def __init__(self, stage: Stage, piece: Piece, table: Any, layer: Any, view: Capacity) -> None:
         self._view = view
         self._out, self.pair = stage.layout, piece.number
-        self.rows, self.first = rows_of(self._out), piece.row
+        self.rows, self.first = piece.count, piece.row
         self.layer = layer[0]
         self.at = SlotAt(table, self._out, self.layer, self.pair)
         self.lane = self.pair // self._out.capacity.slots
@@ -261,7 +260,7 @@ class LaneRows:
     def __init__(self, stage: Stage, piece: Piece, table: Any, layer: Any, view: Capacity) -> None:
         self._view = view
         self._out, self.lane = stage.layout, piece.number
-        self.rows, self.first = rows_of(self._out), piece.row
+        self.rows, self.first = piece.count, piece.row
         self._layer = layer[0]
         self._place = self._layer * self._out.lanes + self.lane
         pairs = self.lane * self._out.capacity.slots

@@ -29,8 +29,8 @@ from autorank.population.kernels.products import TILE, Tile
 from autorank.population.kernels.row_formulas import FORMULAS
 from autorank.population.kernels.slot_table import starts_of
 
-# Rows that one program sums a tile of weight gradients over.
-SUMMED_ROWS = 512
+# Rows that one program sums a tile of weight gradients over: a slot has few tiles, but each program adds its own.
+SUMMED_ROWS = 256
 
 
 class Chain(NamedTuple):

@@ -16,18 +16,11 @@ from autorank.population.kernels.slot_table import Column, number_of, slot_table
 SMALLEST = 16  # sides of a view are this, or a power of two times it
 
 
-class Group(NamedTuple):
-    """Modules that share a kernel, since they want about as many registers; warps of a program."""
-
-    modules: tuple[str, ...]
-    warps: int
-    warps_pulled: int
-
-
-GROUPS = (
-    Group(("attention",), 2, 4),
-    Group(("convolution", "cross", "fmb"), 2, 4),
-    Group(("cross_low", "dot", "linear", "mask"), 2, 2),
+# Modules that share a kernel, since they want about as many registers: the hungriest branch sets them for all.
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("attention",),
+    ("convolution", "cross", "fmb"),
+    ("cross_low", "dot", "linear", "mask"),
 )
 LANES: tuple[str, ...] = ()
 
@@ -53,11 +46,11 @@ def views_of(capacity: Capacity) -> tuple[Capacity, ...]:
     return tuple(sorted(found, key=lambda view: view.positions * view.width))
 
 
-def groups_of(capacity: Capacity) -> tuple[Group, ...]:
-    """The groups of a capacity's modules."""
+def groups_of(capacity: Capacity) -> tuple[tuple[str, ...], ...]:
+    """`GROUPS` of a capacity's modules."""
     known = starts_of(capacity)
-    found = (g._replace(modules=tuple(n for n in g.modules if n in known)) for g in GROUPS)
-    return tuple(group for group in found if group.modules)
+    found = (tuple(name for name in group if name in known) for group in GROUPS)
+    return tuple(group for group in found if group)
 
 
 def modules_with_end(capacity: Capacity) -> tuple[str, ...]:
@@ -67,7 +60,7 @@ def modules_with_end(capacity: Capacity) -> tuple[str, ...]:
 
 def works_of(capacity: Capacity) -> tuple[Work, ...]:
     """All works of the row stages, in the order of their lists."""
-    modules = [*(group.modules for group in groups_of(capacity)), LANES]
+    modules = [*groups_of(capacity), LANES]
     if ends := modules_with_end(capacity):
         modules.append(ends)
     return tuple(
