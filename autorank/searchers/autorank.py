@@ -40,6 +40,7 @@ from autorank.searchers.front_acquisition import FrontAcquisition
 from autorank.searchers.greedy_batch import Chosen, GreedyBatch
 from autorank.searchers.novelty import Propose, proposer, unpredicted
 from autorank.searchers.region import region_of
+from autorank.searchers.repeated import are_exact
 from autorank.space.space import Space
 from autorank.surrogates.earlier_belief import EarlierBelief, believe_earlier, with_earlier
 from autorank.surrogates.gaussian_surrogate import (
@@ -185,12 +186,17 @@ def is_ready(settings: AutorankConfig, history: History) -> Array:
 
 
 def judge(settings: AutorankConfig, surrogate: GaussianSurrogate, state: State) -> Array:
-    """The posterior mean at each trial in the told units; what was told before there is a model (a `Judge`)."""
+    """The posterior mean at each trial in the told units (a `Judge`).
+
+    What was told where there is no model yet, and where repeats have shown that results are exact: on a rough function
+    the mean takes roughness for noise.
+    """
     told = as_told(state)
     fitted = surrogate.fit(jax.random.key(0), told_data(state.history))
     mean, _ = surrogate.qualities(fitted, fitted.quality.features[0])
     found = unwarp(mean[0], fitted.targets[0], told, jnp.isfinite(told))
-    return jnp.where(is_ready(settings, state.history) & jnp.isfinite(told), found, told)
+    noisy = is_ready(settings, state.history) & ~are_exact(state.history)
+    return jnp.where(noisy & jnp.isfinite(told), found, told)
 
 
 def _proposal(

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from autorank.base.typing import Array, Int, Key
+from autorank.base.typing import Array, Bool, Int, Key
 from autorank.searchers.acquisition import GaussianAcquisition
 from autorank.searchers.base import History, known
 from autorank.searchers.candidates import CandidateSettings, candidates
 from autorank.searchers.climbing import ClimbSettings, Neighbours, climb
 from autorank.searchers.region import Region
+from autorank.searchers.repeated import are_exact
 from autorank.surrogates.gaussian_surrogate import GaussianFit, GaussianSurrogate
 
 
@@ -40,7 +41,7 @@ class GreedyBatch:
     candidates: CandidateSettings
     climb: ClimbSettings
     size: int
-    repeats: bool  # whether told configurations may be proposed again
+    repeats: bool  # whether told configurations may be proposed again, unless results turn out to be exact
 
     def choose(self, key: Key, fitted: GaussianFit, history: History) -> Chosen:
         """The batch; ``fitted`` must have room for it behind the history's rows.
@@ -48,11 +49,12 @@ class GreedyBatch:
         The candidates descend from the trials that are believed to be best.
         """
         weights = self.acquisition.surrogate.evidence_weights(fitted)
+        again = known(history) & jnp.isfinite(history.metrics[:, 0]) & ~are_exact(history)
         history = believed(self.acquisition.surrogate, fitted, weights, history)
 
         def step(carry: tuple[GaussianFit, Array], index: Array) -> tuple[tuple, Chosen]:
             fitted, pending = carry
-            chosen = self._next(key, fitted, weights, history, pending, index)
+            chosen = self._next(key, fitted, weights, history, again, pending, index)
             if self.size > 1:
                 row = history.count + index
                 fitted = self.acquisition.surrogate.believe(fitted, row, chosen.configs)
@@ -67,10 +69,14 @@ class GreedyBatch:
         fitted: GaussianFit,
         weights: Array,
         history: History,
+        again: Bool[Array, " h"],
         pending: Int[Array, "n k"],
         index: Int[Array, ""],
     ) -> Chosen:
-        """One proposal, without the leading axis; ``pending`` holds the ``index`` proposals before it."""
+        """One proposal, without the leading axis; ``pending`` holds the ``index`` proposals before it.
+
+        ``again`` are the told trials whose configurations may be proposed again, if any may.
+        """
         acquisition, surrogate = self.acquisition, self.acquisition.surrogate
         alphas = jnp.asarray(acquisition.settings.alphas, jnp.float32)
         told = jnp.concatenate([history.configs, pending])
@@ -79,10 +85,10 @@ class GreedyBatch:
         parents = acquisition.parents(own_key, history)
         pool = candidates(own_key, self.region, parents, self.candidates)
         if self.repeats:
-            failed = known(history) & ~jnp.isfinite(history.metrics[:, 0])
-            is_told = is_told.at[: len(failed)].set(failed).at[len(failed) :].set(False)
-            again = jnp.where((known(history) & ~failed)[:, None], history.configs, pool[:1])
-            pool = jnp.concatenate([pool, again])
+            barred = known(history) & ~again
+            pending_too = jnp.broadcast_to(~jnp.any(again), len(pending)) & is_told[len(again) :]
+            is_told = jnp.concatenate([barred, pending_too])
+            pool = jnp.concatenate([pool, jnp.where(again[:, None], history.configs, pool[:1])])
         alpha, rows = alphas[index % len(alphas)], rows_of(fitted, history, pending)
         goal = acquisition.goal(fitted, weights, alpha, told, is_told, rows)
         value = self.region.bounded(partial(acquisition.value, goal))

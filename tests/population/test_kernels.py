@@ -174,6 +174,18 @@ def test_shapes_are_known():
     assert set(tree["norm"]) == {"scale", "bias"}
 
 
+def lower_addition():
+    """Prints Triton's code of a kernel that adds."""
+
+    def kernel(x, y):
+        number = jnp.arange(16)
+        relaxed.add_relaxed(y, number, x[...], number < 5)
+
+    x = jax.ShapeDtypeStruct((16,), jnp.float32)
+    call = pl.pallas_call(kernel, out_shape=x, compiler_params=triton.CompilerParams(), debug=True)
+    jax.jit(call).trace(x).lower(lowering_platforms=("cuda",))
+
+
 def test_gradients_are_added_in_no_order_with_other_memory(capsys):
     """As an acquire and a release, which is Pallas' own way, an addition takes many times as long on a GPU."""
     assert relaxed.IS_RELAXED, (
@@ -188,3 +200,10 @@ def test_gradients_are_added_in_no_order_with_other_memory(capsys):
     call = pl.pallas_call(kernel, out_shape=x, compiler_params=triton.CompilerParams(), debug=True)
     jax.jit(call).trace(x).lower(lowering_platforms=("cuda",))
     assert "tt.atomic_rmw fadd, relaxed, gpu" in capsys.readouterr().out
+
+
+def test_where_jax_has_other_private_names_its_own_addition_is_taken(capsys, caplog, monkeypatch):
+    monkeypatch.setattr(relaxed, "IS_RELAXED", False)
+    lower_addition()
+    assert "tt.atomic_rmw fadd, acq_rel, gpu" in capsys.readouterr().out
+    assert "lanes train more slowly" in caplog.text

@@ -6,12 +6,16 @@ argument for it, so this module reaches into JAX's own. Where names have changed
 at a price (`IS_RELAXED`).
 """
 
+import functools
+import logging
 from typing import Any
 
 import jax
 from jax.experimental.pallas import triton
 
 from autorank.base.typing import Array, Bool, Int
+
+LOG = logging.getLogger(__name__)
 
 try:
     from jax._src.lib.mlir import ir  # pyright: ignore[reportPrivateImportUsage]
@@ -32,11 +36,20 @@ except (ImportError, AttributeError):
 def add_relaxed(ref: Any, index: Int[Array, "..."], value: Array, mask: Bool[Array, "..."]) -> None:
     """Adds to the numbers of a flat array where ``mask`` is true; on GPUs only."""
     if not IS_RELAXED:
+        _warn()
         triton.atomic_add(ref, (index,), value, mask=mask)
         return
     ref, transforms = get_ref_and_transforms(ref, (index,), "add_relaxed")
     flat, tree = jax.tree.flatten((ref, transforms, value, mask))
     _add_p.bind(*flat, args_tree=tree)
+
+
+@functools.cache
+def _warn() -> None:
+    LOG.warning(
+        "jax %s has other private names than autorank knows: lanes train more slowly",
+        jax.__version__,
+    )
 
 
 if IS_RELAXED:
