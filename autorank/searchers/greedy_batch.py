@@ -85,9 +85,9 @@ class GreedyBatch:
         parents = acquisition.parents(own_key, history)
         pool = candidates(own_key, self.region, parents, self.candidates)
         if self.repeats:
-            barred = known(history) & ~again
-            pending_too = jnp.broadcast_to(~jnp.any(again), len(pending)) & is_told[len(again) :]
-            is_told = jnp.concatenate([barred, pending_too])
+            # Where a told configuration may be proposed again, so may a pending one.
+            may = jnp.append(again, jnp.broadcast_to(jnp.any(again), len(pending)))
+            is_told = is_told & ~may
             pool = jnp.concatenate([pool, jnp.where(again[:, None], history.configs, pool[:1])])
         alpha, rows = alphas[index % len(alphas)], rows_of(fitted, history, pending)
         goal = acquisition.goal(fitted, weights, alpha, told, is_told, rows)

@@ -29,8 +29,11 @@ from autorank.population.kernels.work_lists import LANES, Work, start_of_list, v
 
 # Programs of a kernel, at most: they share out its rows. An H200 runs about as many at a time, or half.
 PROGRAMS = 1056
-LEAST_ROWS = 2  # of a program of small batches, if all slots are served: each loads parameters and adds gradients
-WARPS = 1
+# Rows of a program, at least, if all slots are served: each program loads parameters and adds gradients.
+LEAST_ROWS = 2
+WARPS = (
+    1  # of a program of few registers; `module_rows.WARPS` is that of the modules' first formulas
+)
 
 
 class Norms(NamedTuple):

@@ -1,9 +1,9 @@
 """Adding to memory beside other programs, in no order with what else they read and write.
 
-Pallas' `atomic_add` is an acquire and a release in one: for each number a thread waits until others can see all that it
-wrote, and then drops its cache. Sums of gradients need no such order: only later kernels read them. Pallas has no
-argument for it, so this module reaches into JAX's own. Where names have changed there, Pallas' addition serves as well,
-at a price (`IS_RELAXED`).
+Pallas' `atomic_add` acquires and releases memory: for each number a thread waits until others can see all that it
+wrote, and then drops its cache. Sums of gradients need no such order, because only later kernels read them. Pallas has
+no argument for relaxed additions, so this module changes how JAX lowers them. If a version of JAX has other private
+names, Pallas' own addition is used, which is slower (`IS_RELAXED`).
 """
 
 import functools
@@ -47,7 +47,7 @@ def add_relaxed(ref: Any, index: Int[Array, "..."], value: Array, mask: Bool[Arr
 @functools.cache
 def _warn() -> None:
     LOG.warning(
-        "jax %s has other private names than autorank knows: lanes train more slowly",
+        "jax %s has renamed what autorank's kernels use: lanes train more slowly than with the jax of constraints.txt",
         jax.__version__,
     )
 
@@ -58,7 +58,7 @@ if IS_RELAXED:
 
     @lowering.register_lowering(_add_p)
     def _lower(context: Any, *flat: Any, args_tree: Any) -> Any:
-        """Pallas' addition with another order of memory."""
+        """Pallas' addition, with relaxed memory semantics."""
         found: Any = _lower_ordered(context, *flat, args_tree=args_tree, atomic_type=_ADD)
         i32 = ir.IntegerType.get_signless(32)
         found.owner.attributes["sem"] = ir.IntegerAttr.get(i32, _RELAXED)
