@@ -31,9 +31,8 @@ from autorank.population.kernels.work_lists import LANES, Work, start_of_list, v
 PROGRAMS = 1056
 # Rows of a program, at least, if all slots are served: each program loads parameters and adds gradients.
 LEAST_ROWS = 2
-WARPS = (
-    1  # of a program of few registers; `module_rows.WARPS` is that of the modules' first formulas
-)
+# Warps of a program of few registers; `module_rows.WARPS` are those of the modules' first formulas.
+WARPS = 1
 
 
 class Norms(NamedTuple):
