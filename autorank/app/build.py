@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from autorank.app.settings import (
@@ -119,8 +119,11 @@ def space(config: SearchConfig) -> Space:
 
 
 def hparams(config: TrainingConfig) -> Hparams:
-    """What a compiled program takes as arguments."""
-    return Hparams(**{name: jnp.float32(getattr(config, name)) for name in Hparams._fields})
+    """What a compiled program takes as arguments, on the host: a search decodes thousands of configurations."""
+    values: dict[str, Any] = {
+        name: np.asarray(getattr(config, name), np.float32) for name in Hparams._fields
+    }
+    return Hparams(**values)
 
 
 def decoder(config: SearchConfig, search_space: Space) -> Callable[[np.ndarray], Setting]:

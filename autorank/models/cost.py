@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from autorank.base.programs import compiler_options
 from autorank.base.typing import PyTree
 from autorank.models.dhen import (
     DhenConfig,
@@ -101,7 +102,7 @@ def compiled_flops(
     )
     analysis: Any = None if optimized else lowered.cost_analysis()
     if analysis is None:  # some backends count only what is compiled
-        analysis = lowered.compile().cost_analysis()
+        analysis = lowered.compile(compiler_options=compiler_options()).cost_analysis()
     return float(analysis["flops"]) / batch_size
 
 

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from autorank.base.typing import Array, Float, Key, PyTree
 from autorank.models.blocks import Norm
-from autorank.models.embedding import Embedding
+from autorank.models.embedding import Embedding, num_embeddings
 from autorank.models.heads import METRICS, NUM_LOGITS, Head
 from autorank.models.interactions import MODULES, SHARED_SIZES, Sizes
 from autorank.models.maps import mix
-from autorank.models.parameters import Leaf, bias, call, draw, kernel, leaves
+from autorank.models.parameters import Leaf, below, bias, call, draw, kernel, leaves
 
 MAX_LAYERS, MAX_SLOTS = 8, 3
 MAX_DEPTH = 8  # hidden layers of an MLP
@@ -227,10 +227,17 @@ def module_sizes(config: DhenConfig, positions: int) -> Sizes:
 
 
 class Layer(nn.Module):
-    """One DHEN layer of a compact model."""
+    """One DHEN layer of a compact model.
+
+    Args:
+        config: canonical.
+        modules: of this layer.
+        hollow: zeros take the place of what the modules put out, so that only the layer's own parameters are left.
+    """
 
     config: DhenConfig
     modules: tuple[str, ...]
+    hollow: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b m d"]) -> Float[Array, "b l d"]:
@@ -240,7 +247,10 @@ class Layer(nn.Module):
         sizes = module_sizes(c, positions)
         normed = Norm(width, name="norm")(x) if c.norm == "pre" and self.modules else x
         named = zip(SLOT_NAMES, self.modules, strict=False)
-        parts = [MODULES[module].make(sizes, name=name)(normed) for name, module in named]
+        if self.hollow:
+            parts = [jnp.zeros((x.shape[0], c.num_tokens, c.width), x.dtype) for _ in named]
+        else:
+            parts = [MODULES[module].make(sizes, name=name)(normed) for name, module in named]
         if parts and c.ensemble == "weighted":
             scale = bias(self, "scale", {"slots": len(parts)})
             parts = [part * scale[i] for i, part in enumerate(parts)]
@@ -295,8 +305,57 @@ def compact(config: DhenConfig, num_fields: int, num_dense: int) -> Model:
 
 @lru_cache(maxsize=1024)
 def parameters(config: DhenConfig, num_fields: int, num_dense: int) -> PyTree:
-    """Tree of `Leaf`: every parameter's shape and axes, from the module itself."""
-    config = canonical(config)
-    x = jax.ShapeDtypeStruct((1, num_fields, config.width), jnp.float32)
+    """Tree of `Leaf`: every parameter's shape and axes, from the modules themselves.
+
+    Part by part, and each part of a size is traced once: of a whole model that takes 50 ms, while lanes wait.
+    """
+    c = canonical(config)
+    positions = num_embeddings(num_fields, num_dense)
+    tree: dict[str, Any] = {"embedding": _embedding_leaves(c.width, num_fields, num_dense)}
+    for name, layer in zip(LAYER_NAMES, layers(c), strict=False):
+        tree[name] = _layer_leaves(c, layer, positions)
+        positions = layer_outputs(c, layer, positions)
+    tree["head"] = _head_leaves(positions, c.width, c.head_depth, c.head_width, NUM_LOGITS[c.head])
+    return {name: below(name, part) for name, part in tree.items() if part}
+
+
+def _layer_leaves(config: DhenConfig, layer: LayerConfig, positions: int) -> PyTree:
+    """The parameters of one layer of a canonical configuration."""
+    c, sizes = config, module_sizes(config, positions)
+    own = _frame_leaves(positions, c.width, c.num_tokens, len(layer.modules), c.norm, c.ensemble)
+    tree = dict(own)
+    for slot, module in zip(SLOT_NAMES, layer.modules, strict=False):
+        # A size that the module does not depend on would make it another one.
+        unused = {size: 1 for size in SHARED_SIZES if not uses([module], size)}
+        tree[slot] = below(slot, _module_leaves(module, sizes._replace(**unused)))
+    return tree
+
+
+@lru_cache(maxsize=64)
+def _embedding_leaves(width: int, num_fields: int, num_dense: int) -> PyTree:
+    x = jax.ShapeDtypeStruct((1, num_fields, width), jnp.float32)
     dense = jax.ShapeDtypeStruct((1, num_dense), jnp.float32)
-    return leaves(Dhen(config), x, dense)
+    return leaves(Embedding(width), x, dense)
+
+
+@lru_cache(maxsize=1024)
+def _frame_leaves(
+    positions: int, width: int, tokens: int, num_modules: int, norm: str, ensemble: str
+) -> PyTree:
+    """What a layer has beside its modules; which ones they are does not matter."""
+    config = DhenConfig(width=width, num_tokens=tokens, heads=1, norm=norm, ensemble=ensemble)
+    x = jax.ShapeDtypeStruct((1, positions, width), jnp.float32)
+    return leaves(Layer(config, ("linear",) * num_modules, hollow=True), x)
+
+
+@lru_cache(maxsize=4096)
+def _module_leaves(module: str, sizes: Sizes) -> PyTree:
+    x = jax.ShapeDtypeStruct((1, sizes.positions, sizes.width), jnp.float32)
+    return leaves(MODULES[module].make(sizes), x)
+
+
+@lru_cache(maxsize=1024)
+def _head_leaves(positions: int, width: int, depth: int, units: int, num_logits: int) -> PyTree:
+    axes = {"positions": positions, "width": width}
+    x = jax.ShapeDtypeStruct((1, positions, width), jnp.float32)
+    return leaves(Head(axes, depth, units, num_logits), x)

@@ -85,6 +85,16 @@ def leaves(module: nn.Module, *inputs: Array | jax.ShapeDtypeStruct) -> PyTree:
     )
 
 
+def below(name: str, tree: PyTree) -> PyTree:
+    """The parameters of a module as its parent has them, under ``name``.
+
+    Examples:
+        >>> below("mlp", {"bias": Leaf(("bias",), (3,), ("width",))})
+        {'bias': Leaf(path=('mlp', 'bias'), shape=(3,), axes=('width',))}
+    """
+    return jax.tree.map(lambda leaf: leaf._replace(path=(name, *leaf.path)), tree, is_leaf=is_leaf)
+
+
 def is_leaf(value: object) -> bool:
     """Whether a value is a `Leaf`; ``is_leaf`` of tree functions over trees of them."""
     return isinstance(value, Leaf)

@@ -147,51 +147,54 @@ def score_model(
     metrics = objective.metrics
     scored = Scored({m: [] for m in metrics}, {}, {m: {} for m in metrics if measured}, {}, {})
     # One seed's scores are measured while the next seed's are computed: on a log of millions both take seconds.
-    with ThreadPoolExecutor(1) as pool:
-        measuring: Future[None] | None = None
+    with ThreadPoolExecutor(len(metrics)) as pool:
+        measuring: list[Future[None]] = []
         # The last seed was trained last: its state is the most likely one to be kept.
         for i in reversed(range(len(seeds))):
             predictions = objective.test(np.array(config, np.int32), seeds[i])
-            if measuring:
-                measuring.result()
-            measuring = pool.submit(add_seed, context, scored, predictions, i, len(seeds))
-        if measuring:
-            measuring.result()
+            for one in measuring:
+                one.result()
+            measuring = [
+                pool.submit(add_seed, context, scored, predictions[:, q], metric, i, len(seeds))
+                for q, metric in enumerate(metrics)
+            ]
+        for one in measuring:
+            one.result()
     return scored
 
 
 def add_seed(
-    context: Context, scored: Scored, predictions: np.ndarray, number: int, count: int
+    context: Context, scored: Scored, predictions: np.ndarray, metric: str, number: int, count: int
 ) -> None:
-    """Adds what a seed predicts to ``scored``, before what is there.
+    """Adds what a seed predicts of one metric to ``scored``, before what is there.
 
     Args:
         context: with the held-out labels.
         scored: changed; where it has no measures, only NE and losses are added.
-        predictions: ``[rows, q]``.
+        predictions: ``[rows]``.
+        metric: predicted.
         number: of the seed.
         count: of seeds.
     """
     objective = context.objective
     assert objective.test_labels is not None
     users = objective.test_users
-    for q, metric in enumerate(objective.metrics):
-        targets, rows = targets_of(objective.test_labels, metric)
-        own = predictions[rows, q]
-        losses_now = log_losses(own, targets)
-        add_mean(scored.losses, metric, losses_now, count)
-        loss, size = losses_now.sum(), targets.size
-        ne = normalized_entropy_from_sums(loss, targets.sum(), size)
-        scored.ne[metric].insert(0, float(ne))
-        if metric not in scored.measures:
-            continue
-        add_mean(scored.predicted, metric, own, count)
-        found = scores_beside_ne(own, targets, None if users is None else users[rows])
-        found = {"log_loss": float(loss / size) if size else math.nan} | found
-        for measure, value in found.items():
-            scored.measures[metric].setdefault(measure, []).insert(0, value)
-        if number == 0:
-            scored.reliability[metric] = reliability(own, targets)
+    targets, rows = targets_of(objective.test_labels, metric)
+    own = predictions[rows]
+    losses_now = log_losses(own, targets)
+    add_mean(scored.losses, metric, losses_now, count)
+    loss, size = losses_now.sum(), targets.size
+    ne = normalized_entropy_from_sums(loss, targets.sum(), size)
+    scored.ne[metric].insert(0, float(ne))
+    if metric not in scored.measures:
+        return
+    add_mean(scored.predicted, metric, own, count)
+    found = scores_beside_ne(own, targets, None if users is None else users[rows])
+    found = {"log_loss": float(loss / size) if size else math.nan} | found
+    for measure, value in found.items():
+        scored.measures[metric].setdefault(measure, []).insert(0, value)
+    if number == 0:
+        scored.reliability[metric] = reliability(own, targets)
 
 
 def add_mean(means: dict[str, np.ndarray], name: str, values: np.ndarray, count: int) -> None:

@@ -3,11 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from autorank.base.ahead import Ahead
 from autorank.base.programs import compiler_options
 from autorank.fidelity.fidelity import Fidelity
 from autorank.ledger.errors import LedgerMismatch
@@ -38,6 +40,22 @@ class Searched(NamedTuple):
     believed: dict[int, float] | None
 
 
+class Programs(NamedTuple):
+    """The functions of a searcher that are compiled."""
+
+    ask: Any
+    tell: Any
+    judge: Any
+
+
+@lru_cache(maxsize=2)
+def programs_of(searcher: Searcher) -> Programs:
+    """One set for each searcher, so that what a rehearsal has compiled is there for the search."""
+    options = compiler_options()
+    functions = searcher.ask, searcher.tell, searcher.judge
+    return Programs(*(jax.jit(function, compiler_options=options) for function in functions))
+
+
 class SearcherInUse:
     """A searcher with its state in one search and its compiled functions.
 
@@ -53,11 +71,7 @@ class SearcherInUse:
     def __init__(
         self, context: Context, searcher: Searcher, configs: np.ndarray, labels: Sequence[float]
     ) -> None:
-        options = compiler_options()
-        self._seed = context.budget.seed
-        self._ask = jax.jit(searcher.ask, compiler_options=options)
-        self._tell = jax.jit(searcher.tell, compiler_options=options)
-        self._judge = jax.jit(searcher.judge, compiler_options=options)
+        self._seed, self._programs = context.budget.seed, programs_of(searcher)
         self._state: Any = searcher.init(jax.random.key(self._seed))
         outcomes = np.stack(
             [np.asarray(labels, np.float32), np.zeros(len(labels), np.float32)], axis=1
@@ -69,15 +83,17 @@ class SearcherInUse:
         """The next proposals as NumPy arrays, a function of the seed and of what was told."""
         key = jax.random.fold_in(jax.random.key(self._seed), POLICY_KEY)
         key = jax.random.fold_in(key, int(self._state.history.count))
-        return jax.tree.map(np.asarray, self._ask(key, self._state))
+        return jax.tree.map(np.asarray, self._programs.ask(key, self._state))
 
     def tell(self, configs: np.ndarray, outcomes: np.ndarray) -> None:
         """Configurations ``[n, k]`` and their outcomes ``[n, 2]``."""
-        self._state = self._tell(self._state, configs, outcomes)
+        self._state = self._programs.tell(self._state, configs, outcomes)
 
     def judge(self) -> np.ndarray:
         """What is believed of the trials told so far, without the baseline, ``[n]``; NaN for failed ones."""
-        return np.asarray(self._judge(self._state))[self._first : int(self._state.history.count)]
+        return np.asarray(self._programs.judge(self._state))[
+            self._first : int(self._state.history.count)
+        ]
 
     def tell_climbs(self, climbs: Sequence[Climb], share: float, rung: Sequence[int] = ()) -> None:
         """The labels at one share of the log, which all have that did not fail; NaN for a trial that failed anywhere.
@@ -129,6 +145,34 @@ def run_rounds(
         return Searched(climbs, None)
     believed = {c.trial.id: float(v) for c, v in zip(climbs, in_use.judge(), strict=True)}
     return Searched(climbs, believed)
+
+
+def rehearse(context: Context, searcher: Searcher, baseline: Baseline) -> None:
+    """Begins a `made_up_round` in a thread, where an accelerator trains the pilots meanwhile.
+
+    The first round would take seconds to compile, in which an accelerator would have nothing to train. On CPUs the
+    cores train, and nothing would be won.
+    """
+    if context.budget.num_pilots and jax.default_backend() != "cpu":
+        runs = len(baseline.curves) if searcher.repeats else 1
+        Ahead(1, {}).start([lambda: made_up_round(context, searcher, runs)])
+
+
+def made_up_round(context: Context, searcher: Searcher, runs: int) -> None:
+    """Asks a searcher for its first round, after pilots that never were; compiles all that this takes.
+
+    Args:
+        context: of the search, which does not change.
+        searcher: as it is going to be used.
+        runs: of the baseline that it is told.
+    """
+    rng, space, num_pilots = np.random.default_rng(0), context.space, context.budget.num_pilots
+    own = np.array([space.baseline] * runs, np.int32)
+    in_use = SearcherInUse(context, searcher, own, rng.normal(size=runs).tolist())
+    pilots = [rng.integers(len(d.choices), size=num_pilots) for d in space.decisions]
+    outcomes = np.stack([rng.normal(size=num_pilots), np.zeros(num_pilots)], axis=1)
+    in_use.tell(np.stack(pilots, axis=1).astype(np.int32), outcomes.astype(np.float32))
+    in_use.ask()
 
 
 def baseline_labels(baseline: Baseline, fidelity: Fidelity, share: float) -> list[float]:

@@ -30,7 +30,7 @@ from autorank.search.finals import choose_finalists, chosen_models, run_finals
 from autorank.search.held_out import prepare_test, run_test
 from autorank.search.meter import Meter, OnEvent
 from autorank.search.pilots import label_pilots, run_pilots
-from autorank.search.rounds import run_rounds
+from autorank.search.rounds import rehearse, run_rounds
 from autorank.search.summary import Findings, summarise
 from autorank.search.thawed_rounds import run_thawed_rounds
 from autorank.searchers.base import Searcher
@@ -74,6 +74,7 @@ def run(
     context = Context(objective, space, ledger, budget, meter.tick, first)
     refuse_finished_by_earlier_version(ledger, budget.seed)
     baseline = measure_baseline(context, rule.tail)
+    rehearse(context, searcher, baseline)
     pilots = run_pilots(context, baseline)
     fidelity, record = decide_fidelity(ledger, rule, pilots.gains, baseline.where)
     meter.expect(fidelity)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from autorank.base.jax_settings import own_settings, training_settings
+from autorank.base.programs import compiler_options
 from autorank.base.typing import PyTree
 from autorank.ledger.strict_json import dumps
 
@@ -149,7 +150,8 @@ def _save_example(
     """A few encoded rows, with the trained model's probabilities."""
     sparse, dense = (np.asarray(part[:CHUNK]) for part in example)
     with jax.default_matmul_precision(PRECISION):
-        found = predict(weights["params"], weights["rows"], sparse, dense.astype(np.float32))
+        program = jax.jit(predict, compiler_options=compiler_options())
+        found = program(weights["params"], weights["rows"], sparse, dense.astype(np.float32))
     probabilities = np.asarray(found)
     np.savez(folder / "example.npz", sparse=sparse, dense=dense, probabilities=probabilities)
 
@@ -174,7 +176,7 @@ def load_model(folder: Path) -> Scorer:
         )
     weights = _load_weights(folder, record["weights"])
     exported = jax.export.deserialize(bytearray((folder / "program.bin").read_bytes()))
-    call = jax.jit(exported.call)
+    call = jax.jit(exported.call, compiler_options=compiler_options())
 
     @own_settings()
     def predict(sparse: np.ndarray, dense: np.ndarray) -> np.ndarray:

@@ -164,7 +164,9 @@ class CompactPrograms:
     def weights(self, state: TrainState) -> tuple[Any, jax.Array]:
         """Copies of the dense parameters and of the table ``[v, d]`` on one device."""
         if self.mesh is None:
-            return jax.tree.map(jnp.copy, (state.params, state.table.rows))
+            # Not `jnp.copy`, which is compiled for every shape.
+            device = jax.local_devices()[0]
+            return jax.device_put((state.params, state.table.rows), device, may_alias=False)
         return sharded.on_one_device(state, self.shape.num_ids)
 
 
@@ -173,6 +175,6 @@ def as_compact(state: State) -> TrainState:
     return state if isinstance(state, TrainState) else state.compact()
 
 
-def is_spread(array: jax.Array) -> bool:
-    """Whether an array lies on a mesh."""
-    return isinstance(array.sharding, NamedSharding)
+def is_spread(array: Any) -> bool:
+    """Whether an array lies on a mesh; one on the host does not."""
+    return isinstance(getattr(array, "sharding", None), NamedSharding)

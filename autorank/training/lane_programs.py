@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +62,9 @@ class Compiled(NamedTuple):
     put: Any
     take: Any
     run: Any
-    draw: Any
+    noise: Callable[
+        [int], np.ndarray
+    ]  # normal numbers of a seed, as many as the largest model needs
 
     @property
     def capacity(self) -> Capacity:
@@ -73,14 +75,23 @@ class Compiled(NamedTuple):
         """The state of a model before its first step: the compact program's for the same seed."""
         config, c = canonical(model), self.capacity
         tree = parameters(config, c.num_fields, c.num_dense)
-        number = jax.device_put(np.uint32(seed), device)
         # Its beginning does not depend on its length, so one draw serves all models.
-        noise = np.asarray(self.draw(number))[: noise_size(tree)]
+        noise = self.noise(seed)[: noise_size(tree)]
         scale = np.asarray(hparams.init_scale)
         params = fill(noise, tree, lambda leaf: scale * initial_spread(config, leaf))
         params = jax.device_put(insert(params, config, c), device)
-        scale = jax.device_put(hparams.table_scale, device)
+        number, scale = jax.device_put((np.uint32(seed), hparams.table_scale), device)
         return self.fresh(config.width)(params, number, scale)
+
+
+def kept_draws(draw: Any, device: Device) -> Callable[[int], np.ndarray]:
+    """``draw`` of a seed, on the host; the last four are kept, as a search's trials have one seed and finalists a few."""
+
+    @lru_cache(maxsize=4)
+    def noise(seed: int) -> np.ndarray:
+        return np.asarray(draw(jax.device_put(np.uint32(seed), device)))
+
+    return noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +224,7 @@ class LanePrograms:
         # Side by side: XLA compiles outside the interpreter lock.
         with ThreadPoolExecutor(len(parts)) as pool:
             run, begun, put, take, drawn = pool.map(lambda part: part.compile(), parts)
-        return Compiled(program, begun, fresh, put, take, run, drawn)
+        return Compiled(program, begun, fresh, put, take, run, kept_draws(drawn, device))
 
     def _shapes(self) -> Inputs:
         batch_size = self.shape.batch_size

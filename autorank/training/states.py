@@ -124,31 +124,26 @@ class Snapshot:
     def compact(self) -> TrainState:
         """See `Held`."""
         device = jax.local_devices()[0]
-        dense = jax.device_get((self.state.params, moments(self.state.optimizer)))
+        own = self.state
+        # On the host: each operation outside of a program would be compiled by itself, for every structure anew.
+        dense = jax.device_get((own.params, moments(own.optimizer), own.step))
         params, first, second = (
             extract(tree, self.model, self.capacity) for tree in (dense[0], *dense[1])
         )
-        rows, accumulator, curve, step = jax.device_put(
-            (
-                # A program for several widths holds every row at the largest one.
-                self.state.table.rows[:, : self.model.width],
-                self.state.table.accumulator,
-                self.state.curve,
-                self.state.step,
-            ),
-            device,
-            may_alias=False,  # the compact program donates what it continues from
+        rates = dense_optimizer(self.hparams, jnp.float32(1))
+        shapes = jax.eval_shape(rates.init, params)
+        step: Any = np.asarray(dense[2])
+        optimizer = optax.tree_utils.tree_set(shapes, count=step, mu=flat(first), nu=flat(second))
+        failed: Any = np.int32(-1)
+        owner: Any = np.zeros(own.table.rows.shape[0], np.int32)
+        # A program for several widths holds every row at the largest one.
+        rows = own.table.rows
+        rows = rows if rows.shape[1] == self.model.width else rows[:, : self.model.width]
+        table = Table(rows, own.table.accumulator, owner)
+        # Copied: the compact program donates what it continues from.
+        return jax.device_put(
+            TrainState(params, optimizer, table, own.curve, step, failed), device, may_alias=False
         )
-        params = jax.device_put(params, device, may_alias=False)
-        optimizer = optax.tree_utils.tree_set(
-            dense_optimizer(self.hparams, jnp.float32(1)).init(params),
-            count=jnp.copy(step),
-            mu=jnp.asarray(flat(first)),
-            nu=jnp.asarray(flat(second)),
-        )
-        owner = jnp.zeros(rows.shape[0], jnp.int32)
-        failed = jnp.int32(-1)
-        return TrainState(params, optimizer, Table(rows, accumulator, owner), curve, step, failed)
 
 
 def lane_state(state: TrainState, model: DhenConfig, capacity: Capacity) -> TrainState:

@@ -16,7 +16,10 @@ from autorank.training.tables import Table
 
 
 class Hparams(NamedTuple):
-    """What a trial may change without a new program; float32 scalars (``[p]`` for a population)."""
+    """What a trial may change without a new program; float32 scalars (``[p]`` for a population).
+
+    Outside of programs they may be NumPy's, which cost nothing to make.
+    """
 
     dense_rate: Float[Array, "..."]
     table_rate: Float[Array, "..."]

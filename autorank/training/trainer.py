@@ -87,7 +87,8 @@ def rounded(params: PyTree, precision: Any) -> PyTree:
 
 def zero_hparams() -> Hparams:
     """Zero hyperparameters for shape inference."""
-    return Hparams(*(jnp.float32(0) for _ in Hparams._fields))
+    zero: Any = np.zeros((), np.float32)
+    return Hparams(*[zero] * len(Hparams._fields))
 
 
 def fresh_state(

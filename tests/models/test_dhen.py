@@ -22,7 +22,7 @@ from autorank.models.dhen import (
     structure_key,
 )
 from autorank.models.interactions import MODULES, SHARED_SIZES
-from autorank.models.parameters import call, is_leaf
+from autorank.models.parameters import call, is_leaf, leaves
 
 TINY = DhenConfig(width=4, num_layers=1, num_tokens=3, rank=2, mlp_width=4, head_width=4)
 LINEAR = LayerConfig("linear", "none", "linear")
@@ -85,8 +85,8 @@ def test_parameter_count_of_a_whole_model_by_hand():
         total += m * out if m != out else 0
         total += 2 * d  # norm
     total += out * d * w + w + w + 1
-    leaves = jax.tree.leaves(parameters(config, f, n), is_leaf=is_leaf)
-    assert sum(np.prod(leaf.shape) for leaf in leaves) == total
+    found = jax.tree.leaves(parameters(config, f, n), is_leaf=is_leaf)
+    assert sum(np.prod(leaf.shape) for leaf in found) == total
 
 
 @pytest.mark.parametrize("num_fields, num_dense", [(4, 0), (4, 2), (1, 0)])
@@ -186,6 +186,16 @@ def test_canonical_is_idempotent_and_the_key_tells_canonical_forms_apart():
         assert canonical(canonical(config)) == canonical(config)
         assert structure_key(canonical(config)) == structure_key(config)
     assert len({structure_key(c) for c in configs}) == len({canonical(c) for c in configs})
+
+
+def test_parameters_of_the_parts_are_those_of_the_whole_module():
+    rng = random.Random(2)
+    for num_dense in (0, 2) * 6:
+        config = canonical(dataclasses.replace(random_config(rng), width=8))
+        shapes = [
+            jax.ShapeDtypeStruct((1, *shape), jnp.float32) for shape in ((4, 8), (num_dense,))
+        ]
+        assert parameters(config, 4, num_dense) == leaves(Dhen(config), *shapes)
 
 
 def test_what_nothing_uses_does_not_change_the_key():

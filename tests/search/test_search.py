@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,8 +21,9 @@ from autorank.objectives.base import Objective
 from autorank.report.tables.search import cost_table
 from autorank.search.accounts import trained_examples
 from autorank.search.budget import Budget
-from autorank.search.context import SearchStopped
+from autorank.search.context import Context, SearchStopped
 from autorank.search.pilots import pilot_design
+from autorank.search.rounds import made_up_round, programs_of
 from autorank.search.run import run
 from autorank.surrogates.predictor import ensemble
 from tests.making import make_searcher
@@ -80,6 +82,18 @@ def search(
             predictor,
             lambda event: None,
         )
+
+
+def test_a_made_up_round_compiles_what_the_first_round_asks(tmp_path):
+    searcher, _ = searchers("evolution")
+    programs = programs_of(searcher)
+    nothing: Any = None
+    context = Context(nothing, SPACE, nothing, budget(), nothing)
+    made_up_round(context, searcher, runs=1)
+    assert (programs.ask._cache_size(), programs.tell._cache_size()) == (1, 2)
+    search(tmp_path, "evolution", trials=20)
+    # Beside the baseline and the pilots, rounds of six are told.
+    assert (programs.ask._cache_size(), programs.tell._cache_size()) == (1, 3)
 
 
 def rows(folder: Path) -> list[tuple]:
