@@ -94,8 +94,9 @@ def pilot_design(
     random_key, near_key = jax.random.split(key)
     pool = 16 * num_pilots
     baseline = jnp.tile(jnp.array(space.baseline, jnp.int32), (pool, 1))
-    near = np.asarray(space.mutate(near_key, baseline, mutation_rate))
-    random = np.asarray(space.sample(random_key, pool))
+    # As programs: on an accelerator each operation outside of one is compiled by itself.
+    near = np.asarray(jax.jit(space.mutate)(near_key, baseline, mutation_rate))
+    random = np.asarray(jax.jit(space.sample, static_argnums=1)(random_key, pool))
     if first is not None:
         near = np.concatenate([first, near]).astype(np.int32)
     sources = [random, near]

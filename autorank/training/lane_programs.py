@@ -85,7 +85,7 @@ class Compiled(NamedTuple):
 
 
 def kept_draws(draw: Any, device: Device) -> Callable[[int], np.ndarray]:
-    """``draw`` of a seed, on the host; the last four are kept, as a search's trials have one seed and finalists a few."""
+    """``draw`` of a seed, on the host; the last four are kept: trials have one seed, finalists a few."""
 
     @lru_cache(maxsize=4)
     def noise(seed: int) -> np.ndarray:

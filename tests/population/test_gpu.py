@@ -2,7 +2,7 @@
 
 Other tests interpret the kernels on a CPU, where additions of several programs to one number are other code. On a GPU:
 
-    JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=highest pytest tests/population/test_gpu.py
+    XLA_FLAGS= JAX_PLATFORMS=cuda,cpu JAX_DEFAULT_MATMUL_PRECISION=highest pytest tests/population/test_gpu.py
 """
 
 import random
