@@ -161,6 +161,7 @@ def objective_settings(config: SearchConfig, data: Dataset, search_space: Space)
         capacities=capacities_of(choices, config.model, *sizes),
         at_once=max(config.searcher.batch_size, config.fidelity.num_pilots, p.noise_seeds),
         expected_trials=p.trials + p.noise_seeds,
+        first=config.model,  # the baseline
         qps_seconds=p.qps_seconds,
         measure=searched(p.metric).measure,
     )

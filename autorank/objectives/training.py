@@ -18,6 +18,7 @@ from autorank.base.searched import NE
 from autorank.data.format.batches import Dataset
 from autorank.data.format.users import users_of
 from autorank.models.cost import flops_per_example
+from autorank.models.dhen import DhenConfig
 from autorank.models.heads import METRICS
 from autorank.objectives.base import Objective, Outcome
 from autorank.objectives.choice import Choice
@@ -56,6 +57,7 @@ class ObjectiveConfig:
     capacities: Mapping[int, Capacity] | None = None
     at_once: int = 0  # trials that later calls ask for at once, at most
     expected_trials: int = 0  # of all calls together; 0 where each call is judged by itself
+    first: DhenConfig | None = None  # the model that is trained before all others
     prior: Costs | None = None  # until costs are measured; None for the backend's own
     state_bytes: int = 0  # of training states that are kept; 0 for the device's share
     qps_seconds: float = 0.15  # that one measurement of the throughput takes
@@ -90,7 +92,10 @@ def training_objective(
     jax_choices = training_choices()  # once: a job may change them later
     ahead = Ahead(settings.workers, jax_choices)
     if trainers.choice.expects_lanes():
-        # The baseline's seeds, which come first, have a program of their own.
+        # The baseline's seeds, which come first, have a program of their own. Tracing is Python, one program at a
+        # time, and that of the lanes takes ten seconds.
+        if settings.first is not None:
+            trainers.compact.begin(settings.first)
         ahead.start(trainers.lanes.builds())
     finished = FinishedModels(
         dataset,

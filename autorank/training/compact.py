@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -75,6 +75,7 @@ class CompactPrograms:
     precision: str = "float32"
     most_distinct: int | None = None
     mesh: Mesh | None = None
+    _traced: dict[str, tuple[Any, Program]] = field(default_factory=dict)
 
     def program(self, model: DhenConfig) -> Program:
         """The training program of a model, not compiled."""
@@ -99,23 +100,32 @@ class CompactPrograms:
         """Whether the program of a `structure_key` is there."""
         return structure in self.cache
 
+    def begin(self, model: DhenConfig) -> None:
+        """Traces a program that `compile` will be asked for, before anything else is traced."""
+        self._traced[structure_key(model)] = self._trace(model)
+
     def compile(self, model: DhenConfig) -> tuple[Compiled, float]:
         """The compiled program and the seconds spent on compiling it now (0 for a known structure)."""
+        key = structure_key(model)
 
         def build() -> Compiled:
-            program = self.program(model)
-            shapes = jax.tree.map(
-                lambda a: jax.ShapeDtypeStruct(
-                    a.shape, a.dtype, sharding=a.sharding if is_spread(a) else None
-                ),
-                (jax.random.key(0), program.empty(), zero_hparams(), self.schedule, self.data),
-            )
-            step = jax.ShapeDtypeStruct((), jnp.int32)
-            own = compiler_options(quick=self.shape.has_small_batches)
-            options = {"donate_argnums": 1, "compiler_options": own}
-            return lower(program.run, *shapes, step, step, **options).compile(), program
+            traced, program = self._traced.pop(key, None) or self._trace(model)
+            return traced.compile(), program
 
-        return self.cache.get(structure_key(model), build)
+        return self.cache.get(key, build)
+
+    def _trace(self, model: DhenConfig) -> tuple[Any, Program]:
+        program = self.program(model)
+        shapes = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(
+                a.shape, a.dtype, sharding=a.sharding if is_spread(a) else None
+            ),
+            (jax.random.key(0), program.empty(), zero_hparams(), self.schedule, self.data),
+        )
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        own = compiler_options(quick=self.shape.has_small_batches)
+        options = {"donate_argnums": 1, "compiler_options": own}
+        return lower(program.run, *shapes, step, step, **options), program
 
     def train(self, compiled: Compiled, request: Request, stop: int) -> tuple[TrainState, float]:
         """Trains a request up to step ``stop``: the state there, and the seconds of training.

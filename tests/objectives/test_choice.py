@@ -113,6 +113,13 @@ def test_lanes_are_compiled_ahead_where_they_will_train(backend, setting, trials
     assert lanes_expected(setting, trials, 8, 1, prior(backend, True)) is expected
 
 
+def test_a_program_that_was_begun_is_not_traced_again(monkeypatch, compact):
+    made, expected = objective("compact"), evaluated(compact, [0])[0]
+    made.evaluate.trainers.compact.begin(MODELS[0])
+    monkeypatch.setattr("autorank.training.compact.lower", None)
+    np.testing.assert_array_equal(evaluated(made, [0])[0].curve, expected.curve)
+
+
 def close(found, expected):
     np.testing.assert_allclose(found.curve, expected.curve, rtol=1e-4)
     if not expected.failed:

@@ -79,8 +79,8 @@ class Shared:
 
         self.slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
-    def check(self, configs, gradients):
-        """Logits of each model, and the gradients of the first ``gradients`` ones."""
+    def check(self, configs, gradients, close=2e-5):
+        """Logits of each model, and the gradients of the first ``gradients`` ones; ``close`` is absolute."""
         c, spare = self.capacity, self.lanes - len(configs)
         rng = np.random.default_rng(len(configs))
         x = rng.normal(size=(self.lanes, B, F, c.width)).astype(np.float32)
@@ -130,9 +130,9 @@ class Shared:
                 slopes_of = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
                 expected, slopes = slopes_of(*arguments)[::-1]
                 here = x_slope[i, ..., : config.width]
-                np.testing.assert_allclose(here, slopes[1], rtol=1e-4, atol=2e-5)
+                np.testing.assert_allclose(here, slopes[1], rtol=1e-4, atol=close)
                 jax.tree.map(
-                    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5),
+                    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=close),
                     extract(lane, config, c),
                     slopes[0],
                 )
