@@ -44,6 +44,9 @@ SCORED_AT_ONCE = 4096
 CHUNKS_AHEAD = 16
 
 
+Chunk = tuple[jax.Array, jax.Array]  # ids and dense features of some rows
+
+
 class Trained(NamedTuple):
     """A trained model, as scoring and export need it."""
 
@@ -157,19 +160,31 @@ class Objective(NamedTuple):
 def predict_rows(
     model: Trained, sparse: np.ndarray, dense: np.ndarray, chunk: int = SCORED_AT_ONCE
 ) -> np.ndarray:
-    """Probabilities ``[rows, q]`` in chunks of one shape (the last is padded), so one program serves any length."""
-    parts: list[np.ndarray] = []
-    ahead: deque[jax.Array] = deque()  # an accelerator computes them while the next rows are sent
+    """Probabilities ``[rows, q]`` in chunks of one shape, so one program serves any length."""
+    return predict_chunks(model, chunks_of(sparse, dense, chunk), len(sparse))
+
+
+def chunks_of(
+    sparse: np.ndarray, dense: np.ndarray, chunk: int = SCORED_AT_ONCE
+) -> Iterator[Chunk]:
+    """The rows on the device, ``chunk`` of them at a time; the last ones are padded."""
     for first in range(0, len(sparse), chunk):
         ids = np.asarray(sparse[first : first + chunk])
         values = np.asarray(dense[first : first + chunk])
         short = chunk - len(ids)
         ids = np.pad(ids, ((0, short), (0, 0)), mode="edge")
         values = np.pad(values, ((0, short), (0, 0))).astype(np.float32)
-        ids, values = jax.device_put((ids, values))
+        yield jax.device_put((ids, values))
+
+
+def predict_chunks(model: Trained, chunks: Iterable[Chunk], rows: int) -> np.ndarray:
+    """Probabilities ``[rows, q]`` of `chunks_of` rows."""
+    parts: list[np.ndarray] = []
+    waiting: deque[jax.Array] = deque()  # an accelerator computes them while the next rows are sent
+    for ids, values in chunks:
         with refuse_implicit_transfers():
-            ahead.append(model.predict(model.params, model.rows, ids, values))
-        if len(ahead) > CHUNKS_AHEAD:
-            parts.append(np.asarray(ahead.popleft()))
-    parts += map(np.asarray, ahead)
-    return np.concatenate(parts)[: len(sparse)].astype(np.float64)
+            waiting.append(model.predict(model.params, model.rows, ids, values))
+        if len(waiting) > CHUNKS_AHEAD:
+            parts.append(np.asarray(waiting.popleft()))
+    parts += jax.device_get(list(waiting))
+    return np.concatenate(parts)[:rows].astype(np.float64)
