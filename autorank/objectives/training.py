@@ -91,12 +91,7 @@ def training_objective(
     trainers = _trainers(dataset, shape, settings, measured or _slices(dataset, settings))
     jax_choices = training_choices()  # once: a job may change them later
     ahead = Ahead(settings.workers, jax_choices)
-    if trainers.choice.expects_lanes():
-        # The baseline's seeds, which come first, have a program of their own. Tracing is Python, one program at a
-        # time, and that of the lanes takes ten seconds.
-        if settings.first is not None:
-            trainers.compact.begin(settings.first)
-        ahead.start(trainers.lanes.builds())
+    compile_ahead(trainers, settings.first, ahead)
     finished = FinishedModels(
         dataset,
         decode,
@@ -131,6 +126,18 @@ def training_objective(
             for metric in metrics
         ),
     )
+
+
+def compile_ahead(trainers: Trainers, first: DhenConfig | None, ahead: Ahead) -> None:
+    """Begins to compile the lanes' program if most trials will train in it.
+
+    The ``first`` model's seeds have a program of their own, which is traced before: tracing is Python, one program at a
+    time, and that of the lanes takes ten seconds.
+    """
+    if trainers.choice.expects_lanes():
+        if first is not None:
+            trainers.compact.begin(first)
+        ahead.start(trainers.lanes.builds())
 
 
 @dataclass(frozen=True, eq=False)
