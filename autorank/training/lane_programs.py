@@ -27,6 +27,8 @@ from autorank.training.trainer import zero_hparams
 # On an accelerator, pairs of a lane and a slot that a loop handles side by side: fewer rounds of kernels, but padding
 # where a kind has an odd number of pairs. Four at a time took 1.14 times as long with batches of 512.
 CHUNK = 2
+# Numbers of initial weights that stay on the host: 160 MB, or those of one seed.
+DRAWS_KEPT = 40_000_000
 
 
 def shared(
@@ -84,10 +86,10 @@ class Compiled(NamedTuple):
         return self.fresh(config.width)(params, number, scale)
 
 
-def kept_draws(draw: Any, device: Device) -> Callable[[int], np.ndarray]:
-    """``draw`` of a seed, on the host; the last four are kept: trials have one seed, finalists a few."""
+def kept_draws(draw: Any, size: int, device: Device) -> Callable[[int], np.ndarray]:
+    """``draw`` of a seed, ``size`` numbers, on the host; some are kept: trials have one seed, finalists a few."""
 
-    @lru_cache(maxsize=4)
+    @lru_cache(maxsize=max(1, DRAWS_KEPT // size))
     def noise(seed: int) -> np.ndarray:
         return np.asarray(draw(jax.device_put(np.uint32(seed), device)))
 
@@ -196,9 +198,11 @@ class LanePrograms:
         def begin() -> tuple[TrainState, Any]:
             return program.empty(), program.no_lanes()
 
+        size = lane_size(program.network.capacity)
+
         def draw(seed: Array) -> Array:
             dense_key = jax.random.split(jax.random.key(seed))[0]
-            return jax.random.normal(dense_key, (lane_size(program.network.capacity),))
+            return jax.random.normal(dense_key, (size,))
 
         state, lanes = jax.eval_shape(begin)
         at, seed = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.uint32)
@@ -224,7 +228,7 @@ class LanePrograms:
         # Side by side: XLA compiles outside the interpreter lock.
         with ThreadPoolExecutor(len(parts)) as pool:
             run, begun, put, take, drawn = pool.map(lambda part: part.compile(), parts)
-        return Compiled(program, begun, fresh, put, take, run, kept_draws(drawn, device))
+        return Compiled(program, begun, fresh, put, take, run, kept_draws(drawn, size, device))
 
     def _shapes(self) -> Inputs:
         batch_size = self.shape.batch_size
