@@ -57,6 +57,7 @@ class AutorankConfig(
         if self.noise_start is not None:
             require_range("searcher.noise_start", self.noise_start, 1e-12, 1e3)
         require_range("searcher.margin", self.margin, 0.0, 1e3)
+        require_range("searcher.likely_failure_power", self.likely_failure_power, 0.0, 1e3)
         require_range("searcher.near_share", self.near_share, 0.0, 1.0)
         if not 0 <= self.effects < 1:
             raise ValueError(f"searcher.effects={self.effects} must lie in [0, 1)")

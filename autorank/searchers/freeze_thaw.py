@@ -25,6 +25,7 @@ from autorank.searchers.acquisition import (
     log_expected_improvement,
     log_feasibility,
     marks,
+    weighed,
 )
 from autorank.searchers.autorank_settings import AutorankConfig
 from autorank.searchers.base import (
@@ -295,7 +296,7 @@ class FreezeThaw:
         incumbent = goal.best[:, None] - self.settings.margin
         gain = log_expected_improvement(mean, jnp.maximum(moved, 1e-12), incumbent)
         total = jax.nn.logsumexp(gain + jnp.log(goal.weights)[:, None], axis=0)
-        total = total + self.settings.feasibility_power * self._log_feasibility(goal.fitted, here)
+        total = total + weighed(self._log_feasibility(goal.fitted, here), self.settings)
         return jnp.where(is_marked(configs, goal.marks, goal.is_mark), -jnp.inf, total)
 
     def at_the_end(

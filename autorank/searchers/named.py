@@ -18,6 +18,7 @@ NEARLY_EXACT = {
     "noise_start": None,
     "noise_pace": 1.0,
     "conditional_scale": 1.0,
+    "likely_failure_power": 0.0,
     "look_ahead": False,
     "repeats": False,
 }

@@ -337,8 +337,8 @@ COMMON = [
 ]
 
 
-# What the Gaussian process did before it expected noise, and before conditional decisions mattered less to it, and so
-# what ledgers from then say.
+# What the Gaussian process did before it expected noise, before conditional decisions mattered less to it, and before
+# it shunned what is likely to fail, and so what ledgers from then say.
 BEFORE_NOISE = (
     "searcher.noise_median=0.001",
     "searcher.noise_sd=1.5",
@@ -347,6 +347,7 @@ BEFORE_NOISE = (
     "searcher.look_ahead=false",
     "searcher.repeats=false",
     "searcher.conditional_scale=1.0",
+    "searcher.likely_failure_power=0.0",
 )
 
 

@@ -61,10 +61,13 @@ def test_a_gain_counts_by_a_power_of_the_probability_of_not_failing():
     )
     log_p = np.asarray(surrogate.log_feasibility(fitted, features))
     assert (log_p < 0).all() and log_p[failed].max() < log_p[~failed].min()
-    for power in (1.0, 4.0):
-        own = acquisition.AcquisitionSettings(feasibility_power=power)
+    likely = np.minimum(log_p - np.log(0.5), 0)
+    assert (likely < 0).any() and (likely == 0).any()
+    for power, more in ((1.0, 4.0), (4.0, 0.0)):
+        own = acquisition.AcquisitionSettings(feasibility_power=power, likely_failure_power=more)
         total = acquisition.Acquisition(surrogate, own).total(goal, gain, features, configs)
-        np.testing.assert_allclose(total, np.arange(12) + power * log_p, rtol=1e-5, atol=1e-5)
+        expected = np.arange(12) + power * log_p + more * likely
+        np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", warping.WARPS)
