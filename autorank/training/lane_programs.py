@@ -64,9 +64,8 @@ class Compiled(NamedTuple):
     put: Any
     take: Any
     run: Any
-    noise: Callable[
-        [int], np.ndarray
-    ]  # normal numbers of a seed, as many as the largest model needs
+    # Normal numbers of a seed, as many as the largest model needs.
+    noise: Callable[[int], np.ndarray]
 
     @property
     def capacity(self) -> Capacity:
